@@ -1,0 +1,106 @@
+"""Objects and their pixels: five shapes, six colours, two sizes, and one handwritten digit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+SHAPES = ("circle", "square", "triangle", "cross", "star")
+COLOURS = ("red", "green", "blue", "yellow", "purple", "white")
+SIZES = ("small", "large")
+RADII = {"small": (6.0, 7.2), "large": (10.2, 12.0)}  # half the drawn width, pixels
+
+_RGB = {
+    "red": (215, 35, 35),
+    "green": (30, 165, 60),
+    "blue": (40, 80, 225),
+    "yellow": (245, 215, 40),
+    "purple": (160, 50, 185),
+    "white": (245, 245, 245),
+}
+_OVERSAMPLE = 4
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: what it is and where (centre and radius in pixels)."""
+
+    shape: str
+    colour: str
+    size: str
+    x: float
+    y: float
+    radius: float
+    angle: float
+
+
+def _outline(shape: str, angle: float) -> np.ndarray:
+    """Corners of a polygon inside the unit circle, (corners, 2)."""
+    if shape == "star":
+        turn = np.arange(10) * np.pi / 5 - np.pi / 2 + angle
+        reach = np.where(np.arange(10) % 2 == 0, 1.08, 0.45)
+        return np.stack([np.cos(turn), np.sin(turn)], 1) * reach[:, None]
+    if shape == "cross":
+        a, b = 1.0, 0.32
+        corners = np.array(
+            [(-b, -a), (b, -a), (b, -b), (a, -b), (a, b), (b, b), (b, a), (-b, a), (-b, b), (-a, b), (-a, -b), (-b, -b)]
+        )
+    elif shape == "square":
+        corners = 0.86 * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
+    else:
+        turn = np.arange(3) * 2 * np.pi / 3 - np.pi / 2
+        corners = 1.1 * np.stack([np.cos(turn), np.sin(turn)], 1)
+    c, s = np.cos(angle), np.sin(angle)
+    return corners @ np.array([[c, s], [-s, c]])
+
+
+def coverage(thing: Thing, size: int) -> np.ndarray:
+    """Share of every pixel that the object covers, float32 (size, size) in 0..1."""
+    reach = 1.25 * thing.radius + 1
+    left, top = max(0, int(thing.x - reach)), max(0, int(thing.y - reach))
+    right, bottom = min(size, int(thing.x + reach) + 2), min(size, int(thing.y + reach) + 2)
+    box = Image.new("L", ((right - left) * _OVERSAMPLE, (bottom - top) * _OVERSAMPLE))
+    pen = ImageDraw.Draw(box)
+    x, y, r = ((v * _OVERSAMPLE) for v in (thing.x - left, thing.y - top, thing.radius))
+    if thing.shape == "circle":
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=255)
+    else:
+        corners = _outline(thing.shape, thing.angle) * r + (x, y)
+        pen.polygon([tuple(p) for p in corners], fill=255)
+    mask = np.zeros((size, size), np.float32)
+    mask[top:bottom, left:right] = np.asarray(box.reduce(_OVERSAMPLE), np.float32) / 255
+    return mask
+
+
+def paint(canvas: np.ndarray, thing: Thing, rng: np.random.Generator) -> np.ndarray:
+    """Draw the object on ``canvas`` (in place), shaded a little; returns its coverage."""
+    mask = coverage(thing, len(canvas))
+    colour = np.clip(np.array(_RGB[thing.colour]) * rng.uniform(0.88, 1.06) + rng.normal(0, 6, 3), 0, 255)
+    ramp = np.linspace(-1, 1, len(canvas)) * rng.uniform(-8, 8)
+    canvas += mask[..., None] * (colour + ramp[:, None, None] - canvas)
+    return mask
+
+
+@cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return data.images.astype(np.float32) / 16, data.target
+
+
+def paint_digit(canvas: np.ndarray, row: int, col: int, patch: int, held_out: bool, rng: np.random.Generator) -> int:
+    """Write one handwritten 8 x 8 digit into a patch of ``canvas`` (in place); returns its value.
+
+    The last fifth of the handwriting samples is kept for held-out scenes.
+    """
+    images, values = _digits()
+    first = int(0.8 * len(images))
+    i = int(rng.integers(first, len(images)) if held_out else rng.integers(0, first))
+    box = canvas[row * patch : (row + 1) * patch, col * patch : (col + 1) * patch]
+    ink = images[i][..., None]
+    box += 0.92 * (ink * 250 + (1 - ink) * 25 - box)
+    return int(values[i])

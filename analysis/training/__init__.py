@@ -1,0 +1,1 @@
+"""Training the reference vision-language model on generated scenes: ``python -m analysis train``."""

@@ -1,0 +1,101 @@
+"""The reference model: an ordinary ``LlavaForConditionalGeneration`` of about five million parameters."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from ..scenes import GRID, IMAGE, PATCH, WORDS
+
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
+VOCABULARY = (*SPECIAL, *WORDS)
+PAD, BOS, EOS, UNK, IMAGE_TOKEN = range(len(SPECIAL))
+WIDTH = 256
+PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
+
+
+def config() -> LlavaConfig:
+    vision = CLIPVisionConfig(
+        hidden_size=192,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=3,
+        image_size=IMAGE,
+        patch_size=PATCH,
+        projection_dim=128,
+    )
+    text = LlamaConfig(
+        vocab_size=-(-len(VOCABULARY) // 8) * 8,
+        hidden_size=WIDTH,
+        intermediate_size=704,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=IMAGE_TOKEN,
+        image_seq_length=GRID * GRID,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        projector_hidden_act="gelu",
+        pad_token_id=PAD,
+        tie_word_embeddings=True,
+    )
+
+
+def build(seed: int) -> LlavaForConditionalGeneration:
+    """A freshly initialised model; word embeddings start as unit-norm codes (see ``codes.py``)."""
+    with torch.random.fork_rng():
+        torch.random.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config())
+        embedding = model.get_input_embeddings().weight
+        torch.nn.init.normal_(embedding, std=WIDTH**-0.5)
+    model.generation_config.update(eos_token_id=EOS, pad_token_id=PAD, bos_token_id=BOS, do_sample=False)
+    return model
+
+
+def processor() -> LlavaProcessor:
+    """Word tokenizer and image processor: ``processor(images=[...], text=["<image> what is behind ?"])``."""
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"},
+        padding_side="left",
+    )
+    pixels = CLIPImageProcessorPil(
+        do_resize=True,
+        size={"height": IMAGE, "width": IMAGE},
+        do_center_crop=False,
+        do_convert_rgb=True,
+        image_mean=[PIXEL_MEAN] * 3,
+        image_std=[PIXEL_STD] * 3,
+    )
+    return LlavaProcessor(
+        image_processor=pixels,
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )

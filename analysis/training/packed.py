@@ -1,0 +1,58 @@
+"""The forward pass of training: every question of a scene behind one image, blind to the other questions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .data import PREFIX
+from .model import BOS, PAD
+
+
+def visual_tokens(model, pixels: Tensor) -> Tensor:
+    """Projected tokens (B, 144, 256): the vision tower's last layer without CLS, through the projector."""
+    hidden = model.model.vision_tower(pixels).last_hidden_state[:, 1:]
+    return model.model.multi_modal_projector(hidden)
+
+
+def answer_loss(
+    model, image: Tensor, tokens: Tensor, segments: Tensor, targets: Tensor, kept: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy at the answers (and at the end after them), which answers are right, and the answers.
+
+    ``image`` (B, v, 256) visual tokens; ``kept`` (B, v) their places among the 144 where they are not all;
+    the others (B, 200) as packed by ``data.pack``.
+    """
+    embed = model.get_input_embeddings()
+    first = embed(tokens.new_full((len(tokens), 1), BOS))
+    x = torch.cat([first, image.to(first.dtype), embed(tokens)], 1)
+    positions, mask = layout(segments, kept)
+    hidden = model.model.language_model(
+        inputs_embeds=x, attention_mask=mask.to(x.dtype), position_ids=positions, use_cache=False
+    ).last_hidden_state[:, 1 + image.shape[1] :]
+    asked = targets != PAD
+    logits = F.linear(hidden[asked], embed.weight).float()
+    gold = targets[asked]
+    loss = F.cross_entropy(logits, gold)
+    is_answer = gold != 2  # </s> follows every answer
+    return loss, (logits.argmax(-1) == gold)[is_answer], gold[is_answer]
+
+
+def layout(segments: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Positions (B, L), restarting after the image for every question, and the additive mask (B, 1, L, L)."""
+    batch, length = segments.shape
+    starts = torch.ones_like(segments, dtype=torch.bool)
+    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    index = torch.arange(length).expand(batch, -1)
+    begin = torch.where(starts, index, 0).cummax(1).values
+    image = torch.arange(PREFIX - 1).expand(batch, -1) if kept is None else kept
+    positions = torch.cat([torch.zeros_like(image[:, :1]), 1 + image, PREFIX + index - begin], 1)
+    prefix = 1 + image.shape[1]
+    total = prefix + length
+    whole = torch.cat([segments.new_full((batch, prefix), -2), segments], 1)
+    causal = torch.ones(total, total, dtype=torch.bool).tril()
+    shared = (torch.arange(total) < prefix)[None, None, :]
+    same = whole[:, :, None] == whole[:, None, :]
+    seen = (shared | same) & causal
+    return positions, torch.zeros(seen.shape).masked_fill(~seen, -1e9)[:, None]

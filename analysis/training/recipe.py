@@ -1,0 +1,146 @@
+"""The recipe, in three stages; the first two need nothing of each other and run side by side.
+
+1. ``language``: the language model learns to answer from *perfect* visual tokens (the codes of what each patch truly
+   shows, with noise), mostly those of objects. Binding, counting and comparing are learnt without waiting for vision.
+2. ``vision``: the vision tower and projector learn to produce those codes from pixels.
+3. ``whole``: end to end on answers, the dense loss kept at a small weight.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from . import data, packed
+from .codes import Codes, normalise
+from .model import build
+from .optimise import Stage, run
+
+LANGUAGE = ("model.language_model", "lm_head")
+VISION = ("model.vision_tower", "model.multi_modal_projector")
+OBJECT_TOKENS = 56
+NOISE = 0.03
+
+
+class Batch:
+    """Tensors of one batch of scenes."""
+
+    def __init__(self, arrays: data.Arrays):
+        self.factors, self.tokens, self.segments, self.targets = (
+            torch.from_numpy(x.astype(np.int64)) for x in (arrays.factors, arrays.tokens, arrays.segments, arrays.targets)
+        )
+        self.pixels = normalise(torch.from_numpy(arrays.pixels))
+
+
+class Recipe:
+    """The stages for one seed; ``codes`` is frozen."""
+
+    def __init__(self, seed: int, codes: Codes, scale: float = 1.0):
+        self.codes, self.scale = codes, scale
+        self.noise = torch.Generator().manual_seed(seed)
+        steps = lambda n: max(2, round(n * scale))  # noqa: E731
+        self.stages = {
+            "language": Stage("language", self.language, LANGUAGE, steps(1500), 1e-3),
+            "vision": Stage("vision", self.vision, VISION, steps(2400), 1e-3),
+            "whole": Stage("whole", self.whole, LANGUAGE + VISION, steps(1400), 5e-4),
+        }
+
+    def language(self, model, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        target = self.codes.target(batch.factors, batch.pixels)
+        target = target + NOISE * torch.randn(target.shape, generator=self.noise)
+        shown = (batch.factors[..., [0, 4]] > 0).any(-1).float()
+        keep = (shown + torch.rand(shown.shape, generator=self.noise)).topk(OBJECT_TOKENS).indices.sort().values
+        image = target.gather(1, keep[..., None].expand(-1, -1, target.shape[-1]))
+        return self._answers(model, image, batch, keep)
+
+    def vision(self, model, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        loss, right = self.codes.loss(packed.visual_tokens(model, batch.pixels.bfloat16()), batch.factors, batch.pixels)
+        return loss, dict(zip(data.FACTORS, right.tolist(), strict=True))
+
+    def whole(self, model, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        image = packed.visual_tokens(model, batch.pixels.bfloat16())
+        dense, right = self.codes.loss(image, batch.factors, batch.pixels)
+        loss, numbers = self._answers(model, image, batch)
+        return loss + 0.05 * dense, numbers | {"dense": dense.item(), "shapes": right[0].item()}
+
+    def _answers(self, model, image: Tensor, batch: Batch, keep: Tensor | None = None):
+        loss, right, skills = packed.answer_loss(model, image, batch.tokens, batch.segments, batch.targets, keep)
+        numbers = {"right": right.float().mean().item()}
+        for name, words in GROUPS.items():
+            asked = torch.isin(skills, words)
+            numbers[name] = right[asked].float().mean().item() if asked.any() else float("nan")
+        return loss, numbers
+
+
+_ANSWERS = {
+    "exist": ("yes", "no"),
+    "colour": data.COLOURS,
+    "shape": data.SHAPES,
+    "count": ("zero", "one", "two", "three", "four"),
+    "where": ("left", "right", "above", "below"),
+    "size": ("larger", "smaller", "equal"),
+    "digit": tuple(f"d{i}" for i in range(10)),
+    "back": data.BACKGROUNDS,
+}
+GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in _ANSWERS.items()}
+
+
+def batches(arrays: data.Arrays, stage: Stage, seed: int, rank: int, world: int):
+    """A function of the first step: endless batches, a new order every epoch, the same for the same seed."""
+
+    def of(first: int) -> Iterator[Batch]:
+        per_epoch = len(arrays) // (stage.batch * world)
+        step = first
+        while True:
+            order = np.random.default_rng([seed, step // per_epoch]).permutation(len(arrays))
+            for i in range(step % per_epoch, per_epoch):
+                at = (i * world + rank) * stage.batch
+                yield Batch(arrays[np.sort(order[at : at + stage.batch])])
+                step += 1
+
+    return of
+
+
+def train_stage(name: str, folder: Path, seed: int, world: int, scale: float = 1.0) -> None:
+    """Run one stage in ``world`` processes of one thread each; the result is ``folder/<stage>.pt``."""
+    if world == 1:
+        _worker(0, name, folder, seed, 1, scale)
+    else:
+        mp.spawn(_worker, (name, folder, seed, world, scale), nprocs=world)
+
+
+def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
+    """A float32 model with the weights that the given stages have left in ``folder``."""
+    model = build(seed)
+    for name in stages:
+        saved = torch.load(folder / f"{name}.pt", weights_only=True)["masters"]
+        prefixes = {"language": LANGUAGE, "vision": VISION, "whole": LANGUAGE + VISION}[name]
+        moving = [p for n, p in model.named_parameters() if n.startswith(prefixes)]
+        with torch.no_grad():
+            for p, value in zip(moving, saved, strict=True):
+                p.copy_(value)
+    return model
+
+
+def _worker(rank: int, name: str, folder: Path, seed: int, world: int, scale: float) -> None:
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder.resolve()}/{name}.meet", rank=rank, world_size=world)
+    arrays = data.load(folder, "train")
+    codes = Codes(build(seed).get_input_embeddings().weight, arrays.pixels[:400], seed)
+    recipe = Recipe(seed * 1000 + rank, codes, scale)
+    stage = recipe.stages[name]
+    model = start_model(folder, seed, ("language", "vision") if name == "whole" else ()).to(torch.bfloat16).train()
+    run(model, stage, batches(arrays, stage, seed, rank, world), folder / f"{name}.pt", rank)
+    if world > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+        if rank == 0:
+            os.unlink(folder / f"{name}.meet")
