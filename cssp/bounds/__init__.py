@@ -1,0 +1,135 @@
+"""One function per theorem: numbers in, factor out.
+
+Every factor multiplies a **squared** error unless its docstring says otherwise: a Frobenius factor c states
+F <= c OPT_k, a spectral one T <= c s_{k+1}^2, where F and T are the squared Frobenius and spectral norms of
+A - P_S A, s_i the singular values of A and OPT_k the sum of s_i^2 over i > k. With target weights every
+statement holds for A diag(w) and its singular values. Arguments keep the letters m, n, k, f, r (columns
+drawn), s (singular values). A wrong argument raises ValueError naming it; a bound beyond float range is inf.
+
+`BOUNDS` is the same list as data: name -> `Bound` (norm, when it holds, source, statement, function).
+
+Examples
+--------
+>>> from cssp import bounds
+>>> bounds.pivoted_qr(8, 3)
+106.0
+>>> bounds.BOUNDS["arp"].holds
+'expectation'
+"""
+
+from cssp.bounds._record import BOUNDS, Bound
+from cssp.bounds.columns import (
+    bss_certificate,
+    bss_frobenius,
+    bss_spectral,
+    gain_greedy_columns,
+    leverage_deterministic,
+    leverage_power_law_columns,
+    leverage_sampled,
+    ridge_leverage_total,
+    supermodular_columns,
+    weak_submodularity,
+)
+from cssp.bounds.lower import gain_greedy, simplex, star_frobenius, star_spectral
+from cssp.bounds.pivoting import (
+    RRQR_CONSTANTS,
+    deim,
+    greedy_volume,
+    maxvol_basis,
+    maxvol_cross,
+    pivoted_qr,
+    pivoted_qr_classical,
+    pivoted_qr_frobenius,
+    pivoted_qr_leading,
+    qdeim,
+    rrqr,
+    sketched,
+    strong_rrqr,
+    strong_rrqr_basis,
+    strong_rrqr_frobenius,
+    triangular,
+    unweighted,
+    weighted_pivoted_qr,
+)
+from cssp.bounds.sampling import (
+    adaptive,
+    arp,
+    arp_inverse,
+    cross_derandomized,
+    local_search,
+    norm_one_column,
+    norm_sampling,
+    osinsky,
+    random_pivot,
+    random_pivot_columns,
+    volume,
+    volume_derandomized,
+    volume_derandomized_spectrum,
+    volume_expectation,
+    volume_oversampled,
+    volume_spectral,
+    volume_stable_rank,
+)
+from cssp.bounds.symmetric import elementary_symmetric, symmetric_ratio
+from cssp.bounds.universal import a_posteriori, completion, entrywise_norm, exact, exact_spectral
+
+__all__ = [
+    "BOUNDS",
+    "RRQR_CONSTANTS",
+    "Bound",
+    "a_posteriori",
+    "adaptive",
+    "arp",
+    "arp_inverse",
+    "bss_certificate",
+    "bss_frobenius",
+    "bss_spectral",
+    "completion",
+    "cross_derandomized",
+    "deim",
+    "elementary_symmetric",
+    "entrywise_norm",
+    "exact",
+    "exact_spectral",
+    "gain_greedy",
+    "gain_greedy_columns",
+    "greedy_volume",
+    "leverage_deterministic",
+    "leverage_power_law_columns",
+    "leverage_sampled",
+    "local_search",
+    "maxvol_basis",
+    "maxvol_cross",
+    "norm_one_column",
+    "norm_sampling",
+    "osinsky",
+    "pivoted_qr",
+    "pivoted_qr_classical",
+    "pivoted_qr_frobenius",
+    "pivoted_qr_leading",
+    "qdeim",
+    "random_pivot",
+    "random_pivot_columns",
+    "ridge_leverage_total",
+    "rrqr",
+    "simplex",
+    "sketched",
+    "star_frobenius",
+    "star_spectral",
+    "strong_rrqr",
+    "strong_rrqr_basis",
+    "strong_rrqr_frobenius",
+    "supermodular_columns",
+    "symmetric_ratio",
+    "triangular",
+    "unweighted",
+    "volume",
+    "volume_derandomized",
+    "volume_derandomized_spectrum",
+    "volume_expectation",
+    "volume_oversampled",
+    "volume_spectral",
+    "volume_stable_rank",
+    "weak_submodularity",
+    "weighted_pivoted_qr",
+]
