@@ -1,0 +1,16 @@
+"""Pruning the live visual tokens of vision-language models.
+
+The bridge knows where a model keeps its visual tokens and how to give it fewer; `cssp` knows which to choose.
+
+>>> with vlm_bridge.prune(model, keep=64) as report:  # doctest: +SKIP
+...     model.generate(**inputs)
+"""
+
+from vlm_bridge.errors import BridgeError
+from vlm_bridge.prune import prune, prune_inputs
+from vlm_bridge.pruners import PRUNERS
+from vlm_bridge.relevance import Relevance
+from vlm_bridge.report import Report
+from vlm_bridge.select import select_tokens
+
+__all__ = ["PRUNERS", "BridgeError", "Relevance", "Report", "prune", "prune_inputs", "select_tokens"]

@@ -1,0 +1,131 @@
+"""`generate` on a pruned prompt that looks, from outside, like `generate` on the full one.
+
+The prompt that `generate` works on is shorter; lengths are moved accordingly, streamers, logits processors and
+stopping criteria are shown the full prompt, and it is put back in front of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlm_bridge.errors import BridgeError
+
+_REFUSED = {
+    "assistant_model": "an assistant would have to see the same pruned prompt",
+    "custom_generate": "a custom decoding loop sees the pruned prompt",
+    "negative_prompt_ids": "the negative prompt would have to be pruned alike",
+}
+
+
+def check_generate(arguments: Mapping[str, Any]) -> None:
+    """Refuse what cannot be made right, with the reason."""
+    for name, reason in _REFUSED.items():
+        if arguments.get(name) is not None:
+            raise BridgeError(f"generate({name}=...) is not supported while pruning: {reason}.")
+    cache = arguments.get("past_key_values")
+    if cache is not None and cache.get_seq_length() > 0:
+        raise BridgeError(
+            "generate with images and a filled cache: pruning rewrites whole prompts; pass none."
+        )
+
+
+def inferred_mask(model: Any, arguments: Mapping[str, Any]) -> Tensor | None:
+    """The mask `generate` would infer from padding ids; None where it would not."""
+    ids = arguments.get("input_ids")
+    if arguments.get("attention_mask") is not None or not isinstance(ids, Tensor):
+        return None
+    configs = [arguments.get("generation_config"), getattr(model, "generation_config", None)]
+    pad = arguments.get("pad_token_id", _first(configs, "pad_token_id"))
+    end = arguments.get("eos_token_id", _first(configs, "eos_token_id"))
+    ends = end if isinstance(end, (list, tuple)) else [end]
+    if pad is None or pad in ends or not (ids == pad).any():
+        return None
+    return (ids != pad).long()
+
+
+def moved_lengths(model: Any, arguments: dict[str, Any], dropped: int) -> None:
+    """Lengths that count the prompt count `dropped` tokens fewer, so that the answer may be as long as before."""
+    configs = [arguments.get("generation_config"), getattr(model, "generation_config", None)]
+    for name, newer in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
+        if arguments.get(newer, _first(configs, newer)) is not None:
+            continue  # counts new tokens, and takes precedence
+        value = arguments.get(name)
+        value = _first(configs, name) if value is None else value
+        if value:
+            arguments[name] = max(int(value) - dropped, 0)
+
+
+def _first(configs: list[Any], name: str) -> Any:
+    return next((v for v in (getattr(c, name, None) for c in configs) if v is not None), None)
+
+
+class FullView:
+    """Turns a pruned prompt with its continuation into the full prompt with the same continuation."""
+
+    def __init__(self, full: Tensor, pruned_length: int) -> None:
+        self.full = full
+        self.pruned_length = pruned_length
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """(B·e, L' + t) → (B·e, L + t); a prompt's e beams or samples are neighbours."""
+        full = self.full.to(ids.device)
+        if ids.shape[0] % full.shape[0]:
+            raise BridgeError(
+                f"{ids.shape[0]} sequences for {full.shape[0]} prompts: cannot put the prompts back."
+            )
+        full = full.repeat_interleave(ids.shape[0] // full.shape[0], dim=0)
+        return torch.cat([full, ids[:, self.pruned_length :]], dim=1)
+
+
+class _Processor:
+    """A logits processor or stopping criterion that is shown the full prompt."""
+
+    def __init__(self, inner: Any, view: FullView) -> None:
+        self._inner, self._view = inner, view
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
+        return self._inner(self._view(input_ids), scores, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class _Streamer:
+    """A streamer whose first chunk is the full prompt."""
+
+    def __init__(self, inner: Any, full: Tensor) -> None:
+        self._inner, self._full, self._first = inner, full, True
+
+    def put(self, value: Tensor) -> None:
+        """Pass on; the prompt, which comes first, in full."""
+        self._inner.put(self._full.cpu() if self._first else value)
+        self._first = False
+
+    def end(self) -> None:
+        """Pass on."""
+        self._inner.end()
+
+
+def shown_in_full(arguments: dict[str, Any], view: FullView) -> None:
+    """Wrap what the caller passed and what looks at the prompt."""
+    for name in ("logits_processor", "stopping_criteria"):
+        given = arguments.get(name)
+        if given:
+            arguments[name] = type(given)([_Processor(one, view) for one in given])
+    allowed: Callable[[int, Tensor], list[int]] | None = arguments.get("prefix_allowed_tokens_fn")
+    if allowed is not None:
+        arguments["prefix_allowed_tokens_fn"] = lambda batch, ids: allowed(batch, view(ids[None])[0])
+    if arguments.get("streamer") is not None:
+        arguments["streamer"] = _Streamer(arguments["streamer"], view.full)
+
+
+def restored(output: Any, view: FullView) -> Any:
+    """The answer with the full prompts in front, in whichever form `generate` returns it."""
+    if isinstance(output, Tensor):
+        return view(output)
+    output.sequences = view(output.sequences)
+    return output

@@ -1,0 +1,48 @@
+"""The table of pruners.
+
+`PRUNERS` maps names to rows. A published system has a small file that says which columns it forms, how it
+weighs them and which cssp method picks; every cssp method is a pruner on raw tokens under its own name, with
+`relevance` as column weights and its own options.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+import cssp
+from vlm_bridge.errors import BridgeError
+from vlm_bridge.pruners import cdpruner, divprune, random, resprune, spare, uniform_grid
+from vlm_bridge.pruners.plan import Plan, Pruner
+
+
+def _columns(features: Tensor, k: int, weights: Tensor | None, /, method: str, **options: Any) -> Plan:
+    return Plan(features.mT, method, weights, options=options)
+
+
+def _row_of_method(name: str) -> Pruner:
+    method = cssp.METHODS[name]
+    plan = partial(_columns, method=name)
+    return Pruner(name, f"cssp: {method.summary}", method.citation, plan, open_options=True)
+
+
+PRUNERS: dict[str, Pruner] = {
+    row.name: row
+    for row in (spare.ROW, resprune.ROW, cdpruner.ROW, divprune.ROW, uniform_grid.ROW, random.ROW)
+}
+PRUNERS |= {name: _row_of_method(name) for name in cssp.METHODS if name not in PRUNERS}
+
+
+def find_pruner(name: str) -> Pruner:
+    """The row of that name; an unknown one is refused with the nearest names."""
+    if isinstance(name, str) and name in PRUNERS:
+        return PRUNERS[name]
+    near = difflib.get_close_matches(str(name), PRUNERS, n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise BridgeError(f"unknown pruner {name!r}.{hint} Known: {', '.join(sorted(PRUNERS))}.")
+
+
+__all__ = ["PRUNERS", "Plan", "Pruner", "find_pruner"]

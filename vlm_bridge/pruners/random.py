@@ -1,0 +1,15 @@
+"""Uniformly random tokens: the baseline every pruner has to beat (Wen et al., Findings of ACL 2025)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vlm_bridge.pruners.plan import Plan, Pruner
+
+
+def random(features: Tensor, k: int, weights: None) -> Plan:
+    """k distinct tokens, each set equally likely; drawn from the caller's rng."""
+    return Plan(features.mT, "uniform")
+
+
+ROW = Pruner("random", "uniformly random tokens", "wen2025token", random, weighted=False)

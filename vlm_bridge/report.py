@@ -1,0 +1,50 @@
+"""What pruning did: one record, in placeholder order, growing with every call inside the context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from vlm_bridge.cost import Cost
+
+
+@dataclass
+class Report:
+    """Accumulated over calls; each list has one entry per image, in the order of the placeholders.
+
+    Attributes
+    ----------
+    method : str
+    kept : list of Tensor (k,), int64
+        Ascending indices of the kept rows of each image.
+    sizes : list of int
+        Rows of each image before pruning.
+    errors : list of float
+        ‖X − P_S X‖_F / ‖X‖_F of the projected tokens: what the kept rows cannot reconstruct. With ``fold=True``
+        still of the rows before they were folded.
+    seconds : list of float
+        Time to choose, per image, without encoder and signals.
+    rows : list of int
+        Prompt of the call's batch in which the image stands.
+    calls : int
+        Pruned calls; pass-through calls do not count.
+    cost : Cost
+        Tokens, KV-cache bytes and prefill FLOPs before and after, summed over calls.
+    """
+
+    method: str
+    kept: list[Tensor] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    calls: int = 0
+    cost: Cost = field(default_factory=Cost)
+
+    def __repr__(self) -> str:
+        kept = sum(len(k) for k in self.kept)
+        return (
+            f"Report({self.method!r}, images={len(self.kept)}, kept {kept} of {sum(self.sizes)} tokens, "
+            f"calls={self.calls})"
+        )

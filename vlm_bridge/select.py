@@ -1,0 +1,267 @@
+"""`select_tokens`: features in, indices out. No model needed.
+
+Tokens are rows here and columns in cssp: an image's plan hands `features.mT` over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import cssp
+from vlm_bridge.budget import token_counts
+from vlm_bridge.errors import BridgeError
+from vlm_bridge.pruners import PRUNERS, Plan, Pruner, find_pruner
+from vlm_bridge.relevance import SIGNALS_OF_SPACE, Relevance, weights
+
+SIGNALS = ("clip_patches", "clip_text", "llm_text", "vision_clip", "cls_attention")
+"""Names under which signals are given. A pruner reads those it needs; the others are left alone."""
+
+
+def select_tokens(
+    features: Any,
+    keep: Any,
+    method: str = "spare",
+    relevance: Any = None,
+    *,
+    tol: float | None = None,
+    rng: Any = None,
+    order: str = "ascending",
+    **signals: Any,
+) -> Tensor:
+    """Choose the visual tokens to keep.
+
+    Parameters
+    ----------
+    features : Tensor or array (n, d) or (..., n, d)
+        One row a token.
+    keep : int, float, or one per image
+        Token count, or share in (0, 1] (rounded half to even, at least 1).
+    method : str
+        A name in `PRUNERS`.
+    relevance : None, "anti", "normal", Relevance, or scores (..., n)
+        ``None``: the pruner's own, if it has one. ``"anti"``/``"normal"``: the pruner's own definition, else the
+        mean cosine in CLIP's joint space, with that sign. Scores multiply the columns as they are given: they must
+        be finite and not negative.
+    tol : float, optional
+        Stop earlier, once the relative reconstruction error of the weighted columns is at most this.
+    rng : None, int or numpy.random.Generator
+        For pruners that draw. Image i of a batch draws from the i-th generator spawned from it.
+    order : {"ascending", "chosen"}
+        Ascending indices, or the order of choice.
+    **signals
+        Signals (`SIGNALS`) and the pruner's own options, such as ``alpha`` or ``grid``. `clip_text` and `llm_text`
+        may be shared, (M, dimension), or given per image, (..., M, dimension).
+
+    Returns
+    -------
+    Tensor (..., keep) of int64, on the device of `features`. Images with fewer tokens than others are filled
+    with −1 at the end.
+
+    Raises
+    ------
+    BridgeError
+        Unknown pruner or option, missing signal, budget out of range, NaN, shapes that do not fit; named.
+    """
+    if order not in ("ascending", "chosen"):
+        raise BridgeError(f"order = {order!r}: allowed are 'ascending' and 'chosen'.")
+    features = as_tensor("features", features)
+    if features.ndim < 2 or 0 in features.shape:
+        raise BridgeError(
+            f"features of shape {tuple(features.shape)}: expected (n, d) or (..., n, d), none empty."
+        )
+    request = Request.of(method, relevance, signals)
+    lead, (n, d) = features.shape[:-2], features.shape[-2:]
+    items = features.reshape(-1, n, d)
+    for i, item in enumerate(items):
+        check_finite(item, f"image {i}: " if lead else "")
+    counts = token_counts(keep, [n] * len(items), tol)
+    factors = request.weights(features)
+    factors = [None] * len(items) if factors is None else factors.reshape(-1, n)
+    picks = [
+        select_one(request, item, k, factor, tol, generator)
+        for item, k, factor, generator in zip(items, counts, factors, generators(rng, lead), strict=True)
+    ]
+    longest = max(len(pick) for pick in picks)
+    result = torch.full((len(items), longest), -1, dtype=torch.int64)
+    for row, pick in zip(result, picks, strict=True):
+        row[: len(pick)] = torch.tensor(sorted(pick) if order == "ascending" else pick)
+    return result.reshape(*lead, longest).to(features.device)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A pruner together with the caller's relevance, signals and options, checked once."""
+
+    pruner: Pruner
+    relevance: Relevance | Tensor | None
+    signals: Mapping[str, Tensor]
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, method: str, relevance: Any, given: Mapping[str, Any]) -> Request:
+        """Look the pruner up, resolve the relevance, and tell signals from options."""
+        pruner = find_pruner(method)
+        options = {k: v for k, v in given.items() if k not in SIGNALS}
+        check_options(pruner, options)
+        signals = {k: v for k, v in given.items() if k in SIGNALS and v is not None}
+        return cls(pruner, resolve_relevance(pruner, relevance), signals, options)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Signals that the resolved relevance reads."""
+        return self.relevance.signals if isinstance(self.relevance, Relevance) else ()
+
+    def weights(self, features: Tensor) -> Tensor | None:
+        """Weights (..., n) of the tokens, or None."""
+        if self.relevance is None:
+            return None
+        if isinstance(self.relevance, Tensor):
+            return check_scores(self.relevance.to(features.device), features)
+        missing = [name for name in self.needs if name not in self.signals]
+        if missing:
+            raise BridgeError(missing_signals(self.pruner, self.relevance, missing))
+        read = {name: as_tensor(name, self.signals[name]).to(features.device) for name in self.needs}
+        return weights(self.relevance, features, read)
+
+
+def resolve_relevance(pruner: Pruner, relevance: Any) -> Relevance | Tensor | None:
+    """What the caller's `relevance` means for this pruner."""
+    if relevance is None:
+        return pruner.relevance
+    if not pruner.weighted:
+        names = ", ".join(sorted(name for name, row in PRUNERS.items() if row.weighted))
+        raise BridgeError(f"pruner {pruner.name!r} uses no relevance; these do: {names}.")
+    if isinstance(relevance, Relevance):
+        return relevance
+    if isinstance(relevance, str):
+        if relevance not in ("anti", "normal"):
+            raise BridgeError(
+                f"relevance = {relevance!r}: allowed are 'anti', 'normal', a Relevance, or scores."
+            )
+        base = pruner.relevance or Relevance()
+        return Relevance(base.space, base.reduction, relevance, base.exponent, base.scale, base.scope)  # type: ignore[arg-type]
+    return as_tensor("relevance", relevance)
+
+
+def check_options(pruner: Pruner, options: Mapping[str, Any]) -> None:
+    """Refuse options that the pruner does not have; cssp checks those of its own methods."""
+    unknown = [name for name in options if name not in pruner.options]
+    if unknown and not pruner.open_options:
+        allowed = ", ".join(pruner.options) or "none"
+        raise BridgeError(
+            f"pruner {pruner.name!r} has no option {unknown[0]!r}. Its options: {allowed}; "
+            f"signals: {', '.join(SIGNALS)}."
+        )
+
+
+def missing_signals(pruner: Pruner, relevance: Relevance, missing: list[str]) -> str:
+    """The message for a relevance whose signals were not given."""
+    where = {"clip": "CLIP's joint space", "llm": "the LLM's embedding space"}[relevance.space]
+    free = ", ".join(name for name, row in PRUNERS.items() if not row.needs)
+    return (
+        f"pruner {pruner.name!r} with relevance in {where} needs {' and '.join(SIGNALS_OF_SPACE[relevance.space])}; "
+        f"missing: {', '.join(missing)}. Pass them by name, give relevance scores, or use a pruner that needs no "
+        f"signal: {free}."
+    )
+
+
+def check_scores(given: Tensor, features: Tensor) -> Tensor:
+    """Relevance scores as they must be to serve as column weights."""
+    if given.shape != features.shape[:-1]:
+        raise BridgeError(
+            f"relevance scores of shape {tuple(given.shape)}: expected {tuple(features.shape[:-1])}."
+        )
+    if not torch.isfinite(given).all() or (given < 0).any():
+        raise BridgeError(
+            "relevance scores must be finite and not negative, they multiply the columns; for signed scores pass "
+            "min-max scaled ones, or a Relevance with its sign and scale."
+        )
+    return given
+
+
+def select_one(
+    request: Request, features: Tensor, k: int, factor: Tensor | None, tol: float | None, rng: Any
+) -> list[int]:
+    """Indices of one image (n, d) in order of choice, exactly k of them unless `tol` stops earlier."""
+    plan = request.pruner.plan(features, k, factor, **request.options)
+    if plan.indices is not None:
+        if tol is not None:
+            raise BridgeError(
+                f"pruner {request.pruner.name!r} does not look at features, so it cannot honour tol."
+            )
+        return list(plan.indices)
+    return run(plan, k, tol, rng)
+
+
+def run(plan: Plan, k: int, tol: float | None, rng: Any) -> list[int]:
+    """Let cssp choose.
+
+    Past the numerical rank every token is already in the span of the chosen ones. The lowest unused indices then
+    complete the set, as cssp itself does it, without its warning: for pruning a budget above the rank is no fault.
+    """
+    assert plan.columns is not None
+    n = plan.columns.shape[-1]
+    if k == n and tol is None:
+        return list(range(n))
+    try:
+        found = cssp.select(
+            plan.columns.detach(),
+            k,
+            method=plan.method,
+            weights=plan.weights,
+            tol=tol,
+            include=list(plan.include) or None,
+            deficient="truncate",
+            rng=rng,
+            **plan.options,
+        )
+    except cssp.CsspError as error:
+        raise BridgeError(str(error)) from error
+    picks = [int(j) for j in found.indices]
+    if tol is None:
+        unused = sorted(set(range(n)) - set(picks))
+        picks += unused[: k - len(picks)]
+    return picks
+
+
+def reconstruction_error(features: Tensor, kept: Any) -> float:
+    """‖X − P_S X‖_F / ‖X‖_F of the rows `kept` of `features` (n, d); 0 when all stay."""
+    kept = [int(j) for j in kept]
+    if len(kept) == features.shape[0]:
+        return 0.0
+    chosen = cssp.select(features.detach().mT, len(kept), method="residual", include=kept)
+    return float(chosen.relative_error)
+
+
+def generators(rng: Any, lead: tuple[int, ...]) -> list[np.random.Generator]:
+    """One generator per image: the caller's own for a single image, spawned ones for a batch."""
+    root = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
+    return root.spawn(int(np.prod(lead))) if lead else [root]
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """A floating-point tensor of what the caller gave."""
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], Tensor):
+        value = torch.stack(list(value))
+    try:
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    except (TypeError, ValueError) as error:
+        raise BridgeError(
+            f"{name} must be a tensor or an array of numbers, not {type(value).__name__}."
+        ) from error
+    if tensor.is_complex():
+        raise BridgeError(f"{name} must be real.")
+    return tensor.detach() if tensor.is_floating_point() else tensor.detach().to(torch.float64)
+
+
+def check_finite(features: Tensor, where: str) -> None:
+    """Refuse NaN and infinity, naming the first bad token."""
+    bad = (~torch.isfinite(features)).any(-1)
+    if bad.any():
+        raise BridgeError(f"{where}token {int(bad.nonzero()[0])} of features holds NaN or infinity.")
