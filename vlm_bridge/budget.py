@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ _ALLOWED = "a token count (int >= 1), a share (float in (0, 1]) or one of these 
 
 def check_keep(keep: Any, tol: float | None = None) -> None:
     """Refuse a `keep` that no number of tokens could make right; ``None`` needs `tol`."""
-    if tol is not None and not (isinstance(tol, numbers.Real) and 0 < tol <= 1):
+    if tol is not None and not (isinstance(tol, numbers.Real) and 0 < float(tol) <= 1):
         raise BridgeError(f"tol = {tol!r}: it must be in (0, 1], the relative reconstruction error to reach.")
     if keep is None:
         if tol is None:
@@ -61,7 +60,7 @@ def token_counts(keep: Any, sizes: Sequence[int], tol: float | None = None) -> l
 def _count(one: Any, n: int, image: int) -> int:
     if not isinstance(one, numbers.Integral):
         return max(1, round(float(one) * n))
-    if one > n:
+    if int(one) > n:
         raise BridgeError(
             f"keep = {one}, but image {image} has {n} tokens; use at most {n}, or a share such as 0.25."
         )
@@ -72,9 +71,9 @@ def _check_one(one: Any) -> None:
     if isinstance(one, (bool, np.bool_)) or not isinstance(one, numbers.Real):
         raise BridgeError(f"keep = {one!r}: it must be {_ALLOWED}.")
     if isinstance(one, numbers.Integral):
-        if one < 1:
+        if int(one) < 1:
             raise BridgeError(f"keep = {one}: at least one token of an image must stay.")
-    elif not (math.isfinite(one) and 0 < one <= 1):
+    elif not 0 < float(one) <= 1:
         raise BridgeError(f"keep = {one!r}: a share must be in (0, 1]; for a token count pass an int.")
 
 

@@ -1,11 +1,12 @@
 """`generate` on a pruned prompt that looks, from outside, like `generate` on the full one.
 
-The prompt that `generate` works on is shorter; lengths are moved accordingly, streamers, logits processors and
-stopping criteria are shown the full prompt, and it is put back in front of the answer.
+The prompt that `generate` works on is shorter; lengths are moved accordingly, streamers, logits processors
+and stopping criteria are shown the full prompt, and it is put back in front of the answer.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def inferred_mask(model: Any, arguments: Mapping[str, Any]) -> Tensor | None:
 
 
 def moved_lengths(model: Any, arguments: dict[str, Any], dropped: int) -> None:
-    """Lengths that count the prompt count `dropped` tokens fewer, so that the answer may be as long as before."""
+    """Move lengths that count the prompt by `dropped`, so that the answer may be as long as before."""
     configs = [arguments.get("generation_config"), getattr(model, "generation_config", None)]
     for name, newer in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
         if arguments.get(newer, _first(configs, newer)) is not None:
@@ -82,7 +83,25 @@ class FullView:
 
 
 class _Processor:
-    """A logits processor or stopping criterion that is shown the full prompt."""
+    """A logits processor that is shown the full prompt."""
+
+    def __init__(self, inner: Any, view: FullView) -> None:
+        if len(inspect.signature(inner.__call__).parameters) > 2:
+            name = type(inner).__name__
+            raise BridgeError(
+                f"logits processor {name} takes more than (input_ids, scores), which is not supported."
+            )
+        self._inner, self._view = inner, view
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return self._inner(self._view(input_ids), scores)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class _Criterion:
+    """A stopping criterion that is shown the full prompt."""
 
     def __init__(self, inner: Any, view: FullView) -> None:
         self._inner, self._view = inner, view
@@ -112,10 +131,10 @@ class _Streamer:
 
 def shown_in_full(arguments: dict[str, Any], view: FullView) -> None:
     """Wrap what the caller passed and what looks at the prompt."""
-    for name in ("logits_processor", "stopping_criteria"):
+    for name, wrap in (("logits_processor", _Processor), ("stopping_criteria", _Criterion)):
         given = arguments.get(name)
         if given:
-            arguments[name] = type(given)([_Processor(one, view) for one in given])
+            arguments[name] = type(given)([wrap(one, view) for one in given])
     allowed: Callable[[int, Tensor], list[int]] | None = arguments.get("prefix_allowed_tokens_fn")
     if allowed is not None:
         arguments["prefix_allowed_tokens_fn"] = lambda batch, ids: allowed(batch, view(ids[None])[0])

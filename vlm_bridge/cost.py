@@ -1,7 +1,8 @@
 """Tokens, KV-cache bytes and prefill FLOPs, from the model's own config.
 
-An estimate of the decoder only: the vision tower runs either way. A multiply-add counts two FLOPs; attention is
-counted in full (no causal halving), as the pruning papers do; norms, softmax, embedding and head are left out.
+An estimate of the decoder only: the vision tower runs either way. A multiply-add counts two FLOPs;
+attention is counted in full (no causal halving), as the pruning papers do; norms, softmax, embedding and
+head are left out.
 """
 
 from __future__ import annotations
@@ -95,8 +96,8 @@ def cost_of(model: Any, visual: tuple[int, int], before: Sequence[int], after: S
         Real tokens of every prompt of the batch.
     """
     decoder = Decoder.of(model)
-    kv = flops = (0, 0)
-    if decoder is not None:
-        kv = (sum(map(decoder.kv_bytes, before)), sum(map(decoder.kv_bytes, after)))
-        flops = (sum(map(decoder.prefill_flops, before)), sum(map(decoder.prefill_flops, after)))  # type: ignore[assignment]
+    if decoder is None:
+        return Cost(*visual, sum(before), sum(after))
+    kv = [sum(decoder.kv_bytes(n) for n in prompts) for prompts in (before, after)]
+    flops = [sum(decoder.prefill_flops(n) for n in prompts) for prompts in (before, after)]
     return Cost(*visual, sum(before), sum(after), *kv, *flops)

@@ -1,9 +1,9 @@
 """Where each model family keeps its visual tokens: a row per family.
 
-A family is what the bridge must know and cannot ask the model: how patch embeddings are packed into rows, and what
-is refused and why. A model without a row works when it follows the common contract of transformers >= 5.18: a
-public ``get_image_features`` whose ``pooler_output`` lists the visual rows in placeholder order, one placeholder id
-per row in ``input_ids``, 1-D positions, and ``mm_encoder_outputs`` in ``forward``.
+A family is what the bridge must know and cannot ask the model: how patch embeddings are packed into rows,
+and what is refused and why. A model without a row works when it follows the common contract of transformers
+>= 5.18: a public ``get_image_features`` whose ``pooler_output`` lists the visual rows in placeholder order,
+one placeholder id per row in ``input_ids``, 1-D positions, and ``mm_encoder_outputs`` in ``forward``.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ class Family:
     projector : str
         Attribute of the module that maps vision rows to LLM width; its input is what CLIP projects.
     pack : callable
-        ``pack(base, tiles, inputs)``: (T, n, d) per-tile rows to one (n_i, d) tensor per image, in the order and
-        number of the image's visual tokens; separator rows come out as zeros.
+        ``pack(base, tiles, inputs)``: (T, n, d) per-tile rows to one (n_i, d) tensor per image, in the
+        order and number of the image's visual tokens; separator rows come out as zeros.
     """
 
     model_type: str
     decoder: str = "language_model"
     projector: str = "multi_modal_projector"
-    pack: Callable[[nn.Module, Tensor, Mapping[str, Any]], list[Tensor]] | None = None
+    pack: Callable[[Any, Tensor, Mapping[str, Any]], list[Tensor]] | None = None
 
 
-def one_tile(base: nn.Module, tiles: Tensor, inputs: Mapping[str, Any]) -> list[Tensor]:
+def one_tile(base: Any, tiles: Tensor, inputs: Mapping[str, Any]) -> list[Tensor]:
     """LLaVA-1.5: an image is a tile."""
     return list(tiles)
 
 
-def anyres(base: nn.Module, tiles: Tensor, inputs: Mapping[str, Any]) -> list[Tensor]:
+def anyres(base: Any, tiles: Tensor, inputs: Mapping[str, Any]) -> list[Tensor]:
     """LLaVA-NeXT and OneVision: base view, unpadded grid of tiles, a separator after each row of the grid."""
     counts = tiles_per_image(base, inputs)
     arguments: dict[str, Any] = {
@@ -63,12 +63,12 @@ def anyres(base: nn.Module, tiles: Tensor, inputs: Mapping[str, Any]) -> list[Te
         "vision_aspect_ratio": inputs.get("vision_aspect_ratio")
         or getattr(base.config, "vision_aspect_ratio", None),
     }
-    known = inspect.signature(base.pack_image_features).parameters  # type: ignore[arg-type]
-    packed, _ = base.pack_image_features(**{k: v for k, v in arguments.items() if k in known})  # type: ignore[operator]
+    known = inspect.signature(base.pack_image_features).parameters
+    packed, _ = base.pack_image_features(**{k: v for k, v in arguments.items() if k in known})
     return list(packed)
 
 
-def tiles_per_image(base: nn.Module, inputs: Mapping[str, Any]) -> list[int]:
+def tiles_per_image(base: Any, inputs: Mapping[str, Any]) -> list[int]:
     """Tiles of each image, by the same rule as the model's own file."""
     count = import_module(type(base).__module__).image_size_to_num_patches
     groups = inputs.get("batch_num_images")
@@ -108,14 +108,14 @@ REFUSED = {
 """Model types known to need more than the common contract."""
 
 
-def find_family(model: nn.Module) -> Family:
+def find_family(model: Any) -> Family:
     """The model's row, or a generic one for a model that follows the contract.
 
     Raises
     ------
     BridgeError
-        No ``get_image_features``, no ``mm_encoder_outputs`` (transformers < 5.18), no placeholder id, or a family
-        that needs more than the contract.
+        No ``get_image_features``, no ``mm_encoder_outputs`` (transformers < 5.18), no placeholder id, or a
+        family that needs more than the contract.
     """
     name = type(model).__name__
     kind = getattr(getattr(model, "config", None), "model_type", None)
@@ -131,13 +131,13 @@ def find_family(model: nn.Module) -> Family:
     return FAMILIES.get(str(kind), Family(str(kind)))
 
 
-def base_of(model: nn.Module) -> nn.Module:
+def base_of(model: Any) -> Any:
     """The model below its language-model head."""
     base = getattr(model, "base_model", model)
     return base if isinstance(base, nn.Module) else model
 
 
-def placeholder_id(model: nn.Module) -> int:
+def placeholder_id(model: Any) -> int:
     """Id that stands in ``input_ids`` for a visual row."""
     for name in ("image_token_id", "image_token_index"):
         found = getattr(model.config, name, None)
@@ -148,7 +148,7 @@ def placeholder_id(model: nn.Module) -> int:
     )
 
 
-def decoder_of(model: nn.Module, family: Family) -> nn.Module:
+def decoder_of(model: Any, family: Family) -> Any:
     """The text decoder."""
     base = base_of(model)
     for name in (family.decoder, "language_model", "text_model"):
@@ -158,10 +158,10 @@ def decoder_of(model: nn.Module, family: Family) -> nn.Module:
     raise BridgeError(f"{type(model).__name__} has no {family.decoder}: its text decoder cannot be found.")
 
 
-def attention_modules(model: nn.Module, family: Family) -> list[nn.Module]:
+def attention_modules(model: Any, family: Family) -> list[nn.Module]:
     """The self-attention module of every decoder layer."""
     layers = getattr(decoder_of(model, family), "layers", None)
-    found = [getattr(layer, "self_attn", None) for layer in layers] if layers is not None else []
+    found: list[Any] = [getattr(layer, "self_attn", None) for layer in layers or ()]
     if not found or None in found:
         raise BridgeError(f"{type(model).__name__}: the decoder's self-attention modules cannot be found.")
     return found

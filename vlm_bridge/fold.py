@@ -1,9 +1,10 @@
 """Folding: the merging twin of any selector.
 
-Each kept token becomes the mean of its cluster, the dropped tokens for which it is the nearest kept one by cosine,
-and attention to it is raised by log(cluster size) in every layer and head. A key with bias log c draws exactly the
-attention of c copies of itself at the same position, so a folded run equals one over the full-length sequence in
-which every token has been replaced by its cluster's mean and stands at the position of the kept one.
+Each kept token becomes the mean of its cluster, the dropped tokens for which it is the nearest kept one by
+cosine, and attention to it is raised by log(cluster size) in every layer and head. A key with bias log c
+draws exactly the attention of c copies of itself at the same position, so a folded run equals one over the
+full-length sequence in which every token has been replaced by its cluster's mean and stands at the position
+of the kept one.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ def cluster_means(features: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     return (sums / sizes[:, None]).to(features.dtype), sizes
 
 
-def check_attention(model: nn.Module) -> None:
+def check_attention(model: Any) -> None:
     """Refuse attention kernels that take no additive bias."""
-    used = getattr(model.config.get_text_config(), "_attn_implementation", None)  # type: ignore[union-attr, operator]
+    used = getattr(model.config.get_text_config(), "_attn_implementation", None)
     if used not in _IMPLEMENTATIONS:
         raise BridgeError(
             f"fold=True adds a bias to attention scores, which attn_implementation={used!r} cannot take; "
@@ -56,8 +57,8 @@ def check_attention(model: nn.Module) -> None:
 class KeyBias:
     """Adds ``bias[b, j]`` to every attention score of key j while it is switched on.
 
-    Hooks on the decoder's self-attention modules add it to the mask they are given, whatever its form: none (plain
-    causal), boolean, or additive. Keys beyond the prompt get no bias.
+    Hooks on the decoder's self-attention modules add it to the mask they are given, whatever its form: none
+    (plain causal), boolean, or additive. Keys beyond the prompt get no bias.
     """
 
     def __init__(self, modules: list[nn.Module]) -> None:
@@ -74,30 +75,33 @@ class KeyBias:
             return None
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
-        queries, keys, offset = hidden.shape[1], hidden.shape[1], 0
+        keys, first, past = hidden.shape[1], 0, 0
         if cache is not None:
-            keys, offset = cache.get_mask_sizes(queries, module.layer_idx)
-        if mask is not None:
-            keys = mask.shape[-1]
-        bias = self._of_keys(hidden, keys, offset)
-        return args, {**kwargs, "attention_mask": add_bias(mask, bias, queries)}
+            keys, first = cache.get_mask_sizes(hidden.shape[1], module.layer_idx)
+            past = int(cache.get_seq_length(module.layer_idx))
+        if mask is None:
+            mask = causal_mask(hidden.shape[1], keys, past - first, hidden.device)
+        bias = self._of_keys(hidden, mask.shape[-1], first)
+        return args, {**kwargs, "attention_mask": add_bias(mask, bias)}
 
-    def _of_keys(self, hidden: Tensor, keys: int, offset: int) -> Tensor:
-        """Bias (B, 1, 1, keys) of the keys from `offset` on; a row's bias serves all its beams."""
+    def _of_keys(self, hidden: Tensor, keys: int, first: int) -> Tensor:
+        """Bias (B, 1, 1, keys) of the keys from `first` on; a row's bias serves all its beams."""
         assert self.value is not None
         bias = self.value.to(hidden)
-        bias = bias.repeat_interleave(hidden.shape[0] // bias.shape[0], dim=0)[:, offset : offset + keys]
+        bias = bias.repeat_interleave(hidden.shape[0] // bias.shape[0], dim=0)[:, first : first + keys]
         return nn.functional.pad(bias, (0, keys - bias.shape[1]))[:, None, None]
 
 
-def add_bias(mask: Tensor | None, bias: Tensor, queries: int) -> Tensor:
+def causal_mask(queries: int, keys: int, past: int, device: torch.device) -> Tensor:
+    """Boolean (1, 1, queries, keys): query i sees the keys up to `past` + i.
+
+    Not aligned with the last key: a static cache has room for more keys than there are.
+    """
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(past)[None, None]
+
+
+def add_bias(mask: Tensor, bias: Tensor) -> Tensor:
     """An additive mask (B, 1, queries, keys) that says what `mask` says, plus `bias` (B, 1, 1, keys)."""
-    lowest = torch.finfo(bias.dtype).min
-    if mask is None:
-        keys = bias.shape[-1]
-        mask = torch.ones(queries, keys, dtype=torch.bool, device=bias.device).tril(keys - queries)[
-            None, None
-        ]
     if mask.dtype == torch.bool:
-        return torch.where(mask, bias, lowest)
+        return torch.where(mask, bias, torch.finfo(bias.dtype).min)
     return mask + bias

@@ -1,7 +1,7 @@
 """Rewriting a call's inputs: fewer placeholders, the chosen visual rows, the original positions.
 
-Nothing of the model is touched. The shortened prompt and the encoder's chosen rows (``mm_encoder_outputs``) are
-ordinary arguments of ``forward`` and ``generate``.
+Nothing of the model is touched. The shortened prompt and the encoder's chosen rows (``mm_encoder_outputs``)
+are ordinary arguments of ``forward`` and ``generate``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import PIXELS, VIDEO, base_of, placeholder_id
@@ -51,7 +51,7 @@ class Encoded:
     arguments: frozenset[str]
 
     def replaced(self, rows: list[Tensor]) -> Any:
-        """The output with other rows, as the model wants it; a new object, `generate` changes it when it expands."""
+        """The output with other rows, as the model wants it: a new object, since `generate` changes it."""
         pooled: Any = rows
         if self.stacked:
             same = len({len(r) for r in rows}) == 1
@@ -59,9 +59,9 @@ class Encoded:
         return type(self.output)(pooler_output=pooled)
 
 
-def encode(model: nn.Module, inputs: Mapping[str, Any]) -> Encoded:
+def encode(model: Any, inputs: Mapping[str, Any]) -> Encoded:
     """Run the public ``get_image_features`` with the arguments it names, as `generate` itself does."""
-    encoder = base_of(model).get_image_features  # type: ignore[operator]
+    encoder = base_of(model).get_image_features
     names = [p for p in inspect.signature(encoder).parameters if p != "kwargs" and p in inputs]
     output = (inputs.get("mm_encoder_outputs") or {}).get("image")
     if output is None:
@@ -98,13 +98,13 @@ class Prompt:
     positions: Tensor
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: Mapping[str, Any]) -> Prompt:
+    def of(cls, model: Any, inputs: Mapping[str, Any]) -> Prompt:
         """Read ``input_ids`` or ``inputs_embeds``, ``attention_mask`` and ``position_ids``."""
         ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
         if ids is not None and (embeds is None or ids.shape[1] == embeds.shape[1]):
             placeholders = ids == placeholder_id(model)
         elif embeds is not None:
-            table = model.get_input_embeddings()  # type: ignore[operator]
+            table = model.get_input_embeddings()
             marker = table(torch.tensor(placeholder_id(model), device=embeds.device))
             placeholders = (embeds == marker.to(embeds)).all(-1)
         else:
@@ -112,7 +112,8 @@ class Prompt:
         given = inputs.get("attention_mask")
         if given is not None and tuple(given.shape) != tuple(placeholders.shape):
             raise BridgeError(
-                f"attention_mask of shape {tuple(given.shape)}: expected {tuple(placeholders.shape)}, the prompt's."
+                f"attention_mask of shape {tuple(given.shape)}: expected the prompt's, "
+                f"{tuple(placeholders.shape)}."
             )
         mask = torch.ones_like(placeholders) if given is None else given.to(placeholders.device).bool()
         return cls(placeholders, mask, _positions(inputs.get("position_ids"), mask))
@@ -128,14 +129,15 @@ class Prompt:
         where = self.placeholders.nonzero()
         if len(where) != sum(sizes):
             raise BridgeError(
-                f"the prompts hold {len(where)} placeholders (id {token_id}), the images give {sum(sizes)} visual "
-                f"rows ({sizes}); the processor and the images do not match."
+                f"the prompts hold {len(where)} placeholders (id {token_id}), the images give {sum(sizes)} "
+                f"visual rows ({sizes}); the processor and the images do not match."
             )
         spans = []
         for i, span in enumerate(where.split(sizes)):
             if (span[:, 0] != span[0, 0]).any():
                 raise BridgeError(
-                    f"image {i} has {len(span)} visual rows, but the placeholders of row {int(span[0, 0])} end before."
+                    f"image {i} has {len(span)} visual rows, but the placeholders of row {int(span[0, 0])} "
+                    f"end before."
                 )
             spans.append((int(span[0, 0]), span[:, 1]))
         return spans
@@ -145,9 +147,7 @@ def _positions(given: Tensor | None, mask: Tensor) -> Tensor:
     if given is None:
         return (mask.long().cumsum(-1) - 1).masked_fill(~mask, 0)
     if given.ndim != 2:
-        raise BridgeError(
-            f"position_ids of shape {tuple(given.shape)}: multi-dimensional positions are not pruned yet."
-        )
+        raise BridgeError(f"position_ids of shape {tuple(given.shape)}: only (B, L) is pruned so far.")
     return given.to(mask.device).expand(mask.shape)
 
 
@@ -171,7 +171,7 @@ class Layout:
 
     @classmethod
     def of(cls, prompt: Prompt, dropped: Tensor, positions: str) -> Layout:
-        """Take the `dropped` (B, L) columns out and pad again on the side where padding was (left by default)."""
+        """Take the `dropped` (B, L) columns out; padding stays on the side where it was, left by default."""
         stay = prompt.mask & ~dropped
         length = prompt.mask.shape[1]
         width = int(stay.sum(1).max()) if dropped.any() else length
@@ -220,14 +220,14 @@ def shortened(
     return new
 
 
-def padding_id(model: nn.Module, inputs: Mapping[str, Any], mask: Tensor) -> int:
+def padding_id(model: Any, inputs: Mapping[str, Any], mask: Tensor) -> int:
     """An id for padding: the one in use, else the model's, never the placeholder. It is masked out anyway."""
     ids = inputs.get("input_ids")
     if isinstance(ids, Tensor) and ids.shape == mask.shape and (~mask).any():
         used = int(ids[~mask.to(ids.device)][0])
         if used != placeholder_id(model):
             return used
-    for config in (getattr(model, "generation_config", None), model.config, model.config.get_text_config()):  # type: ignore[union-attr, operator]
+    for config in (getattr(model, "generation_config", None), model.config, model.config.get_text_config()):
         found = getattr(config, "pad_token_id", None)
         if isinstance(found, int) and found != placeholder_id(model):
             return found

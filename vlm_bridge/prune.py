@@ -1,34 +1,30 @@
 """`prune` lends a live model a shorter prompt; `prune_inputs` only rewrites the inputs.
 
-Inside ``with prune(...)`` the model carries an *instance* attribute ``generate`` and forward hooks; nothing is
-assigned to a class, and everything is taken off in `finally`.
+Inside ``with prune(...)`` the model carries an *instance* attribute ``generate`` and forward hooks; nothing
+is assigned to a class, and everything is taken off in `finally`.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from vlm_bridge.calls import FullView, check_generate, inferred_mask, moved_lengths, restored, shown_in_full
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import attention_modules, find_family
-from vlm_bridge.fold import KeyBias, check_attention
-from vlm_bridge.inputs import Layout, has_images
+from vlm_bridge.fold import check_attention
+from vlm_bridge.loan import Loan
 from vlm_bridge.report import Report
-from vlm_bridge.rewrite import Rewritten, Settings, rewrite
+from vlm_bridge.rewrite import Settings, rewrite
 
-_ACTIVE: WeakSet[nn.Module] = WeakSet()
+_ACTIVE: WeakSet[Any] = WeakSet()
 
 
 def prune_inputs(
-    model: nn.Module,
+    model: Any,
     inputs: Mapping[str, Any],
     keep: Any,
     method: str = "spare",
@@ -43,10 +39,11 @@ def prune_inputs(
 ) -> tuple[dict[str, Any], Report]:
     """Rewrite a call's inputs so that only the chosen visual tokens remain.
 
-    The result goes to ``model(**new)`` or ``model.generate(**new)``; sequences then start with the *pruned* prompt.
-    Call it again for each call: `generate` changes ``mm_encoder_outputs`` when it expands beams. With
-    ``positions="keep"`` leave the cache on in `generate`, which drops a mask of ones: without mask and cache,
-    transformers reads a gap in the positions as the border of a packed sequence. `prune` takes care of both.
+    The result goes to ``model(**new)`` or ``model.generate(**new)``; sequences then start with the *pruned*
+    prompt. Call it again for each call: `generate` changes ``mm_encoder_outputs`` when it expands beams.
+    With ``positions="keep"`` leave the cache on in `generate`, which drops a mask of ones: without mask and
+    cache, transformers reads a gap in the positions as the border of a packed sequence. `prune` takes care
+    of both.
 
     Parameters
     ----------
@@ -83,7 +80,7 @@ def prune_inputs(
 
 @contextmanager
 def prune(
-    model: nn.Module,
+    model: Any,
     keep: Any = 64,
     method: str = "spare",
     *,
@@ -98,10 +95,10 @@ def prune(
 ) -> Iterator[Report]:
     """Prune the visual tokens of every call to `model` inside the ``with`` block.
 
-    ``model.generate(**inputs)`` stays as it is: the full prompt stands in front of the answer, ``max_length`` counts
-    it, streamers and processors see it. ``model(**inputs)`` gives the logits of the pruned prompt; decoding on with
-    the cache it returns works inside the block, with the full prompt's mask or none. A call without an image passes
-    through untouched.
+    ``model.generate(**inputs)`` stays as it is: the full prompt stands in front of the answer,
+    ``max_length`` counts it, streamers and processors see it. ``model(**inputs)`` gives the logits of the
+    pruned prompt; decoding on with the cache it returns works inside the block, with the full prompt's mask
+    or none. A call without an image passes through untouched.
 
     Parameters
     ----------
@@ -142,11 +139,11 @@ def prune(
     settings = Settings(keep, method, relevance, positions, fold, tol, processor, clip, signals)
     if model in _ACTIVE:
         raise BridgeError("this model is being pruned already; leave that block first.")
-    modules = []
+    modules: list[Any] = []
     if fold:
         check_attention(model)
         modules = attention_modules(model, family)
-    loan = _Loan(model, settings, np.random.default_rng(rng))
+    loan = Loan(model, settings, np.random.default_rng(rng))
     try:
         _ACTIVE.add(model)
         loan.attach(modules)
@@ -154,164 +151,3 @@ def prune(
     finally:
         loan.detach()
         _ACTIVE.discard(model)
-
-
-class _Loan:
-    """What a model carries while it is pruned, and how it is given back."""
-
-    def __init__(self, model: nn.Module, settings: Settings, rng: np.random.Generator) -> None:
-        self.model, self.settings, self.rng = model, settings, rng
-        self.report = Report(settings.method)
-        self.layouts: WeakKeyDictionary[Any, tuple[Layout, Tensor | None]] = WeakKeyDictionary()
-        self.bias: KeyBias | None = None
-        self.handles: list[Any] = []
-        self.own_generate = model.__dict__.get("generate")
-        self.generate = getattr(model, "generate", None)
-        self.generating = False
-        self.pending: Rewritten | None = None
-
-    def attach(self, modules: list[nn.Module]) -> None:
-        """Put generate and hooks on."""
-        self.handles.append(self.model.register_forward_pre_hook(self.before_forward, with_kwargs=True))
-        self.handles.append(self.model.register_forward_hook(self.after_forward, always_call=True))
-        if modules:
-            self.bias = KeyBias(modules)
-            self.handles.append(self.bias)
-        if self.generate is not None:
-            self.model.__dict__["generate"] = self.pruned_generate
-
-    def detach(self) -> None:
-        """Take everything off, whatever was on."""
-        self.model.__dict__.pop("generate", None)
-        if self.own_generate is not None:
-            self.model.__dict__["generate"] = self.own_generate
-        for handle in self.handles:
-            handle.remove()
-        self.handles.clear()
-        self.layouts.clear()
-
-    # generate ------------------------------------------------------------------------------------------------
-
-    def pruned_generate(self, *args: Any, **kwargs: Any) -> Any:
-        """The caller's `generate`, on a pruned prompt."""
-        assert self.generate is not None
-        arguments = _named(self.generate, args, kwargs)
-        if arguments.get("inputs") is not None:
-            arguments["input_ids"] = arguments.pop("inputs")
-        if not has_images(arguments):
-            cache = arguments.get("past_key_values")
-            if cache is not None and cache in self.layouts:
-                raise BridgeError(
-                    "generate cannot continue on a pruned cache; pass the whole conversation again."
-                )
-            return self.generate(*args, **kwargs)
-        if self.generating:
-            raise BridgeError("generate was called while this model is generating with images.")
-        check_generate(arguments)
-        with torch.no_grad():
-            mask = inferred_mask(self.model, arguments)
-            if mask is not None:
-                arguments["attention_mask"] = mask
-            done = rewrite(self.model, arguments, self.settings, self.rng, self.report)
-        assert done is not None
-        return self._generate(done, arguments.get("input_ids"))
-
-    def _generate(self, done: Rewritten, full: Tensor | None) -> Any:
-        assert self.generate is not None
-        arguments, view = done.inputs, None
-        moved_lengths(self.model, arguments, done.layout.dropped)
-        if full is not None:
-            view = FullView(full, arguments["input_ids"].shape[1])
-            shown_in_full(arguments, view)
-        self.generating = True
-        self._set_bias(done.bias)
-        try:
-            output = self.generate(**arguments)
-        finally:
-            self.generating = False
-            self._set_bias(None)
-        self._remember(getattr(output, "past_key_values", None), done)
-        return output if view is None else restored(output, view)
-
-    # forward -------------------------------------------------------------------------------------------------
-
-    def before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Prune a plain call, continue a pruned cache, or leave the call alone."""
-        if self.generating:
-            return args, _with_mask(kwargs)
-        arguments = _named(module.forward, args, kwargs)
-        cache = arguments.get("past_key_values")
-        if has_images(arguments):
-            if cache is not None and cache.get_seq_length() > 0:
-                raise BridgeError(
-                    "a call with images on a filled cache: pruning rewrites whole prompts; pass none."
-                )
-            self.pending = rewrite(self.model, arguments, self.settings, self.rng, self.report)
-            assert self.pending is not None
-            self._set_bias(self.pending.bias)
-            return (), self.pending.inputs
-        if cache is not None and cache in self.layouts:
-            layout, bias = self.layouts[cache]
-            self._set_bias(bias)
-            return (), _continued(arguments, layout, cache.get_seq_length())
-        return None
-
-    def after_forward(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Remember the cache a pruned prompt went into."""
-        if self.generating:
-            return
-        self._set_bias(None)
-        done, self.pending = self.pending, None
-        if done is not None:
-            self._remember(getattr(output, "past_key_values", None), done)
-
-    def _remember(self, cache: Any, done: Rewritten) -> None:
-        if cache is not None:
-            self.layouts[cache] = (done.layout, done.bias)
-
-    def _set_bias(self, bias: Tensor | None) -> None:
-        if self.bias is not None:
-            self.bias.value = bias
-
-
-def _named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments of a call by name."""
-    signature = inspect.signature(function)
-    bound = dict(signature.bind_partial(*args, **kwargs).arguments)
-    rest = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)
-    others = bound.pop(rest, {}) if rest is not None else {}
-    return {**bound, **others}
-
-
-def _with_mask(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Without cache and mask, gaps in the positions would be read as packed sequences: put the mask of ones back."""
-    if kwargs.get("attention_mask") is not None or kwargs.get("past_key_values") is not None:
-        return kwargs
-    tokens = kwargs.get("input_ids")
-    tokens = kwargs["inputs_embeds"] if tokens is None else tokens
-    return {**kwargs, "attention_mask": torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)}
-
-
-def _continued(arguments: dict[str, Any], layout: Layout, past: int) -> dict[str, Any]:
-    """A decoding step on a pruned cache: the mask of what is in it, and the positions that follow."""
-    tokens = arguments.get("input_ids")
-    tokens = arguments["inputs_embeds"] if tokens is None else tokens
-    batch, new = tokens.shape[:2]
-    if batch != layout.mask.shape[0]:
-        raise BridgeError(f"{batch} sequences continue a cache of {layout.mask.shape[0]} pruned prompts.")
-    width = layout.mask.shape[1]
-    given = arguments.get("attention_mask")
-    if given is None:
-        tail = layout.mask.new_ones(batch, past - width + new)
-    elif given.shape[1] == layout.length + past - width + new:
-        tail = given[:, layout.length :].to(layout.mask)
-    else:
-        raise BridgeError(
-            f"attention_mask has {given.shape[1]} columns; the full prompt has {layout.length}, and "
-            f"{past - width + new} tokens follow it."
-        )
-    result = {**arguments, "attention_mask": torch.cat([layout.mask, tail], dim=1)}
-    if arguments.get("position_ids") is None:
-        steps = torch.arange(past - width, past - width + new, device=layout.mask.device)
-        result["position_ids"] = layout.following + steps
-    return result

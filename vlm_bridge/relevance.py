@@ -1,9 +1,10 @@
 """How much each visual token has to do with the question, with every choice spelt out.
 
-Published pruners differ in four choices that their texts tend to leave implicit: the *space* in which text and
-image are compared, the *reduction* over text tokens, the *sign*, and the *exponent*. The sign is a property of
-the space: in CLIP's joint space patches that match the prompt tend to have a low cosine with it (TRIM, CDPruner
-and LiteLVLM negate it in their code), in the LLM's embedding space they do not (ResPrune, MMTok).
+Published pruners differ in four choices that their texts tend to leave implicit: the *space* in which text
+and image are compared, the *reduction* over text tokens, the *sign*, and the *exponent*. The sign is a
+property of the space: in CLIP's joint space patches that match the prompt tend to have a low cosine with it
+(TRIM, CDPruner and LiteLVLM negate it in their code), in the LLM's embedding space they do not (ResPrune,
+MMTok).
 """
 
 from __future__ import annotations
@@ -48,10 +49,11 @@ class Relevance:
     exponent : float
         Applied to the scaled weight; a pruner's own ``alpha`` comes on top.
     scale : {"minmax", "clip"}
-        ``"minmax"``: (s − min + 1e-6) / (max − min), all ones where max = min. ``"clip"``: max(s, 1e-6), which
-        leaves positive cosines as they are.
+        ``"minmax"``: (s − min + 1e-6) / (max − min), all ones where max = min. ``"clip"``: max(s, 1e-6),
+        which leaves positive cosines as they are.
     scope : {"image", "batch"}
-        Where min and max run: each image by itself, or everything in the call (CDPruner: the tiles of an image).
+        Where min and max run: each image by itself, or everything in the call (CDPruner: the tiles of an
+        image).
     """
 
     space: Literal["clip", "llm"] = "clip"

@@ -21,8 +21,8 @@ class Report:
     sizes : list of int
         Rows of each image before pruning.
     errors : list of float
-        ‖X − P_S X‖_F / ‖X‖_F of the projected tokens: what the kept rows cannot reconstruct. With ``fold=True``
-        still of the rows before they were folded.
+        ‖X − P_S X‖_F / ‖X‖_F of the projected tokens: what the kept rows cannot reconstruct. With
+        ``fold=True`` still of the rows before they were folded.
     seconds : list of float
         Time to choose, per image, without encoder and signals.
     rows : list of int

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm_bridge.budget import check_keep, token_counts
 from vlm_bridge.cost import cost_of
@@ -95,7 +95,7 @@ class Rewritten:
 
 
 def rewrite(
-    model: nn.Module, inputs: Mapping[str, Any], settings: Settings, rng: np.random.Generator, report: Report
+    model: Any, inputs: Mapping[str, Any], settings: Settings, rng: np.random.Generator, report: Report
 ) -> Rewritten | None:
     """Prune the images of `inputs`, entering what was done in `report`; None when there are none.
 
@@ -144,7 +144,7 @@ def _choose(
 
 
 def _assemble(
-    model: nn.Module,
+    model: Any,
     inputs: Mapping[str, Any],
     settings: Settings,
     report: Report,

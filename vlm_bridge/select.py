@@ -5,8 +5,11 @@ Tokens are rows here and columns in cssp: an image's plan hands `features.mT` ov
 
 from __future__ import annotations
 
+import copy
+import threading
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +17,17 @@ import torch
 from torch import Tensor
 
 import cssp
+from cssp.errors import RankDeficientError
 from vlm_bridge.budget import token_counts
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.pruners import PRUNERS, Plan, Pruner, find_pruner
-from vlm_bridge.relevance import SIGNALS_OF_SPACE, Relevance, weights
+from vlm_bridge.relevance import Relevance, weights
 
 SIGNALS = ("clip_patches", "clip_text", "llm_text", "vision_clip", "cls_attention")
 """Names under which signals are given. A pruner reads those it needs; the others are left alone."""
+
+_QUIET = threading.Lock()
+"""`warnings.catch_warnings` changes the whole process, so that one thread at a time may use it."""
 
 
 def select_tokens(
@@ -45,9 +52,9 @@ def select_tokens(
     method : str
         A name in `PRUNERS`.
     relevance : None, "anti", "normal", Relevance, or scores (..., n)
-        ``None``: the pruner's own, if it has one. ``"anti"``/``"normal"``: the pruner's own definition, else the
-        mean cosine in CLIP's joint space, with that sign. Scores multiply the columns as they are given: they must
-        be finite and not negative.
+        ``None``: the pruner's own, if it has one. ``"anti"``/``"normal"``: the pruner's own definition,
+        else the mean cosine in CLIP's joint space, with that sign. Scores multiply the columns as they are
+        given: they must be finite and not negative.
     tol : float, optional
         Stop earlier, once the relative reconstruction error of the weighted columns is at most this.
     rng : None, int or numpy.random.Generator
@@ -55,8 +62,8 @@ def select_tokens(
     order : {"ascending", "chosen"}
         Ascending indices, or the order of choice.
     **signals
-        Signals (`SIGNALS`) and the pruner's own options, such as ``alpha`` or ``grid``. `clip_text` and `llm_text`
-        may be shared, (M, dimension), or given per image, (..., M, dimension).
+        Signals (`SIGNALS`) and the pruner's own options, such as ``alpha`` or ``grid``. `clip_text` and
+        `llm_text` may be shared, (M, dimension), or given per image, (..., M, dimension).
 
     Returns
     -------
@@ -81,8 +88,8 @@ def select_tokens(
     for i, item in enumerate(items):
         check_finite(item, f"image {i}: " if lead else "")
     counts = token_counts(keep, [n] * len(items), tol)
-    factors = request.weights(features)
-    factors = [None] * len(items) if factors is None else factors.reshape(-1, n)
+    given = request.weights(features)
+    factors = [None] * len(items) if given is None else list(given.reshape(-1, n))
     picks = [
         select_one(request, item, k, factor, tol, generator)
         for item, k, factor, generator in zip(items, counts, factors, generators(rng, lead), strict=True)
@@ -139,13 +146,10 @@ def resolve_relevance(pruner: Pruner, relevance: Any) -> Relevance | Tensor | No
         raise BridgeError(f"pruner {pruner.name!r} uses no relevance; these do: {names}.")
     if isinstance(relevance, Relevance):
         return relevance
+    if isinstance(relevance, str) and relevance in ("anti", "normal"):
+        return replace(pruner.relevance or Relevance(), sign=relevance)  # type: ignore[arg-type]
     if isinstance(relevance, str):
-        if relevance not in ("anti", "normal"):
-            raise BridgeError(
-                f"relevance = {relevance!r}: allowed are 'anti', 'normal', a Relevance, or scores."
-            )
-        base = pruner.relevance or Relevance()
-        return Relevance(base.space, base.reduction, relevance, base.exponent, base.scale, base.scope)  # type: ignore[arg-type]
+        raise BridgeError(f"relevance = {relevance!r}: allowed are 'anti', 'normal', Relevance or scores.")
     return as_tensor("relevance", relevance)
 
 
@@ -165,9 +169,9 @@ def missing_signals(pruner: Pruner, relevance: Relevance, missing: list[str]) ->
     where = {"clip": "CLIP's joint space", "llm": "the LLM's embedding space"}[relevance.space]
     free = ", ".join(name for name, row in PRUNERS.items() if not row.needs)
     return (
-        f"pruner {pruner.name!r} with relevance in {where} needs {' and '.join(SIGNALS_OF_SPACE[relevance.space])}; "
-        f"missing: {', '.join(missing)}. Pass them by name, give relevance scores, or use a pruner that needs no "
-        f"signal: {free}."
+        f"pruner {pruner.name!r} with relevance in {where} needs {' and '.join(relevance.signals)}; missing: "
+        f"{', '.join(missing)}. Pass them by name, give relevance scores, or use a pruner without signals: "
+        f"{free}."
     )
 
 
@@ -179,8 +183,8 @@ def check_scores(given: Tensor, features: Tensor) -> Tensor:
         )
     if not torch.isfinite(given).all() or (given < 0).any():
         raise BridgeError(
-            "relevance scores must be finite and not negative, they multiply the columns; for signed scores pass "
-            "min-max scaled ones, or a Relevance with its sign and scale."
+            "relevance scores multiply the columns: they must be finite and not negative. Scale signed ones "
+            "to [0, 1], or pass a Relevance with its sign and scale."
         )
     return given
 
@@ -199,35 +203,40 @@ def select_one(
     return run(plan, k, tol, rng)
 
 
-def run(plan: Plan, k: int, tol: float | None, rng: Any) -> list[int]:
+def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list[int]:
     """Let cssp choose.
 
-    Past the numerical rank every token is already in the span of the chosen ones. The lowest unused indices then
-    complete the set, as cssp itself does it, without its warning: for pruning a budget above the rank is no fault.
+    A budget above the numerical rank is no fault in pruning: cssp completes the set, without its warning.
     """
     assert plan.columns is not None
-    n = plan.columns.shape[-1]
+    columns = plan.columns.detach()
+    n = columns.shape[-1]
     if k == n and tol is None:
         return list(range(n))
-    try:
+
+    def chosen(deficient: str, generator: np.random.Generator) -> list[int]:
         found = cssp.select(
-            plan.columns.detach(),
-            k,
+            columns,
+            None if k == n else k,
             method=plan.method,
             weights=plan.weights,
             tol=tol,
             include=list(plan.include) or None,
-            deficient="truncate",
-            rng=rng,
+            deficient=deficient,
+            rng=generator,
             **plan.options,
         )
+        return [int(j) for j in found.indices]
+
+    again = copy.deepcopy(rng)
+    try:
+        return chosen("raise", rng)
+    except RankDeficientError:
+        with _QUIET, warnings.catch_warnings():
+            warnings.simplefilter("ignore", cssp.RankDeficientWarning)
+            return chosen("fill", again)
     except cssp.CsspError as error:
         raise BridgeError(str(error)) from error
-    picks = [int(j) for j in found.indices]
-    if tol is None:
-        unused = sorted(set(range(n)) - set(picks))
-        picks += unused[: k - len(picks)]
-    return picks
 
 
 def reconstruction_error(features: Tensor, kept: Any) -> float:
@@ -235,7 +244,7 @@ def reconstruction_error(features: Tensor, kept: Any) -> float:
     kept = [int(j) for j in kept]
     if len(kept) == features.shape[0]:
         return 0.0
-    chosen = cssp.select(features.detach().mT, len(kept), method="residual", include=kept)
+    chosen = cssp.select(features.detach().mT, len(kept), include=kept, deficient="truncate")
     return float(chosen.relative_error)
 
 

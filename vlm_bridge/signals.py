@@ -1,8 +1,8 @@
 """Signals of a live call: what a pruner reads beyond the features, gathered per image.
 
-The caller's own signals come first. Otherwise text in the LLM's space is the prompt's rows of the embedding table,
-and CLIP's joint space is reached through a CLIP model that the caller hands in, since LLaVA checkpoints carry
-neither CLIP's projections nor its text tower.
+The caller's own signals come first. Otherwise text in the LLM's space is the prompt's rows of the embedding
+table, and CLIP's joint space is reached through a CLIP model that the caller hands in, since LLaVA
+checkpoints carry neither CLIP's projections nor its text tower.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import Family, base_of
 from vlm_bridge.inputs import Prompt
+from vlm_bridge.pruners import PRUNERS
 from vlm_bridge.select import SIGNALS, as_tensor
 
 
@@ -41,8 +42,8 @@ class Sources:
 
 
 @contextmanager
-def captured_input(model: nn.Module, family: Family, wanted: bool) -> Iterator[list[Tensor]]:
-    """Collect what the projector is given while the encoder runs: the vision rows (tiles, n, d) it selects."""
+def captured_input(model: Any, family: Family, wanted: bool) -> Iterator[list[Tensor]]:
+    """Collect what the projector is given while the encoder runs: vision rows (tiles, n, d)."""
     seen: list[Tensor] = []
     projector = getattr(base_of(model), family.projector, None)
     if not wanted or not isinstance(projector, nn.Module):
@@ -59,7 +60,7 @@ def captured_input(model: nn.Module, family: Family, wanted: bool) -> Iterator[l
 class Live:
     """A call in which signals are looked for."""
 
-    model: nn.Module
+    model: Any
     family: Family
     inputs: Mapping[str, Any]
     prompt: Prompt
@@ -90,7 +91,7 @@ class Live:
         ids = self.inputs.get("input_ids")
         if ids is None or ids.shape != self.prompt.mask.shape:
             raise BridgeError(
-                "text relevance needs input_ids; this call has inputs_embeds only. Pass the signal itself."
+                "text relevance needs input_ids, this call has inputs_embeds only; pass the signal."
             )
         ids = ids[row][(self.prompt.mask[row] & ~self.prompt.placeholders[row]).to(ids.device)]
         special = torch.tensor(sorted(special_ids(self.model, self.sources.processor)), device=ids.device)
@@ -102,14 +103,14 @@ class Live:
         return ids
 
     def _llm_text(self, row: int) -> Tensor:
-        return self.model.get_input_embeddings()(self._text_ids(row)).detach()  # type: ignore[operator]
+        return self.model.get_input_embeddings()(self._text_ids(row)).detach()
 
     def _clip_text(self, row: int) -> Tensor:
         model, tokenizer = clip_pair(self.sources.clip)
         if tokenizer is None or self.sources.processor is None:
             raise BridgeError(
-                "clip_text must be computed from the prompt: pass clip=(CLIPModel, tokenizer) and processor= (the "
-                "VLM's, to read its ids), or pass clip_text= itself."
+                "clip_text must be computed from the prompt: pass clip=(CLIPModel, tokenizer) and processor= "
+                "(the VLM's, to read its ids), or pass clip_text= itself."
             )
         reader = getattr(self.sources.processor, "tokenizer", self.sources.processor)
         return clip_text_embeds(
@@ -120,7 +121,7 @@ class Live:
         model, _ = clip_pair(self.sources.clip)
         if not self.tiles or self.family.pack is None:
             raise BridgeError(
-                f"no vision rows to project for model type {self.family.model_type!r}: pass clip_patches=."
+                f"no vision rows to project for {self.family.model_type!r}: pass clip_patches=."
             )
         tiles = clip_patch_embeds(model, torch.cat(self.tiles))
         return self.family.pack(base_of(self.model), tiles, self.inputs)
@@ -129,10 +130,11 @@ class Live:
 def clip_pair(clip: Any) -> tuple[Any, Any]:
     """(model, tokenizer or None) of the caller's ``clip=``."""
     if clip is None:
+        free = ", ".join(name for name, row in PRUNERS.items() if "clip_text" not in row.needs)
         raise BridgeError(
             "relevance in CLIP's joint space needs a CLIP text tower, which the model does not have: pass "
-            "clip=(CLIPModel, tokenizer) with the same vision tower, or clip_patches= and clip_text=, or choose a "
-            "pruner that needs neither (spare, divprune, residual, greedy, resprune, uniform_grid, random)."
+            "clip=(CLIPModel, tokenizer) with the same vision tower, or clip_patches= and clip_text=, or "
+            f"choose a pruner that needs neither: {free}."
         )
     model, tokenizer = clip if isinstance(clip, (tuple, list)) else (clip, None)
     if not hasattr(model, "visual_projection"):
@@ -144,19 +146,19 @@ def clip_pair(clip: Any) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def clip_patch_embeds(clip: Any, rows: Tensor) -> Tensor:
-    """Vision rows (tiles, n, d) in the joint space: post-layernorm, then the visual projection, as CDPruner does."""
+    """Vision rows (tiles, n, d) in the joint space: post-layernorm, then projection, as in CDPruner."""
     norm, project = clip.vision_model.post_layernorm, clip.visual_projection
     width = project.in_features
     if rows.shape[-1] != width:
         raise BridgeError(
-            f"the VLM's vision rows have width {rows.shape[-1]}, the CLIP model's {width}: not its tower."
+            f"vision rows have width {rows.shape[-1]}, the CLIP model's {width}: another tower."
         )
     return project(norm(rows.to(norm.weight)).to(project.weight)).to(rows.device)
 
 
 @torch.no_grad()
 def clip_text_embeds(clip: Any, tokenizer: Any, text: str) -> Tensor:
-    """Joint-space embeddings (M, d) of a prompt, cut into segments of the text tower's length as CDPruner does."""
+    """Joint-space embeddings (M, d) of a prompt, cut into segments of the tower's length as in CDPruner."""
     length = clip.config.text_config.max_position_embeddings
     ids = tokenizer(text, return_tensors="pt")["input_ids"][0]
     segments = -(-len(ids) // length)

@@ -46,7 +46,8 @@ class Pruner:
     ----------
     name, summary, citation : str
     plan : callable
-        ``plan(features, k, weights, **options) -> Plan`` for one image: features (n, d), weights (n,) or None.
+        ``plan(features, k, weights, **options) -> Plan`` for one image: features (n, d), weights (n,) or
+        None.
     relevance : Relevance, optional
         Used when the caller does not choose one.
     weighted : bool

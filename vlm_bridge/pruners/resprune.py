@@ -1,12 +1,12 @@
 """ResPrune: subspace expansion guided by text (arXiv 2603.21105, 2026).
 
-Score of a token: E_S(x) · r^alpha, with E_S the squared residual and r the largest cosine between the token and a
-text token in the LLM's input embedding space. Scaling a column scales its residual and leaves the span alone, so
-this is greedy residual selection on r^(alpha/2) · x.
+Score of a token: E_S(x) · r^alpha, with E_S the squared residual and r the largest cosine between the token
+and a text token in the LLM's input embedding space. Scaling a column scales its residual and leaves the
+span alone, so this is greedy residual selection on r^(alpha/2) · x.
 
-The paper does not say what becomes of negative cosines. Here r is clipped from below at 1e-6: positive ones enter
-as published, and tokens that no word speaks for come last, in the order of their residuals. The paper tunes alpha
-by hand; 1 is our default.
+The paper does not say what becomes of negative cosines. Here r is clipped from below at 1e-6: positive ones
+enter as published, and tokens that no word speaks for come last, in the order of their residuals. The paper
+tunes alpha by hand; 1 is our default.
 """
 
 from __future__ import annotations

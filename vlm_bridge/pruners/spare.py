@@ -1,10 +1,10 @@
 """SPARE: visual tokens as a column subset (Lee, Wen and Choi, arXiv 2606.18681, 2026).
 
-The core is greedy residual selection on the raw projected tokens: no cosine normalisation, so that magnitude
-counts. The paper adds "anti-relevance" guidance. How the two are combined is not published in any text that we
-could read: the weight min-max(∓score)^alpha on the residual, the value of ``alpha`` and the choice of CLIP's joint
-space with the mean over text segments are *ours*, by analogy with CDPruner and ResPrune. Pass another `Relevance`,
-or scores, to choose differently; the default is reconstruction alone.
+The core is greedy residual selection on the raw projected tokens: no cosine normalisation, so that
+magnitude counts. The paper adds "anti-relevance" guidance. How the two are combined is not published in any
+text that we could read: the weight min-max(∓score)^alpha on the residual, the value of ``alpha`` and the
+choice of CLIP's joint space with the mean over text segments are *ours*, by analogy with CDPruner and
+ResPrune. Pass another `Relevance`, or scores, to choose differently; the default is reconstruction alone.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from vlm_bridge.pruners.plan import Plan, Pruner
 
 
 def uniform_grid(features: Tensor, k: int, weights: None, *, grid: tuple[int, int] | None = None) -> Plan:
-    """k evenly spaced positions of an (h, w) grid; of the sequence where n is no square and no grid is given."""
+    """k evenly spaced cells of an (h, w) grid; of the sequence where n is no square and none is given."""
     n = features.shape[0]
     if grid is None:
         side = math.isqrt(n)

@@ -1,7 +1,7 @@
 """Tiny random vision-language models, and the slow reference they are compared with.
 
-Visual tokens must matter: projector and attention weights are scaled up, so that pruning moves the logits by far
-more than any tolerance here (`test_pruning_matters`).
+Visual tokens must matter: weights are scaled up, so that pruning moves the logits by far more than any
+tolerance here (`test_pruning_matters`).
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def tiny_tokenizer():
     )
 
 
-def tiny_inputs(model, images=(1, 1), text=(5, 9), seed: int = 2, pad_more: int = 0):
-    """A left-padded batch: `images[b]` images and `text[b]` words in row b, placeholders as the processor makes them."""
+def tiny_inputs(model, images=(1, 1), text=(5, 9), seed: int = 2):
+    """A left-padded batch with `images[b]` images and `text[b]` words in row b."""
     g = torch.Generator().manual_seed(seed)
     family, total = model.config.model_type, sum(images)
     extra = {}
@@ -151,7 +151,7 @@ def tiny_inputs(model, images=(1, 1), text=(5, 9), seed: int = 2, pad_more: int 
             ids += [IMAGE] * sizes[at] + torch.randint(10, VOCAB, (2,), generator=g).tolist()
             at += 1
         rows.append(ids + torch.randint(10, VOCAB, (words,), generator=g).tolist())
-    width = max(map(len, rows)) + pad_more
+    width = max(map(len, rows))
     ids = torch.tensor([[PAD] * (width - len(r)) + r for r in rows])
     mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows])
     inputs = {"input_ids": ids, "attention_mask": mask}
