@@ -1,0 +1,301 @@
+"""The input contract: each argument of `select` checked once, here, with a message that says what to do."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from cssp.errors import ArgumentError, UnknownNameError, UnsupportedError
+from cssp.linalg import host
+from cssp.methods import METHODS, Method
+
+__all__ = [
+    "as_columns",
+    "as_counts",
+    "as_generator",
+    "as_mask",
+    "as_matrix",
+    "as_tolerance",
+    "as_weights",
+    "check_integer",
+    "check_options",
+    "check_supported",
+    "find_method",
+]
+
+Array = Any
+
+
+def find_method(name: object) -> Method:
+    """Row of `METHODS` of that name."""
+    if isinstance(name, str) and name in METHODS:
+        return METHODS[name]
+    if not isinstance(name, str):
+        raise UnknownNameError(f"method = {name!r}: a name is wanted, one of {_listed(METHODS)}")
+    near = difflib.get_close_matches(name.lower(), METHODS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {_listed(METHODS)}"
+    raise UnknownNameError(f"method = {name!r} is unknown; {hint}")
+
+
+def check_options(row: Method, options: Mapping[str, object]) -> None:
+    """Refuse options that the method does not have."""
+    for name in options:
+        if name not in row.options:
+            own = f"its options are {_listed(row.options)}" if row.options else "it has no options of its own"
+            raise UnknownNameError(f"option {name!r} is unknown to method {row.name!r}; {own}")
+
+
+def check_supported(row: Method, feature: str, argument: str) -> None:
+    """Refuse an argument the method cannot honour, naming the methods that can."""
+    if feature not in row.supports:
+        able = _listed(name for name, other in METHODS.items() if feature in other.supports)
+        raise UnsupportedError(f"method {row.name!r} cannot honour {argument}; methods that can: {able}")
+
+
+def check_integer(argument: str, value: object, low: int = 1, high: int | None = None) -> int:
+    """The integer within [low, high]; a bool or a float, even a whole one, is refused."""
+    try:
+        if isinstance(value, (bool, np.bool_)) or str(getattr(value, "dtype", "")).endswith("bool"):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ArgumentError(
+            f"{argument} = {value!r} ({type(value).__name__}): "
+            f"an integer is wanted; write int({argument}) if that is meant"
+        ) from None
+    if number < low or (high is not None and number > high):
+        allowed = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ArgumentError(f"{argument} = {number}: must be {allowed}")
+    return number
+
+
+def as_matrix(argument: str, A: Any, row: Method) -> Array:
+    """A as a numeric array (..., m, n) in its own namespace, detached from any gradient."""
+    kind = type(A).__module__.partition(".")[0]
+    if type(A).__module__.startswith("scipy.sparse"):
+        raise UnsupportedError(
+            f"{argument} is sparse, which method {row.name!r} does not support; pass {argument}.toarray()"
+        )
+    if kind == "dask":
+        raise UnsupportedError(
+            f"{argument} is a dask array, "
+            f"which method {row.name!r} does not support; pass {argument}.compute()"
+        )
+    if isinstance(A, np.ma.MaskedArray):
+        raise ArgumentError(
+            f"{argument} is a masked array; pass its data, and valid= for columns to be left out"
+        )
+    if array_api_compat.is_torch_array(A):
+        if str(A.layout) != "torch.strided":
+            raise UnsupportedError(f"{argument} has layout {A.layout}; pass {argument}.to_dense()")
+        A = A.detach()
+    elif not array_api_compat.is_array_api_obj(A) or isinstance(A, np.generic):
+        try:
+            A = np.asarray(A)
+        except ValueError as reason:
+            raise ArgumentError(f"{argument} is not a matrix: {reason}") from None
+    if isinstance(A, np.ndarray):
+        A = np.asarray(A)
+    if _kind(A) == "other":
+        raise ArgumentError(
+            f"{argument} has dtype {A.dtype}: numbers are wanted (bool, integer, real or complex)"
+        )
+    shape = tuple(A.shape)
+    if len(shape) < 2:
+        row_or_column = (
+            f"; for one row use {argument}.reshape(1, -1), for one column {argument}.reshape(-1, 1)"
+        )
+        raise ArgumentError(
+            f"{argument} has shape {shape}: (..., m, n) is wanted" + (row_or_column if len(shape) else "")
+        )
+    if 0 in shape[-2:]:
+        raise ArgumentError(f"{argument} has shape {shape}: at least one row and one column are wanted")
+    if _kind(A) == "complex" and "complex" not in row.supports:
+        check_supported(row, "complex", f"complex {argument}")
+    return A
+
+
+def _kind(A: Any) -> str:
+    """bool, integer, real, complex or other, also for dtypes the Array API does not know."""
+    if isinstance(A, np.ndarray):
+        return {"b": "bool", "i": "integer", "u": "integer", "f": "real", "c": "complex"}.get(
+            A.dtype.kind, "other"
+        )
+    if array_api_compat.is_torch_array(A):
+        return "complex" if A.dtype.is_complex else "real" if A.dtype.is_floating_point else "integer"
+    xp = array_api_compat.array_namespace(A)
+    names = {"bool": "bool", "integral": "integer", "real floating": "real", "complex floating": "complex"}
+    return next((ours for theirs, ours in names.items() if xp.isdtype(A.dtype, theirs)), "other")
+
+
+def compute_dtype(A: Array) -> Any:
+    """Precision of the work: float32 for half precisions, float64 for integers and bools, else that of A."""
+    xp = array_api_compat.array_namespace(A)
+    kind, size = _kind(A), A.dtype.itemsize if hasattr(A.dtype, "itemsize") else xp.finfo(A.dtype).bits // 8
+    if kind == "complex":
+        return xp.complex64 if size <= 8 else xp.complex128
+    return xp.float32 if kind == "real" and size <= 4 else xp.float64
+
+
+def as_counts(k: object, batch: tuple[int, ...]) -> np.ndarray | None:
+    """k for every batch item, int64 of shape ``batch``; None where k was not given."""
+    if k is None:
+        return None
+    if np.ndim(host(k) if hasattr(k, "shape") else k) == 0:  # type: ignore[arg-type]
+        return np.full(batch, check_integer("k", k), dtype=np.int64)
+    counts = np.asarray(host(k) if hasattr(k, "shape") else k)
+    if counts.dtype.kind not in "iu":
+        raise ArgumentError(f"k has dtype {counts.dtype}: integers are wanted, one per batch item")
+    if counts.shape != batch:
+        raise ArgumentError(
+            f"k has shape {counts.shape}: one integer, or one per batch item, shape {batch}, is wanted"
+        )
+    if counts.size and counts.min() < 1:
+        raise ArgumentError(f"k = {counts.min()} for one batch item: must be at least 1")
+    return counts.astype(np.int64)
+
+
+def as_tolerance(tol: object) -> float | None:
+    """tol in (0, 1], or None."""
+    if tol is None:
+        return None
+    try:
+        if isinstance(tol, (bool, np.bool_, str)):
+            raise TypeError
+        value = float(tol)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(f"tol = {tol!r} ({type(tol).__name__}): one number in (0, 1] is wanted") from None
+    if not 0 < value <= 1:
+        raise ArgumentError(
+            f"tol = {value}: must be in (0, 1]; it is relative, ‖A - P A‖ ≤ tol·‖A‖ in the Frobenius norm"
+        )
+    return value
+
+
+def as_generator(rng: object) -> np.random.Generator:
+    """A NumPy generator from None, a seed or a generator."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if rng is None:
+        return np.random.default_rng()
+    if isinstance(rng, (bool, np.bool_)) or not isinstance(rng, (int, np.integer)):
+        raise ArgumentError(
+            f"rng = {rng!r} ({type(rng).__name__}): "
+            "None, an integer seed or a numpy.random.Generator is wanted"
+        )
+    if rng < 0:
+        raise ArgumentError(f"rng = {rng}: a seed must not be negative")
+    return np.random.default_rng(int(rng))
+
+
+def as_columns(argument: str, index: object, batch: tuple[int, ...], n: int) -> np.ndarray:
+    """Column indices for every batch item, int64 of shape (*batch, c); one list for all or one per item."""
+    if index is None:
+        return np.zeros((*batch, 0), dtype=np.int64)
+    array = np.asarray(host(index) if hasattr(index, "shape") else index)
+    if array.size == 0 and array.ndim == 1:
+        return np.zeros((*batch, 0), dtype=np.int64)
+    if array.dtype.kind == "b":
+        raise ArgumentError(
+            f"{argument} is a mask: column indices are wanted; pass numpy.flatnonzero({argument})"
+        )
+    if array.dtype.kind not in "iu":
+        raise ArgumentError(f"{argument} has dtype {array.dtype}: column indices (integers) are wanted")
+    if array.ndim != 1 and array.shape[:-1] != batch:
+        raise ArgumentError(
+            f"{argument} has shape {array.shape}: "
+            f"a list of column indices, or one per batch item {batch}, is wanted"
+        )
+    if array.size and not (array.min() >= 0 and array.max() < n):
+        wrong = array[(array < 0) | (array >= n)].flat[0]
+        raise ArgumentError(f"{argument} contains {wrong}: column indices run from 0 to {n - 1}")
+    ordered = np.sort(array, axis=-1)
+    if (ordered[..., 1:] == ordered[..., :-1]).any():
+        twice = ordered[..., 1:][ordered[..., 1:] == ordered[..., :-1]].flat[0]
+        raise ArgumentError(f"{argument} contains column {twice} twice")
+    return np.broadcast_to(array.astype(np.int64), (*batch, array.shape[-1]))
+
+
+def check_disjoint(include: np.ndarray, exclude: np.ndarray) -> None:
+    """Refuse columns that are both included and excluded, item by item."""
+    for i in np.ndindex(include.shape[:-1]):
+        both = np.intersect1d(include[i], exclude[i])
+        if both.size:
+            raise ArgumentError(
+                f"include and exclude both contain column {both[0]}; remove it from one of them"
+            )
+
+
+def as_mask(valid: object, batch: tuple[int, ...], n: int) -> np.ndarray | None:
+    """Validity of every column of every item, bool of shape (*batch, n); None where all are valid."""
+    if valid is None:
+        return None
+    mask = np.asarray(host(valid) if hasattr(valid, "shape") else valid)
+    if mask.dtype.kind != "b":
+        raise ArgumentError(
+            f"valid has dtype {mask.dtype}: booleans are wanted; pass valid != 0 if that is meant"
+        )
+    return _spread("valid", mask, batch, n)
+
+
+def as_weights(weights: object, batch: tuple[int, ...], n: int) -> np.ndarray | None:
+    """Weights of every column of every item, float64 of shape (*batch, n); None where not given."""
+    if weights is None:
+        return None
+    if array_api_compat.is_torch_array(weights):
+        weights = weights.detach().double() if not weights.dtype.is_complex else weights.detach()
+    w = np.asarray(host(weights) if hasattr(weights, "shape") else weights)
+    if w.dtype.kind not in "biuf":
+        raise ArgumentError(f"weights has dtype {w.dtype}: real numbers are wanted")
+    return _spread("weights", w.astype(np.float64), batch, n)
+
+
+def _spread(argument: str, x: np.ndarray, batch: tuple[int, ...], n: int) -> np.ndarray:
+    if x.shape not in ((n,), (*batch, n)):
+        allowed = f"({n},)" if not batch else f"({n},) or {(*batch, n)}"
+        raise ArgumentError(f"{argument} has shape {x.shape}: {allowed}, one entry per column, is wanted")
+    return np.broadcast_to(x, (*batch, n))
+
+
+def check_weights(w: np.ndarray, columns: np.ndarray | None, where: str) -> None:
+    """Refuse the first negative, NaN or infinite weight of an item."""
+    bad = np.flatnonzero(~(np.isfinite(w) & (w >= 0)))
+    if bad.size:
+        j = int(bad[0]) if columns is None else int(columns[bad[0]])
+        raise ArgumentError(
+            f"weights must be finite and not negative; column {j}{where} has {w[bad[0]]}"
+            + ("; a column to be left out goes into exclude or valid" if math.isnan(w[bad[0]]) else "")
+        )
+
+
+def check_finite(argument: str, A: Array, columns: np.ndarray | None, where: str, remedy: str) -> float:
+    """Largest modulus of the entries; the first column with NaN or Inf is refused by name."""
+    xp = array_api_compat.array_namespace(A)
+    complex_ = _kind(A) == "complex"
+    parts = (xp.real(A), xp.imag(A)) if complex_ else (A,)
+    top = max(_largest(xp, part) for part in parts)
+    if math.isfinite(top):
+        return top
+    for j in range(A.shape[1]):
+        column = A[:, j]
+        if not bool(xp.all(xp.isfinite(column))):
+            what = "NaN" if bool(xp.any(xp.isnan(column))) else "Inf"
+            name = j if columns is None else int(columns[j])
+            raise ArgumentError(f"{argument} has {what} in column {name}{where}; {remedy}")
+    raise ArgumentError(f"{argument} has entries beyond the range of {A.dtype}")  # pragma: no cover
+
+
+def _largest(xp: Any, X: Array) -> float:
+    """max |x|, NaN where there is one; without a temporary as large as X."""
+    high, low = float(xp.max(X)), float(xp.min(X))
+    return math.nan if math.isnan(high) or math.isnan(low) else max(high, -low)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(repr(name) for name in sorted(names))

@@ -1,0 +1,127 @@
+"""The table of methods. A new method is one file here and one row below.
+
+Writing a method
+----------------
+A method is a function ``name(p: Problem, *, option=default) -> Picks`` in ``cssp/methods/name.py``. The
+module docstring is the citation; the function reads like the paper's algorithm, in the paper's letters.
+Keyword-only parameters are the options a caller may pass to `cssp.select`; a bad value raises
+`cssp.errors.ArgumentError`.
+
+What is given (see `cssp.problem.Problem`): ``p.A`` (m, n) weighted and scaled, free of padding, NaN and
+Inf; ``p.k``; ``p.include`` (chosen already, in order); ``p.candidates`` (may be chosen; included and
+excluded columns are False; excluded columns still count in the error); ``p.rng``; ``p.floor`` (residual
+norms above it count for the rank) and ``p.noise`` (at or below it, nothing but rounding is left: stop there);
+``p.goal`` (squared residual at which a nested method may stop, -1 without tol); ``p.B`` (what is
+reconstructed). ``p.argmax(scores, allowed)`` applies the tie rule. ``p.numpy()`` or ``p.numpy("double")``
+is the same problem as NumPy arrays, for methods that need LAPACK. All randomness comes from ``p.rng``, on
+the host.
+
+What is owed: ``Picks(indices, rank)``: the included columns first, then distinct candidates in order of
+choice, at most ``p.k`` in all. Fewer only where no independent column is left or the goal is met; never a
+wrong or repeated index to make up the number. Nothing else: `select` completes, truncates at the tolerance,
+warns, maps indices back, computes errors and certificates.
+
+What the row states (see `Method`): ``supports`` lists the arguments honoured; `select` refuses the others
+by name. ``valid``, ``weights``, ``k``, ``deficient`` and batches come for free.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cssp.methods.residual import residual
+from cssp.problem import Picks
+
+__all__ = ["METHODS", "Guarantee", "Method"]
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """A theorem about a method, all factors on *squared* errors.
+
+    Attributes
+    ----------
+    text : str
+        The statement in one line.
+    source : str
+        Bibliography key.
+    holds : {"every run", "expectation"}
+    frobenius, spectral : callable or None
+        ``f(m, n, k, **options) -> float``: the factor on error / optimum in that norm.
+    """
+
+    text: str
+    source: str
+    holds: str
+    frobenius: Callable[..., float] | None = None
+    spectral: Callable[..., float] | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of `METHODS`.
+
+    Attributes
+    ----------
+    name : str
+    function : callable
+        ``function(problem, **options) -> Picks``.
+    summary : str
+        One line.
+    citation : str
+        Bibliography key.
+    cost : str
+        Leading-order work in m, n, k.
+    deterministic : bool
+        The same picks for any ``rng``.
+    nested : bool
+        The first t picks of a longer run are the picks of a run of length t (with the same ``rng``).
+    backends : tuple of str
+        Where the work is done: ``("numpy", "torch", "array-api")`` in the namespace and on the device of A;
+        ``("numpy",)`` on the host, arrays of other kinds being copied there and the indices back.
+    supports : frozenset of str
+        Those of include, exclude, tol, target, complex that are honoured.
+    guarantee : Guarantee or None
+    """
+
+    name: str
+    function: Callable[..., Picks]
+    summary: str
+    citation: str
+    cost: str
+    deterministic: bool = True
+    nested: bool = False
+    backends: tuple[str, ...] = ("numpy",)
+    supports: frozenset[str] = field(default_factory=lambda: frozenset({"include", "exclude"}))
+    guarantee: Guarantee | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own options and their defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+_NATIVE = ("numpy", "torch", "array-api")
+
+METHODS: dict[str, Method] = {
+    row.name: row
+    for row in (
+        Method(
+            "residual",
+            residual,
+            "largest residual norm first: column-pivoted QR with safe norms, stopped at k",
+            "businger1965",
+            "2mnk",
+            nested=True,
+            backends=_NATIVE,
+            supports=frozenset({"include", "exclude", "tol", "complex"}),
+        ),
+    )
+}

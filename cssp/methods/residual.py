@@ -1,0 +1,103 @@
+"""Greedy residual, that is column-pivoted QR stopped at k.
+
+Businger and Golub, "Linear least squares solutions by Householder transformations", Numer. Math. 7:269-276,
+1965 [businger1965], with the safe norm downdating of Drmač and Bujanović, ACM TOMS 35(2), 2008 [drmac2008]
+(LAPACK Working Note 176, as in LAPACK's dlaqp2). On A·diag(w) this is also greedy MAP inference for a
+determinantal point process of quality w, and pivoted Cholesky on its Gram matrix.
+"""
+
+from __future__ import annotations
+
+import math
+
+from array_api_compat import array_namespace
+
+from cssp.linalg import (
+    basis,
+    conjugate,
+    orthogonalise,
+    residual_norms2,
+    squares,
+    take_columns,
+    widen,
+)
+from cssp.problem import Array, Picks, Problem
+
+#: Rounding of a downdated norm in units of its last exact value; closer scores than that are a tie.
+DOWNDATE_SLACK = 8
+
+#: Residuals this far below the largest column have lost half the digits of single precision: go on in double.
+SINGLE_REACH = 2.0**-10
+
+
+def residual(p: Problem) -> Picks:
+    """Choose the column farthest from the span of those chosen, k times.
+
+    A itself is read once per pick; only an orthonormal basis Q and the squared residual norms N are kept.
+    """
+    xp, A, eps = p.xp, p.A, p.eps
+    single = widen(A[:1, :1]).dtype != A.dtype
+    Q = xp.zeros((p.m, min(p.k, p.m)), dtype=A.dtype, device=p.device)
+    N = xp.asarray(p.norms2, copy=True)
+    exact = xp.asarray(N, copy=True)  # N where it was last formed from the columns
+    open_ = xp.asarray(p.candidates, copy=True)
+    unseen = xp.ones_like(open_)
+    indices: list[int] = []
+    r = rank = 0
+    while len(indices) < p.k:
+        forced = len(indices) < len(p.include)
+        if forced:
+            j = p.include[len(indices)]
+        else:
+            if _reached(p, N, unseen, A, Q[:, :r]) or not bool(xp.any(open_)):
+                break
+            j = p.argmax(N, open_, DOWNDATE_SLACK * eps * exact)
+            height = math.sqrt(float(N[j]))
+            if not height > p.noise:
+                break
+            if single and height < SINGLE_REACH * p.largest:
+                A, Q, N, r = _doubled(p, indices)
+                exact, eps, single = xp.asarray(N, copy=True), float(xp.finfo(A.dtype).eps), False
+                continue
+        e, norm = orthogonalise(A[:, j], Q[:, :r])
+        independent = norm > p.noise and r < p.m
+        if independent or forced:
+            indices.append(j)
+            unseen[j] = False
+        open_[j] = False
+        N[j] = 0
+        if not independent:
+            continue
+        q = e / norm
+        Q[:, r] = q
+        r, rank = r + 1, rank + (norm > p.floor)
+        N = N - squares(conjugate(q) @ A)
+        stale = unseen & (math.sqrt(eps) * exact >= N) & (exact > p.noise**2)
+        N = xp.where(unseen & (N > 0), N, xp.zeros_like(N))
+        if bool(xp.any(stale)):
+            N = _refresh(N, stale, A, Q[:, :r])
+            exact = xp.where(stale, N, exact)
+    return Picks(indices, rank=rank)
+
+
+def _reached(p: Problem, N: Array, unseen: Array, A: Array, Q: Array) -> bool:
+    """Whether the residual is below the goal, downdated norms being confirmed by exact ones."""
+    if p.tol is None or Q.shape[1] == 0 or float(p.xp.sum(N)) > p.goal:
+        return False
+    return float(p.xp.sum(_refresh(N, unseen, A, Q))) <= p.goal
+
+
+def _refresh(N: Array, stale: Array, A: Array, Q: Array) -> Array:
+    """N with the residual norms of the stale columns formed anew from the columns themselves."""
+    place = array_namespace(N).nonzero(stale)[0]
+    N[stale] = residual_norms2(take_columns(A, place), Q)
+    return N
+
+
+def _doubled(p: Problem, indices: list[int]) -> tuple[Array, Array, Array, int]:
+    """A, Q, N and the number of directions in Q, in double precision; Q with room for the picks to come."""
+    A = widen(p.A)
+    have, _ = basis(take_columns(A, indices), p.noise)
+    Q = p.xp.zeros((p.m, min(p.k, p.m)), dtype=A.dtype, device=p.device)
+    Q[:, : have.shape[1]] = have
+    return A, Q, residual_norms2(A, have), have.shape[1]

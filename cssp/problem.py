@@ -1,0 +1,192 @@
+"""One selection problem in compute precision, as every method receives it, and what a method gives back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from cssp import linalg
+
+__all__ = ["TIE_BAND", "Array", "Picks", "Problem"]
+
+Array = Any
+
+#: Scores within this many units of rounding of the largest are a tie, and the lowest index wins it.
+TIE_BAND = 64
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What a method found.
+
+    Attributes
+    ----------
+    indices : sequence of int
+        Distinct columns in order of choice, the included ones first; fewer than ``k`` where the method
+        ran out of independent columns (``select`` completes them) or met the tolerance.
+    rank : int or None
+        Number of linearly independent columns among them, None where the method does not know.
+    """
+
+    indices: Sequence[int]
+    rank: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One two-dimensional problem, validated, weighted and scaled.
+
+    Attributes
+    ----------
+    A : array, shape (m, n)
+        ``A·diag(w)·2**-exponent`` in compute precision (float32, float64, complex64, complex128) and in the
+        caller's namespace and device. The power of two keeps squares and fourth powers of the entries in
+        range. Padding columns (``valid=False``) are gone; all others are here, also those that may not be
+        chosen. Never write into it: it may be the caller's own memory.
+    k : int
+        Columns wanted, the included ones counted.
+    candidates : bool array, shape (n,)
+        Columns that may be chosen freely: neither included nor excluded.
+    include : tuple of int
+        Columns to be chosen first, in this order.
+    tol : float or None
+        Target of the relative residual norm; see `goal`.
+    target : array, shape (m, p), or None
+        The matrix to be reconstructed where it is not A, scaled by ``2**-target_exponent``.
+    rng : numpy.random.Generator
+        The only source of randomness.
+    columns : int array, shape (n,), or None
+        The caller's index of each column where padding was removed.
+    width : int
+        The caller's number of columns.
+    """
+
+    A: Array
+    k: int
+    candidates: Array
+    include: tuple[int, ...] = ()
+    tol: float | None = None
+    target: Array | None = None
+    rng: np.random.Generator = field(default_factory=np.random.default_rng)
+    exponent: int = 0
+    target_exponent: int = 0
+    columns: np.ndarray | None = None
+    width: int = 0
+
+    @property
+    def xp(self) -> Any:
+        """Array-API namespace of A."""
+        return array_api_compat.array_namespace(self.A)
+
+    @property
+    def device(self) -> Any:
+        """Device of A."""
+        return array_api_compat.device(self.A)
+
+    @property
+    def m(self) -> int:
+        """Number of rows."""
+        return int(self.A.shape[0])
+
+    @property
+    def n(self) -> int:
+        """Number of columns, padding removed."""
+        return int(self.A.shape[1])
+
+    @property
+    def free(self) -> int:
+        """Number of picks the method makes itself."""
+        return self.k - len(self.include)
+
+    @property
+    def B(self) -> Array:
+        """The matrix to be reconstructed: `target`, or A itself."""
+        return self.A if self.target is None else self.target
+
+    @cached_property
+    def eps(self) -> float:
+        """Unit of rounding of the compute precision."""
+        return float(self.xp.finfo(self.A.dtype).eps)
+
+    @cached_property
+    def norms2(self) -> Array:
+        """Squared column norms of A, shape (n,); copy before writing."""
+        return linalg.column_norms2(self.A)
+
+    @cached_property
+    def largest(self) -> float:
+        """Largest norm among the columns that are included or may be chosen."""
+        xp = self.xp
+        admissible = xp.asarray(self.candidates, copy=True)
+        for j in self.include:
+            admissible[j] = True
+        return math.sqrt(float(xp.max(xp.where(admissible, self.norms2, xp.zeros_like(self.norms2)))))
+
+    @cached_property
+    def floor(self) -> float:
+        """Residual norm at or below which a column counts as dependent: max(m, n)·eps·`largest`."""
+        return max(self.m, self.n) * self.eps * self.largest
+
+    @cached_property
+    def noise(self) -> float:
+        """Residual norm at or below which nothing is left but rounding: 2·√min(m, n)·eps·`largest`.
+
+        Between `noise` and `floor` a column no longer counts for the rank, but its residual still tells it
+        from the others: pivoting goes on there, which single precision needs (max(m, n)·eps is 5e-4 for m =
+        4096).
+        """
+        return min(max(self.m, self.n), 2 * math.sqrt(min(self.m, self.n))) * self.eps * self.largest
+
+    @cached_property
+    def goal(self) -> float:
+        """Squared residual norm at which a nested method may stop; -1 without `tol`.
+
+        A little below tol²·‖B‖², so that rounding never stops a method too soon: ``select`` cuts at the
+        exact place.
+        """
+        if self.tol is None:
+            return -1.0
+        slack = min(0.5, 64 * self.eps * (1 + 1 / self.tol))
+        return (1 - slack) * self.tol**2 * float(self.xp.sum(linalg.column_norms2(self.B)))
+
+    def argmax(self, scores: Array, allowed: Array, slack: Array | float = 0.0) -> int:
+        """Index of the largest score among allowed columns, the lowest one in a tie.
+
+        Parameters
+        ----------
+        scores : array, shape (n,)
+            Nonnegative.
+        allowed : bool array, shape (n,)
+            At least one True.
+        slack : array, shape (n,), or float
+            Rounding error of each score where it is known to exceed ``TIE_BAND`` units of its own size.
+        """
+        xp = self.xp
+        masked = xp.where(allowed, scores, xp.full_like(scores, -math.inf))
+        bar = xp.max(masked) * (1 - TIE_BAND * self.eps)
+        place = xp.arange(scores.shape[0], device=self.device)
+        return int(xp.min(xp.where(masked + slack >= bar, place, xp.full_like(place, scores.shape[0]))))
+
+    def numpy(self, dtype: str | None = None) -> Problem:
+        """The same problem in host memory as NumPy arrays.
+
+        Parameters
+        ----------
+        dtype : {None, "double"}
+            ``"double"`` widens float32 and complex64.
+        """
+
+        def move(x: Array) -> np.ndarray:
+            y = linalg.host(x)
+            if dtype == "double":
+                y = y.astype(np.complex128 if y.dtype.kind == "c" else np.float64, copy=False)
+            return y
+
+        target = None if self.target is None else move(self.target)
+        return replace(self, A=move(self.A), target=target, candidates=linalg.host(self.candidates))

@@ -1,0 +1,82 @@
+"""Powers of two that keep squares in range: A·diag(w) from 1e-200 to 1e+200 and beyond, exactly."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from cssp.linalg import host
+
+__all__ = ["normalised", "weighted"]
+
+Array = Any
+
+
+def normalised(A: Array, top: float) -> tuple[Array, int]:
+    """A·2**-e and e; A itself and 0 where fourth powers of its entries are in range anyway.
+
+    Parameters
+    ----------
+    A : array, shape (m, n)
+    top : float
+        Largest modulus of the entries.
+    """
+    e = math.frexp(top)[1]
+    low, high = (-4, 10) if _bits(A) == 32 else (-100, 100)
+    return (A, 0) if top == 0 or low <= e <= high else (_shift(A, -e), e)
+
+
+def weighted(A: Array, w: np.ndarray, top: float) -> tuple[Array, int]:
+    """A·diag(w)·2**-e and e, right also where A·diag(w) itself would over- or underflow.
+
+    Parameters
+    ----------
+    A : array, shape (m, n)
+    w : float64 array, shape (n,)
+        Finite, not negative.
+    top : float
+        Largest modulus of the entries of A.
+    """
+    xp = array_api_compat.array_namespace(A)
+    reach = 90 if _bits(A) == 32 else 700
+    if abs(math.frexp(top)[1]) + abs(math.frexp(float(w.max()))[1]) <= reach:
+        W = A * _like(A, w)
+        largest = float(xp.max(xp.abs(W)))
+        if largest > 2.0 ** (-30 if _bits(A) == 32 else -200):
+            return normalised(W, largest)
+    # Exponents column by column: c of the column, t of its product with the weight, E of the largest product.
+    modulus = xp.max(xp.abs(A), axis=0)
+    c = np.frexp(host(modulus).astype(np.float64))[1]
+    mantissa, exponent = np.frexp(w)
+    alive = (host(modulus) > 0) & (w > 0)
+    if not alive.any():
+        return xp.zeros_like(A), 0
+    t = (c + exponent).astype(np.int64)
+    E = int(t[alive].max())
+    factor = np.where(alive, np.ldexp(mantissa, np.clip(np.where(alive, t - E, -1100), -1100, 0)), 0.0)
+    half = -c // 2
+    A = A * _like(A, np.ldexp(1.0, half)) * _like(A, np.ldexp(1.0, -c - half))
+    return A * _like(A, factor), E
+
+
+def _shift(A: Array, e: int) -> Array:
+    """A·2**e in two steps, since 2**e alone may be out of range."""
+    half = e // 2
+    return (A * 2.0**half) * 2.0 ** (e - half)
+
+
+def _like(A: Array, x: np.ndarray) -> Array:
+    """Host vector as a real vector of the precision and device of A."""
+    xp = array_api_compat.array_namespace(A)
+    real = xp.float32 if _bits(A) == 32 else xp.float64
+    with np.errstate(over="ignore", under="ignore"):
+        x = x.astype(np.float32 if _bits(A) == 32 else np.float64)
+    return xp.asarray(x, dtype=real, device=array_api_compat.device(A))
+
+
+def _bits(A: Array) -> int:
+    """Bits of the real precision of A."""
+    return int(array_api_compat.array_namespace(A).finfo(A.dtype).bits)

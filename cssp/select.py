@@ -1,0 +1,358 @@
+"""The one entry point: check the arguments, hand each matrix to the method, complete and record."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from cssp import arguments as check
+from cssp import linalg, scaling
+from cssp.errors import ArgumentError, RankDeficientError, RankDeficientWarning, UnsupportedError
+from cssp.methods import Method
+from cssp.methods.residual import residual
+from cssp.problem import Array, Problem
+from cssp.selection import Part, Selection, relative
+
+__all__ = ["select"]
+
+
+def select(
+    A: Array,
+    k: Any = None,
+    method: str = "residual",
+    *,
+    weights: Any = None,
+    target: Any = None,
+    tol: float | None = None,
+    include: Any = None,
+    exclude: Any = None,
+    valid: Any = None,
+    deficient: str = "fill",
+    rng: int | np.random.Generator | None = None,
+    **options: Any,
+) -> Selection:
+    """Choose columns of A that span the others best.
+
+    Parameters
+    ----------
+    A : array, shape (..., m, n)
+        NumPy, torch, or any Array-API array; real, complex where the method allows it, integer and bool
+        (worked on in float64), half precisions (worked on in float32). Never modified.
+    k : int, or one int per batch item
+        Number of columns. It may be left out where `tol` is given.
+    method : str
+        Name of a row of `cssp.METHODS`.
+    weights : array, shape (n,) or (..., n), optional
+        Target weights, finite and not negative: the same as ``select(A * weights, ...)``. For pivoting
+        methods this is also a relevance prior. A zero weight does not exclude a column; `exclude` does.
+    target : array, shape (..., m, p), optional
+        Choose columns of A to reconstruct this matrix instead of A.
+    tol : float in (0, 1], optional
+        Stop at the first pick with ‖A - P_S A‖_F ≤ tol·‖A‖_F, at least one pick and all included ones being
+        made. Without k it is no error if independent columns run out before.
+    include, exclude : sequence of int, or one sequence per batch item, optional
+        Columns chosen first, in this order; columns never chosen (they still count in the error).
+    valid : bool array, shape (n,) or (..., n), optional
+        False marks padding: such columns are not part of the problem and may hold anything, NaN too.
+    deficient : {"fill", "truncate", "raise"}
+        What to do where k exceeds the numerical rank: complete with the lowest unused indices and warn;
+        return the independent columns only (2-D A); raise `RankDeficientError`.
+    rng : None, int or numpy.random.Generator
+        Randomness of sampling methods. Item i of a batch draws from the i-th generator spawned from it.
+    **options
+        The method's own options, see ``METHODS[method].options``.
+
+    Returns
+    -------
+    Selection
+
+    Raises
+    ------
+    CsspError
+        A ``ValueError``; the message names the argument, what came and what is allowed.
+
+    Warns
+    -----
+    RankDeficientWarning
+        k exceeds the numerical rank: residual norms fall below max(m, n)·eps·(largest column norm).
+
+    Notes
+    -----
+    Scores within 64 units of rounding tie, and the lowest index wins. Matrices are scaled by powers of two,
+    so that entries from 1e-200 to 1e+200 (1e±30 in float32) give the same picks. An item of a batch gives
+    the same bits as alone.
+
+    Examples
+    --------
+    >>> import numpy as np, cssp
+    >>> A = np.array([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
+    >>> cssp.select(A, 2).indices
+    array([0, 1])
+    """
+    row = check.find_method(method)
+    check.check_options(row, options)
+    A = check.as_matrix("A", A, row)
+    *lead, _, n = (int(s) for s in A.shape)
+    batch = tuple(lead)
+    counts, tol = check.as_counts(k, batch), check.as_tolerance(tol)
+    if counts is None and tol is None:
+        raise ArgumentError(
+            "neither k nor tol is given: say how many columns, or how small an error, is wanted"
+        )
+    if deficient not in ("fill", "truncate", "raise"):
+        raise ArgumentError(f"deficient = {deficient!r}: 'fill', 'truncate' or 'raise' is wanted")
+    if deficient == "truncate" and batch:
+        raise UnsupportedError("deficient = 'truncate' needs a 2-D A: the items of a batch keep one length")
+    for name, value in (("tol", tol), ("include", include), ("exclude", exclude), ("target", target)):
+        if value is not None:
+            check.check_supported(row, name, name)
+    wanted = _Arguments(
+        A=A,
+        target=None if target is None else _as_target(target, A, row),
+        counts=counts,
+        tol=tol,
+        weights=check.as_weights(weights, batch, n),
+        include=check.as_columns("include", include, batch, n),
+        exclude=check.as_columns("exclude", exclude, batch, n),
+        valid=check.as_mask(valid, batch, n),
+    )
+    check.check_disjoint(wanted.include, wanted.exclude)
+    generator = check.as_generator(rng)
+    items = list(np.ndindex(batch))
+    generators = [generator] if not batch else generator.spawn(len(items)) if not row.deterministic else None
+    problems = [
+        wanted.problem(item, generator if generators is None else generators[i])
+        for i, item in enumerate(items)
+    ]
+    solved = [_solve(problem, row, options, deficient, counts is not None) for problem in problems]
+    short = [part for part, is_short in solved if is_short]
+    if short and deficient == "fill":
+        found = ", ".join(sorted({f"{p.rank} of {len(p.picks)}" for p in short})[:3])
+        many = f" in {len(short)} of {len(items)} batch items" if batch else ""
+        warnings.warn(
+            f"k exceeds the numerical rank{many}: only {found} chosen columns are independent, "
+            "the others add nothing to the span (deficient='fill'); use deficient='truncate' or 'raise', "
+            "or tol, to avoid them",
+            RankDeficientWarning,
+            stacklevel=2,
+        )
+    return _record([part for part, _ in solved], row, options, batch, A)
+
+
+@dataclass(frozen=True, eq=False)
+class _Arguments:
+    """Checked arguments of one call, host vectors spread over the batch."""
+
+    A: Array
+    target: Array | None
+    counts: np.ndarray | None
+    tol: float | None
+    weights: np.ndarray | None
+    include: np.ndarray
+    exclude: np.ndarray
+    valid: np.ndarray | None
+
+    def problem(self, item: tuple[int, ...], rng: np.random.Generator) -> Problem:
+        """The two-dimensional problem of one batch item."""
+        where = f" of batch item {item[0] if len(item) == 1 else item}" if item else ""
+        A = _native(self.A[(*item, ...)] if item else self.A)
+        xp, width = array_api_compat.array_namespace(A), int(A.shape[1])
+        columns = None if self.valid is None or self.valid[item].all() else np.flatnonzero(self.valid[item])
+        if columns is not None and not columns.size:
+            raise ArgumentError(f"valid{where} is all False: at least one column is wanted")
+        if columns is not None:
+            A = linalg.take_columns(A, columns)
+        A = xp.astype(A, check.compute_dtype(A), copy=False)
+        remedy = "clean it, or mark the column as padding with valid (exclude only forbids choosing it)"
+        top = check.check_finite("A", A, columns, where, remedy)
+        if self.weights is None:
+            A, exponent = scaling.normalised(A, top)
+        else:
+            w = self.weights[item] if columns is None else self.weights[item][columns]
+            check.check_weights(w, columns, where)
+            A, exponent = scaling.weighted(A, w, top)
+        include, exclude = self.include[item], self.exclude[item]
+        if columns is not None:
+            include, exclude = (
+                _renumbered("include", include, columns, where),
+                exclude[np.isin(exclude, columns)],
+            )
+            exclude = np.searchsorted(columns, exclude)
+        k = self._count(item, int(A.shape[1]) - len(exclude), width, len(include), where)
+        free = np.ones(A.shape[1], dtype=bool)
+        free[exclude] = False
+        free[include] = False
+        problem = Problem(
+            A=A,
+            k=k,
+            candidates=xp.asarray(free, device=array_api_compat.device(A)),
+            include=tuple(int(j) for j in include),
+            tol=self.tol,
+            rng=rng,
+            exponent=exponent,
+            columns=columns,
+            width=width,
+        )
+        return problem if self.target is None else self._aimed(problem, item, where)
+
+    def _count(self, item: tuple[int, ...], admissible: int, width: int, included: int, where: str) -> int:
+        """k of one item, checked against the columns that may be chosen."""
+        k = admissible if self.counts is None else int(self.counts[item])
+        if k > admissible:
+            why = "" if admissible == width else " (valid and exclude taken into account)"
+            raise ArgumentError(
+                f"k = {k}{where}, but only {admissible} of {width} columns may be chosen{why}"
+            )
+        if k < 1:
+            raise ArgumentError(f"exclude{where} leaves no column to choose")
+        if included > k:
+            raise ArgumentError(f"include{where} has {included} columns, more than k = {k}")
+        return k
+
+    def _aimed(self, problem: Problem, item: tuple[int, ...], where: str) -> Problem:
+        """The problem with its target."""
+        assert self.target is not None
+        B = _native(self.target[(*item, ...)] if item and self.target.ndim > 2 else self.target)
+        B = problem.xp.astype(B, problem.A.dtype, copy=False)
+        top = check.check_finite("target", B, None, where, "clean it")
+        B, exponent = scaling.normalised(B, top)
+        return replace(problem, target=B, target_exponent=exponent)
+
+
+def _as_target(target: Any, A: Array, row: Method) -> Array:
+    B = check.as_matrix("target", target, row)
+    if array_api_compat.array_namespace(B) is not array_api_compat.array_namespace(A):
+        raise ArgumentError(
+            f"target is a {type(B).__name__} and A a {type(A).__name__}: the same kind is wanted"
+        )
+    lead, m = tuple(B.shape[:-2]), B.shape[-2]
+    if m != A.shape[-2] or lead not in ((), tuple(A.shape[:-2])):
+        raise ArgumentError(
+            f"target has shape {tuple(B.shape)}: "
+            f"(..., {A.shape[-2]}, p) is wanted, with the batch of A, {tuple(A.shape)}"
+        )
+    if (
+        check.compute_dtype(B) != check.compute_dtype(A)
+        and "complex" in str(B.dtype)
+        and "complex" not in str(A.dtype)
+    ):
+        raise ArgumentError("target is complex and A is real: make A complex too")
+    return B
+
+
+def _renumbered(argument: str, index: np.ndarray, columns: np.ndarray, where: str) -> np.ndarray:
+    """Places of column numbers among the valid ones."""
+    outside = index[~np.isin(index, columns)]
+    if outside.size:
+        raise ArgumentError(f"{argument}{where} contains column {outside[0]}, which valid marks as padding")
+    return np.searchsorted(columns, index)
+
+
+def _native(A: Array) -> Array:
+    """A where methods can work on it in place, a host copy otherwise (immutable arrays)."""
+    xp = array_api_compat
+    if (
+        xp.is_numpy_array(A)
+        or xp.is_torch_array(A)
+        or xp.is_cupy_array(A)
+        or xp.is_array_api_strict_namespace(xp.array_namespace(A))
+    ):
+        return A
+    return linalg.host(A)
+
+
+def _solve(
+    p: Problem, row: Method, options: Mapping[str, Any], deficient: str, counted: bool
+) -> tuple[Part, bool]:
+    """Picks of one item, cut at the tolerance and completed; and whether k exceeded the rank."""
+    found = row.function(p, **options)
+    part = _part(p, list(found.indices), found.rank)
+    if p.tol is not None:
+        cut = _first_within(part, p.tol)
+        if cut is None and row.deterministic and len(part.picks) < p.k:
+            # The method may have stopped at a goal its own rounding reported too early.
+            found = row.function(replace(p, tol=None), **options)
+            part = _part(p, list(found.indices), found.rank)
+            cut = _first_within(part, p.tol)
+        if cut is not None or not counted:
+            length = part.rank if cut is None else cut
+            return _part(p, list(part.picks[: max(1, length, len(p.include))]), None), False
+    if part.rank == p.k or (len(part.picks) == p.k and _rank(p) >= p.k):
+        return part, False
+    if deficient == "raise":
+        raise RankDeficientError(
+            f"k = {p.k} exceeds the numerical rank {_rank(p)} of the admissible columns (deficient='raise')"
+        )
+    if deficient == "truncate":
+        return _part(p, _independent(part), None), True
+    return _part(p, _filled(part), part.rank), True
+
+
+def _part(p: Problem, picks: list[int], rank: int | None) -> Part:
+    """A part; the rank of its picks is found where the method did not say."""
+    if rank is None:
+        rank = sum(linalg.basis(linalg.take_columns(p.A, picks), p.floor)[1])
+    return Part(p, tuple(int(j) for j in picks), rank)
+
+
+def _rank(p: Problem) -> int:
+    """Numerical rank of the admissible columns, or k if it is larger."""
+    xp = p.xp
+    candidates = xp.asarray(p.candidates, copy=True)
+    for j in p.include:
+        candidates[j] = True
+    return int(residual(replace(p, include=(), candidates=candidates, tol=None)).rank or 0)
+
+
+def _first_within(part: Part, tol: float) -> int | None:
+    """Length of the shortest prefix that meets tol, at least 1; None where none does."""
+    errors = relative(part.trace)
+    return next((max(1, t) for t, error in enumerate(errors) if error <= tol), None)
+
+
+def _independent(part: Part) -> list[int]:
+    """The picks that add to the span, and the included ones."""
+    p = part.problem
+    _, independent = linalg.basis(linalg.take_columns(p.A, list(part.picks)), p.floor)
+    kept = [j for j, yes in zip(part.picks, independent, strict=True) if yes or j in p.include]
+    return kept or list(part.picks[:1]) or [int(np.argmax(linalg.host(p.candidates)))]
+
+
+def _filled(part: Part) -> list[int]:
+    """The picks completed to k with the lowest unused candidates."""
+    p = part.problem
+    unused = np.setdiff1d(np.flatnonzero(linalg.host(p.candidates)), part.picks)
+    return [*part.picks, *unused[: p.k - len(part.picks)].tolist()]
+
+
+def _record(
+    parts: list[Part], row: Method, options: Mapping[str, Any], batch: tuple[int, ...], A: Array
+) -> Selection:
+    """The parts as one record in the namespace and on the device of A."""
+    xp, device = array_api_compat.array_namespace(A), array_api_compat.device(A)
+    length = max((len(part.picks) for part in parts), default=0)
+    indices = np.full((len(parts), length), -1, dtype=np.int64)
+    for line, part in zip(indices, parts, strict=True):
+        line[: len(part.picks)] = part.indices
+
+    def numbers(values: list[int]) -> Any:
+        if not batch:
+            return values[0]
+        return xp.asarray(np.asarray(values, dtype=np.int64).reshape(batch), device=device)
+
+    return Selection(
+        indices=xp.asarray(indices.reshape((*batch, length)), device=device),
+        method=row.name,
+        rank=numbers([part.rank for part in parts]),
+        k=numbers([len(part.picks) for part in parts]),
+        options=dict(options),
+        _row=row,
+        _parts=tuple(parts),
+        _batch=batch,
+        _like=xp.empty((0,), device=device),
+    )

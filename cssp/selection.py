@@ -1,0 +1,325 @@
+"""What `cssp.select` returns: the chosen columns, their error, and the certificate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from cssp import linalg
+from cssp.methods import Method
+from cssp.problem import Array, Problem
+
+__all__ = ["Certificate", "Part", "Selection"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the chosen columns achieve against the best any columns could, in *squared* norms.
+
+    For a batch every number is an array of the batch's shape; ``None`` stays ``None``.
+
+    Attributes
+    ----------
+    error : float
+        ‖A - P_S A‖_F² (of A·diag(w), or of the target).
+    optimum : float
+        Σ_{i>k} σ_i²: no k columns can do better (Eckart and Young).
+    ratio : float
+        error / optimum; 1 where both are within rounding of zero.
+    factor : float or None
+        What a theorem promises for `ratio` with this method, m, n and k; None where no theorem applies.
+    source : str or None
+        Bibliography key of the theorem.
+    holds : str or None
+        "every run" or "expectation".
+    a_posteriori : float or None
+        1 / σ_min(V_k[S, :])², which bounds `ratio` and `spectral_ratio` for *any* selection, V_k the first
+        k right singular vectors; None with a target.
+    rank : int
+        Numerical rank of the chosen columns.
+    spectral_error, spectral_optimum, spectral_ratio, spectral_factor, spectral_source
+        The same in the squared spectral norm, the optimum being σ_{k+1}².
+    """
+
+    error: Any
+    optimum: Any
+    ratio: Any
+    factor: Any
+    source: str | None
+    a_posteriori: Any
+    rank: Any
+    holds: str | None
+    spectral_error: Any
+    spectral_optimum: Any
+    spectral_ratio: Any
+    spectral_factor: Any
+    spectral_source: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One batch item: its problem and its picks, as indices into ``problem.A``."""
+
+    problem: Problem
+    picks: tuple[int, ...]
+    rank: int
+
+    @cached_property
+    def indices(self) -> np.ndarray:
+        """The picks as the caller numbers the columns."""
+        columns, picks = self.problem.columns, np.asarray(self.picks, dtype=np.int64)
+        return picks if columns is None else columns[picks]
+
+    @cached_property
+    def chosen(self) -> Array:
+        """The chosen columns in the widest precision, shape (m, k)."""
+        return linalg.widen(linalg.take_columns(self.problem.A, list(self.picks)))
+
+    @cached_property
+    def wanted(self) -> Array:
+        """The matrix to be reconstructed in the widest precision."""
+        return linalg.widen(self.problem.B)
+
+    @property
+    def wanted_exponent(self) -> int:
+        """The caller's matrix is ``wanted·2**wanted_exponent``."""
+        p = self.problem
+        return p.exponent if p.target is None else p.target_exponent
+
+    @cached_property
+    def floor(self) -> float:
+        """Residual norm at which a chosen column adds no direction in that precision."""
+        p = self.problem
+        eps = float(array_api_compat.array_namespace(self.chosen).finfo(self.chosen.dtype).eps)
+        return p.noise * eps / p.eps
+
+    @cached_property
+    def trace(self) -> np.ndarray:
+        """Squared errors after 0, ..., k picks, in the unit of ``problem.B``."""
+        return linalg.error_trace(self.chosen, self.wanted, self.floor)
+
+    def scaled(self, x: Any, power: int = 1) -> Any:
+        """x·2**(power·exponent): from the unit of ``problem.B`` to the caller's."""
+        with np.errstate(over="ignore", under="ignore"):
+            return np.ldexp(x, power * self.wanted_exponent)
+
+    def coefficients(self) -> Array:
+        """Least-squares coefficients (k, p) of the wanted matrix; of least norm if not unique."""
+        xp = array_api_compat.array_namespace(self.chosen)
+        C, B = self.chosen, self.wanted
+        Q, independent = linalg.basis(C, self.floor)
+        if all(independent):
+            T = xp.linalg.solve(linalg.adjoint(Q) @ C, linalg.adjoint(Q) @ B)
+        else:
+            U, s, Vh = xp.linalg.svd(C, full_matrices=False)
+            cut = max(C.shape) * float(xp.finfo(s.dtype).eps) * float(s[0])
+            inverse = xp.where(s > cut, 1 / xp.where(s > cut, s, xp.ones_like(s)), xp.zeros_like(s))
+            T = linalg.adjoint(Vh) @ (inverse[:, None] * (linalg.adjoint(U) @ B))
+        shift = self.wanted_exponent - self.problem.exponent
+        return T if shift == 0 else T * 2.0**shift
+
+    def reconstruct(self) -> Array:
+        """P_S B in the unit of ``problem.B``."""
+        Q, _ = linalg.basis(self.chosen, self.floor)
+        return Q @ (linalg.adjoint(Q) @ self.wanted)
+
+    def spread(self, X: Array) -> Array:
+        """X with a zero column in each place where padding was removed."""
+        p = self.problem
+        if p.columns is None or p.target is not None:
+            return X
+        xp = array_api_compat.array_namespace(X)
+        wide = xp.zeros((X.shape[0], p.width + 1), dtype=X.dtype, device=array_api_compat.device(X))
+        place = np.full(p.width, p.n, dtype=np.int64)
+        place[p.columns] = np.arange(p.n)
+        wide[:, : p.n] = X
+        return linalg.take_columns(wide[:, : p.n + 1], place)
+
+    def certificate(self, row: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of `Certificate` for this item."""
+        p, k = self.problem, len(self.picks)
+        B, C = linalg.host(self.wanted), linalg.host(self.chosen)
+        Q, _ = linalg.basis(C, self.floor)
+        R = linalg.project_off(B, Q)
+        _, s, Vh = np.linalg.svd(B, full_matrices=False)
+        noise = max(B.shape) * float(np.finfo(s.dtype).eps) * float(s[0])
+        frobenius = (float(self.trace[-1]), float(np.sum(s[k:] ** 2)))
+        spectral = (float(np.linalg.norm(R, 2)) ** 2, float(s[k]) ** 2 if k < len(s) else 0.0)
+        law = row.guarantee if p.target is None and not p.include and self.unrestricted else None
+        size = (p.m, p.n, k)
+        return {
+            "error": float(self.scaled(frobenius[0], 2)),
+            "optimum": float(self.scaled(frobenius[1], 2)),
+            "ratio": _ratio(*frobenius, noise**2 * len(s)),
+            "factor": _promised(law.frobenius if law else None, size, options),
+            "source": law.source if law and law.frobenius else None,
+            "a_posteriori": None if p.target is not None else _oblique(Vh, s > noise, self.picks),
+            "rank": self.rank,
+            "holds": law.holds if law else None,
+            "spectral_error": float(self.scaled(spectral[0], 2)),
+            "spectral_optimum": float(self.scaled(spectral[1], 2)),
+            "spectral_ratio": _ratio(*spectral, noise**2),
+            "spectral_factor": _promised(law.spectral if law else None, size, options),
+            "spectral_source": law.source if law and law.spectral else None,
+        }
+
+    @cached_property
+    def unrestricted(self) -> bool:
+        """Whether every column might have been chosen."""
+        return bool(np.all(linalg.host(self.problem.candidates)))
+
+
+def _ratio(error: float, optimum: float, noise: float) -> float:
+    if optimum > noise:
+        return error / optimum
+    return 1.0 if error <= 4 * noise else math.inf if optimum == 0 else error / optimum
+
+
+def _promised(
+    f: Callable[..., float] | None, size: tuple[int, int, int], options: Mapping[str, Any]
+) -> float | None:
+    return None if f is None else float(f(*size, **options))
+
+
+def _oblique(Vh: np.ndarray, present: np.ndarray, picks: tuple[int, ...]) -> float:
+    """1 / σ_min(V_k[S, :])², inf where V_k[S, :] is singular; k no larger than the rank."""
+    k = min(len(picks), int(present.sum()))
+    if k == 0:
+        return 1.0
+    smallest = float(np.linalg.svd(Vh[:k, list(picks)], compute_uv=False)[-1])
+    return math.inf if smallest**2 == 0 else max(1.0, 1 / smallest**2)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Selection:
+    """Columns chosen by `cssp.select`.
+
+    Errors, coefficients and reconstructions are computed from A when first asked for: do not overwrite A
+    before. They speak of A·diag(w), or of ``target`` where one was given, and of the exact data: half and
+    single precision input is widened to float64 for them.
+
+    Attributes
+    ----------
+    indices : int64 array, shape (..., k)
+        In order of choice, distinct, in the namespace and on the device of A. Where the items of a batch have
+        different lengths (one k per item, or ``tol``) the shorter ones are padded with -1.
+    method : str
+    rank : int, or int64 array of the batch's shape
+        Numerical rank of the chosen columns: less than k where k exceeds the numerical rank of A, or where
+        a method chose dependent columns.
+    k : int, or int64 array of the batch's shape
+        Number of columns chosen.
+    options : dict
+        The method's options of this call.
+    """
+
+    indices: Array
+    method: str
+    rank: Any
+    k: Any
+    options: Mapping[str, Any]
+    _row: Method
+    _parts: tuple[Part, ...]
+    _batch: tuple[int, ...]
+    _like: Array  # an empty array that carries namespace and device
+
+    @cached_property
+    def errors(self) -> Array:
+        """Squared Frobenius residual after 0, ..., k picks, float64, shape (..., k + 1), nonincreasing.
+
+        Shorter items of a batch are padded with their last value. At scales whose squares leave float64
+        these are 0 or inf; `error` is not.
+        """
+        length = max((len(part.picks) for part in self._parts), default=0)
+        rows = [
+            np.pad(part.scaled(part.trace, 2), (0, length - len(part.picks)), mode="edge")
+            for part in self._parts
+        ]
+        return self._gather(np.reshape(np.asarray(rows, dtype=np.float64), (*self._batch, length + 1)))
+
+    @cached_property
+    def error(self) -> Any:
+        """Frobenius norm of the residual, not squared: a float, or an array of the batch's shape."""
+        return self._numbers([float(part.scaled(math.sqrt(part.trace[-1]))) for part in self._parts])
+
+    @cached_property
+    def relative_error(self) -> Any:
+        """`error` over the norm of what is reconstructed; 0 for a zero matrix."""
+        return self._numbers([relative(part.trace)[-1] for part in self._parts])
+
+    def mask(self) -> Array:
+        """Chosen columns as a bool array (..., n)."""
+        width = self._parts[0].problem.width if self._parts else 0
+        mask = np.zeros((len(self._parts), width), dtype=bool)
+        for chosen, part in zip(mask, self._parts, strict=True):
+            chosen[part.indices] = True
+        return self._gather(mask.reshape((*self._batch, width)))
+
+    def coefficients(self) -> Array:
+        """T (..., k, n) with X[:, S] T ≈ X in the least-squares sense, X = A·diag(w).
+
+        The solution of least norm where the chosen columns are dependent, so always finite. With a target,
+        T (..., k, p) and X[:, S] T ≈ target. Rows beyond a shorter item's k are zero; so are columns of
+        padding. To reconstruct A itself from A[:, S], use ``w[S][:, None] * T / w``.
+        """
+        length = max((len(part.picks) for part in self._parts), default=0)
+        return self._stack([_tall(part.spread(part.coefficients()), length) for part in self._parts])
+
+    def reconstruct(self) -> Array:
+        """P_S X (..., m, n), the projection of X = A·diag(w) on the chosen; with a target, P_S target."""
+        return self._stack(
+            [part.spread(part.reconstruct()) * 2.0**part.wanted_exponent for part in self._parts]
+        )
+
+    def certificate(self) -> Certificate:
+        """Compare with the best rank-k approximation and with the method's theorem; costs an SVD of A."""
+        records = [part.certificate(self._row, self.options) for part in self._parts]
+        if not self._batch:
+            return Certificate(**records[0])
+        columns = {f.name: [record[f.name] for record in records] for f in fields(Certificate)}
+        return Certificate(**{name: self._column(values) for name, values in columns.items()})
+
+    def __repr__(self) -> str:
+        shape = tuple(self.indices.shape)
+        flat = linalg.host(self.indices)
+        shown = f"shape {shape}" if len(shape) > 1 else np.array2string(flat, separator=", ", threshold=10)
+        return f"Selection(method={self.method!r}, k={self.k}, rank={self.rank}, indices={shown})"
+
+    def _gather(self, x: np.ndarray) -> Array:
+        xp = array_api_compat.array_namespace(self._like)
+        return xp.asarray(x, device=array_api_compat.device(self._like))
+
+    def _numbers(self, values: list[Any]) -> Any:
+        return values[0] if not self._batch else self._gather(np.reshape(np.asarray(values), self._batch))
+
+    def _column(self, values: list[Any]) -> Any:
+        if not values or values[0] is None or isinstance(values[0], str):
+            return values[0] if values else None
+        return self._numbers(values)
+
+    def _stack(self, matrices: list[Array]) -> Array:
+        if not self._batch:
+            return matrices[0]
+        xp = array_api_compat.array_namespace(self._like)
+        stacked = xp.stack(matrices)
+        return xp.reshape(stacked, (*self._batch, *stacked.shape[1:]))
+
+
+def relative(trace: np.ndarray) -> list[float]:
+    """Relative Frobenius errors of a trace of squared ones."""
+    return [math.sqrt(x / trace[0]) if trace[0] > 0 else 0.0 for x in trace]
+
+
+def _tall(T: Array, rows: int) -> Array:
+    """T with zero rows below."""
+    if T.shape[0] == rows:
+        return T
+    xp = array_api_compat.array_namespace(T)
+    more = xp.zeros((rows - T.shape[0], T.shape[1]), dtype=T.dtype, device=array_api_compat.device(T))
+    return xp.concat([T, more])
