@@ -63,7 +63,7 @@ def supermodular_columns(k: int, alpha: float, rho: float, eps: float) -> float:
     return float(max(0, math.ceil(alpha * k * math.log(rho / eps))))
 
 
-@theorem("both", "every run", "papailiopoulos2014", "||A - P A||^2 < ||A - A_k||^2 / (1 - eps)")
+@theorem("both", "every run", "papailiopoulos2014", "||A - P A||^2 < ||A - A_k||^2 / (1 - eps)", derived=True)
 def leverage_deterministic(k: int, captured: float) -> float:
     """Deterministic leverage scores: 1/(1 - eps) with eps = k - captured, squared, both norms.
 

@@ -8,12 +8,12 @@ from cssp.bounds._record import check_int, check_real, theorem
 @theorem(
     "frobenius",
     "this matrix",
-    "deshpande2006",
+    "deshpande2006b",
     "every k-subset has F = (k + 1)/(1 + k^2 alpha^2) OPT_k",
     derived=True,
 )
 def simplex(k: int, alpha: float = 0.0) -> float:
-    """F / OPT_k of *every* k-subset of the simplex matrix: (k + 1)/(1 + k^2 alpha^2) [deshpande2006]_.
+    """F / OPT_k of *every* k-subset of the simplex matrix: (k + 1)/(1 + k^2 alpha^2) [deshpande2006b]_.
 
     For 0 < alpha^2 <= 1/k (below that height the SVD drops the axis direction). alpha -> 0 shows that no
     method can beat k + 1.

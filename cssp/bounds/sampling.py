@@ -60,7 +60,7 @@ def volume_expectation(s: ArrayLike, k: int) -> float:
     return to_number((k + 1) * mantissa / tail_m[1], exponent - int(tail_x[1]))
 
 
-@theorem("frobenius", "expectation", "deshpande2006", "E F <= (k + 1) OPT_k")
+@theorem("frobenius", "expectation", "deshpande2006", "E F <= (k + 1) OPT_k", derived=True)
 def volume(k: int) -> float:
     """Volume sampling: E F <= (k + 1) OPT_k, squared [deshpande2006]_. Needs rank(A) >= k.
 
@@ -86,7 +86,13 @@ def volume_spectral(m: int, n: int, k: int) -> float:
     return float((k + 1) * (min(m, n) - k)) if k < min(m, n) else 1.0
 
 
-@theorem("frobenius", "expectation", "guruswami2012", "E F(S) <= (r + 1)/(r + 1 - k) OPT_k, |S| = r >= k")
+@theorem(
+    "frobenius",
+    "expectation",
+    "guruswami2012",
+    "E F(S) <= (r + 1)/(r + 1 - k) OPT_k, |S| = r >= k",
+    derived=True,
+)
 def volume_oversampled(k: int, r: int) -> float:
     """Volume sampling of r >= k columns against best rank k: (r + 1)/(r + 1 - k), squared [guruswami2012]_.
 
@@ -128,7 +134,7 @@ def volume_stable_rank(s: ArrayLike, k: int, order: int = 0, eps: float = 0.0) -
     return (1 + 2 * eps) ** 2 * (1 + order / (k - order)) * math.sqrt(1 + 2 * (k - order) / (t - k))
 
 
-@theorem("frobenius", "every run", "deshpande2010", "F <= (k + 1) OPT_k")
+@theorem("frobenius", "every run", "deshpande2010", "F <= (k + 1) OPT_k", derived=True)
 def volume_derandomized(k: int) -> float:
     """Derandomised volume sampling: F <= (k + 1) OPT_k, squared, deterministic [deshpande2010]_.
 
@@ -283,7 +289,7 @@ def adaptive(s: ArrayLike, k: int, r: int, rounds: int) -> float:
     return 1 / (1 - eps) + eps ** check_int("rounds", rounds, 1) * _over_tail(values, k)
 
 
-@theorem("frobenius", "expectation", "chen2025", "E F <= 2^k OPT_k")
+@theorem("frobenius", "expectation", "chen2025", "E F <= 2^k OPT_k", derived=True)
 def random_pivot(k: int) -> float:
     """k random pivots (residual-norm-squared sampling): E F <= 2^k OPT_k, squared [chen2025]_.
 

@@ -48,7 +48,7 @@ def a_posteriori(rows: ArrayLike) -> float:
     return max(1.0, smallest**-2)
 
 
-@theorem("frobenius", "some subset", "deshpande2006", "min_S F <= (k + 1) OPT_k")
+@theorem("frobenius", "some subset", "deshpande2006", "min_S F <= (k + 1) OPT_k", derived=True)
 def exact(k: int) -> float:
     """The best k columns: min_S F <= (k + 1) OPT_k, squared error [deshpande2006]_.
 

@@ -56,7 +56,7 @@ def simplex(k: int, alpha: float = 1e-3) -> Matrix:
     """k + 1 columns: alpha on a common axis, plus the vertices of a regular unit k-simplex: (k+1) x (k+1).
 
     s_1 = ... = s_k = sqrt((k+1)/k), s_{k+1} = alpha sqrt(k+1) for alpha^2 <= 1/k. *Every* k-subset has
-    F / OPT_k = (k+1)/(1 + k^2 alpha^2): no method beats k + 1, volume sampling attains it [deshpande2006]_.
+    F / OPT_k = (k+1)/(1 + k^2 alpha^2): no method beats k + 1, volume sampling attains it [deshpande2006b]_.
 
     Examples
     --------

@@ -11,7 +11,7 @@ from cssp.matrices.spectra import Matrix, Rng, check_size, haar, with_spectrum
 
 
 def break1(m: int, n: int, rng: Rng = None) -> Matrix:
-    """Spectrum 1, ..., 1, 1e-9: one small singular value [bischof1998]_.
+    """Spectrum 1, ..., 1, 1e-9: one small singular value [demmel2015]_.
 
     Examples
     --------
@@ -24,7 +24,7 @@ def break1(m: int, n: int, rng: Rng = None) -> Matrix:
 
 
 def break9(m: int, n: int, rng: Rng = None) -> Matrix:
-    """Spectrum 1, ..., 1 and nine times 1e-9; needs min(m, n) >= 10 [bischof1998]_.
+    """Spectrum 1, ..., 1 and nine times 1e-9; needs min(m, n) >= 10 [demmel2015]_.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def hc(m: int, n: int, rng: Rng = None) -> Matrix:
 
 
 def exponential(m: int, n: int, rng: Rng = None, *, rate: float = 10 ** (-1 / 11)) -> Matrix:
-    """Spectrum rate^i, i = 0, 1, ...; the customary rate is 10^(-1/11) [bischof1998]_.
+    """Spectrum rate^i, i = 0, 1, ...; the customary rate is 10^(-1/11) [demmel2015]_.
 
     Examples
     --------

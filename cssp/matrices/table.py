@@ -100,7 +100,7 @@ _FAMILIES = [
     ),
     Family(
         "duplicated_tail_kahan",
-        lambda m, n, k, g: adv.duplicated_tail_kahan(n, k, _kahan_angle(k)),
+        lambda m, n, k, g: adv.duplicated_tail_kahan(n, k, _kahan_angle(k, 8.0), nudge=1e-7),
         "attains the pivoted-QR constant",
         "m >= k + 1 and n >= k + 1",
         lambda m, n, k: min(m, n) > k,
