@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-import operator
 from collections.abc import Mapping
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
-from cssp.errors import ArgumentError, UnknownNameError, UnsupportedError
+from cssp.errors import ArgumentError, UnknownNameError, UnsupportedError, check_integer
 from cssp.linalg import host
 from cssp.methods import METHODS, Method
 
@@ -23,7 +22,6 @@ __all__ = [
     "as_matrix",
     "as_tolerance",
     "as_weights",
-    "check_integer",
     "check_options",
     "check_supported",
     "find_method",
@@ -56,23 +54,6 @@ def check_supported(row: Method, feature: str, argument: str) -> None:
     if feature not in row.supports:
         able = _listed(name for name, other in METHODS.items() if feature in other.supports)
         raise UnsupportedError(f"method {row.name!r} cannot honour {argument}; methods that can: {able}")
-
-
-def check_integer(argument: str, value: object, low: int = 1, high: int | None = None) -> int:
-    """The integer within [low, high]; a bool or a float, even a whole one, is refused."""
-    try:
-        if isinstance(value, (bool, np.bool_)) or str(getattr(value, "dtype", "")).endswith("bool"):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ArgumentError(
-            f"{argument} = {value!r} ({type(value).__name__}): "
-            f"an integer is wanted; write int({argument}) if that is meant"
-        ) from None
-    if number < low or (high is not None and number > high):
-        allowed = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise ArgumentError(f"{argument} = {number}: must be {allowed}")
-    return number
 
 
 def as_matrix(argument: str, A: Any, row: Method) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 __all__ = [
     "ArgumentError",
     "CsspError",
@@ -9,6 +11,7 @@ __all__ = [
     "RankDeficientWarning",
     "UnknownNameError",
     "UnsupportedError",
+    "check_integer",
 ]
 
 
@@ -34,3 +37,20 @@ class RankDeficientError(CsspError):
 
 class RankDeficientWarning(UserWarning):
     """More columns were asked for than the numerical rank; the surplus picks add nothing to the span."""
+
+
+def check_integer(argument: str, value: object, low: int = 1, high: int | None = None) -> int:
+    """The integer within [low, high]; a bool or a float, even a whole one, is refused."""
+    try:
+        if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ArgumentError(
+            f"{argument} = {value!r} ({type(value).__name__}): "
+            f"an integer is wanted; write int({argument}) if that is meant"
+        ) from None
+    if number < low or (high is not None and number > high):
+        allowed = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ArgumentError(f"{argument} = {number}: must be {allowed}")
+    return number

@@ -7,6 +7,7 @@ from typing import Any
 
 import array_api_compat
 import numpy as np
+import scipy.linalg
 
 __all__ = [
     "adjoint",
@@ -17,6 +18,7 @@ __all__ = [
     "orthogonalise",
     "project_off",
     "squares",
+    "svd",
     "take_columns",
     "widen",
 ]
@@ -104,6 +106,14 @@ def project_off(X: Array, Q: Array) -> Array:
     Qh = adjoint(Q)
     X = X - Q @ (Qh @ X)
     return X - Q @ (Qh @ X)
+
+
+def svd(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Thin SVD on the host; the slow and sure driver where the fast one does not converge."""
+    try:
+        return scipy.linalg.svd(A, full_matrices=False, check_finite=False)
+    except np.linalg.LinAlgError:
+        return scipy.linalg.svd(A, full_matrices=False, check_finite=False, lapack_driver="gesvd")
 
 
 def orthogonalise(a: Array, Q: Array) -> tuple[Array, float]:

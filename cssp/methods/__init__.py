@@ -32,7 +32,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cssp.methods.farthest import farthest
+from cssp.methods.greedy import greedy
+from cssp.methods.leverage_top import leverage_top
+from cssp.methods.norm import norm
+from cssp.methods.pivoted_qr import pivoted_qr
 from cssp.methods.residual import residual
+from cssp.methods.uniform import uniform
 from cssp.problem import Picks
 
 __all__ = ["METHODS", "Guarantee", "Method"]
@@ -109,19 +115,78 @@ class Method:
 
 
 _NATIVE = ("numpy", "torch", "array-api")
+_FORCED = frozenset({"include", "exclude"})
 
 METHODS: dict[str, Method] = {
     row.name: row
     for row in (
         Method(
-            "residual",
-            residual,
-            "largest residual norm first: column-pivoted QR with safe norms, stopped at k",
-            "businger1965",
-            "2mnk",
+            name="residual",
+            function=residual,
+            summary="largest residual norm first: column-pivoted QR with safe norms, stopped at k",
+            citation="businger1965",
+            cost="2mnk",
             nested=True,
             backends=_NATIVE,
-            supports=frozenset({"include", "exclude", "tol", "complex"}),
+            supports=_FORCED | {"tol", "complex"},
+        ),
+        Method(
+            name="pivoted_qr",
+            function=pivoted_qr,
+            summary="LAPACK's column-pivoted QR (geqp3), the reference",
+            citation="businger1965",
+            cost="4mn min(m, n)",
+            nested=True,
+            supports=_FORCED | {"tol", "complex"},
+        ),
+        Method(
+            name="greedy",
+            function=greedy,
+            summary="largest decrease of the Frobenius error first, of A or of a target",
+            citation="farahat2011",
+            cost="2mn min(m, n) + 6mnk",
+            nested=True,
+            backends=_NATIVE,
+            supports=_FORCED | {"tol", "target", "complex"},
+        ),
+        Method(
+            name="leverage_top",
+            function=leverage_top,
+            summary="largest leverage scores of the leading right singular vectors",
+            citation="papailiopoulos2014",
+            cost="SVD",
+        ),
+        Method(
+            name="farthest",
+            function=farthest,
+            summary="farthest-point traversal, Euclidean k-center",
+            citation="gonzalez1985",
+            cost="3mnk",
+            nested=True,
+            backends=_NATIVE,
+            supports=_FORCED | {"tol"},
+        ),
+        Method(
+            name="norm",
+            function=norm,
+            summary="sampling without replacement, probability proportional to the squared norm",
+            citation="frieze2004",
+            cost="2mn",
+            deterministic=False,
+            nested=True,
+            backends=_NATIVE,
+            supports=_FORCED | {"tol"},
+        ),
+        Method(
+            name="uniform",
+            function=uniform,
+            summary="uniform sampling without replacement",
+            citation="",
+            cost="n",
+            deterministic=False,
+            nested=True,
+            backends=_NATIVE,
+            supports=_FORCED | {"tol"},
         ),
     )
 }

@@ -1,0 +1,37 @@
+"""The columns of largest leverage, deterministically.
+
+Papailiopoulos, Kyrillidis and Boutsidis, "Provable deterministic leverage score sampling", KDD 2014
+[papailiopoulos2014]. Their theorem asks for enough columns that the scores sum to more than rank - ε; a
+selection cut at k columns has no guarantee.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cssp.errors import check_integer
+from cssp.linalg import svd
+from cssp.problem import Picks, Problem
+
+
+def leverage_top(p: Problem, *, rank: int | None = None) -> Picks:
+    """Choose the k columns with the largest ‖V_r[j, :]‖².
+
+    Parameters
+    ----------
+    rank : int, optional
+        The r of V_r, the leading right singular vectors, at most min(m, n); k by default. Never more than the
+        numerical rank of A is used.
+    """
+    h = p.numpy("double")
+    r = min(p.k, p.m, p.n) if rank is None else check_integer("rank", rank, high=min(p.m, p.n))
+    _, s, Vh = svd(h.A)
+    r = min(r, int(np.sum(s > max(p.m, p.n) * p.eps * s[0])))
+    leverage = np.sum(np.abs(Vh[:r]) ** 2, axis=0)
+    leverage[leverage <= (p.n * h.eps) ** 2] = 0
+    indices, open_ = list(p.include), h.candidates.copy()
+    while len(indices) < p.k and np.any(leverage[open_] > 0):
+        j = h.argmax(leverage, open_)
+        indices.append(j)
+        open_[j] = False
+    return Picks(indices)

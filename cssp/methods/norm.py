@@ -1,0 +1,27 @@
+"""Length-squared sampling without replacement.
+
+Frieze, Kannan and Vempala, "Fast Monte-Carlo algorithms for finding low-rank approximations", J. ACM
+51:1025-1041, 2004 [frieze2004]. Their bound is for independent draws; distinct columns are drawn here one
+after the other, each with probability proportional to its squared norm among those left.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cssp.linalg import host
+from cssp.problem import Picks, Problem
+
+
+def norm(p: Problem) -> Picks:
+    """Draw k distinct columns with probability proportional to the squared norm.
+
+    The order of the arrival times Exp(1)/‖a_j‖² is that of sequential draws without replacement.
+    """
+    rate = host(p.norms2).astype(np.float64)
+    clock = p.rng.standard_exponential(p.n)
+    arrival = np.full(p.n, np.inf)
+    np.divide(clock, rate, out=arrival, where=rate > 0)
+    arrival[~host(p.candidates)] = np.inf
+    order = np.argsort(arrival, kind="stable")[: int(np.sum(np.isfinite(arrival)))]
+    return Picks([*p.include, *order[: p.free].tolist()])
