@@ -13,7 +13,7 @@ from cssp.bounds._record import check_int, check_real, theorem
     derived=True,
 )
 def simplex(k: int, alpha: float = 0.0) -> float:
-    """F / OPT_k of *every* k-subset of the simplex matrix: (k + 1)/(1 + k^2 alpha^2) [deshpande2006b]_.
+    """F / OPT_k of *every* k-subset of the simplex matrix: (k + 1)/(1 + k^2 alpha^2) [deshpande2006b].
 
     For 0 < alpha^2 <= 1/k (below that height the SVD drops the axis direction). alpha -> 0 shows that no
     method can beat k + 1.
@@ -36,7 +36,7 @@ def simplex(k: int, alpha: float = 0.0) -> float:
     derived=True,
 )
 def star_spectral(n: int, r: int, alpha: float = 0.0) -> float:
-    """T / s_2^2 of *every* r-subset of the star matrix: (n + alpha^2)/(r + alpha^2) [boutsidis2014]_.
+    """T / s_2^2 of *every* r-subset of the star matrix: (n + alpha^2)/(r + alpha^2) [boutsidis2014].
 
     Examples
     --------
@@ -57,7 +57,7 @@ def star_spectral(n: int, r: int, alpha: float = 0.0) -> float:
     derived=True,
 )
 def star_frobenius(n: int, r: int, alpha: float = 0.0) -> float:
-    """F / OPT_1 of *every* r-subset of the star matrix: (n-r)/(n-1) (1 + 1/(r + alpha^2)) [boutsidis2014]_.
+    """F / OPT_1 of *every* r-subset of the star matrix: (n-r)/(n-1) (1 + 1/(r + alpha^2)) [boutsidis2014].
 
     Examples
     --------

@@ -50,7 +50,7 @@ def a_posteriori(rows: ArrayLike) -> float:
 
 @theorem("frobenius", "some subset", "deshpande2006", "min_S F <= (k + 1) OPT_k", derived=True)
 def exact(k: int) -> float:
-    """The best k columns: min_S F <= (k + 1) OPT_k, squared error [deshpande2006]_.
+    """The best k columns: min_S F <= (k + 1) OPT_k, squared error [deshpande2006].
 
     The minimum is at most the mean under volume sampling. Optimal: see `simplex`.
 
@@ -64,7 +64,7 @@ def exact(k: int) -> float:
 
 @theorem("spectral", "some subset", "gu1996", "min_S T <= (1 + k (n - k)) s_{k+1}^2")
 def exact_spectral(n: int, k: int) -> float:
-    """The best k columns in the spectral norm: min_S T <= (1 + k (n - k)) s_{k+1}^2, squared [gu1996]_.
+    """The best k columns in the spectral norm: min_S T <= (1 + k (n - k)) s_{k+1}^2, squared [gu1996].
 
     The subset of largest volume has it (strong RRQR at f = 1).
 
@@ -90,7 +90,7 @@ def completion(s: ArrayLike, k: int, j: int) -> float:
 
     With j columns chosen and `s` the singular values of the residual E, every superset of k columns has
     F >= sum of s_i^2 over i > k - j: the residual loses at most rank k - j. Admissible for branch and bound
-    [arai2015]_.
+    [arai2015].
 
     Examples
     --------
@@ -110,7 +110,7 @@ def completion(s: ArrayLike, k: int, j: int) -> float:
     "(k+1)^{1/p} (p <= 2), (k+1)^{1-1/p} (p >= 2)",
 )
 def entrywise_norm(k: int, p: float) -> float:
-    """Best k columns in the entrywise l_p norm, a factor on the norm itself, not squared [dan2019]_.
+    """Best k columns in the entrywise l_p norm, a factor on the norm itself, not squared [dan2019].
 
     (k + 1)^{1/p} for 1 <= p <= 2 and (k + 1)^{1 - 1/p} for p >= 2 times the best rank-k error in that norm;
     tight for p >= 2.

@@ -14,7 +14,7 @@ from cssp.matrices.spectra import Matrix, Rng, check_size, haar
 
 
 def kahan(n: int, theta: float = 0.3, *, nudge: float = 1e-9) -> Matrix:
-    """Kahan's n x n matrix diag(s^i)(I - c triu(1, 1)), c = cos theta, s = sin theta [kahan1966]_.
+    """Kahan's n x n matrix diag(s^i)(I - c triu(1, 1)), c = cos theta, s = sin theta [kahan1966].
 
     All columns have unit norm and every residual ties; column j is multiplied by 1 - nudge * j so that
     exact pivoting keeps the identity order. Then |r_nn| = s^(n-1) while s_n is exponentially smaller: at
@@ -37,7 +37,7 @@ def duplicated_tail_kahan(n: int, k: int, theta: float = 5e-3, *, nudge: float =
     """Kahan's matrix of order k + 1 with its last column repeated n - k times: (k + 1) x n.
 
     As theta -> 0 the spectral error of pivoted QR tends to sqrt((4^k - 1)/3 (n - k) + 1) s_{k+1}, the least
-    upper bound of [kawamura2021]_: at theta = 5e-3 the ratio is 2.0000 of 2, 4.5825 of 4.5826, 12.9997 of 13
+    upper bound of [kawamura2021]: at theta = 5e-3 the ratio is 2.0000 of 2, 4.5825 of 4.5826, 12.9997 of 13
     for (k, n - k) = (1, 3), (2, 4), (3, 8). The triangular form keeps the tiny singular values accurate.
 
     Examples
@@ -56,7 +56,7 @@ def simplex(k: int, alpha: float = 1e-3) -> Matrix:
     """k + 1 columns: alpha on a common axis, plus the vertices of a regular unit k-simplex: (k+1) x (k+1).
 
     s_1 = ... = s_k = sqrt((k+1)/k), s_{k+1} = alpha sqrt(k+1) for alpha^2 <= 1/k. *Every* k-subset has
-    F / OPT_k = (k+1)/(1 + k^2 alpha^2): no method beats k + 1, volume sampling attains it [deshpande2006b]_.
+    F / OPT_k = (k+1)/(1 + k^2 alpha^2): no method beats k + 1, volume sampling attains it [deshpande2006b].
 
     Examples
     --------
@@ -76,7 +76,7 @@ def multi_peak(
 
     The best-subset ratio F / OPT_k peaks near k_i + 1 where k stops one short of the end of a block (k =
     k_1, k_1 + 1 + k_2, ...) and falls to about 1 between: the multiple-descent curve of
-    [derezinski2020]_. The scales must fall faster than alpha.
+    [derezinski2020]. The scales must fall faster than alpha.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def multi_peak(
 
 
 def star(n: int, alpha: float = 1.0) -> Matrix:
-    """Columns e_1 + alpha e_{j+1}, j = 1..n: (n+1) x n [boutsidis2014]_.
+    """Columns e_1 + alpha e_{j+1}, j = 1..n: (n+1) x n [boutsidis2014].
 
     s_1^2 = n + alpha^2, all others alpha^2. Any r columns have T / s_2^2 = (n + alpha^2)/(r + alpha^2) and
     F / OPT_1 = (n-r)/(n-1) (1 + 1/(r + alpha^2)): the spectral factor n/r is unavoidable.
@@ -110,7 +110,7 @@ def star(n: int, alpha: float = 1.0) -> Matrix:
 
 
 def gks(n: int) -> Matrix:
-    """Golub, Klema and Stewart's n x n triangular matrix: +-1/sqrt(j) in column j [golub1976]_.
+    """Golub, Klema and Stewart's n x n triangular matrix: +-1/sqrt(j) in column j [golub1976].
 
     a_jj = 1/sqrt(j), a_ij = -1/sqrt(j) for i < j. All columns have unit norm, so it is a pure
     test of ties. Unpivoted, |r_nn|/s_n is 9e4 at n = 20; with pivoting it stays below 2.
@@ -129,7 +129,7 @@ def block_kahan(k: int, phi: float = 0.8) -> Matrix:
 
     Leading k - 1 columns: Kahan's S K with c = phi; then mu I_3 on the diagonal and -phi S 1 in the last
     column. With mu small the identity order has s_k(R11) = s_k and ||R22|| = s_{k+1}, so Hybrid RRQR stops,
-    while max |R11^-1 R12| = phi (1 + phi)^(k-2): only strong RRQR swaps [gu1996]_.
+    while max |R11^-1 R12| = phi (1 + phi)^(k-2): only strong RRQR swaps [gu1996].
 
     Examples
     --------
@@ -194,7 +194,7 @@ def basis_only_killer(
     With J = rule(V) and e the unit vector of null(V^T) that maximises ||V_J^-1 e_J||, the columns J have
     F / OPT_k -> 1 / s_min(V_J)^2 as ratio -> 0, so the a-posteriori factor is attained. On an incoherent
     basis s_min(V_J)^2 <= k/n for every J: with n > k (k + 1) no such rule keeps within k + 1. Osinsky's
-    own rule, which sees A, does [osinsky2023]_.
+    own rule, which sees A, does [osinsky2023].
 
     Examples
     --------
@@ -216,7 +216,7 @@ def leverage_killer(n: int, k: int, rng: Rng = None, *, share: float = 0.4) -> M
 
     V_k has rows e_1 .. e_{k-1}, then sqrt(1 - eps) e_k and sqrt(eps) e_k; the tail direction joins the last
     two. The k largest scores belong to the first k columns and sum to k - eps; their error tends to
-    OPT_k / (1 - eps) as s_{k+1} = 1e-5 -> 0, in both norms. The other columns are zero [papailiopoulos2014]_.
+    OPT_k / (1 - eps) as s_{k+1} = 1e-5 -> 0, in both norms. The other columns are zero [papailiopoulos2014].
 
     Examples
     --------

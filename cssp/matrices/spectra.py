@@ -157,7 +157,7 @@ def graded(m: int, n: int, rng: Rng = None, *, decades: float = 14.0) -> Matrix:
     """Haar bases around singular values falling geometrically from 1 to 10^-decades.
 
     Breaks naive downdating of column norms: at 14 decades the difference of squares cancels long before the
-    last pivots (LAPACK Working Note 176 [drmac2008]_).
+    last pivots (LAPACK Working Note 176 [drmac2008]).
 
     Examples
     --------

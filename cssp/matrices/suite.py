@@ -1,6 +1,6 @@
-"""The standard rank-revealing test matrices of the literature, collected in [demmel2015]_.
+"""The standard rank-revealing test matrices of the literature, collected in [demmel2015].
 
-Prescribed spectra sit between Haar bases; the discretised integral equations follow [hansen2007]_.
+Prescribed spectra sit between Haar bases; the discretised integral equations follow [hansen2007].
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from cssp.matrices.spectra import Matrix, Rng, check_size, haar, with_spectrum
 
 
 def break1(m: int, n: int, rng: Rng = None) -> Matrix:
-    """Spectrum 1, ..., 1, 1e-9: one small singular value [demmel2015]_.
+    """Spectrum 1, ..., 1, 1e-9: one small singular value [demmel2015].
 
     Examples
     --------
@@ -24,7 +24,7 @@ def break1(m: int, n: int, rng: Rng = None) -> Matrix:
 
 
 def break9(m: int, n: int, rng: Rng = None) -> Matrix:
-    """Spectrum 1, ..., 1 and nine times 1e-9; needs min(m, n) >= 10 [demmel2015]_.
+    """Spectrum 1, ..., 1 and nine times 1e-9; needs min(m, n) >= 10 [demmel2015].
 
     Examples
     --------
@@ -36,7 +36,7 @@ def break9(m: int, n: int, rng: Rng = None) -> Matrix:
 
 
 def devils_stairs(m: int, n: int, rng: Rng = None, *, length: int = 20, drop: float = 0.6) -> Matrix:
-    """Spectrum in stairs of `length` equal values, each stair 10^-drop below the last [stewart1999]_.
+    """Spectrum in stairs of `length` equal values, each stair 10^-drop below the last [stewart1999].
 
     Many gaps, none large: rank decisions and ties at once.
 
@@ -50,7 +50,7 @@ def devils_stairs(m: int, n: int, rng: Rng = None, *, length: int = 20, drop: fl
 
 
 def hc(m: int, n: int, rng: Rng = None) -> Matrix:
-    """Spectrum 100, 10, then geometric from 1e-2 to 1e-8 [huckaby2003]_.
+    """Spectrum 100, 10, then geometric from 1e-2 to 1e-8 [huckaby2003].
 
     Examples
     --------
@@ -62,7 +62,7 @@ def hc(m: int, n: int, rng: Rng = None) -> Matrix:
 
 
 def exponential(m: int, n: int, rng: Rng = None, *, rate: float = 10 ** (-1 / 11)) -> Matrix:
-    """Spectrum rate^i, i = 0, 1, ...; the customary rate is 10^(-1/11) [demmel2015]_.
+    """Spectrum rate^i, i = 0, 1, ...; the customary rate is 10^(-1/11) [demmel2015].
 
     Examples
     --------
@@ -131,7 +131,7 @@ def foxgood(n: int) -> Matrix:
 def baart(n: int) -> Matrix:
     """Baart: kernel exp(s cos t), s in [0, pi/2], t in [0, pi], midpoint rule in both; severely ill-posed.
 
-    [hansen2007]_ uses a Galerkin rule on the same kernel; the spectrum falls to rounding level within a dozen
+    [hansen2007] uses a Galerkin rule on the same kernel; the spectrum falls to rounding level within a dozen
     values either way.
 
     Examples
