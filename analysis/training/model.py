@@ -66,8 +66,28 @@ def build(seed: int) -> LlavaForConditionalGeneration:
         model = LlavaForConditionalGeneration(config())
         embedding = model.get_input_embeddings().weight
         torch.nn.init.normal_(embedding, std=WIDTH**-0.5)
+        for layer in model.model.language_model.layers:
+            _mimetic(layer)
     model.generation_config.update(eos_token_id=EOS, pad_token_id=PAD, bos_token_id=BOS, do_sample=False)
     return model
+
+
+def _mimetic(layer) -> None:
+    """Start attention where trained attention ends up: like attends to like, and what is attended to is copied.
+
+    Query and key maps are equal, so that the logit of two tokens begins as their similarity; the output map undoes the
+    value map (Trockman & Kolter, Mimetic initialization of self-attention layers, ICML 2023). A word of the question
+    then looks at the visual tokens that carry its code from the first step on; from the usual small random maps the
+    model sat at guessing for hundreds of thousands of questions.
+    """
+    attention, mlp = layer.self_attn, layer.mlp
+    torch.nn.init.normal_(attention.q_proj.weight, std=WIDTH**-0.5)
+    with torch.no_grad():
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        torch.nn.init.orthogonal_(attention.v_proj.weight)
+        attention.o_proj.weight.copy_(0.5 * attention.v_proj.weight.T)
+    for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj):
+        torch.nn.init.normal_(part.weight, std=0.7 * part.in_features**-0.5)
 
 
 def processor() -> LlavaProcessor:

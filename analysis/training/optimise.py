@@ -19,7 +19,7 @@ from tqdm import tqdm
 class Stage:
     """A stretch of training: which parameters move, for how many steps, how fast.
 
-    ``loss(model, batch)`` gives the loss and a dictionary of numbers to watch; ``rate`` is the peak learning rate,
+    ``loss(model, batch, step)`` gives the loss and a dictionary of numbers to watch; ``rate`` is the peak learning rate,
     reached after ``warmup`` steps and let down along a cosine to a hundredth.
     """
 
@@ -97,7 +97,7 @@ def run(
     start, watched = time.monotonic(), {}
     bar = tqdm(range(first, stage.steps), initial=first, total=stage.steps, desc=stage.name, disable=rank > 0)
     for step, batch in zip(bar, batches(first), strict=False):
-        loss, numbers = stage.loss(model, batch)
+        loss, numbers = stage.loss(model, batch, step)
         loss.backward()
         norm = masters.step(stage.learning_rate(step))
         for key, value in {"loss": loss.item(), "gradient": norm, **numbers}.items():

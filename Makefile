@@ -1,0 +1,36 @@
+# make study: the main job on the shipped reference model.   make test: every test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+STAMP := $(VENV)/.installed
+
+.PHONY: study study-full test fast lint clean
+
+study: $(STAMP)
+	$(BIN)/python -m analysis study
+
+study-full: $(STAMP)
+	$(BIN)/python -m analysis study --full
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n 2
+
+fast: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# One stamp stands for the whole environment: it is made again only when the requirements change.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt torch -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info

@@ -1,0 +1,100 @@
+"""``python -m analysis study | train | figures | bench | gpu`` (``--help`` after any of them)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+OUT = Path("out")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    study = commands.add_parser("study", help="prune held-out scenes and relate reconstruction error to accuracy")
+    study.add_argument("--full", action="store_true", help="the complete study instead of the reduced one")
+    study.add_argument("--scenes", type=int, help="scenes a seed")
+    study.add_argument("--seeds", type=int, help="number of seeds")
+    study.add_argument("--arms", nargs="+", help="only these arms")
+    study.add_argument("--keep", nargs="+", type=float, help="shares of tokens kept")
+    study.add_argument("--model", help="folder of another checkpoint of the same processor")
+    study.add_argument("--out", type=Path, help="where rows, figures and report go (default out/study, out/study-full)")
+    study.add_argument("--workers", type=int, default=2)
+
+    figures = commands.add_parser("figures", help="draw figures and report again from the rows of a study")
+    figures.add_argument("--out", type=Path, default=OUT / "study")
+    figures.add_argument("--model")
+
+    train = commands.add_parser("train", help="train the reference model (resumes where it stopped)")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--out", type=Path, default=OUT / "train")
+    train.add_argument("--scenes", type=int, default=40, help="training scenes, in thousands")
+    train.add_argument("--workers", type=int, default=2)
+    train.add_argument("--scale", type=float, default=1.0, help="share of the recipe's steps (for trying it out)")
+    train.add_argument("--export", type=Path, help="write the finished model there (default: OUT/model)")
+
+    bench = commands.add_parser("bench", help="time the selectors side by side")
+    bench.add_argument("--device", default="cpu")
+    bench.add_argument("--repeats", type=int, default=5)
+
+    gpu = commands.add_parser("gpu", help="everything that waits for a GPU")
+    gpu.add_argument("--out", type=Path, default=OUT / "gpu")
+
+    chosen = vars(parser.parse_args(arguments))
+    return {"study": _study, "figures": _figures, "train": _train, "bench": _bench, "gpu": _gpu}[chosen.pop("command")](**chosen)
+
+
+def _study(full: bool, out: Path | None, workers: int, **changes) -> int:
+    from . import study
+
+    names = {"keep": "keeps"}
+    changes = {names.get(k, k): v for k, v in changes.items() if v is not None}
+    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    unknown = set(changes.get("arms", ())) - set(study.ARMS)
+    if unknown:
+        print(f"unknown arms {sorted(unknown)}; choose from {list(study.ARMS)}", file=sys.stderr)
+        return 2
+    plan = dataclasses.replace(study.COMPLETE if full else study.REDUCED, **changes)
+    out = out or OUT / ("study-full" if full else "study")
+    study.run(plan, out, workers)
+    return _figures(out, plan.model)
+
+
+def _figures(out: Path, model: str | None) -> int:
+    from . import figures, reference, report, statistics
+
+    results = statistics.read(out / "rows.csv")
+    print(report.text(results))
+    report.write_summary(results, out / "summary.csv")
+    drawn = figures.draw(results, out, *reference.load(model))
+    card = report.read_card(Path(model) if model else reference.HERE)
+    report.html(results, drawn, card, out / "report.html")
+    print(f"\nreport: {out / 'report.html'}\nrows: {out / 'rows.csv'}, figures: {', '.join(p.name for p in drawn.values())}")
+    return 0
+
+
+def _train(**options) -> int:
+    from .training import train
+
+    train(**options)
+    return 0
+
+
+def _bench(device: str, repeats: int) -> int:
+    from .benchmarks import speed
+
+    speed.main(device, repeats)
+    return 0
+
+
+def _gpu(out: Path) -> int:
+    from . import gpu
+
+    return gpu.main(out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The shipped reference vision-language model: weights, processor and card lie beside this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def load(path: str | Path | None = None):
+    """Model (float32, evaluation mode) and processor of a local checkpoint, the shipped one by default.
+
+    Parameters
+    ----------
+    path : str or Path, optional
+        A folder written by ``save_pretrained``.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder has no configuration or no weights; the message says which and how to get them.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = HERE if path is None else Path(path)
+    for name, what in {"config.json": "configuration", "model.safetensors": "weights"}.items():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"reference model: no {what} ({name}) in {folder}. The repository ships it: restore the file with git, "
+                f"or train a new one with `python -m analysis train`."
+            )
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return model.eval(), AutoProcessor.from_pretrained(folder, local_files_only=True)

@@ -1,0 +1,54 @@
+"""``python -m analysis train``: scenes, three stages, export, measurement, model card. Each part resumes where it stopped."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from .. import reference
+from . import data, evaluate
+from .card import write_card
+from .model import processor
+from .recipe import start_model, train_stage
+
+
+def train(
+    seed: int = 0, out: Path = Path("out/train"), scenes: int = 40, workers: int = 2, scale: float = 1.0, export: Path | None = None
+) -> None:
+    """Train a reference model from nothing and write it, its processor and its card to ``export`` (``out/model``)."""
+    data.generate(out, "train", scenes, workers)
+    clock = time.monotonic()
+    if workers > 1:  # language and vision need nothing of each other
+        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+            for job in [pool.submit(train_stage, name, out, seed, 1, scale) for name in ("language", "vision")]:
+                job.result()
+    else:
+        for name in ("language", "vision"):
+            train_stage(name, out, seed, 1, scale)
+    train_stage("whole", out, seed, workers, scale)
+    spent = {"hours": (time.monotonic() - clock) / 3600, "hardware": f"{workers} CPU cores ({platform.machine()}), no GPU"}
+    finish(out, seed, export or out / "model", scenes, spent)
+
+
+def finish(out: Path, seed: int, export: Path, scenes: int, spent: dict, count: int = 500) -> dict:
+    """Export the trained model, measure it as it was exported and write its card."""
+    save(start_model(out, seed, ("whole",)), export)
+    measured = evaluate.measure(*reference.load(export), count=count)
+    steps = {name: torch.load(out / f"{name}.pt", weights_only=True)["step"] for name in ("language", "vision", "whole")}
+    measured |= {"seed": seed, "training_scenes": scenes * data.SHARD, "steps": steps, **spent}
+    (export / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
+    write_card(measured, export / "README.md")
+    return measured
+
+
+def save(model, folder: Path) -> None:
+    """Weights in half precision as safetensors, with the processor beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.half().save_pretrained(folder)
+    processor().save_pretrained(folder)
