@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
+from transformers.generation import utils as generation
 
 from vlm_bridge.errors import BridgeError
 
@@ -27,6 +29,12 @@ def check_generate(arguments: Mapping[str, Any]) -> None:
     for name, reason in _REFUSED.items():
         if arguments.get(name) is not None:
             raise BridgeError(f"generate({name}=...) is not supported while pruning: {reason}.")
+    config = arguments.get("generation_config")
+    chunk = arguments.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
+    if chunk is not None and not hasattr(generation, "_slice_mm_encoder_output"):
+        raise BridgeError(
+            "generate(prefill_chunk_size=...) drops images in this release; upgrade transformers."
+        )
     cache = arguments.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
         raise BridgeError(
@@ -55,9 +63,29 @@ def moved_lengths(model: Any, arguments: dict[str, Any], dropped: int) -> None:
         if arguments.get(newer, _first(configs, newer)) is not None:
             continue  # counts new tokens, and takes precedence
         value = arguments.get(name)
-        value = _first(configs, name) if value is None else value
+        if value is None:
+            value = _first(configs, name)
+            if value == getattr(GenerationConfig(), name):
+                continue  # the library's default counts new tokens
         if value:
             arguments[name] = max(int(value) - dropped, 0)
+
+
+def check_expansion(model: Any, arguments: Mapping[str, Any], images: int) -> None:
+    """Refuse beams where the model wants one tensor for all images and they keep different numbers of rows.
+
+    The rows then stand in one block, which `generate` would repeat as a whole instead of prompt by prompt.
+    """
+    configs = [arguments.get("generation_config"), getattr(model, "generation_config", None)]
+    copies = [
+        arguments.get(name, _first(configs, name)) or 1 for name in ("num_beams", "num_return_sequences")
+    ]
+    rows = arguments["mm_encoder_outputs"]["image"].pooler_output
+    if max(copies) > 1 and isinstance(rows, Tensor) and rows.shape[0] != images:
+        raise BridgeError(
+            f"{type(model).__name__} takes all images as one tensor: beams or several answers need "
+            "the same number of kept tokens for every image."
+        )
 
 
 def _first(configs: list[Any], name: str) -> Any:

@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlm_bridge.calls import FullView, check_generate, inferred_mask, moved_lengths, restored, shown_in_full
+from vlm_bridge.calls import (
+    FullView,
+    check_expansion,
+    check_generate,
+    inferred_mask,
+    moved_lengths,
+    restored,
+    shown_in_full,
+)
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.fold import KeyBias
 from vlm_bridge.inputs import Layout, has_images
@@ -82,6 +90,7 @@ class Loan:
     def _generate(self, done: Rewritten, full: Tensor | None) -> Any:
         assert self.generate is not None
         arguments, view = done.inputs, None
+        check_expansion(self.model, arguments, done.images)
         moved_lengths(self.model, arguments, done.layout.dropped)
         if full is not None:
             view = FullView(full, arguments["input_ids"].shape[1])

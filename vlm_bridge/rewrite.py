@@ -87,11 +87,13 @@ class Rewritten:
     layout : Layout
     bias : Tensor (B, L'), optional
         log(cluster size) of folded tokens.
+    images : int
     """
 
     inputs: dict[str, Any]
     layout: Layout
     bias: Tensor | None
+    images: int
 
 
 def rewrite(
@@ -180,4 +182,4 @@ def _assemble(
     report.calls += 1
     visual = (sum(len(image) for image in encoded.images), sum(map(len, picks)))
     report.cost += cost_of(model, visual, prompt.mask.sum(1).tolist(), layout.mask.sum(1).tolist())
-    return Rewritten(new, layout, bias)
+    return Rewritten(new, layout, bias, len(picks))

@@ -226,7 +226,7 @@ def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list
             rng=generator,
             **plan.options,
         )
-        return [int(j) for j in found.indices]
+        return [int(j) for j in torch.as_tensor(found.indices).tolist()]  # one transfer from the device
 
     again = copy.deepcopy(rng)
     try:

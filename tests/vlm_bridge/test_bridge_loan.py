@@ -22,6 +22,7 @@ from transformers import (
     MaxLengthCriteria,
     StoppingCriteriaList,
 )
+from transformers.generation import utils as generation
 
 from vlm_bridge import BridgeError, Report, prune, prune_inputs
 
@@ -268,6 +269,10 @@ def test_beams_and_several_answers(llava, images):
 )
 def test_other_ways_to_decode(llava, options):
     inputs = tiny_inputs(llava, (2,), (6,))
+    if "prefill_chunk_size" in options and not hasattr(generation, "_slice_mm_encoder_output"):
+        with prune(llava, 7), pytest.raises(BridgeError, match="prefill_chunk_size"):
+            llava.generate(**inputs, max_new_tokens=8, **options)
+        return
     with prune(llava, 7) as report:
         got = llava.generate(**inputs, max_new_tokens=8, do_sample=False, **options)
     tokens, _ = masked_reference(llava, inputs, report.kept, report.sizes, 8)

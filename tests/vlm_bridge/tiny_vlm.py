@@ -17,6 +17,9 @@ from transformers import (
     CLIPConfig,
     CLIPModel,
     CLIPVisionConfig,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -84,6 +87,11 @@ def tiny_model(family: str, seed: int = 0):
             **common,
         )
         model = LlavaOnevisionForConditionalGeneration(config)
+    return _awake(model)
+
+
+def _awake(model):
+    """Weights large enough for every token to count."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim >= 2:
@@ -92,6 +100,17 @@ def tiny_model(family: str, seed: int = 0):
     model.generation_config.pad_token_id = PAD
     model.generation_config.eos_token_id = None
     return model.eval()
+
+
+def tiny_tensor_model(seed: int = 0):
+    """An InternVL: no row in the bridge, and its encoder gives one tensor for all tiles."""
+    torch.manual_seed(seed)
+    sizes = {k: v for k, v in _VISION.items() if k not in ("image_size", "patch_size", "projection_dim")}
+    vision = InternVLVisionConfig(**sizes, image_size=[SIDE, SIDE], patch_size=[PATCH, PATCH])
+    config = InternVLConfig(
+        vision_config=vision, text_config=Qwen2Config(**_TEXT), image_token_id=IMAGE, downsample_ratio=0.5
+    )
+    return _awake(InternVLForConditionalGeneration(config))
 
 
 def tiny_clip(seed: int = 1):
@@ -131,7 +150,7 @@ def tiny_inputs(model, images=(1, 1), text=(5, 9), seed: int = 2):
     g = torch.Generator().manual_seed(seed)
     family, total = model.config.model_type, sum(images)
     extra = {}
-    if family == "llava":
+    if family in ("llava", "internvl"):
         pixels = torch.randn(total, 3, SIDE, SIDE, generator=g)
     else:
         sizes = torch.tensor([(SIDE, 2 * SIDE), (2 * SIDE, SIDE), (70, 80)])[torch.arange(total) % 3]
