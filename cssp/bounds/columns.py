@@ -95,9 +95,11 @@ def leverage_power_law_columns(k: int, eps: float, eta: float) -> float:
     k = check_int("k", k, 1)
     eps = check_real("eps", eps, 0.0, 1.0, open_low=True)
     eta = check_real("eta", eta, 0.0, open_low=True)
-    first = math.exp(math.log(2 * k / eps) / (1 + eta)) - 1
-    log_second = math.log(2 * k / (eta * eps)) / eta
-    second = math.exp(log_second) - 1 if log_second < 700 else math.inf
+    first = (2 * k / eps) ** (1 / (1 + eta)) - 1
+    try:
+        second = (2 * k / (eta * eps)) ** (1 / eta) - 1
+    except OverflowError:
+        second = math.inf
     most = max(first, second, float(k))
     return most if math.isinf(most) else float(math.ceil(most))
 

@@ -293,6 +293,35 @@ def test_wrong_arguments_are_named(call, argument):
         call()
 
 
+@pytest.mark.parametrize(
+    ("got", "want"),
+    [
+        (lambda: bounds.pivoted_qr_classical(9, 3), 64 * 6),
+        (lambda: bounds.pivoted_qr_leading(9, 2), 16 * 7),
+        (lambda: bounds.pivoted_qr_frobenius(9, 3), 22 * 6),
+        (lambda: bounds.triangular(4), (256 + 23) / 9),
+        (lambda: bounds.greedy_volume(5), 120),
+        (lambda: bounds.strong_rrqr(9, 3, 2.0), 73),
+        (lambda: bounds.strong_rrqr_frobenius(9, 3, 1.5), 41.5),
+        (lambda: bounds.strong_rrqr_basis(9, 3, 2.0), 73),
+        (lambda: bounds.maxvol_basis(9, 3, 2.0), 73),
+        (lambda: bounds.maxvol_cross(4), 25),
+        (lambda: bounds.deim(9, 3), 9 * 64),
+        (lambda: bounds.qdeim(9, 3), 7 * 81 / 9),
+        (lambda: bounds.unweighted(5.0, [2.0, 3.0, 6.0]), 45),
+        (lambda: bounds.exact_spectral(9, 3), 19),
+        (lambda: bounds.cross_derandomized(3), 16),
+        (lambda: bounds.norm_sampling([2.0, 1.0, 1.0], 1, 4), 1.75),
+        (lambda: bounds.volume_stable_rank([1.0] * 10, 6), 2.0),
+        (lambda: bounds.volume_stable_rank([3.0] + [1.0] * 10, 7, 1, 0.25), 2.25 * 7 / 6 * 2.0),
+        (lambda: bounds.leverage_power_law_columns(3, 0.25, 2.0), 3),
+        (lambda: bounds.leverage_power_law_columns(3, 0.25, 0.5), 2303),
+    ],
+)
+def test_values_where_no_matrix_pins_the_constant(got, want):
+    assert got() == pytest.approx(want, rel=1e-12)
+
+
 @pytest.mark.parametrize("k", [400, 511, 512, 513, 2000])
 def test_overflow_is_inf_not_an_exception(k):
     huge = 1e4 * k
@@ -517,6 +546,16 @@ def test_strong_rrqr_holds_by_definition():
                 assert_within(trailing[j] ** 2, q2, s[k + j] ** 2, A)
             assert_within(frobenius(A, S), bounds.strong_rrqr_frobenius(n, k, f), optimum(A, k), A)
     assert seen > 200
+
+
+@pytest.mark.parametrize("f", [1.0, 2.0, 5.0])
+def test_strong_rrqr_constant_is_attained_by_one_column(f):
+    A = matrices.star(9, 1e-3)
+    A[0, 0] = 1 / f  # coefficients of the other columns in this one: f
+    ratio = spectral(A, [0]) / singular_values(A)[1] ** 2
+    assert ratio == pytest.approx(bounds.strong_rrqr(9, 1, f), rel=1e-4)
+    if f == 1.0:
+        assert ratio == pytest.approx(bounds.exact_spectral(9, 1), rel=1e-4)
 
 
 def test_strong_rrqr_coefficient_bound_separates_it_from_hybrid():
