@@ -14,14 +14,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    study = commands.add_parser("study", help="prune held-out scenes and relate reconstruction error to accuracy")
+    study = commands.add_parser(
+        "study", help="prune held-out scenes and relate reconstruction error to accuracy"
+    )
     study.add_argument("--full", action="store_true", help="the complete study instead of the reduced one")
     study.add_argument("--scenes", type=int, help="scenes a seed")
     study.add_argument("--seeds", type=int, help="number of seeds")
     study.add_argument("--arms", nargs="+", help="only these arms")
     study.add_argument("--keep", nargs="+", type=float, help="shares of tokens kept")
     study.add_argument("--model", help="folder of another checkpoint of the same processor")
-    study.add_argument("--out", type=Path, help="where rows, figures and report go (default out/study, out/study-full)")
+    study.add_argument(
+        "--out", type=Path, help="where rows, figures and report go (default out/study, out/study-full)"
+    )
     study.add_argument("--workers", type=int, default=2)
 
     figures = commands.add_parser("figures", help="draw figures and report again from the rows of a study")
@@ -33,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--out", type=Path, default=OUT / "train")
     train.add_argument("--scenes", type=int, default=40, help="training scenes, in thousands")
     train.add_argument("--workers", type=int, default=2)
-    train.add_argument("--scale", type=float, default=1.0, help="share of the recipe's steps (for trying it out)")
+    train.add_argument(
+        "--scale", type=float, default=1.0, help="share of the recipe's steps (for trying it out)"
+    )
     train.add_argument("--export", type=Path, help="write the finished model there (default: OUT/model)")
 
     bench = commands.add_parser("bench", help="time the selectors side by side")
@@ -44,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     gpu.add_argument("--out", type=Path, default=OUT / "gpu")
 
     chosen = vars(parser.parse_args(arguments))
-    return {"study": _study, "figures": _figures, "train": _train, "bench": _bench, "gpu": _gpu}[chosen.pop("command")](**chosen)
+    return {"study": _study, "figures": _figures, "train": _train, "bench": _bench, "gpu": _gpu}[
+        chosen.pop("command")
+    ](**chosen)
 
 
 def _study(full: bool, out: Path | None, workers: int, **changes) -> int:
@@ -72,7 +80,9 @@ def _figures(out: Path, model: str | None) -> int:
     drawn = figures.draw(results, out, *reference.load(model))
     card = report.read_card(Path(model) if model else reference.HERE)
     report.html(results, drawn, card, out / "report.html")
-    print(f"\nreport: {out / 'report.html'}\nrows: {out / 'rows.csv'}, figures: {', '.join(p.name for p in drawn.values())}")
+    print(
+        f"\nreport: {out / 'report.html'}\nrows: {out / 'rows.csv'}, figures: {', '.join(p.name for p in drawn.values())}"
+    )
     return 0
 
 

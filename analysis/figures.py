@@ -71,8 +71,19 @@ def retained_accuracy(results: Results, path: Path) -> None:
     for order, method in enumerate(methods):
         at = [i for i, (m, _) in enumerate(results.cells) if m == method]
         x = results.tokens[at] * 1.012 ** (order - len(methods) / 2)
-        value = np.array([(bars[i].value, bars[i].value - bars[i].low, bars[i].high - bars[i].value) for i in at])
-        ax.errorbar(x, value[:, 0], yerr=value[:, 1:].T, capsize=2, elinewidth=0.7, lw=1.3, label=method, **styles[method])
+        value = np.array(
+            [(bars[i].value, bars[i].value - bars[i].low, bars[i].high - bars[i].value) for i in at]
+        )
+        ax.errorbar(
+            x,
+            value[:, 0],
+            yerr=value[:, 1:].T,
+            capsize=2,
+            elinewidth=0.7,
+            lw=1.3,
+            label=method,
+            **styles[method],
+        )
     ax.axhline(1, color="black", lw=0.8)
     ax.set_xscale("log")
     ticks = sorted({round(t) for t, (_, k) in zip(results.tokens, results.cells, strict=True) if k < 1})
@@ -80,7 +91,10 @@ def retained_accuracy(results: Results, path: Path) -> None:
     ax.minorticks_off()
     ax.set_xlabel("visual tokens kept (of 144)")
     ax.set_ylabel("accuracy / accuracy with all tokens")
-    ax.set_title("Accuracy retained (95 % bootstrap intervals over scenes; points shifted sideways for legibility)", fontsize=10)
+    ax.set_title(
+        "Accuracy retained (95 % bootstrap intervals over scenes; points shifted sideways for legibility)",
+        fontsize=10,
+    )
     ax.grid(alpha=0.25)
     ax.legend(fontsize=8, ncols=2)
     figure.tight_layout()
@@ -88,11 +102,15 @@ def retained_accuracy(results: Results, path: Path) -> None:
     plt.close(figure)
 
 
-def kept_tokens(model, processor, path: Path, keep: float, arms: list[str], seeds: tuple[int, ...] = (3, 11, 17)) -> None:
+def kept_tokens(
+    model, processor, path: Path, keep: float, arms: list[str], seeds: tuple[int, ...] = (3, 11, 17)
+) -> None:
     """Which patches every arm keeps, drawn over held-out scenes, with one question that was asked."""
     from . import scenes, study
 
-    figure, axes = plt.subplots(len(seeds), len(arms) + 1, figsize=(1.75 * (len(arms) + 1), 2.15 * len(seeds)))
+    figure, axes = plt.subplots(
+        len(seeds), len(arms) + 1, figsize=(1.75 * (len(arms) + 1), 2.15 * len(seeds))
+    )
     for row, seed in zip(axes, seeds, strict=True):
         scene = scenes.make(seed, "test")
         question = scene.questions[0]
@@ -108,7 +126,10 @@ def kept_tokens(model, processor, path: Path, keep: float, arms: list[str], seed
             ax.set_title(f"{study.ARMS[arm].name}\n“{said}”  error {error:.2f}", fontsize=6, color=colour)
     for ax in axes.flat:
         ax.set_axis_off()
-    key = [Line2D([], [], color=c, lw=4, label=t) for c, t in (("darkgreen", "answer right"), ("firebrick", "wrong"))]
+    key = [
+        Line2D([], [], color=c, lw=4, label=t)
+        for c, t in (("darkgreen", "answer right"), ("firebrick", "wrong"))
+    ]
     figure.legend(handles=key, loc="lower center", ncols=2, frameon=False, fontsize=8)
     figure.suptitle(f"Tokens kept at {keep:.1%}: dropped patches are faded", fontsize=10)
     figure.tight_layout(rect=(0, 0.04, 1, 0.98))
@@ -128,14 +149,20 @@ def _kept(model, processor, scene, arm: str, keep: float) -> tuple[np.ndarray, s
     return report.kept[0].numpy(), word, report.errors[0]
 
 
-def draw(results: Results, folder: Path, model=None, processor=None, arms: list[str] | None = None) -> dict[str, Path]:
+def draw(
+    results: Results, folder: Path, model=None, processor=None, arms: list[str] | None = None
+) -> dict[str, Path]:
     """All figures of a study as PNG files; the kept tokens only where a model is given."""
-    paths = {name: folder / f"{name}.png" for name in ("error_and_accuracy", "retained_accuracy", "kept_tokens")}
+    paths = {
+        name: folder / f"{name}.png" for name in ("error_and_accuracy", "retained_accuracy", "kept_tokens")
+    }
     error_and_accuracy(results, paths["error_and_accuracy"])
     retained_accuracy(results, paths["retained_accuracy"])
     if model is None:
         paths.pop("kept_tokens")
     else:
         keep = min(k for k in results.keeps if k < 1)
-        kept_tokens(model, processor, paths["kept_tokens"], keep, arms or [m for m in results.methods if m != "full"])
+        kept_tokens(
+            model, processor, paths["kept_tokens"], keep, arms or [m for m in results.methods if m != "full"]
+        )
     return paths

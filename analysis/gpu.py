@@ -14,7 +14,10 @@ def main(out: Path) -> int:
     import torch
 
     if not torch.cuda.is_available():
-        print("no CUDA device: nothing was run. Everything this command does is tested on the CPU by `make test`.", file=sys.stderr)
+        print(
+            "no CUDA device: nothing was run. Everything this command does is tested on the CPU by `make test`.",
+            file=sys.stderr,
+        )
         return 1
     import pytest
 
@@ -23,6 +26,11 @@ def main(out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     code = pytest.main(["-q", "tests/gpu"])
     rows = speed.main("cuda", repeats=5)
-    found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "tests": int(code), "speed": rows}
+    found = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "tests": int(code),
+        "speed": rows,
+    }
     (out / "measured.json").write_text(json.dumps(found, indent=1) + "\n")
     return int(code)

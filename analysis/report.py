@@ -52,7 +52,8 @@ def text(results: Results) -> str:
     for method in results.methods:
         if method != full["method"]:
             row = "".join(
-                f"{cells[method, k]['accuracy'].value:.3f} ({cells[method, k]['error']:.3f})".rjust(18) for k in keeps
+                f"{cells[method, k]['accuracy'].value:.3f} ({cells[method, k]['error']:.3f})".rjust(18)
+                for k in keeps
             )
             lines.append(method.ljust(width) + row)
     lines += ["", "Spearman correlation of error with accuracy, 95 % interval:"]
@@ -64,7 +65,18 @@ def write_summary(results: Results, path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
-            ["method", "keep", "tokens", "error", "accuracy", "low", "high", "retained", "retained_low", "retained_high"]
+            [
+                "method",
+                "keep",
+                "tokens",
+                "error",
+                "accuracy",
+                "low",
+                "high",
+                "retained",
+                "retained_low",
+                "retained_high",
+            ]
         )
         for row in summary(results):
             a, r = row["accuracy"], row["retained"]
@@ -103,7 +115,9 @@ def html(results: Results, figures: dict[str, Path], card: dict | None, path: Pa
         skill: {i: counts[0, i] / max(counts[1, i], 1) for i in range(len(results.cells))}
         for skill, counts in results.skills.items()
     }
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["html", "j2"]))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["html", "j2"])
+    )
     page = environment.get_template("report.html.j2").render(
         results=results, keeps=keeps, rows=rows, methods=methods, pictures=pictures, gaps=gaps, base=base, best=best,
         full=rows["full", 1.0], verdict=verdict(statistics.correlations(results)), card=card, skills=skills,

@@ -83,7 +83,9 @@ def run(plan: Plan, out: Path, workers: int = 2) -> Path:
     path = out / "rows.csv"
     done = whole_units(path)
     todo = [unit for unit in plan.units() if unit not in done]
-    with tqdm(total=len(plan.units()), initial=len(plan.units()) - len(todo), desc="study", unit="scene") as bar:
+    with tqdm(
+        total=len(plan.units()), initial=len(plan.units()) - len(todo), desc="study", unit="scene"
+    ) as bar:
         if not todo:
             return path
         with ProcessPoolExecutor(min(workers, len(todo)), initializer=_start, initargs=(plan,)) as pool:
@@ -101,7 +103,7 @@ def run(plan: Plan, out: Path, workers: int = 2) -> Path:
 def append(path: Path, rows: list[dict]) -> None:
     """Add the rows of one scene in a single write."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     if not path.exists():
         writer.writeheader()
     writer.writerows(rows)
@@ -115,14 +117,15 @@ def whole_units(path: Path) -> set[tuple[int, int]]:
     """(seed, scene) whose rows are all there; rows of a scene cut short by a kill are taken out of the file."""
     if not path.exists():
         return set()
-    rows = [r for r in csv.DictReader(path.open()) if None not in r.values() and None not in r]
+    with path.open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if None not in r.values() and None not in r]
     unit = lambda r: (int(r["seed"]), int(r["scene"]))  # noqa: E731
     found = Counter(unit(r) for r in rows)
     whole = {unit(r) for r in rows if r["unit"].isdigit() and found[unit(r)] == int(r["unit"])}
     kept = [r for r in rows if unit(r) in whole]
     part = path.with_suffix(".part")
     with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept)
     os.replace(part, path)
@@ -152,7 +155,14 @@ def study_scene(seed: int, number: int) -> list[dict]:
     for arm, keep in plan.cells():
         for q, answer in zip(scene.questions, answers(model, processor, scene, arm, keep, seed), strict=True):
             rows.append(
-                {"seed": seed, "scene": number, "method": arm, "keep": keep, "question": q.text, "skill": q.skill}
+                {
+                    "seed": seed,
+                    "scene": number,
+                    "method": arm,
+                    "keep": keep,
+                    "question": q.text,
+                    "skill": q.skill,
+                }
                 | {"answer": q.answer, "right": int(answer["said"] == q.answer)}
                 | answer
             )

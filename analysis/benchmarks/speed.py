@@ -23,7 +23,9 @@ def tokens(d: int, n: int, seed: int = 0) -> np.ndarray:
     """Synthetic projected tokens (d, n) float32: decaying spectrum, common mean, spread norms."""
     rng = np.random.default_rng(seed)
     decay = np.arange(1, 129) ** -0.7
-    x = rng.standard_normal((d, 128)) * decay @ rng.standard_normal((128, n)) + 0.1 * rng.standard_normal((d, n))
+    x = rng.standard_normal((d, 128)) * decay @ rng.standard_normal((128, n)) + 0.1 * rng.standard_normal(
+        (d, n)
+    )
     x += rng.standard_normal((d, 1))
     return (x * rng.lognormal(0, 0.3, n)).astype(np.float32)
 
@@ -44,7 +46,9 @@ def contestants(A: np.ndarray, k: int, device: str) -> dict[str, Callable[[], ob
         "greedy, numpy": lambda: cssp.select(A, k, method="greedy"),
     }
     if A.shape[1] <= 1000:
-        runs["scipy.linalg.qr(pivoting)"] = lambda: scipy.linalg.qr(A, pivoting=True, mode="r", check_finite=False)
+        runs["scipy.linalg.qr(pivoting)"] = lambda: scipy.linalg.qr(
+            A, pivoting=True, mode="r", check_finite=False
+        )
     return runs
 
 
@@ -68,5 +72,15 @@ def main(device: str = "cpu", repeats: int = 5) -> list[dict]:
         for name, seconds in times.items():
             median = statistics.median(seconds)
             print(f"  {name:28s}{1e3 * median:10.1f} ms {median / base:8.2f} x floor")
-            rows.append({"d": d, "n": n, "k": k, "device": device, "name": name, "seconds": median, "ratio": median / base})
+            rows.append(
+                {
+                    "d": d,
+                    "n": n,
+                    "k": k,
+                    "device": device,
+                    "name": name,
+                    "seconds": median,
+                    "ratio": median / base,
+                }
+            )
     return rows

@@ -16,7 +16,19 @@ from . import backgrounds, drawing
 from .drawing import COLOURS, RADII, SHAPES, SIZES, Thing
 from .questions import ANSWERS, SKILLS, WORDS, Question, ask
 
-__all__ = ["ANSWERS", "GRID", "IMAGE", "PATCH", "SKILLS", "WORDS", "Question", "Scene", "Thing", "ask", "make"]
+__all__ = [
+    "ANSWERS",
+    "GRID",
+    "IMAGE",
+    "PATCH",
+    "SKILLS",
+    "WORDS",
+    "Question",
+    "Scene",
+    "Thing",
+    "ask",
+    "make",
+]
 
 IMAGE, PATCH = 96, 8
 GRID = IMAGE // PATCH
@@ -56,7 +68,10 @@ def _place(rng: np.random.Generator, wanted: int) -> list[Thing]:
         radius = rng.uniform(*RADII[size])
         x, y = rng.uniform(radius + 1, IMAGE - radius - 1, 2)
         if all(np.hypot(x - t.x, y - t.y) > 1.12 * (radius + t.radius) + 2 for t in things):
-            shape, colour = str(forms[int(rng.integers(len(forms)))]), str(palette[int(rng.integers(len(palette)))])
+            shape, colour = (
+                str(forms[int(rng.integers(len(forms)))]),
+                str(palette[int(rng.integers(len(palette)))]),
+            )
             angle = rng.uniform(-0.25, 0.25)
             things.append(Thing(shape, colour, size, float(x), float(y), float(radius), float(angle)))
         if len(things) == wanted:

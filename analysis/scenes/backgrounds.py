@@ -47,7 +47,9 @@ def crop(name: str, size: int, rng: np.random.Generator) -> np.ndarray:
     photo = photograph(name)
     side = int(rng.integers(size, min(photo.size)))
     left, top = (int(rng.integers(0, extent - side + 1)) for extent in photo.size)
-    pixels = np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side)))
+    pixels = np.asarray(
+        photo.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+    )
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     contrast, brightness = rng.uniform(0.55, 0.9), rng.uniform(-20, 30)

@@ -46,7 +46,20 @@ def _outline(shape: str, angle: float) -> np.ndarray:
     if shape == "cross":
         a, b = 1.0, 0.32
         corners = np.array(
-            [(-b, -a), (b, -a), (b, -b), (a, -b), (a, b), (b, b), (b, a), (-b, a), (-b, b), (-a, b), (-a, -b), (-b, -b)]
+            [
+                (-b, -a),
+                (b, -a),
+                (b, -b),
+                (a, -b),
+                (a, b),
+                (b, b),
+                (b, a),
+                (-b, a),
+                (-b, b),
+                (-a, b),
+                (-a, -b),
+                (-b, -b),
+            ]
         )
     elif shape == "square":
         corners = 0.86 * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
@@ -92,7 +105,9 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     return data.images.astype(np.float32) / 16, data.target
 
 
-def paint_digit(canvas: np.ndarray, row: int, col: int, patch: int, held_out: bool, rng: np.random.Generator) -> int:
+def paint_digit(
+    canvas: np.ndarray, row: int, col: int, patch: int, held_out: bool, rng: np.random.Generator
+) -> int:
     """Write one handwritten 8 x 8 digit into a patch of ``canvas`` (in place); returns its value.
 
     The last fifth of the handwriting samples is kept for held-out scenes.

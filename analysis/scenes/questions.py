@@ -82,7 +82,9 @@ def count(scene: Scene, rng: np.random.Generator) -> Question | None:
     for word in COLOURS + SHAPES:
         n = sum(word in (t.colour, t.shape) for t in scene.things)
         tally.setdefault(n, []).append(f"{word} object" if word in COLOURS else word)
-    n = int(rng.choice(len(COUNTS), p=(0.11, 0.13, 0.15, 0.24, 0.37)))  # high counts are rarer: draw them more often
+    n = int(
+        rng.choice(len(COUNTS), p=(0.11, 0.13, 0.15, 0.24, 0.37))
+    )  # high counts are rarer: draw them more often
     if n not in tally:
         return None
     return Question("count", f"how many {_pick(rng, tally[n])} ?", COUNTS[n])
@@ -114,11 +116,18 @@ def comparison(scene: Scene, rng: np.random.Generator) -> Question | None:
     things = _unique(scene, lambda t: (t.colour, t.shape))
     wanted = RELATIVE[int(rng.choice(len(RELATIVE), p=(0.37, 0.37, 0.26)))]
     order = {("large", "small"): "larger", ("small", "large"): "smaller"}
-    pairs = [(a, b) for a in things for b in things if a is not b and order.get((a.size, b.size), "equal") == wanted]
+    pairs = [
+        (a, b)
+        for a in things
+        for b in things
+        if a is not b and order.get((a.size, b.size), "equal") == wanted
+    ]
     if not pairs:
         return None
     a, b = _pick(rng, pairs)
-    return Question("comparison", f"how large is the {a.colour} {a.shape} against the {b.colour} {b.shape} ?", wanted)
+    return Question(
+        "comparison", f"how large is the {a.colour} {a.shape} against the {b.colour} {b.shape} ?", wanted
+    )
 
 
 def two_hops(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -127,7 +136,11 @@ def two_hops(scene: Scene, rng: np.random.Generator) -> Question | None:
     anchors = _unique(scene, (lambda t: t.shape) if by_colour else (lambda t: t.colour))
     cases = []
     for a in anchors:
-        twins = [t for t in scene.things if t is not a and (t.colour == a.colour if by_colour else t.shape == a.shape)]
+        twins = [
+            t
+            for t in scene.things
+            if t is not a and (t.colour == a.colour if by_colour else t.shape == a.shape)
+        ]
         if len(twins) == 1:
             cases.append((a, twins[0]))
     if not cases:

@@ -39,7 +39,9 @@ class Codes(nn.Module):
             if name in _HAS_NOTHING:
                 code[0] = 0
             self.register_buffer(name, code)
-        self.register_buffer("texture", torch.linalg.qr(torch.randn(WIDTH, TEXTURE, generator=draw))[0].T.contiguous())
+        self.register_buffer(
+            "texture", torch.linalg.qr(torch.randn(WIDTH, TEXTURE, generator=draw))[0].T.contiguous()
+        )
         x = patches(normalise(torch.from_numpy(pixels))).flatten(0, 1)
         self.register_buffer("mean", x.mean(0))
         values, vectors = torch.linalg.eigh(torch.cov((x - self.mean).T))
@@ -60,7 +62,11 @@ class Codes(nn.Module):
         for i, name in enumerate(FACTORS):
             logits = 8 * (tokens @ getattr(self, name).T)
             reading = reading + F.cross_entropy(logits.flatten(0, 1), factors[..., i].flatten())
-            shown = factors[..., i] > 0 if name in _HAS_NOTHING else torch.ones_like(factors[..., i], dtype=torch.bool)
+            shown = (
+                factors[..., i] > 0
+                if name in _HAS_NOTHING
+                else torch.ones_like(factors[..., i], dtype=torch.bool)
+            )
             right.append((logits.argmax(-1) == factors[..., i])[shown].float().mean())
         return distance + 0.5 * reading, torch.stack(right)
 

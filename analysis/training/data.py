@@ -109,7 +109,9 @@ def _shard(folder: str, split: str, number: int) -> None:
         scene = scenes.make(seed, split, TRAINING_QUESTIONS)
         rows.append((scene.pixels, factors(scene), *pack(scene.questions, np.random.default_rng(seed))))
     part = path.with_suffix(".part.npz")
-    np.savez(part, **dict(zip(Arrays.__dataclass_fields__, map(np.stack, zip(*rows, strict=True)), strict=True)))
+    np.savez(
+        part, **dict(zip(Arrays.__dataclass_fields__, map(np.stack, zip(*rows, strict=True)), strict=True))
+    )
     os.replace(part, path)  # a shard is whole or not there
 
 
@@ -126,7 +128,9 @@ def load(folder: Path, split: str) -> Arrays:
     """All shards of a split that are on disk."""
     paths = sorted(p for p in folder.glob(f"{split}-*.npz") if ".part" not in p.name)
     if not paths:
-        raise FileNotFoundError(f"no {split} scenes under {folder}; run `python -m analysis train` to make them")
+        raise FileNotFoundError(
+            f"no {split} scenes under {folder}; run `python -m analysis train` to make them"
+        )
     return Arrays.join([Arrays(**np.load(p)) for p in paths])
 
 

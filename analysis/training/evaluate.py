@@ -68,7 +68,8 @@ def measure(model, processor, count: int = 500, split: str = "test", blind_scene
     used = [processor.tokenizer.convert_tokens_to_ids(w) for w in scenes.WORDS]
     word_norm = model.get_input_embeddings().weight[used].norm(dim=1).median().item()
     skills = {
-        s: {"questions": asked[s], "accuracy": right[s] / asked[s], "blind": guessed[s] / asked[s]} for s in scenes.SKILLS
+        s: {"questions": asked[s], "accuracy": right[s] / asked[s], "blind": guessed[s] / asked[s]}
+        for s in scenes.SKILLS
     }
     return {
         "split": split,

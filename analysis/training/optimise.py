@@ -52,7 +52,9 @@ class Masters:
         self.adam = torch.optim.AdamW(groups, lr=stage.rate, betas=(0.9, 0.98), fused=True)
 
     def step(self, rate: float) -> float:
-        grads = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).float().flatten() for p in self.low])
+        grads = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).float().flatten() for p in self.low]
+        )
         if dist.is_initialized():
             dist.all_reduce(grads)
             grads /= dist.get_world_size()
@@ -80,6 +82,7 @@ def run(
     checkpoint: Path,
     rank: int = 0,
     report: Callable[[str], None] = tqdm.write,
+    save_every: int = 200,
 ) -> None:
     """Train ``stage``, from ``checkpoint`` where it exists; leaves the float32 weights there when done.
 
@@ -110,7 +113,7 @@ def run(
             if rank == 0:
                 line = " ".join(f"{k} {v:.3f}" for k, v in means.items())
                 report(f"{stage.name} {step + 1} {time.monotonic() - start:.0f}s {line}")
-        if rank == 0 and ((step + 1) % 200 == 0 or last):
+        if rank == 0 and ((step + 1) % save_every == 0 or last):
             _save(checkpoint, step + 1, masters)
 
 

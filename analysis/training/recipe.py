@@ -36,7 +36,8 @@ class Batch:
 
     def __init__(self, arrays: data.Arrays):
         self.factors, self.tokens, self.segments, self.targets = (
-            torch.from_numpy(x.astype(np.int64)) for x in (arrays.factors, arrays.tokens, arrays.segments, arrays.targets)
+            torch.from_numpy(x.astype(np.int64))
+            for x in (arrays.factors, arrays.tokens, arrays.segments, arrays.targets)
         )
         self.pixels = normalise(torch.from_numpy(arrays.pixels))
 
@@ -66,7 +67,9 @@ class Recipe:
         return self._answers(model, image, batch, keep)
 
     def vision(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
-        loss, right = self.codes.loss(packed.visual_tokens(model, batch.pixels.bfloat16()), batch.factors, batch.pixels)
+        loss, right = self.codes.loss(
+            packed.visual_tokens(model, batch.pixels.bfloat16()), batch.factors, batch.pixels
+        )
         return loss, dict(zip(data.FACTORS, right.tolist(), strict=True))
 
     def whole(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -76,7 +79,9 @@ class Recipe:
         return loss + 0.05 * dense, numbers | {"dense": dense.item(), "shapes": right[0].item()}
 
     def _answers(self, model, image: Tensor, batch: Batch, keep: Tensor | None = None):
-        loss, right, skills = packed.answer_loss(model, image, batch.tokens, batch.segments, batch.targets, keep)
+        loss, right, skills = packed.answer_loss(
+            model, image, batch.tokens, batch.segments, batch.targets, keep
+        )
         numbers = {"right": right.float().mean().item()}
         for name, words in GROUPS.items():
             asked = torch.isin(skills, words)
@@ -137,12 +142,18 @@ def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
 def _worker(rank: int, name: str, folder: Path, seed: int, world: int, scale: float) -> None:
     torch.set_num_threads(1)
     if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder.resolve()}/{name}.meet", rank=rank, world_size=world)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder.resolve()}/{name}.meet", rank=rank, world_size=world
+        )
     arrays = data.load(folder, "train")
     codes = Codes(build(seed).get_input_embeddings().weight, arrays.pixels[:400], seed)
     recipe = Recipe(seed * 1000 + rank, codes, scale)
     stage = recipe.stages[name]
-    model = start_model(folder, seed, ("language", "vision") if name == "whole" else ()).to(torch.bfloat16).train()
+    model = (
+        start_model(folder, seed, ("language", "vision") if name == "whole" else ())
+        .to(torch.bfloat16)
+        .train()
+    )
     run(model, stage, batches(arrays, stage, seed, rank, world), folder / f"{name}.pt", rank)
     if world > 1:
         dist.barrier()

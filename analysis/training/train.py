@@ -19,20 +19,30 @@ from .recipe import start_model, train_stage
 
 
 def train(
-    seed: int = 0, out: Path = Path("out/train"), scenes: int = 40, workers: int = 2, scale: float = 1.0, export: Path | None = None
+    seed: int = 0,
+    out: Path = Path("out/train"),
+    scenes: int = 40,
+    workers: int = 2,
+    scale: float = 1.0,
+    export: Path | None = None,
 ) -> None:
     """Train a reference model from nothing and write it, its processor and its card to ``export`` (``out/model``)."""
     data.generate(out, "train", scenes, workers)
     clock = time.monotonic()
     if workers > 1:  # language and vision need nothing of each other
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-            for job in [pool.submit(train_stage, name, out, seed, 1, scale) for name in ("language", "vision")]:
+            for job in [
+                pool.submit(train_stage, name, out, seed, 1, scale) for name in ("language", "vision")
+            ]:
                 job.result()
     else:
         for name in ("language", "vision"):
             train_stage(name, out, seed, 1, scale)
     train_stage("whole", out, seed, workers, scale)
-    spent = {"hours": (time.monotonic() - clock) / 3600, "hardware": f"{workers} CPU cores ({platform.machine()}), no GPU"}
+    spent = {
+        "hours": (time.monotonic() - clock) / 3600,
+        "hardware": f"{workers} CPU cores ({platform.machine()}), no GPU",
+    }
     finish(out, seed, export or out / "model", scenes, spent)
 
 
@@ -40,7 +50,10 @@ def finish(out: Path, seed: int, export: Path, scenes: int, spent: dict, count: 
     """Export the trained model, measure it as it was exported and write its card."""
     save(start_model(out, seed, ("whole",)), export)
     measured = evaluate.measure(*reference.load(export), count=count)
-    steps = {name: torch.load(out / f"{name}.pt", weights_only=True)["step"] for name in ("language", "vision", "whole")}
+    steps = {
+        name: torch.load(out / f"{name}.pt", weights_only=True)["step"]
+        for name in ("language", "vision", "whole")
+    }
     measured |= {"seed": seed, "training_scenes": scenes * data.SHARD, "steps": steps, **spent}
     (export / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
     write_card(measured, export / "README.md")

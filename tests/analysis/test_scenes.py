@@ -1,0 +1,144 @@
+"""Scenes are reproducible, questions have the one right answer, and priors are flat."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+
+from analysis import scenes
+from analysis.scenes import questions
+from analysis.scenes.drawing import Thing, coverage
+from analysis.training import data
+
+SOME = [scenes.make(i, "test") for i in range(120)]
+
+
+def test_a_scene_is_a_function_of_split_and_seed():
+    a, b, c = scenes.make(5, "test"), scenes.make(5, "test"), scenes.make(5, "train")
+    assert np.array_equal(a.pixels, b.pixels)
+    assert a.questions == b.questions
+    assert not np.array_equal(a.pixels, c.pixels)
+    with pytest.raises(ValueError, match="split must be one of"):
+        scenes.make(0, "holdout")
+
+
+def right_answer(scene: scenes.Scene, text: str) -> str:
+    """Answers a question from the list of objects alone, by another route than the generator's."""
+    w = text.rstrip(" ?").split()
+    colours, shapes = set(scenes.drawing.COLOURS), set(scenes.drawing.SHAPES)
+    named = [(w[i], w[i + 1]) for i in range(len(w) - 1) if w[i] in colours and w[i + 1] in shapes]
+
+    def only(found: list[Thing]) -> Thing:
+        assert len(found) == 1, (text, found)
+        return found[0]
+
+    def find(colour=None, shape=None) -> list[Thing]:
+        return [t for t in scene.things if colour in (None, t.colour) and shape in (None, t.shape)]
+
+    if text.startswith("is there"):
+        return "yes" if find(*named[0]) else "no"
+    if text.startswith("what colour is"):
+        return only(find(shape=w[-1])).colour
+    if text.startswith("what shape is"):
+        return only(find(colour=w[4])).shape
+    if text.startswith("how many"):
+        return questions.COUNTS[len(find(colour=w[2]) if w[2] in colours else find(shape=w[2]))]
+    if text.startswith("where"):
+        a, b = (only(find(*n)) for n in named)
+        dx, dy = a.x - b.x, a.y - b.y
+        return ("left" if dx < 0 else "right") if abs(dx) > abs(dy) else ("above" if dy < 0 else "below")
+    if text.startswith("how large"):
+        a, b = (only(find(*n)) for n in named)
+        return "equal" if a.size == b.size else ("larger" if a.radius > b.radius else "smaller")
+    if text.startswith("what shape shares"):
+        anchor = only(find(shape=w[-1]))
+        return only([t for t in find(colour=anchor.colour) if t is not anchor]).shape
+    if text.startswith("what colour shares"):
+        anchor = only(find(colour=w[-2]))
+        return only([t for t in find(shape=anchor.shape) if t is not anchor]).colour
+    return f"d{scene.digit}" if "digit" in text else scene.background
+
+
+@pytest.mark.parametrize("scene", SOME[:60], ids=lambda s: s.seed)
+def test_every_question_has_the_one_right_answer(scene):
+    assert scene.questions
+    for q in scene.questions:
+        assert right_answer(scene, q.text) == q.answer, q
+
+
+def test_blind_guessing_stays_near_chance():
+    said = defaultdict(Counter)
+    for scene in [scenes.make(i, "train") for i in range(400)]:
+        for q in scene.questions:
+            said[q.skill][q.answer] += 1
+    assert set(said) == set(scenes.SKILLS)
+    chance = {
+        "existence": 2,
+        "colour": 6,
+        "shape": 5,
+        "count": 5,
+        "spatial": 4,
+        "comparison": 3,
+        "two hops": 11,
+    }
+    for skill, answers in said.items():
+        share = answers.most_common(1)[0][1] / answers.total()
+        fair = 1 / chance.get(skill, 8)
+        # A fair die's commonest face stays below this with probability 1 - 1e-6 (normal tail, 4.9 sigma), plus 0.12 of prior.
+        assert share < fair + 4.9 * np.sqrt(fair / answers.total()) + 0.12, (skill, answers)
+
+
+def test_objects_keep_apart_and_patches_know_their_owner():
+    for scene in SOME:
+        masks = np.stack([coverage(t, scenes.IMAGE) for t in scene.things])
+        assert (masks > 0).sum(0).max() <= 1 or ((masks > 0.5).sum(0).max() <= 1)
+        for row, col in np.argwhere(scene.owner >= 0):
+            box = np.s_[row * 8 : row * 8 + 8, col * 8 : col * 8 + 8]
+            share = masks[(slice(None), *box)].mean((1, 2))
+            assert share.argmax() == scene.owner[row, col]
+            assert share.max() >= 0.3
+        row, col = scene.digit_patch
+        assert scene.owner[row, col] == -1
+
+
+def test_held_out_scenes_use_other_handwriting():
+    from analysis.scenes import drawing
+
+    seen = []
+    for held_out in (False, True):
+        canvas, rng = np.zeros((96, 96, 3), np.float32), np.random.default_rng(0)
+        drawn = set()
+        for _ in range(300):
+            canvas[:] = 0
+            drawing.paint_digit(canvas, 0, 0, 8, held_out, rng)
+            drawn.add(canvas[:8, :8].tobytes())
+        seen.append(drawn)
+    assert not seen[0] & seen[1]
+
+
+def test_packed_questions_can_be_read_back():
+    scene = SOME[0]
+    tokens, segments, targets = data.pack(scene.questions, np.random.default_rng(0))
+    words = np.array(data.VOCABULARY)
+    read = set()
+    for number in range(segments.max() + 1):
+        at = np.flatnonzero(segments == number)
+        text, answer = " ".join(words[tokens[at[:-1]]]), words[tokens[at[-1]]]
+        assert list(words[targets[at[-2:]]]) == [answer, "</s>"]
+        assert not targets[at[:-2]].any()
+        read.add((text, answer))
+    assert read == {(q.text, q.answer) for q in scene.questions}
+
+
+def test_shards_are_whole_or_absent(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "SHARD", 3)
+    with pytest.raises(FileNotFoundError, match="analysis train"):
+        data.load(tmp_path, "train")
+    data._shard(str(tmp_path), "train", 0)
+    data._shard(str(tmp_path), "train", 1)
+    (tmp_path / "train-0002.part.npz").write_bytes(b"cut short")
+    arrays = data.load(tmp_path, "train")
+    assert len(arrays) == 6
+    assert np.array_equal(arrays.pixels[4], scenes.make(4, "train").pixels)

@@ -1,0 +1,106 @@
+"""Training sees what inference sees, and resumes where it stopped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from analysis import reference, scenes
+from analysis.training import codes, data, evaluate, model, optimise, packed
+from analysis.training.recipe import Batch, Recipe, batches
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    made = [scenes.make(i, "train", data.TRAINING_QUESTIONS) for i in range(8)]
+    rows = [(s.pixels, data.factors(s), *data.pack(s.questions, np.random.default_rng(0))) for s in made]
+    return data.Arrays(*map(np.stack, zip(*rows, strict=True)))
+
+
+def test_packed_logits_are_those_of_separate_prompts(untrained, arrays):
+    """Every question behind one image, blind to the others: the same loss as one prompt at a time through the processor."""
+    net, processor = reference.load(untrained)
+    batch = Batch(arrays[:2])
+    with torch.no_grad():
+        image = packed.visual_tokens(net, batch.pixels)
+        loss, _, answers = packed.answer_loss(net, image, batch.tokens, batch.segments, batch.targets)
+        separate, gold = [], []
+        for i in range(2):
+            scene = scenes.make(i, "train", data.TRAINING_QUESTIONS)
+            asked = int(batch.segments[i].max()) + 1
+            order = np.random.default_rng(0).permutation(len(scene.questions))[:asked]
+            for q in (scene.questions[j] for j in order):
+                inputs = processor(
+                    images=[scene.image], text=[f"<image> {q.text} {q.answer}"], return_tensors="pt"
+                )
+                logits = net(**inputs).logits[0, -2:]
+                want = torch.tensor([data.TOKEN[q.answer], model.EOS])
+                separate.append(nn.functional.cross_entropy(logits, want, reduction="sum"))
+                gold.append(data.TOKEN[q.answer])
+    assert answers.tolist() == gold
+    assert loss.item() == pytest.approx(torch.stack(separate).sum().item() / (2 * len(gold)), abs=1e-5)
+
+
+def test_codes_are_read_back_from_their_own_sum(arrays):
+    net = model.build(0)
+    dictionary = codes.Codes(net.get_input_embeddings().weight, arrays.pixels, 0)
+    batch = Batch(arrays)
+    target = dictionary.target(batch.factors, batch.pixels)
+    loss, right = dictionary.loss(target, batch.factors, batch.pixels)
+    assert right.min() > 0.9
+    shuffled = dictionary.loss(target.roll(1, 0), batch.factors, batch.pixels)[0]
+    assert shuffled > 2 * loss
+    words = net.get_input_embeddings().weight
+    assert torch.equal(dictionary.colour[1:], words[[data.TOKEN[c] for c in data.COLOURS]])
+
+
+def test_normalised_pixels_are_the_processors(untrained):
+    scene = scenes.make(0)
+    _, processor = reference.load(untrained)
+    theirs = processor(
+        images=[scene.image], text=["<image> what is behind ?"], return_tensors="pt"
+    ).pixel_values
+    ours = codes.normalise(torch.from_numpy(scene.pixels)[None])
+    assert torch.allclose(theirs, ours, atol=1e-5)
+
+
+def test_training_resumes_where_it_stopped(tmp_path, arrays):
+    """Two runs of two steps end where one run of four does."""
+
+    def weights(*cuts):
+        folder = tmp_path / "-".join(map(str, cuts))
+        folder.mkdir()
+        dictionary = codes.Codes(model.build(0).get_input_embeddings().weight, arrays.pixels, 0)
+        for cut in cuts:
+            recipe = Recipe(0, dictionary)
+            stage = optimise.Stage(
+                "vision", recipe.vision, ("model.multi_modal_projector",), 4, 1e-3, batch=2, warmup=1
+            )
+            net = model.build(0).to(torch.bfloat16)
+            every = batches(arrays, stage, 0, 0, 1)
+            limited = lambda first, cut=cut, every=every: (
+                b for b, _ in zip(every(first), range(cut - first), strict=False)
+            )  # noqa: E731
+            stop = optimise.Stage(stage.name, stage.loss, stage.parameters, stage.steps, stage.rate, 2, 1)
+            optimise.run(net, stop, limited, folder / "vision.pt", report=lambda line: None, save_every=1)
+        return torch.load(folder / "vision.pt", weights_only=True)
+
+    whole, pieces = weights(4), weights(2, 4)
+    assert whole["step"] == pieces["step"] == 4
+    for a, b in zip(whole["masters"], pieces["masters"], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_missing_weights_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no configuration .*config.json.* analysis train"):
+        reference.load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"no weights .*model.safetensors"):
+        reference.load(tmp_path)
+
+
+def test_directions_count_energy():
+    rows = torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.1]))
+    assert [evaluate.directions(rows, s) for s in (0.5, 0.9, 0.99, 0.9999)] == [1, 2, 3, 4]
