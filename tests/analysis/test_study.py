@@ -128,6 +128,6 @@ def test_paired_difference_is_sharper_than_two_intervals():
     results = made(right, np.full(right.shape, 20.0), np.zeros(right.shape))
     gap = statistics.differences(results, "m0", 0.5)["m1"]
     bars = statistics.accuracies(results)
-    assert 0 < gap.low
+    assert gap.low > 0
     assert bars[1].high > bars[2].low
     assert statistics.retained(results)[1].value == 1

@@ -80,9 +80,10 @@ def test_training_resumes_where_it_stopped(tmp_path, arrays):
             )
             net = model.build(0).to(torch.bfloat16)
             every = batches(arrays, stage, 0, 0, 1)
-            limited = lambda first, cut=cut, every=every: (
-                b for b, _ in zip(every(first), range(cut - first), strict=False)
-            )  # noqa: E731
+
+            def limited(first, cut=cut, every=every):
+                return (batch for batch, _ in zip(every(first), range(cut - first), strict=False))
+
             stop = optimise.Stage(stage.name, stage.loss, stage.parameters, stage.steps, stage.rate, 2, 1)
             optimise.run(net, stop, limited, folder / "vision.pt", report=lambda line: None, save_every=1)
         return torch.load(folder / "vision.pt", weights_only=True)
