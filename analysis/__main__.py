@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument(
         "--scale", type=float, default=1.0, help="share of the recipe's steps (for trying it out)"
     )
+    train.add_argument("--device", default="cpu", help="cpu, or cuda")
     train.add_argument("--export", type=Path, help="write the finished model there (default: OUT/model)")
 
     bench = commands.add_parser("bench", help="time the selectors side by side")

@@ -1,6 +1,7 @@
-"""Everything that waits for a GPU, in pieces of under ten minutes: tests on the device, speed tables, longer training.
+"""Everything that waits for a GPU: tests on the device, the speed table, training resumed from its checkpoint.
 
-``python -m analysis gpu`` writes what it measured to ``out/gpu``. Without a CUDA device it says so and stops.
+``python -m analysis gpu`` writes what it measured to its output folder; each call goes on where the last one stopped.
+Without a CUDA device it says so and stops.
 """
 
 from __future__ import annotations
@@ -22,15 +23,12 @@ def main(out: Path) -> int:
     import pytest
 
     from .benchmarks import speed
+    from .training.train import train
 
     out.mkdir(parents=True, exist_ok=True)
-    code = pytest.main(["-q", "tests/gpu"])
-    rows = speed.main("cuda", repeats=5)
-    found = {
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "tests": int(code),
-        "speed": rows,
-    }
+    found: dict = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
+    found["tests"] = int(pytest.main(["-q", "tests/gpu"]))
+    found["speed"] = speed.main("cuda", repeats=5)
     (out / "measured.json").write_text(json.dumps(found, indent=1) + "\n")
-    return int(code)
+    train(out=out / "train", export=out / "model", workers=8, device="cuda")
+    return found["tests"]

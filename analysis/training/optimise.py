@@ -88,9 +88,9 @@ def run(
 
     ``batches(step)`` yields the batches from that step on; a killed run continues where it was last saved.
     """
-    masters, first, history = Masters(model, stage), 0, []
+    masters, first = Masters(model, stage), 0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
         first = saved["step"]
         masters.adam.load_state_dict(saved["adam"])
         with torch.no_grad():
@@ -108,7 +108,6 @@ def run(
         last = step + 1 == stage.steps
         if (step + 1) % 50 == 0 or last:
             means = {k: sum(v) / len(v) for k, v in watched.items()}
-            history.append((step + 1, means))
             watched = {}
             if rank == 0:
                 line = " ".join(f"{k} {v:.3f}" for k, v in means.items())

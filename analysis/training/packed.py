@@ -41,18 +41,18 @@ def answer_loss(
 
 def layout(segments: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Positions (B, L), restarting after the image for every question, and the additive mask (B, 1, L, L)."""
-    batch, length = segments.shape
+    (batch, length), device = segments.shape, segments.device
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    index = torch.arange(length).expand(batch, -1)
+    index = torch.arange(length, device=device).expand(batch, -1)
     begin = torch.where(starts, index, 0).cummax(1).values
-    image = torch.arange(PREFIX - 1).expand(batch, -1) if kept is None else kept
+    image = torch.arange(PREFIX - 1, device=device).expand(batch, -1) if kept is None else kept
     positions = torch.cat([torch.zeros_like(image[:, :1]), 1 + image, PREFIX + index - begin], 1)
     prefix = 1 + image.shape[1]
     total = prefix + length
     whole = torch.cat([segments.new_full((batch, prefix), -2), segments], 1)
-    causal = torch.ones(total, total, dtype=torch.bool).tril()
-    shared = (torch.arange(total) < prefix)[None, None, :]
+    causal = torch.ones(total, total, dtype=torch.bool, device=device).tril()
+    shared = (torch.arange(total, device=device) < prefix)[None, None, :]
     same = whole[:, :, None] == whole[:, None, :]
     seen = (shared | same) & causal
-    return positions, torch.zeros(seen.shape).masked_fill(~seen, -1e9)[:, None]
+    return positions, torch.zeros(seen.shape, device=device).masked_fill(~seen, -1e9)[:, None]

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,14 +31,13 @@ CURRICULUM = ((0.0, 14), (0.35, 28), (0.6, 56))
 
 
 class Batch:
-    """Tensors of one batch of scenes."""
+    """Tensors of one batch of scenes, on a device."""
 
-    def __init__(self, arrays: data.Arrays):
-        self.factors, self.tokens, self.segments, self.targets = (
-            torch.from_numpy(x.astype(np.int64))
-            for x in (arrays.factors, arrays.tokens, arrays.segments, arrays.targets)
-        )
-        self.pixels = normalise(torch.from_numpy(arrays.pixels))
+    def __init__(self, arrays: data.Arrays, device: str = "cpu"):
+        names = ("factors", "tokens", "segments", "targets")
+        integers = (torch.from_numpy(getattr(arrays, name).astype(np.int64)).to(device) for name in names)
+        self.factors, self.tokens, self.segments, self.targets = integers
+        self.pixels = normalise(torch.from_numpy(arrays.pixels).to(device))
 
 
 class Recipe:
@@ -55,11 +53,20 @@ class Recipe:
             "whole": Stage("whole", self.whole, LANGUAGE + VISION, steps(1400), 5e-4),
         }
 
+    @staticmethod
+    def before(name: str) -> tuple[str, ...]:
+        """The stages whose weights a stage starts from."""
+        return ("language", "vision") if name == "whole" else ()
+
     def language(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         target = self.codes.target(batch.factors, batch.pixels)
-        target = target + NOISE * torch.randn(target.shape, generator=self.noise)
+        target = target + NOISE * torch.randn(target.shape, generator=self.noise).to(target.device)
         centre = (batch.factors[..., 3:5] > 0).any(-1)  # the middle of an object, or the digit
-        order = 2.0 * centre + (batch.factors[..., 0] > 0) + torch.rand(centre.shape, generator=self.noise)
+        order = (
+            2.0 * centre
+            + (batch.factors[..., 0] > 0)
+            + torch.rand(centre.shape, generator=self.noise).to(centre.device)
+        )
         done = step / self.stages["language"].steps
         count = [tokens for start, tokens in CURRICULUM if done >= start][-1]
         keep = order.topk(count).indices.sort().values
@@ -82,6 +89,7 @@ class Recipe:
         loss, right, skills = packed.answer_loss(
             model, image, batch.tokens, batch.segments, batch.targets, keep
         )
+        right, skills = right.cpu(), skills.cpu()
         numbers = {"right": right.float().mean().item()}
         for name, words in GROUPS.items():
             asked = torch.isin(skills, words)
@@ -102,7 +110,7 @@ _ANSWERS = {
 GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in _ANSWERS.items()}
 
 
-def batches(arrays: data.Arrays, stage: Stage, seed: int, rank: int, world: int):
+def batches(arrays: data.Arrays, stage: Stage, seed: int, rank: int, world: int, device: str = "cpu"):
     """A function of the first step: endless batches, a new order every epoch, the same for the same seed."""
 
     def of(first: int) -> Iterator[Batch]:
@@ -112,25 +120,28 @@ def batches(arrays: data.Arrays, stage: Stage, seed: int, rank: int, world: int)
             order = np.random.default_rng([seed, step // per_epoch]).permutation(len(arrays))
             for i in range(step % per_epoch, per_epoch):
                 at = (i * world + rank) * stage.batch
-                yield Batch(arrays[np.sort(order[at : at + stage.batch])])
+                yield Batch(arrays[np.sort(order[at : at + stage.batch])], device)
                 step += 1
 
     return of
 
 
-def train_stage(name: str, folder: Path, seed: int, world: int, scale: float = 1.0) -> None:
+def train_stage(
+    name: str, folder: Path, seed: int, world: int, scale: float = 1.0, device: str = "cpu"
+) -> None:
     """Run one stage in ``world`` processes of one thread each; the result is ``folder/<stage>.pt``."""
     if world == 1:
-        _worker(0, name, folder, seed, 1, scale)
+        _worker(0, name, folder, seed, 1, scale, device)
     else:
-        mp.spawn(_worker, (name, folder, seed, world, scale), nprocs=world)
+        (folder / f"{name}.meet").unlink(missing_ok=True)  # left behind by a run that was killed
+        mp.spawn(_worker, (name, folder, seed, world, scale, device), nprocs=world)
 
 
 def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
     """A float32 model with the weights that the given stages have left in ``folder``."""
     model = build(seed)
     for name in stages:
-        saved = torch.load(folder / f"{name}.pt", weights_only=True)["masters"]
+        saved = torch.load(folder / f"{name}.pt", weights_only=True, map_location="cpu")["masters"]
         prefixes = {"language": LANGUAGE, "vision": VISION, "whole": LANGUAGE + VISION}[name]
         moving = [p for n, p in model.named_parameters() if n.startswith(prefixes)]
         with torch.no_grad():
@@ -139,24 +150,17 @@ def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
     return model
 
 
-def _worker(rank: int, name: str, folder: Path, seed: int, world: int, scale: float) -> None:
-    torch.set_num_threads(1)
+def _worker(rank: int, name: str, folder: Path, seed: int, world: int, scale: float, device: str) -> None:
+    if device == "cpu":
+        torch.set_num_threads(1)
     if world > 1:
-        dist.init_process_group(
-            "gloo", init_method=f"file://{folder.resolve()}/{name}.meet", rank=rank, world_size=world
-        )
+        meet = f"file://{(folder / name).resolve()}.meet"
+        dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world)
     arrays = data.load(folder, "train")
-    codes = Codes(build(seed).get_input_embeddings().weight, arrays.pixels[:400], seed)
-    recipe = Recipe(seed * 1000 + rank, codes, scale)
-    stage = recipe.stages[name]
-    model = (
-        start_model(folder, seed, ("language", "vision") if name == "whole" else ())
-        .to(torch.bfloat16)
-        .train()
-    )
-    run(model, stage, batches(arrays, stage, seed, rank, world), folder / f"{name}.pt", rank)
+    codes = Codes(build(seed).get_input_embeddings().weight, arrays.pixels[:400], seed).to(device)
+    stage = (recipe := Recipe(seed * 1000 + rank, codes, scale)).stages[name]
+    model = start_model(folder, seed, recipe.before(name)).to(device, torch.bfloat16).train()
+    run(model, stage, batches(arrays, stage, seed, rank, world, device), folder / f"{name}.pt", rank)
     if world > 1:
         dist.barrier()
         dist.destroy_process_group()
-        if rank == 0:
-            os.unlink(folder / f"{name}.meet")

@@ -25,24 +25,25 @@ def train(
     workers: int = 2,
     scale: float = 1.0,
     export: Path | None = None,
+    device: str = "cpu",
 ) -> None:
     """Train a reference model from nothing and write it, its processor and its card to ``export`` (``out/model``)."""
     data.generate(out, "train", scenes, workers)
     clock = time.monotonic()
+    workers = workers if device == "cpu" else 1
     if workers > 1:  # language and vision need nothing of each other
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-            for job in [
-                pool.submit(train_stage, name, out, seed, 1, scale) for name in ("language", "vision")
-            ]:
+            jobs = [pool.submit(train_stage, name, out, seed, 1, scale) for name in ("language", "vision")]
+            for job in jobs:
                 job.result()
     else:
         for name in ("language", "vision"):
-            train_stage(name, out, seed, 1, scale)
-    train_stage("whole", out, seed, workers, scale)
-    spent = {
-        "hours": (time.monotonic() - clock) / 3600,
-        "hardware": f"{workers} CPU cores ({platform.machine()}), no GPU",
-    }
+            train_stage(name, out, seed, 1, scale, device)
+    train_stage("whole", out, seed, workers, scale, device)
+    hardware = (
+        f"{workers} CPU cores ({platform.machine()})" if device == "cpu" else torch.cuda.get_device_name()
+    )
+    spent = {"hours": (time.monotonic() - clock) / 3600, "hardware": hardware}
     finish(out, seed, export or out / "model", scenes, spent)
 
 
