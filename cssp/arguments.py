@@ -118,10 +118,11 @@ def _kind(A: Any) -> str:
 def compute_dtype(A: Array) -> Any:
     """Precision of the work: float32 for half precisions, float64 for integers and bools, else that of A."""
     xp = array_api_compat.array_namespace(A)
-    kind, size = _kind(A), A.dtype.itemsize if hasattr(A.dtype, "itemsize") else xp.finfo(A.dtype).bits // 8
+    kind = _kind(A)
+    single = kind in ("real", "complex") and xp.finfo(A.dtype).bits <= 32
     if kind == "complex":
-        return xp.complex64 if size <= 8 else xp.complex128
-    return xp.float32 if kind == "real" and size <= 4 else xp.float64
+        return xp.complex64 if single else xp.complex128
+    return xp.float32 if single else xp.float64
 
 
 def as_counts(k: object, batch: tuple[int, ...]) -> np.ndarray | None:

@@ -194,8 +194,9 @@ def error_trace(C: Array, B: Array, floor: float) -> np.ndarray:
     Qh = adjoint(Q)
     G = Qh @ B
     R = B - Q @ G
-    again = Qh @ R
-    R, G = R - Q @ again, G + again
+    if frobenius2(R) < 1e-10 * frobenius2(B):
+        again = Qh @ R
+        R, G = R - Q @ again, G + again
     gains = np.zeros(len(independent))
     gains[independent] = host(xp.sum(squares(G), axis=1))
     tail = np.cumsum(gains[::-1])[::-1]

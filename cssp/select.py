@@ -281,23 +281,24 @@ def _solve(
             cut = _first_within(part, p.tol)
         if cut is not None or not counted:
             length = part.rank if cut is None else cut
-            return _part(p, list(part.picks[: max(1, length, len(p.include))]), None), False
-    if part.rank == p.k or (len(part.picks) == p.k and _rank(p) >= p.k):
+            return _part(p, list(part.picks[: max(1, length, len(p.include))]), None, part.own), False
+    if len(part.picks) < p.k:
+        part = _part(p, _filled(part), None, part.own)
+    if part.rank == p.k or _rank(p) >= p.k:
         return part, False
     if deficient == "raise":
         raise RankDeficientError(
             f"k = {p.k} exceeds the numerical rank {_rank(p)} of the admissible columns (deficient='raise')"
         )
-    if deficient == "truncate":
-        return _part(p, _independent(part), None), True
-    return _part(p, _filled(part), part.rank), True
+    return (_part(p, _independent(part), None, part.own) if deficient == "truncate" else part), True
 
 
-def _part(p: Problem, picks: list[int], rank: int | None) -> Part:
-    """A part; the rank of its picks is found where the method did not say."""
+def _part(p: Problem, picks: list[int], rank: int | None, own: tuple[int, ...] | None = None) -> Part:
+    """A part; the rank of its picks is found where the method did not say, and they are its own by default."""
     if rank is None:
         rank = sum(linalg.basis(linalg.take_columns(p.A, picks), p.floor)[1])
-    return Part(p, tuple(int(j) for j in picks), rank)
+    chosen = tuple(int(j) for j in picks)
+    return Part(p, chosen, rank, chosen if own is None else own)
 
 
 def _rank(p: Problem) -> int:
