@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cssp import bounds, matrices
 from cssp.errors import CsspError, RankDeficientWarning
 from cssp.methods import METHODS, Method
 from cssp.select import select
@@ -17,5 +18,7 @@ __all__ = [
     "RankDeficientWarning",
     "Selection",
     "__version__",
+    "bounds",
+    "matrices",
     "select",
 ]

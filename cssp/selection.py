@@ -22,7 +22,8 @@ __all__ = ["Certificate", "Part", "Selection"]
 class Certificate:
     """What the chosen columns achieve against the best any columns could, in *squared* norms.
 
-    For a batch every number is an array of the batch's shape; ``None`` stays ``None``.
+    For a batch every number is an array of the batch's shape; ``None`` stays ``None``, and is NaN where other
+    items have a number.
 
     Attributes
     ----------
@@ -33,14 +34,17 @@ class Certificate:
     ratio : float
         error / optimum; 1 where both are within rounding of zero.
     factor : float or None
-        What a theorem promises for `ratio` with this method, m, n and k; None where no theorem applies.
+        What a theorem promises for `ratio` with this method, m, n and k; None where no theorem applies: the
+        method has none, columns were included, excluded or a target given, the chosen columns are dependent,
+        or the statement is one in expectation and `tol` let chance decide on k. Up to rounding in the
+        precision of A.
     source : str or None
         Bibliography key of the theorem.
     holds : str or None
         "every run" or "expectation".
     a_posteriori : float or None
         1 / σ_min(V_k[S, :])², which bounds `ratio` and `spectral_ratio` for *any* selection, V_k the first
-        k right singular vectors; None with a target.
+        k right singular vectors (or as many as the numerical rank); None with a target.
     rank : int
         Numerical rank of the chosen columns.
     spectral_error, spectral_optimum, spectral_ratio, spectral_factor, spectral_source
@@ -64,11 +68,15 @@ class Certificate:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One batch item: its problem and its picks, as indices into ``problem.A``."""
+    """One batch item: its problem and its picks, as indices into ``problem.A``.
+
+    ``own`` are the picks as the method made them, before `select` cut or completed them.
+    """
 
     problem: Problem
     picks: tuple[int, ...]
     rank: int
+    own: tuple[int, ...]
 
     @cached_property
     def indices(self) -> np.ndarray:
@@ -147,32 +155,60 @@ class Part:
         B, C = linalg.host(self.wanted), linalg.host(self.chosen)
         Q, _ = linalg.basis(C, self.floor)
         R = linalg.project_off(B, Q)
-        _, s, Vh = np.linalg.svd(B, full_matrices=False)
+        _, s, Vh = linalg.svd(B)
         noise = max(B.shape) * float(np.finfo(s.dtype).eps) * float(s[0])
-        frobenius = (float(self.trace[-1]), float(np.sum(s[k:] ** 2)))
-        spectral = (float(np.linalg.norm(R, 2)) ** 2, float(s[k]) ** 2 if k < len(s) else 0.0)
-        law = row.guarantee if p.target is None and not p.include and self.unrestricted else None
+        frobenius = _ordered(float(self.trace[-1]), float(np.sum(s[k:] ** 2)), noise)
+        spectral = _ordered(
+            float(np.linalg.norm(R, 2)) ** 2, float(s[k]) ** 2 if k < len(s) else 0.0, noise
+        )
+        law = row.guarantee if self.is_a_run_of(row) else None
         size = (p.m, p.n, k)
+        factor = _promised(law.frobenius if law else None, size, options)
+        spectral_factor = _promised(law.spectral if law else None, size, options)
+        if law and law.rank:  # the theorem compares with the best of another rank
+            r = law.rank(*size, **options)
+            factor = _compared(factor, float(np.sum(s[r:] ** 2)), frobenius[1], noise**2 * len(s))
+            spectral_factor = _compared(spectral_factor, float(s[r]) ** 2, spectral[1], noise**2)
         return {
             "error": float(self.scaled(frobenius[0], 2)),
             "optimum": float(self.scaled(frobenius[1], 2)),
             "ratio": _ratio(*frobenius, noise**2 * len(s)),
-            "factor": _promised(law.frobenius if law else None, size, options),
-            "source": law.source if law and law.frobenius else None,
+            "factor": factor,
+            "source": law.source if law and factor is not None else None,
             "a_posteriori": None if p.target is not None else _oblique(Vh, s > noise, self.picks),
             "rank": self.rank,
-            "holds": law.holds if law else None,
+            "holds": law.holds if law and (factor, spectral_factor) != (None, None) else None,
             "spectral_error": float(self.scaled(spectral[0], 2)),
             "spectral_optimum": float(self.scaled(spectral[1], 2)),
             "spectral_ratio": _ratio(*spectral, noise**2),
-            "spectral_factor": _promised(law.spectral if law else None, size, options),
-            "spectral_source": law.source if law and law.spectral else None,
+            "spectral_factor": spectral_factor,
+            "spectral_source": law.source if law and spectral_factor is not None else None,
         }
 
-    @cached_property
-    def unrestricted(self) -> bool:
-        """Whether every column might have been chosen."""
-        return bool(np.all(linalg.host(self.problem.candidates)))
+    def is_a_run_of(self, row: Method) -> bool:
+        """Whether these picks are what the method's theorem speaks of.
+
+        It had its choice of all columns, to reconstruct A; the picks are all its own and independent. A
+        number of columns that chance decided, through `tol`, is beyond a statement in expectation.
+        """
+        p, k = self.problem, len(self.picks)
+        free = p.target is None and not p.include and bool(np.all(linalg.host(p.candidates)))
+        own = self.own == self.picks or (row.nested and self.own[:k] == self.picks)
+        fixed = p.tol is None or row.deterministic
+        return free and own and fixed and self.rank == k
+
+
+def _ordered(error: float, optimum: float, noise: float) -> tuple[float, float]:
+    """Error and optimum, squared, the optimum not above the error where they differ by rounding only."""
+    close = math.sqrt(optimum) <= math.sqrt(error) + 30 * noise
+    return error, min(error, optimum) if close else optimum
+
+
+def _compared(factor: float | None, theirs: float, optimum: float, noise: float) -> float | None:
+    """The factor against `optimum` that one against another optimum, `theirs`, amounts to."""
+    if factor is None or optimum > noise:
+        return None if factor is None else factor * theirs / optimum
+    return math.inf if theirs > noise else None
 
 
 def _ratio(error: float, optimum: float, noise: float) -> float:
@@ -182,18 +218,20 @@ def _ratio(error: float, optimum: float, noise: float) -> float:
 
 
 def _promised(
-    f: Callable[..., float] | None, size: tuple[int, int, int], options: Mapping[str, Any]
+    f: Callable[..., float | None] | None, size: tuple[int, int, int], options: Mapping[str, Any]
 ) -> float | None:
-    return None if f is None else float(f(*size, **options))
+    value = None if f is None else f(*size, **options)
+    return None if value is None else float(value)
 
 
 def _oblique(Vh: np.ndarray, present: np.ndarray, picks: tuple[int, ...]) -> float:
-    """1 / σ_min(V_k[S, :])², inf where V_k[S, :] is singular; k no larger than the rank."""
+    """1 / σ_min(V_k[S, :])², inf where V_k[S, :] is singular to rounding; k no larger than the rank."""
     k = min(len(picks), int(present.sum()))
     if k == 0:
         return 1.0
     smallest = float(np.linalg.svd(Vh[:k, list(picks)], compute_uv=False)[-1])
-    return math.inf if smallest**2 == 0 else max(1.0, 1 / smallest**2)
+    singular = smallest <= 4 * max(Vh.shape) * float(np.finfo(Vh.dtype).eps)
+    return math.inf if singular else max(1.0, 1 / smallest**2)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -282,8 +320,10 @@ class Selection:
         records = [part.certificate(self._row, self.options) for part in self._parts]
         if not self._batch:
             return Certificate(**records[0])
-        columns = {f.name: [record[f.name] for record in records] for f in fields(Certificate)}
-        return Certificate(**{name: self._column(values) for name, values in columns.items()})
+        columns = {f.name: self._column([record[f.name] for record in records]) for f in fields(Certificate)}
+        if not records:
+            columns |= {f.name: self._numbers([]) for f in fields(Certificate) if f.type == "Any"}
+        return Certificate(**columns)
 
     def __repr__(self) -> str:
         shape = tuple(self.indices.shape)
@@ -299,9 +339,10 @@ class Selection:
         return values[0] if not self._batch else self._gather(np.reshape(np.asarray(values), self._batch))
 
     def _column(self, values: list[Any]) -> Any:
-        if not values or values[0] is None or isinstance(values[0], str):
-            return values[0] if values else None
-        return self._numbers(values)
+        known = [value for value in values if value is not None]
+        if not known or isinstance(known[0], str):
+            return known[0] if known else None
+        return self._numbers([math.nan if value is None else value for value in values])
 
     def _stack(self, matrices: list[Array]) -> Array:
         if not self._batch:

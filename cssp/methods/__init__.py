@@ -32,6 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cssp import bounds
 from cssp.methods.farthest import farthest
 from cssp.methods.greedy import greedy
 from cssp.methods.leverage_top import leverage_top
@@ -56,14 +57,18 @@ class Guarantee:
         Bibliography key.
     holds : {"every run", "expectation"}
     frobenius, spectral : callable or None
-        ``f(m, n, k, **options) -> float``: the factor on error / optimum in that norm.
+        ``f(m, n, k, **options)``: the factor on error / optimum in that norm, None where no theorem covers
+        the options.
+    rank : callable or None
+        ``f(m, n, k, **options)``: the rank r of the optimum that the factors multiply, where it is not k.
     """
 
     text: str
     source: str
     holds: str
-    frobenius: Callable[..., float] | None = None
-    spectral: Callable[..., float] | None = None
+    frobenius: Callable[..., float | None] | None = None
+    spectral: Callable[..., float | None] | None = None
+    rank: Callable[..., int] | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -116,6 +121,13 @@ class Method:
 
 _NATIVE = ("numpy", "torch", "array-api")
 _FORCED = frozenset({"include", "exclude"})
+_PIVOTED_QR = Guarantee(
+    "T <= ((4^k - 1)/3 (n - k) + 1) s_{k+1}², the least upper bound; F <= (n - k)(4^k + 2)/3 OPT_k",
+    "kawamura2021",
+    "every run",
+    frobenius=lambda m, n, k: bounds.pivoted_qr_frobenius(n, k),
+    spectral=lambda m, n, k: bounds.pivoted_qr(n, k),
+)
 
 METHODS: dict[str, Method] = {
     row.name: row
@@ -129,6 +141,7 @@ METHODS: dict[str, Method] = {
             nested=True,
             backends=_NATIVE,
             supports=_FORCED | {"tol", "complex"},
+            guarantee=_PIVOTED_QR,
         ),
         Method(
             name="pivoted_qr",
@@ -138,6 +151,7 @@ METHODS: dict[str, Method] = {
             cost="4mn min(m, n)",
             nested=True,
             supports=_FORCED | {"tol", "complex"},
+            guarantee=_PIVOTED_QR,
         ),
         Method(
             name="greedy",
@@ -148,6 +162,11 @@ METHODS: dict[str, Method] = {
             nested=True,
             backends=_NATIVE,
             supports=_FORCED | {"tol", "target", "complex"},
+            guarantee=Guarantee(
+                "f(S) >= (1 - e^-γ) max f, f = ‖P_S A‖_F², γ the least 2k-sparse eigenvalue; no factor on the error",
+                "das2011",
+                "every run",
+            ),
         ),
         Method(
             name="leverage_top",
@@ -155,6 +174,12 @@ METHODS: dict[str, Method] = {
             summary="largest leverage scores of the leading right singular vectors",
             citation="papailiopoulos2014",
             cost="SVD",
+            guarantee=Guarantee(
+                "F <= OPT_r/(1 - ε), T <= s_{r+1}²/(1 - ε) where the chosen scores sum to r - ε > r - 1; "
+                "no factor without that, for k columns at rank r = k in particular",
+                "papailiopoulos2014",
+                "every run",
+            ),
         ),
         Method(
             name="farthest",
@@ -176,6 +201,13 @@ METHODS: dict[str, Method] = {
             nested=True,
             backends=_NATIVE,
             supports=_FORCED | {"tol"},
+            guarantee=Guarantee(
+                "one column: E F = Σs² - Σs⁴/Σs² <= 2 OPT_1; "
+                "k columns: E err_j <= OPT_j + (j/k)‖A‖_F² for the best rank j in their span",
+                "frieze2004",
+                "expectation",
+                frobenius=lambda m, n, k: bounds.volume(1) if k == 1 else None,
+            ),
         ),
         Method(
             name="uniform",
