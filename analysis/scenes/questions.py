@@ -159,6 +159,30 @@ def background(scene: Scene, rng: np.random.Generator) -> Question:
     return Question("background", "what is behind ?", scene.background)
 
 
+def size(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """A stepping stone to comparison: one object's size."""
+    things = _unique(scene, lambda t: (t.colour, t.shape))
+    if not things:
+        return None
+    t = _pick(rng, things)
+    return Question(
+        "size", f"how large is the {t.colour} {t.shape} ?", "larger" if t.size == "large" else "smaller"
+    )
+
+
+def place(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """A stepping stone to spatial relations: the half of the picture an object lies in."""
+    things = _unique(scene, lambda t: (t.colour, t.shape))
+    across = rng.random() < 0.5
+    off_centre = [t for t in things if abs((t.x if across else t.y) - 48) > 6]
+    if not off_centre:
+        return None
+    t = _pick(rng, off_centre)
+    pair = DIRECTIONS[:2] if across else DIRECTIONS[2:]
+    answer = pair[int((t.x if across else t.y) > 48)]
+    return Question("place", f"where is the {t.colour} {t.shape} {' '.join(pair)} ?", answer)
+
+
 SKILLS: dict[str, Callable[..., Question | None]] = {
     "existence": existence,
     "colour": colour,
@@ -170,6 +194,8 @@ SKILLS: dict[str, Callable[..., Question | None]] = {
     "fine detail": digit,
     "background": background,
 }
+# Asked in training only: without them nothing rewards finding an object's size or place before comparing two.
+STEPPING_STONES: dict[str, Callable[..., Question | None]] = {"size": size, "place": place}
 ANSWERS = ("yes", "no", *COLOURS, *SHAPES, *COUNTS, *DIRECTIONS, *RELATIVE, *DIGITS, *BACKGROUNDS)
 _TEMPLATES = (
     "is there a what colour is the what shape is the object how many where is the from the how large is the against the "
@@ -186,7 +212,7 @@ def ask(scene: Scene, rng: np.random.Generator, per_skill: dict[str, int]) -> It
     for name, wanted in per_skill.items():
         found: dict[str, Question] = {}
         for _ in range(3 * wanted):
-            question = SKILLS[name](scene, rng)
+            question = (SKILLS | STEPPING_STONES)[name](scene, rng)
             if question is not None:
                 found.setdefault(question.text, question)
             if len(found) == wanted:

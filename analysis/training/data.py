@@ -20,15 +20,17 @@ PREFIX = 1 + GRID * GRID  # <s> and the image
 PACKED = 200  # question tokens a scene, at the most
 SHARD = 1000
 TRAINING_QUESTIONS = {
-    "existence": 3,
+    "existence": 2,
     "colour": 2,
     "shape": 2,
-    "count": 4,
-    "spatial": 3,
-    "comparison": 3,
+    "count": 3,
+    "spatial": 4,
+    "comparison": 4,
     "two hops": 4,
     "fine detail": 1,
     "background": 1,
+    "size": 3,
+    "place": 4,
 }
 # What a patch can show: the factors of the code that a visual token is trained to carry, and their sizes.
 FACTORS = {

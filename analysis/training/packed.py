@@ -17,12 +17,18 @@ def visual_tokens(model, pixels: Tensor) -> Tensor:
 
 
 def answer_loss(
-    model, image: Tensor, tokens: Tensor, segments: Tensor, targets: Tensor, kept: Tensor | None = None
+    model,
+    image: Tensor,
+    tokens: Tensor,
+    segments: Tensor,
+    targets: Tensor,
+    kept: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy at the answers (and at the end after them), which answers are right, and the answers.
 
     ``image`` (B, v, 256) visual tokens; ``kept`` (B, v) their places among the 144 where they are not all;
-    the others (B, 200) as packed by ``data.pack``.
+    the others (B, 200) as packed by ``data.pack``; ``weight`` (words,) of each answer in the loss.
     """
     embed = model.get_input_embeddings()
     first = embed(tokens.new_full((len(tokens), 1), BOS))
@@ -34,7 +40,7 @@ def answer_loss(
     asked = targets != PAD
     logits = F.linear(hidden[asked], embed.weight).float()
     gold = targets[asked]
-    loss = F.cross_entropy(logits, gold)
+    loss = F.cross_entropy(logits, gold, weight)
     is_answer = gold != 2  # </s> follows every answer
     return loss, (logits.argmax(-1) == gold)[is_answer], gold[is_answer]
 

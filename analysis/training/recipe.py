@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import data, packed
 from .codes import Codes, normalise
-from .model import build
+from .model import EOS, build, config
 from .optimise import Stage, run
 
 LANGUAGE = ("model.language_model", "lm_head")
@@ -86,8 +86,9 @@ class Recipe:
         return loss + 0.05 * dense, numbers | {"dense": dense.item(), "shapes": right[0].item()}
 
     def _answers(self, model, image: Tensor, batch: Batch, keep: Tensor | None = None):
+        weight = WEIGHT.to(image.device)
         loss, right, skills = packed.answer_loss(
-            model, image, batch.tokens, batch.segments, batch.targets, keep
+            model, image, batch.tokens, batch.segments, batch.targets, keep, weight
         )
         right, skills = right.cpu(), skills.cpu()
         numbers = {"right": right.float().mean().item()}
@@ -107,6 +108,11 @@ _ANSWERS = {
     "digit": tuple(f"d{i}" for i in range(10)),
     "back": data.BACKGROUNDS,
 }
+# What is learnt last weighs more in the loss, the end of an answer next to nothing.
+WEIGHT = torch.ones(config().text_config.vocab_size)
+WEIGHT[EOS] = 0.05
+for _name, _factor in {"where": 2.5, "size": 2.5, "count": 1.5, "digit": 0.5, "back": 0.5}.items():
+    WEIGHT[[data.TOKEN[w] for w in _ANSWERS[_name]]] = _factor
 GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in _ANSWERS.items()}
 
 

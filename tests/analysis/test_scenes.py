@@ -45,6 +45,11 @@ def right_answer(scene: scenes.Scene, text: str) -> str:
         return only(find(colour=w[4])).shape
     if text.startswith("how many"):
         return questions.COUNTS[len(find(colour=w[2]) if w[2] in colours else find(shape=w[2]))]
+    if text.startswith("where") and len(named) == 1:
+        t = only(find(*named[0]))
+        return w[-2] if (t.x if w[-2] == "left" else t.y) < 48 else w[-1]
+    if text.startswith("how large") and len(named) == 1:
+        return {"large": "larger", "small": "smaller"}[only(find(*named[0])).size]
     if text.startswith("where"):
         a, b = (only(find(*n)) for n in named)
         dx, dy = a.x - b.x, a.y - b.y
@@ -63,8 +68,9 @@ def right_answer(scene: scenes.Scene, text: str) -> str:
 
 @pytest.mark.parametrize("scene", SOME[:60], ids=lambda s: s.seed)
 def test_every_question_has_the_one_right_answer(scene):
+    stones = tuple(scenes.ask(scene, np.random.default_rng(scene.seed), {"size": 3, "place": 3}))
     assert scene.questions
-    for q in scene.questions:
+    for q in scene.questions + stones:
         assert right_answer(scene, q.text) == q.answer, q
 
 
