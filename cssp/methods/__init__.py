@@ -33,13 +33,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cssp import bounds
+from cssp.methods.adaptive import adaptive
+from cssp.methods.adaptive import factor as adaptive_factor
+from cssp.methods.arp import arp
 from cssp.methods.farthest import farthest
 from cssp.methods.greedy import greedy
+from cssp.methods.leverage import leverage
 from cssp.methods.leverage_top import leverage_top
 from cssp.methods.norm import norm
 from cssp.methods.pivoted_qr import pivoted_qr
+from cssp.methods.random_pivot import random_pivot
 from cssp.methods.residual import residual
+from cssp.methods.sketched_qr import sketched_qr
 from cssp.methods.uniform import uniform
+from cssp.methods.volume import volume
 from cssp.problem import Picks
 
 __all__ = ["METHODS", "Guarantee", "Method"]
@@ -219,6 +226,89 @@ METHODS: dict[str, Method] = {
             nested=True,
             backends=_NATIVE,
             supports=_FORCED | {"tol"},
+        ),
+        Method(
+            name="volume",
+            function=volume,
+            summary="volume sampling: exact k-DPP on the Gram matrix",
+            citation="deshpande2006",
+            cost="SVD + 2nk²",
+            deterministic=False,
+            supports=_FORCED | {"complex"},
+            guarantee=Guarantee(
+                "E F = (k + 1) e_{k+1}(s²)/e_k(s²) <= (k + 1) OPT_k",
+                "deshpande2006",
+                "expectation",
+                frobenius=lambda m, n, k: bounds.volume(k),
+                spectral=lambda m, n, k: bounds.volume_spectral(m, n, min(m, n, k)),
+            ),
+        ),
+        Method(
+            name="arp",
+            function=arp,
+            summary="adaptive randomized pivoting: projection DPP of the leading right singular vectors",
+            citation="cortinovis2024",
+            cost="SVD + 2nk²",
+            deterministic=False,
+            supports=_FORCED | {"complex"},
+            guarantee=Guarantee(
+                "E F <= (k + 1) OPT_k; E T <= min{(k + 1)(min(m, n) - k), k (n - k + 1)} s_{k+1}²",
+                "cortinovis2024",
+                "expectation",
+                frobenius=lambda m, n, k: bounds.arp(k),
+                spectral=lambda m, n, k: min(
+                    bounds.volume_spectral(m, n, min(m, n, k)), bounds.arp_inverse(n, k)
+                ),
+            ),
+        ),
+        Method(
+            name="random_pivot",
+            function=random_pivot,
+            summary="randomly pivoted QR, one by one or in blocks with rejection",
+            citation="chen2025",
+            cost="2mnk",
+            deterministic=False,
+            nested=True,
+            supports=_FORCED | {"tol", "complex"},
+            guarantee=Guarantee(
+                "E F <= 2^k OPT_k",
+                "chen2025",
+                "expectation",
+                frobenius=lambda m, n, k, **options: bounds.random_pivot(k),
+            ),
+        ),
+        Method(
+            name="adaptive",
+            function=adaptive,
+            summary="rounds of columns drawn by squared residual norm",
+            citation="deshpande2006",
+            cost="2mnk",
+            deterministic=False,
+            supports=_FORCED | {"tol", "complex"},
+            guarantee=Guarantee(
+                "E F <= 2^k OPT_k where a round is one column",
+                "chen2025",
+                "expectation",
+                frobenius=adaptive_factor,
+            ),
+        ),
+        Method(
+            name="leverage",
+            function=leverage,
+            summary="leverage-score sampling without replacement",
+            citation="drineas2008",
+            cost="SVD",
+            deterministic=False,
+            supports=_FORCED | {"complex"},
+        ),
+        Method(
+            name="sketched_qr",
+            function=sketched_qr,
+            summary="column-pivoted QR of a Gaussian sketch",
+            citation="duersch2017",
+            cost="2mn(k + 10)",
+            deterministic=False,
+            supports=_FORCED | {"tol", "complex"},
         ),
     )
 }

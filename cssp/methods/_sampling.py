@@ -1,0 +1,208 @@
+"""What the sampling methods share: draws, projection-DPP sampling, residual norms, rounds.
+
+Every random decision passes through `draw`, `coin`, `coins` or `proposals`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cssp.linalg import basis, column_norms2, conjugate, orthogonalise, project_off, residual_norms2, svd
+from cssp.linalg import squares as sq
+from cssp.problem import Picks, Problem
+
+__all__ = [
+    "Residual",
+    "coin",
+    "coins",
+    "draw",
+    "in_rounds",
+    "leading",
+    "noise",
+    "projection_dpp",
+    "proposals",
+    "successive",
+]
+
+
+def draw(weights: np.ndarray, rng: np.random.Generator) -> int:
+    """An index with probability proportional to its weight, by inverting the distribution function.
+
+    Parameters
+    ----------
+    weights : float array, shape (n,)
+        Nonnegative, at least one positive; an index of weight zero is never drawn.
+    """
+    return int(proposals(weights, 1, rng)[0])
+
+
+def proposals(weights: np.ndarray, b: int, rng: np.random.Generator) -> np.ndarray:
+    """b independent draws, as `draw`."""
+    F = np.cumsum(weights)
+    last = int(np.flatnonzero(weights)[-1])
+    return np.minimum(np.searchsorted(F, rng.random(b) * F[-1], side="right"), last)
+
+
+def coin(probability: float, rng: np.random.Generator) -> bool:
+    """True with that probability."""
+    return bool(rng.random() < probability)
+
+
+def coins(probability: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Independent coins."""
+    return rng.random(probability.shape[0]) < probability
+
+
+def successive(weights: np.ndarray, k: int, rng: np.random.Generator) -> list[int]:
+    """Independent draws, repeats discarded, until k are distinct or no weight is left."""
+    w = weights.copy()
+    J: list[int] = []
+    while len(J) < k and np.any(w > 0):
+        J.append(draw(w, rng))
+        w[J[-1]] = 0
+    return J
+
+
+def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
+    """J with probability |det V_J|², in exchangeable order, for V (n, k) with orthonormal columns.
+
+    Randomly pivoted QR of Vᴴ: draw a row with probability proportional to its squared norm, reflect it
+    into the first coordinate, drop that coordinate, repeat. The mass left after t draws is k - t, never
+    near zero.
+    """
+    V = np.array(V, order="F")
+    J: list[int] = []
+    for _ in range(V.shape[1]):
+        d = np.sum(sq(V), axis=1)
+        d[J] = 0
+        j = draw(d, rng)
+        J.append(j)
+        w = np.conj(V[j])
+        w[0] += (w[0] / abs(w[0]) if w[0] != 0 else 1) * math.sqrt(d[j])
+        V -= np.outer(V @ w, (2 / np.sum(sq(w))) * w.conj())
+        V = V[:, 1:]
+    return J
+
+
+def noise(p: Problem) -> float:
+    """``p.noise``, the same number on every backend."""
+    h = p.numpy("double")
+    return h.noise * (p.eps / h.eps)
+
+
+def leading(E: np.ndarray, below: float) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values above rounding, at least one, and the right singular vectors as rows.
+
+    Parameters
+    ----------
+    E : array, shape (m, n)
+    below : float
+        Rounding of the data, in the unit of E.
+    """
+    _, s, Vh = svd(E)
+    cut = max(below, max(E.shape) * np.finfo(np.float64).eps * s[0])
+    r = max(1, int(np.sum(s > cut)))
+    return s[:r], Vh[:r]
+
+
+def in_rounds(p: Problem, choose: Callable[[np.ndarray, int, float], Sequence[int]]) -> Picks:
+    """Included columns, then ``choose(E, k, below)``, until ``p.k`` are found or only rounding is left.
+
+    E holds the candidates' residuals against all columns chosen, in double precision, those of rounding
+    size left out; k is the number still wanted, `below` the size of rounding; at least one of E's
+    columns comes back. Where the rank allows it a method is done in the first round; with included
+    columns that is the method on the residual problem.
+    """
+    h, tiny = p.numpy("double"), noise(p)
+    A = np.ascontiguousarray(h.A)
+    open_ = h.candidates.copy()
+    indices = list(p.include)
+    while len(indices) < p.k:
+        place = np.flatnonzero(open_)
+        Q, _ = basis(A[:, indices], tiny)
+        if p.tol is not None and indices and np.sum(residual_norms2(A, Q)) <= h.goal:
+            break
+        E = project_off(A[:, place], Q)
+        live = column_norms2(E) > tiny**2
+        if not np.any(live):
+            break
+        place = place[live]
+        J = place[list(choose(np.ascontiguousarray(E[:, live]), p.k - len(indices), tiny))]
+        indices += J.tolist()
+        open_[J] = False
+    return Picks(indices)
+
+
+class Residual:
+    """An orthonormal basis of the columns chosen and the squared residual norms of all columns.
+
+    Attributes
+    ----------
+    indices : list of int
+        Columns chosen, the included ones from the start.
+    N : array, shape (n,)
+        Squared residual norms, downdated, and formed anew before that costs half of the digits
+        [drmac2008].
+    """
+
+    def __init__(self, p: Problem) -> None:
+        self.p = p.numpy("double")
+        self.A = np.ascontiguousarray(self.p.A)
+        self.tiny = noise(p)
+        self.k = p.k
+        self.indices: list[int] = []
+        self.open_ = self.p.candidates.copy()
+        self.unseen = np.ones(p.n, dtype=bool)
+        self.Q = np.zeros((p.m, min(p.k, p.m)), dtype=self.A.dtype)
+        self.r = self.known = 0  # directions in Q, and those of them that N knows of
+        for j in p.include:
+            self.take(j, forced=True)
+        self.known = self.r
+        self.N = residual_norms2(self.A, self.Q[:, : self.r])
+        self.exact = self.N.copy()
+
+    def weights(self) -> np.ndarray:
+        """Squared residual norms of the columns that may be chosen, zero where only rounding is left."""
+        return np.where(self.open_ & (self.tiny**2 < self.N), self.N, 0.0)
+
+    def take(self, j: int, *, forced: bool = False) -> bool:
+        """Choose column j unless it depends on those chosen; whether it was independent."""
+        e, height = orthogonalise(self.A[:, j], self.Q[:, : self.r])
+        independent = height > self.tiny and self.r < self.p.m
+        self.open_[j] = False
+        if independent:
+            self.Q[:, self.r] = e / height
+            self.r += 1
+        if independent or forced:
+            self.indices.append(int(j))
+            self.unseen[j] = False
+        return independent
+
+    def update(self) -> None:
+        """Bring N up to date with Q."""
+        if self.known == self.r:
+            return
+        Q = self.Q[:, self.known : self.r]
+        self.known = self.r
+        self.N = self.N - np.sum(sq(conjugate(Q).T @ self.A), axis=0)
+        half = math.sqrt(float(np.finfo(np.float64).eps))
+        stale = self.unseen & (half * self.exact >= self.N) & (self.exact > self.tiny**2)
+        self.N = np.where(self.unseen, np.maximum(self.N, 0.0), 0.0)
+        if np.any(stale):
+            self.N[stale] = residual_norms2(self.A[:, stale], self.Q[:, : self.r])
+            self.exact = np.where(stale, self.N, self.exact)
+
+    def reached(self) -> bool:
+        """Whether the residual is below the goal, the downdated norms being confirmed by exact ones."""
+        if self.p.tol is None or self.r == 0 or float(np.sum(self.N)) > self.p.goal:
+            return False
+        self.N[self.unseen] = residual_norms2(self.A[:, self.unseen], self.Q[:, : self.r])
+        return float(np.sum(self.N)) <= self.p.goal
+
+    @property
+    def wanted(self) -> int:
+        """Number of picks still to be made."""
+        return self.k - len(self.indices)

@@ -1,0 +1,27 @@
+"""Adaptive randomized pivoting on the leading right singular vectors.
+
+Cortinovis and Kressner, "Adaptive randomized pivoting for column subset selection, DEIM and low-rank
+approximation", 2024 [cortinovis2024]. With V = V_k, P(J) = |det V_J|² and E‖A - P_J A‖_F² ≤ (k + 1)
+OPT_k; the same law as the projection DPP of Belhadji, Bardenet and Chainais, J. Mach. Learn. Res. 21,
+2020 [belhadji2020].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cssp.methods import _sampling as sampling
+from cssp.problem import Picks, Problem
+
+
+def arp(p: Problem) -> Picks:
+    """Draw a row of V_k with probability proportional to its squared norm, deflate V_k, k times.
+
+    V_k is that of the candidates' residuals on the included columns; excluded columns have no part in it.
+    """
+
+    def choose(E: np.ndarray, k: int, below: float) -> list[int]:
+        _, Vh = sampling.leading(E, below)
+        return sampling.projection_dpp(Vh[:k].T, p.rng)
+
+    return sampling.in_rounds(p, choose)

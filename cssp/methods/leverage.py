@@ -1,0 +1,38 @@
+"""Leverage-score sampling.
+
+Drineas, Mahoney and Muthukrishnan, "Relative-error CUR matrix decompositions", SIAM J. Matrix Anal. Appl.
+30:844-881, 2008 [drineas2008]: independent draws with probability ‖V_r[j, :]‖²/r. Their theorem asks for
+thousands of times r² draws (`cssp.bounds.leverage_sampled`); k distinct columns have no guarantee.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cssp.errors import check_integer
+from cssp.linalg import squares
+from cssp.methods import _sampling as sampling
+from cssp.problem import Picks, Problem
+
+
+def leverage(p: Problem, *, rank: int | None = None) -> Picks:
+    """Draw with probability ‖V_r[j, :]‖²/r, repeats discarded, until k columns are distinct.
+
+    So each column is drawn with probability proportional to its score among those left. Should fewer
+    than k columns have a positive score, the others are drawn by the scores of what those leave of A.
+    Excluded columns have no part in V_r.
+
+    Parameters
+    ----------
+    rank : int, optional
+        The r of V_r, at most min(m, n); k by default. Never more than the numerical rank is used.
+    """
+    r = p.free if rank is None else check_integer("rank", rank, high=min(p.m, p.n))
+
+    def choose(E: np.ndarray, k: int, below: float) -> list[int]:
+        _, Vh = sampling.leading(E, below)
+        scores = np.sum(squares(Vh[:r]), axis=0)
+        scores[scores <= (scores.size * np.finfo(np.float64).eps) ** 2] = 0
+        return sampling.successive(scores, k, p.rng)
+
+    return sampling.in_rounds(p, choose)

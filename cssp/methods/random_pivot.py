@@ -1,0 +1,72 @@
+"""Randomly pivoted QR: pivots drawn with probability proportional to the squared residual norm.
+
+Deshpande and Vempala, "Adaptive sampling and fast low-rank matrix approximation", 2006 [deshpande2006b];
+on the Gram matrix it is the randomly pivoted Cholesky of Chen, Epperly, Tropp and Webber, Comm. Pure
+Appl. Math. 78:995-1041, 2025 [chen2025], whose lemma gives E‖A - P_S A‖_F² ≤ 2ᵏ OPT_k. The accelerated
+form is the rejection sampling of Epperly, Tropp and Webber, "Embrace rejection", 2024 [epperly2024], of
+the same law.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cssp.errors import ArgumentError
+from cssp.linalg import orthogonalise, project_off
+from cssp.methods import _sampling as sampling
+from cssp.problem import Picks, Problem
+
+#: Proposals a round: the first one, and the limits of twice the number accepted in the round before.
+FIRST, FEWEST, MOST = 16, 8, 128
+
+#: Entries of A from which "auto" accelerates; below, a round costs more than the passes it saves.
+LARGE = 1 << 20
+
+
+def random_pivot(p: Problem, *, accelerated: bool | str = "auto") -> Picks:
+    """Draw j with probability ‖e_j‖²/‖E‖_F², project it away, k times; E is the current residual.
+
+    Parameters
+    ----------
+    accelerated : {"auto", True, False}
+        Propose pivots in blocks and reject (one pass over A a block), or draw one by one (one pass a
+        pivot). The law is the same; for one seed the picks are not. "auto" goes by the number of entries
+        of A alone.
+    """
+    if not (isinstance(accelerated, bool) or accelerated == "auto"):
+        raise ArgumentError(f"accelerated = {accelerated!r}: True, False or 'auto' is wanted")
+    fast = p.m * p.n >= LARGE if accelerated == "auto" else bool(accelerated)
+    E = sampling.Residual(p)
+    return _rejecting(E, p.rng) if fast else _one_by_one(E, p.rng)
+
+
+def _one_by_one(E: sampling.Residual, rng: np.random.Generator) -> Picks:
+    while E.wanted and not E.reached():
+        d = E.weights()
+        if not np.any(d):
+            break
+        if E.take(sampling.draw(d, rng)):
+            E.update()
+    return Picks(E.indices)
+
+
+def _rejecting(E: sampling.Residual, rng: np.random.Generator) -> Picks:
+    """Propose j from the norms d at the start of a round; accept it with probability (norm now)/d_j."""
+    b = FIRST
+    while E.wanted and not E.reached():
+        d = E.weights()
+        if not np.any(d):
+            break
+        S = sampling.proposals(d, b, rng)
+        U = rng.random(b)
+        X, start = project_off(E.A[:, S], E.Q[:, : E.r]), E.r
+        for j, u, x in zip(S.tolist(), U, X.T, strict=True):
+            if not E.wanted:
+                break
+            if E.open_[j]:
+                _, height = orthogonalise(x, E.Q[:, start : E.r])
+                if u * d[j] < height**2:
+                    E.take(j)
+        b = min(max(2 * (E.r - start), FEWEST), MOST)
+        E.update()
+    return Picks(E.indices)
