@@ -352,7 +352,6 @@ def _record(
         rank=numbers([part.rank for part in parts]),
         k=numbers([len(part.picks) for part in parts]),
         options=dict(options),
-        _row=row,
         _parts=tuple(parts),
         _batch=batch,
         _like=xp.empty((0,), device=device),

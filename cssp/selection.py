@@ -12,7 +12,7 @@ import array_api_compat
 import numpy as np
 
 from cssp import linalg
-from cssp.methods import Method
+from cssp.methods import METHODS, Method
 from cssp.problem import Array, Problem
 
 __all__ = ["Certificate", "Part", "Selection"]
@@ -168,7 +168,9 @@ class Part:
         if law and law.rank:  # the theorem compares with the best of another rank
             r = law.rank(*size, **options)
             factor = _compared(factor, float(np.sum(s[r:] ** 2)), frobenius[1], noise**2 * len(s))
-            spectral_factor = _compared(spectral_factor, float(s[r]) ** 2, spectral[1], noise**2)
+            spectral_factor = _compared(
+                spectral_factor, float(np.sum(s[r : r + 1] ** 2)), spectral[1], noise**2
+            )
         return {
             "error": float(self.scaled(frobenius[0], 2)),
             "optimum": float(self.scaled(frobenius[1], 2)),
@@ -262,7 +264,6 @@ class Selection:
     rank: Any
     k: Any
     options: Mapping[str, Any]
-    _row: Method
     _parts: tuple[Part, ...]
     _batch: tuple[int, ...]
     _like: Array  # an empty array that carries namespace and device
@@ -317,7 +318,7 @@ class Selection:
 
     def certificate(self) -> Certificate:
         """Compare with the best rank-k approximation and with the method's theorem; costs an SVD of A."""
-        records = [part.certificate(self._row, self.options) for part in self._parts]
+        records = [part.certificate(METHODS[self.method], self.options) for part in self._parts]
         if not self._batch:
             return Certificate(**records[0])
         columns = {f.name: self._column([record[f.name] for record in records]) for f in fields(Certificate)}

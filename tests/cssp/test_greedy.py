@@ -1,0 +1,108 @@
+"""Greedy gain against the definition: at every step no column lowers the Frobenius error more."""
+
+import mpmath
+import numpy as np
+import oracles
+import pytest
+
+from cssp import select
+
+
+def worst_step(A, S, B=None):
+    """Smallest ratio of the gain taken to the best gain there was."""
+    ratios = []
+    for t in range(len(S)):
+        gains = oracles.gains(A, list(S[:t]), B)
+        ratios.append(gains[S[t]] / gains.max())
+    return min(ratios)
+
+
+CASES = {
+    "wide": lambda rng: rng.standard_normal((12, 20)),
+    "tall": lambda rng: rng.standard_normal((30, 12)),
+    "complex": lambda rng: rng.standard_normal((10, 14)) + 1j * rng.standard_normal((10, 14)),
+    "scaled columns": lambda rng: rng.standard_normal((12, 15)) * 10.0 ** rng.uniform(-3, 3, 15),
+    "graded": lambda rng: oracles.graded(20, 16, 5, rng),
+    "copies": lambda rng: np.repeat(rng.standard_normal((12, 9)), 2, axis=1),
+    "zero columns": lambda rng: rng.standard_normal((12, 15)) * (np.arange(15) % 3 > 0),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_step_is_the_best(name):
+    for seed in range(8):
+        A = CASES[name](np.random.default_rng(seed))
+        assert worst_step(A, select(A, 8, "greedy").indices) > 1 - 1e-7
+
+
+@pytest.mark.parametrize("p", [1, 4, 30])
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_every_step_is_the_best_for_a_target(p, kind):
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        A, B = rng.standard_normal((12, 15)), rng.standard_normal((12, p))
+        if kind == "complex":
+            A, B = A + 1j * rng.standard_normal(A.shape), B + 1j * rng.standard_normal(B.shape)
+        s = select(A, 7, "greedy", target=B)
+        assert worst_step(A, s.indices, B) > 1 - 1e-8
+        assert s.errors[-1] == pytest.approx(oracles.squared_error(A, s.indices, B), rel=1e-9)
+
+
+def test_the_steps_after_included_columns_are_the_best():
+    A = np.random.default_rng(0).standard_normal((12, 15))
+    S = select(A, 6, "greedy", include=[9, 3], exclude=[0, 1]).indices.tolist()
+    for t in range(2, 6):
+        gains = oracles.gains(A, S[:t])
+        gains[[0, 1]] = -np.inf
+        assert gains[S[t]] == pytest.approx(gains.max(), rel=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "depth"), [(np.float64, 14), (np.float32, 7)])
+def test_graded_to_rounding_in_sixty_digits(dtype, depth):
+    """The recursion's scores are right where double precision cannot even check them."""
+    A = oracles.graded(20, 14, depth, np.random.default_rng(1), dtype)
+    s = select(A, 11, "greedy")
+    with mpmath.workdps(60):
+        E = [[mpmath.mpf(float(x)) for x in column] for column in A.T]
+        for t, j in enumerate(s.indices):
+            g = [mpmath.fdot(e, e) for e in E]
+            gain = [
+                mpmath.mpf(0)
+                if i in s.indices[:t]
+                else mpmath.fsum(mpmath.fdot(e, E[i]) ** 2 for e in E) / g[i]
+                for i in range(14)
+            ]
+            assert gain[j] > max(gain) * (1 - mpmath.mpf(10) ** -3)
+            length = mpmath.sqrt(g[j])
+            q = [x / length for x in E[j]]
+            E = [[x - mpmath.fdot(q, e) * y for x, y in zip(e, q, strict=True)] for e in E]
+            left = float(mpmath.fsum(mpmath.fdot(e, e) for e in E))
+            assert s.errors[t + 1] == pytest.approx(left, rel=1e-3)
+
+
+def test_the_decoy_that_separates_gain_from_residual():
+    """N copies of two directions and one column between them: gain takes the decoy, pivoted QR does not."""
+    N, e, d = 50, 0.1, 0.09
+    A = np.array([[1, e, 0]] * N + [[1, -e, 0]] * N + [[1, 0, d]]).T
+    best = oracles.squared_error(A, [0, N])
+    assert select(A, 2, "greedy").errors[-1] / best > 50
+    assert select(A, 2, "residual").errors[-1] == pytest.approx(best)
+
+
+def test_ties_and_nothing_left_to_gain():
+    assert select(np.eye(6), 5, "greedy").indices.tolist() == [0, 1, 2, 3, 4]
+    A = np.random.default_rng(0).standard_normal((9, 8))
+    s = select(A, 5, "greedy", target=A[:, [6]])
+    assert s.indices.tolist() == [6, 0, 1, 2, 3]
+    s = select(A, 4, "greedy", target=np.zeros((9, 2)))
+    assert s.indices.tolist() == [0, 1, 2, 3]
+    assert s.relative_error == 0
+    assert select(A, method="greedy", target=A[:, [6]] + A[:, [2]], tol=1e-8).k <= 8
+
+
+def test_tiny_columns_compete_by_direction():
+    A = np.random.default_rng(0).standard_normal((9, 8))
+    scaled = A * 10.0 ** np.arange(0, -8, -1)
+    B = np.random.default_rng(1).standard_normal((9, 3))
+    one, other = select(A, 5, "greedy", target=B), select(scaled, 5, "greedy", target=B)
+    np.testing.assert_array_equal(one.indices, other.indices)
