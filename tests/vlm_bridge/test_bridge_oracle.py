@@ -222,6 +222,7 @@ def test_given_encoder_outputs_are_pruned(llava):
         got = llava.generate(**call, max_new_tokens=4, do_sample=False)
         want = llava.generate(**inputs, max_new_tokens=4, do_sample=False)
     assert torch.equal(got, want)
+    assert [len(rows) for rows in encoded.pooler_output] == [36, 36], "the caller's own stay as they are"
 
 
 def test_kept_rows_are_those_of_select_tokens(models, clip, tokenizer):
