@@ -1,4 +1,4 @@
-"""Models are built once per session: tests borrow them, `untouched` checks that they came back unchanged."""
+"""Models are built once per test run: tests borrow them, `untouched` checks that they came back unchanged."""
 
 import pytest
 import tiny_vlm
