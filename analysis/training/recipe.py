@@ -17,6 +17,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from ..scenes import GRID
 from . import data, packed
 from .codes import Codes, normalise
 from .model import EOS, build, config
@@ -50,7 +51,7 @@ class Recipe:
         self.stages = {
             "language": Stage("language", self.language, LANGUAGE, steps(2600), 1e-3, batch=12),
             "vision": Stage("vision", self.vision, VISION, steps(2400), 1e-3),
-            "whole": Stage("whole", self.whole, LANGUAGE + VISION, steps(1400), 5e-4),
+            "whole": Stage("whole", self.whole, LANGUAGE + VISION, steps(1000), 6e-4, batch=16),
         }
 
     @staticmethod
@@ -61,15 +62,7 @@ class Recipe:
     def language(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         target = self.codes.target(batch.factors, batch.pixels)
         target = target + NOISE * torch.randn(target.shape, generator=self.noise).to(target.device)
-        centre = (batch.factors[..., 3:5] > 0).any(-1)  # the middle of an object, or the digit
-        order = (
-            2.0 * centre
-            + (batch.factors[..., 0] > 0)
-            + torch.rand(centre.shape, generator=self.noise).to(centre.device)
-        )
-        done = step / self.stages["language"].steps
-        count = [tokens for start, tokens in CURRICULUM if done >= start][-1]
-        keep = order.topk(count).indices.sort().values
+        keep = self._shown(batch, step / self.stages["language"].steps, CURRICULUM)
         image = target.gather(1, keep[..., None].expand(-1, -1, target.shape[-1]))
         return self._answers(model, image, batch, keep)
 
@@ -80,10 +73,20 @@ class Recipe:
         return loss, dict(zip(data.FACTORS, right.tolist(), strict=True))
 
     def whole(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
-        image = packed.visual_tokens(model, batch.pixels.bfloat16())
+        image = packed.visual_tokens(model, batch.pixels.to(torch.bfloat16))
         dense, right = self.codes.loss(image, batch.factors, batch.pixels)
-        loss, numbers = self._answers(model, image, batch)
+        keep = self._shown(batch, step / self.stages["whole"].steps, ((0.0, 72), (0.5, GRID * GRID)))
+        image = image.gather(1, keep[..., None].expand(-1, -1, image.shape[-1]))
+        loss, numbers = self._answers(model, image, batch, keep)
         return loss + 0.05 * dense, numbers | {"dense": dense.item(), "shapes": right[0].item()}
+
+    def _shown(self, batch: Batch, done: float, curriculum: tuple[tuple[float, int], ...]) -> Tensor:
+        """Places (B, v) of the visual tokens the language model sees: objects first, then random others."""
+        count = [tokens for start, tokens in curriculum if done >= start][-1]
+        centre = (batch.factors[..., 3:5] > 0).any(-1)  # the middle of an object, or the digit
+        chance = torch.rand(centre.shape, generator=self.noise).to(centre.device)
+        order = 2.0 * centre + (batch.factors[..., 0] > 0) + chance
+        return order.topk(count).indices.sort().values
 
     def _answers(self, model, image: Tensor, batch: Batch, keep: Tensor | None = None):
         weight = WEIGHT.to(image.device)
