@@ -1,4 +1,4 @@
-"""``python -m analysis study | train | figures | bench | gpu`` (``--help`` after any of them)."""
+"""``python -m analysis study | train | figures | bench | guarantees | mutation | gpu`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -47,13 +47,31 @@ def main(arguments: list[str] | None = None) -> int:
     bench.add_argument("--device", default="cpu")
     bench.add_argument("--repeats", type=int, default=5)
 
+    guarantees = commands.add_parser("guarantees", help="try every method against every statement about it")
+    guarantees.add_argument("--instances", type=int, default=2000, help="instances a statement")
+    guarantees.add_argument("--draws", type=int, default=400, help="draws where no exact law is to be had")
+    guarantees.add_argument("--method", nargs="+", help="only these methods")
+    guarantees.add_argument("--seed", type=int, default=0)
+    guarantees.add_argument("--out", type=Path, default=OUT / "guarantees")
+
+    mutation = commands.add_parser("mutation", help="sabotage every method and see whether a test notices")
+    mutation.add_argument("--method", nargs="+", help="only these methods")
+    mutation.add_argument("--workers", type=int, default=1)
+
     gpu = commands.add_parser("gpu", help="everything that waits for a GPU")
     gpu.add_argument("--out", type=Path, default=OUT / "gpu")
 
     chosen = vars(parser.parse_args(arguments))
-    return {"study": _study, "figures": _figures, "train": _train, "bench": _bench, "gpu": _gpu}[
-        chosen.pop("command")
-    ](**chosen)
+    run = {
+        "study": _study,
+        "figures": _figures,
+        "train": _train,
+        "bench": _bench,
+        "guarantees": _guarantees,
+        "mutation": _mutation,
+        "gpu": _gpu,
+    }
+    return run[chosen.pop("command")](**chosen)
 
 
 def _study(full: bool, out: Path | None, workers: int, **changes) -> int:
@@ -99,6 +117,18 @@ def _bench(device: str, repeats: int) -> int:
 
     speed.main(device, repeats)
     return 0
+
+
+def _guarantees(instances: int, draws: int, method: list[str] | None, seed: int, out: Path) -> int:
+    from . import guarantees
+
+    return guarantees.main(instances, out, method, seed, draws)
+
+
+def _mutation(method: list[str] | None, workers: int) -> int:
+    from . import mutation
+
+    return mutation.main(method, workers)
 
 
 def _gpu(out: Path) -> int:

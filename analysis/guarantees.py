@@ -1,0 +1,237 @@
+"""``python -m analysis guarantees``: every method against every statement about it, on matrices made to refute them.
+
+Iterates the rows of `cssp.METHODS`: their own factors, `statements.STATEMENTS` and `statements.UNIVERSAL` on runs of
+`cssp.select`; statements in expectation and `laws.IDENTITIES` on the exact law of the method's code. Prints the worst
+score of each, at most 1 where it holds, and writes it to a CSV file.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cssp import METHODS
+
+from .laws import IDENTITIES, Expectation, promise_in_expectation
+from .statements import STATEMENTS, UNIVERSAL, Run, Value, chosen, instances, promise
+
+#: What a score may exceed 1 by: rounding of the score itself.
+TOLERANCE = 1e-9
+
+#: Identities in expectation must hold to this relative distance.
+IDENTITY = 1e-10
+
+#: Options tried besides the defaults.
+VARIANTS: dict[str, list[dict]] = {
+    "strong_rrqr": [{"f": 1.0}, {"f": 1.2}, {"f": 10.0}],
+    "bss": [{"rank": 1}],
+    "leverage_top": [{"rank": 1}],
+    "local_search": [{"start": "osinsky"}, {"start": "uniform"}],
+    "adaptive": [{"batch": 1}, {"batch": 2}],
+    "random_pivot": [{"accelerated": True}],
+}
+
+#: Options for which the law of the code has too many decisions to be enumerated, and is that of the default.
+SAME_LAW = [("random_pivot", {"accelerated": True})]
+
+
+@dataclass
+class Line:
+    """One method × statement."""
+
+    method: str
+    options: str
+    statement: str
+    source: str
+    holds: str
+    instances: int = 0
+    beyond: int = 0  # instances the statement does not speak of
+    worst: float = 0.0
+    where: str = ""
+    limit: float = 1 + TOLERANCE
+    violations: list[str] = field(default_factory=list)
+
+    def enter(self, value: Value, where: str) -> None:
+        if value is None:
+            self.beyond += 1
+            return
+        self.instances += 1
+        if not value <= self.worst:
+            self.worst, self.where = value, where
+        if not value <= self.limit:
+            self.violations.append(f"{where}: {value:.6g}")
+
+    @property
+    def holds_up(self) -> bool:
+        return not self.violations
+
+
+def examine(method: str, count: int, seed: int = 0, *, draws: int = 400, patience: int = 8) -> list[Line]:
+    """Lines of one method.
+
+    Parameters
+    ----------
+    count : int
+        Instances each statement is to meet; a quarter of it for options that are not the defaults. Those it does
+        not speak of are not counted, and after ``patience·count`` in all the search for more ends.
+    draws : int
+        Draws an instance where an expectation has no exact law.
+    """
+    lines = []
+    for options in [{}, *VARIANTS.get(method, [])]:
+        own = count if not options else max(1, count // 4)
+        lines += _runs(method, options, own, seed, patience)
+        if (method, options) not in SAME_LAW:
+            lines += _expectations(method, options, own, seed + 1, draws, patience)
+    return lines
+
+
+def _words(options: dict) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())
+
+
+def _factors(method: str, holds: str, options: dict) -> list[str]:
+    """Norms in which the row promises something under these options."""
+    law = METHODS[method].guarantee
+    if law is None or law.holds != holds:
+        return []
+    promises = {norm: getattr(law, norm) for norm in ("frobenius", "spectral")}
+    return [n for n, f in promises.items() if f and any(f(9, 9, k, **options) is not None for k in (1, 3))]
+
+
+def _runs(method: str, options: dict, count: int, seed: int, patience: int) -> list[Line]:
+    law = METHODS[method].guarantee
+    claims = [
+        (f"{norm}: {law.text}", law.source, promise(norm)) for norm in _factors(method, "every run", options)
+    ]
+    claims += STATEMENTS.get(method, []) + UNIVERSAL
+    lines = [Line(method, _words(options), text, source, "every run") for text, source, _ in claims]
+    for i, at in enumerate(itertools.islice(instances(seed), patience * count)):
+        if min(line.instances for line in lines) >= count:
+            break
+        if not at.has_rank_k or (method == "bss" and options.get("rank", 0) >= at.k):
+            for line in lines:
+                line.enter(None, at.name)
+            continue
+        S, short = chosen(at, method, options, rng=i)
+        run = Run(at, S, method, options, rng=i)
+        for line, (_, _, score) in zip(lines, claims, strict=True):
+            if line.instances < count:
+                line.enter(score(run), at.name)
+        if short and METHODS[method].deterministic and at.s[at.k - 1] > 1e-9 * at.s[0]:
+            lines[0].violations.append(f"{at.name}: called rank-deficient")
+    return lines
+
+
+def _expectations(method: str, options: dict, count: int, seed: int, draws: int, patience: int) -> list[Line]:
+    law, claims, lines = METHODS[method].guarantee, [], []
+    for norm in _factors(method, "expectation", options):
+        claims.append(promise_in_expectation(norm))
+        lines.append(Line(method, _words(options), f"{norm}: {law.text}", law.source, "expectation"))
+    for identity in IDENTITIES if not options else []:
+        if identity.method == method:
+            claims.append(_distance(identity))
+            line = Line(method, "", identity.statement, identity.source, "identity", limit=IDENTITY)
+            lines.append(line)
+    if not lines:
+        return []
+    for at in itertools.islice(instances(seed, largest=5, most=2), patience * count):
+        if min(line.instances for line in lines) >= count:
+            break
+        e = Expectation(at, method, options, draws) if at.has_rank_k else None
+        for line, score in zip(lines, claims, strict=True):
+            if line.instances < count:
+                line.enter(None if e is None else score(e), at.name)
+        if e and not e.exact:
+            for line in lines:
+                line.holds = f"expectation, {draws} draws"
+    return lines
+
+
+def _distance(identity):
+    """Relative distance of the two sides."""
+
+    def score(e: Expectation) -> Value:
+        sides = identity.sides(e)
+        return None if sides is None else abs(sides[0] - sides[1]) / sides[1]
+
+    return score
+
+
+def table(lines: list[Line]) -> str:
+    """The lines as text, worst scores first within nothing: in the order of METHODS."""
+    head = ("method", "statement", "holds", "instances", "worst", "at")
+    body = [
+        (
+            f"{line.method}({line.options})" if line.options else line.method,
+            line.statement,
+            line.holds,
+            str(line.instances),
+            f"{line.worst:.3g}" if line.limit < 1 else f"{line.worst:.6f}",
+            line.where + ("" if line.holds_up else f"   VIOLATED {len(line.violations)}x"),
+        )
+        for line in lines
+    ]
+    width = [max(len(row[c]) for row in [head, *body]) for c in range(len(head) - 1)]
+    width[1] = min(width[1], 70)
+    return "\n".join(
+        "  ".join([*(x[:w].ljust(w) for x, w in zip(row, width, strict=False)), row[-1]]).rstrip()
+        for row in [head, *body]
+    )
+
+
+def main(count: int, out: Path, methods: list[str] | None, seed: int, draws: int) -> int:
+    """Examine, print and write ``guarantees.csv``; 1 where a statement is violated."""
+    names = methods or list(METHODS)
+    lines: list[Line] = []
+    progress = tqdm(names, smoothing=0)
+    for name in progress:
+        progress.set_description(name)
+        lines += examine(name, count, seed, draws=draws)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "guarantees.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            (
+                "method",
+                "options",
+                "statement",
+                "source",
+                "holds",
+                "instances",
+                "beyond",
+                "worst",
+                "limit",
+                "where",
+                "violations",
+            )
+        )
+        for x in lines:
+            writer.writerow(
+                (
+                    x.method,
+                    x.options,
+                    x.statement,
+                    x.source,
+                    x.holds,
+                    x.instances,
+                    x.beyond,
+                    repr(x.worst),
+                    x.limit,
+                    x.where,
+                    len(x.violations),
+                )
+            )
+    print(table(lines))
+    broken = [line for line in lines if not line.holds_up]
+    for line in broken:
+        print(f"\n{line.method} {line.options}: {line.statement}", *line.violations[:10], sep="\n  ")
+    print(
+        f"\n{len(lines)} statements about {len(names)} methods, {sum(x.instances for x in lines)} instances, "
+        f"{len(broken)} violated; rows: {out / 'guarantees.csv'}"
+    )
+    return int(bool(broken))

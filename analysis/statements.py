@@ -1,0 +1,478 @@
+"""What is claimed of a selection, as scores at most 1, and the matrices on which the claims are tried.
+
+A statement is an inequality error ≤ bound between squared quantities. On an instance it scores
+
+    (√error - slack)₊² / bound,     slack = 30·max(m, n)·ε·‖A‖₂,
+
+which is at most 1 exactly where √error ≤ √bound + slack. Rows of `cssp.METHODS` bring their own factors; what papers
+state beyond them is in `STATEMENTS`. Errors, optima and residuals are computed anew here, from the definitions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+import cssp
+from cssp import METHODS, RankDeficientWarning, bounds
+from cssp.matrices import MATRICES
+
+EPS = float(np.finfo(float).eps)
+
+#: Pivots may fall short of the largest residual norm by what downdated norms lose, half of the digits.
+NEARLY = 1 + 1e-6
+
+Value = float | None
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A matrix, k, and weights; all statements are about X = A·diag(w)."""
+
+    name: str
+    A: np.ndarray
+    k: int
+    w: np.ndarray | None = None
+
+    @cached_property
+    def X(self) -> np.ndarray:
+        return self.A if self.w is None else self.A * self.w
+
+    @cached_property
+    def svd(self) -> tuple[np.ndarray, np.ndarray]:
+        """All n singular values, zeros included, and V (n, min(m, n))."""
+        _, s, Vh = np.linalg.svd(self.X, full_matrices=False)
+        return np.append(s, np.zeros(self.n - s.size)), Vh.T
+
+    @property
+    def m(self) -> int:
+        return self.A.shape[0]
+
+    @property
+    def n(self) -> int:
+        return self.A.shape[1]
+
+    @property
+    def s(self) -> np.ndarray:
+        return self.svd[0]
+
+    @cached_property
+    def slack(self) -> float:
+        return 30 * max(self.m, self.n) * EPS * float(self.s[0])
+
+    def optimum(self, r: int) -> float:
+        """OPT_r."""
+        return float(np.sum(self.s[r:] ** 2))
+
+    @property
+    def has_rank_k(self) -> bool:
+        """Whether k columns can be independent, beyond doubt by rounding: what every theorem here assumes."""
+        return bool(self.s[self.k - 1] > 2 * self.slack)
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether V_k is determined."""
+        return bool(self.k == self.n or self.s[self.k - 1] - self.s[self.k] > 1e-6 * self.s[0])
+
+    def score(self, error: float, bound: float, slack: float | None = None) -> float:
+        """At most 1 where the inequality holds up to rounding."""
+        above = max(0.0, math.sqrt(max(error, 0.0)) - (self.slack if slack is None else slack))
+        return 0.0 if above == 0 else above**2 / bound if bound > 0 else math.inf
+
+    def residual(self, S) -> np.ndarray:
+        """X - P_S X by SVD of the normalised columns, projected twice."""
+        C = self.X[:, list(S)]
+        norms = np.linalg.norm(C, axis=0)
+        C = C[:, norms > 0] / norms[norms > 0]
+        U, s, _ = np.linalg.svd(C, full_matrices=False)
+        U = U[:, s > 1e-13 * C.shape[1]]
+        E = self.X - U @ (U.T @ self.X)
+        return E - U @ (U.T @ E)
+
+    def F(self, S) -> float:
+        return float(np.sum(self.residual(S) ** 2))
+
+    def T(self, S) -> float:
+        return float(np.linalg.norm(self.residual(S), 2) ** 2)
+
+    @property
+    def V_k(self) -> np.ndarray:
+        return self.svd[1][:, : self.k]
+
+    def oblique(self, J) -> float:
+        """‖X - X_J V_J⁻ᵀVᵀ‖_F², V = V_k."""
+        J = list(J)
+        if np.linalg.matrix_rank(self.V_k[J]) < self.k:
+            return math.inf
+        return float(np.sum((self.X - self.X[:, J] @ np.linalg.solve(self.V_k[J].T, self.V_k.T)) ** 2))
+
+    def volume2(self, S) -> float:
+        """det(X_SᵀX_S)."""
+        return float(np.prod(np.linalg.svd(self.X[:, list(S)], compute_uv=False)) ** 2)
+
+
+def stream(seed: int, largest: int, most: int | None) -> Iterator[Instance]:
+    """All families of `cssp.matrices` in turn and random matrices between them, for ever.
+
+    Every third one with weights over four decades, every third one with columns permuted and rows rotated.
+
+    Parameters
+    ----------
+    largest : int
+        m and n are at most this.
+    most : int, optional
+        So is k.
+    """
+    rng = np.random.default_rng(seed)
+    kinds = itertools.cycle([*MATRICES, "", ""])
+    for i in itertools.count():
+        kind = next(kinds)
+        for _ in range(50):
+            m, n = (int(x) for x in rng.integers(1, largest + 1, 2))
+            k = int(rng.integers(1, min(m, n, most or n) + 1))
+            if not kind or MATRICES[kind].fits(m, n, k):
+                break
+        else:
+            continue
+        A = MATRICES[kind](m, n, k, rng) if kind else _random(m, n, rng)
+        if not A.any():
+            continue
+        name, w = kind or "random", None
+        turn = (i + i // (len(MATRICES) + 2)) % 3  # every family meets all three
+        if turn == 1:
+            w, name = 10 ** rng.uniform(-2, 2, n), name + ", weighted"
+        elif turn == 2:
+            Q, _ = np.linalg.qr(rng.standard_normal((m, m)))
+            A, name = Q @ A[:, rng.permutation(n)], name + ", rotated"
+        yield Instance(f"{name} {m}x{n} k={k}", A, k, w)
+
+
+def _random(m: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Random spectrum, random alignment, random scales of columns."""
+    s = 10 ** -np.sort(rng.uniform(0, rng.choice([0.5, 3, 8]), min(m, n)))
+    A = cssp.matrices.with_spectrum(s, m, n, rng)
+    if rng.random() < 0.5:
+        A = A * 10 ** rng.uniform(-3, 3, n)
+    if rng.random() < 0.3:  # nearly equal columns
+        A[:, rng.integers(n)] = A[:, rng.integers(n)] + 1e-6 * rng.standard_normal(m)
+    return A
+
+
+_STREAMS: dict[tuple, tuple[Iterator[Instance], list[Instance]]] = {}
+
+
+def instances(seed: int, largest: int = 10, most: int | None = None) -> Iterator[Instance]:
+    """`stream`, each instance being made once and kept, so that all methods meet the same ones."""
+    source, made = _STREAMS.setdefault((seed, largest, most), (stream(seed, largest, most), []))
+    for i in itertools.count():
+        if i == len(made):
+            made.append(next(source))
+        yield made[i]
+
+
+def chosen(at: Instance, method: str, options: dict, rng: int | None = None) -> tuple[list[int], bool]:
+    """The picks of `cssp.select`, and whether it warned that k exceeds the rank."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RankDeficientWarning)
+        S = cssp.select(at.A, at.k, method, weights=at.w, rng=rng, **options).indices
+    return [int(j) for j in S], bool(caught)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An instance, the columns chosen, and what follows from them."""
+
+    at: Instance
+    S: list[int]
+    method: str
+    options: dict
+    rng: int | None = None
+
+    @cached_property
+    def E(self) -> np.ndarray:
+        return self.at.residual(self.S)
+
+    @property
+    def F(self) -> float:
+        return float(np.sum(self.E**2))
+
+    @cached_property
+    def T(self) -> float:
+        return float(np.linalg.norm(self.E, 2) ** 2)
+
+    @cached_property
+    def a_posteriori(self) -> float:
+        return bounds.a_posteriori(self.at.V_k[self.S])
+
+    @cached_property
+    def R(self) -> np.ndarray:
+        """R of the QR factorisation with S in front."""
+        rest = [j for j in range(self.at.n) if j not in self.S]
+        return np.linalg.qr(self.at.X[:, self.S + rest], mode="r")
+
+    def prefixes(self) -> Iterator[tuple[int, list[int]]]:
+        for t in range(self.at.k):
+            yield t, self.S[:t]
+
+
+def _worst(values) -> Value:
+    return max((v for v in values if v is not None), default=None)
+
+
+def promise(norm: str) -> Callable[[Run], Value]:
+    """The row's own factor."""
+
+    def evaluate(run: Run) -> Value:
+        at, law = run.at, METHODS[run.method].guarantee
+        size = (at.m, at.n, at.k)
+        factor = getattr(law, norm)(*size, **run.options)
+        if factor is None:
+            return None
+        r = at.k if law.rank is None else law.rank(*size, **run.options)
+        if norm == "frobenius":
+            return at.score(run.F, factor * at.optimum(r))
+        return at.score(run.T, factor * (at.s[r] ** 2 if r < at.n else 0.0))
+
+    return evaluate
+
+
+def _eckart_young(run: Run) -> Value:
+    at = run.at
+    tail = at.s[at.k] ** 2 if at.k < at.n else 0.0
+    return _worst([at.score(at.optimum(at.k), run.F), at.score(tail, run.T)])
+
+
+def _oblique(run: Run) -> Value:
+    at, c = run.at, run.a_posteriori
+    if math.isinf(c):
+        return None
+    tail = at.s[at.k] ** 2 if at.k < at.n else 0.0
+    slack = at.slack * math.sqrt(c)  # V_k is that of a matrix within rounding of X
+    return _worst([at.score(run.F, c * at.optimum(at.k), slack), at.score(run.T, c * tail, slack)])
+
+
+def _pivots_fall(run: Run) -> Value:
+    """|r_tt| is the largest residual norm."""
+    at = run.at
+    steps = []
+    for t, S in run.prefixes():
+        e2 = np.sum(at.residual(S) ** 2, axis=0) if S else np.sum(at.X**2, axis=0)
+        steps.append(at.score(float(e2.max()), float(e2[run.S[t]]) * NEARLY))
+    return _worst(steps)
+
+
+def _trailing(factor: Callable[[Run], float]) -> Callable[[Run], Value]:
+    """σ_j(R22)² ≤ factor·s_{k+j}² for all j."""
+
+    def evaluate(run: Run) -> Value:
+        at = run.at
+        if at.k == at.n or at.k >= run.R.shape[0]:
+            return None
+        tail = np.linalg.svd(run.R[at.k :, at.k :], compute_uv=False)
+        return _worst(
+            at.score(float(x) ** 2, factor(run) * float(at.s[at.k + j]) ** 2) for j, x in enumerate(tail)
+        )
+
+    return evaluate
+
+
+def _leading(factor: Callable[[Run], float], *, every: bool) -> Callable[[Run], Value]:
+    """s_i² ≤ factor·σ_i(R11)²."""
+
+    def evaluate(run: Run) -> Value:
+        at = run.at
+        if at.k == at.n:
+            return None
+        front = np.linalg.svd(run.R[: at.k, : at.k], compute_uv=False)
+        return _worst(
+            at.score(float(at.s[i]) ** 2, factor(run) * float(front[i]) ** 2)
+            for i in range(0 if every else at.k - 1, at.k)
+        )
+
+    return evaluate
+
+
+def _coefficients(run: Run) -> Value:
+    """|R11⁻¹R12| ≤ f."""
+    at, f = run.at, max(run.options.get("f", 2.0), 1.001)
+    front = run.R[: at.k, : at.k]
+    if at.k == at.n or at.s[at.k - 1] < 1e-6 * at.s[0]:
+        return None
+    if np.linalg.matrix_rank(front) < at.k:
+        return math.inf
+    return float(np.max(np.abs(np.linalg.solve(front, run.R[: at.k, at.k :])))) ** 2 / (f * f * NEARLY)
+
+
+def _no_growth(run: Run) -> Value:
+    """No exchange multiplies the volume by more than f: all k (n - k) of them, by determinants."""
+    at, f = run.at, max(run.options.get("f", 2.0), 1.001)
+    if at.k == at.n or at.s[at.k - 1] < 1e-5 * at.s[0]:
+        return None
+    rest = [j for j in range(at.n) if j not in run.S]
+    swapped = max(at.volume2([*run.S[:i], j, *run.S[i + 1 :]]) for i in range(at.k) for j in rest)
+    return at.score(swapped, at.volume2(run.S) * f * f * NEARLY, 0.0)
+
+
+def _best_volume(run: Run) -> Value:
+    at = run.at
+    if math.comb(at.n, at.k) > 60 or at.s[at.k - 1] < 1e-4 * at.s[0]:
+        return None
+    best = max(at.volume2(S) for S in itertools.combinations(range(at.n), at.k))
+    return at.score(best, bounds.greedy_volume(at.k) ** 2 * at.volume2(run.S), 0.0)
+
+
+def _largest_gain(run: Run) -> Value:
+    """Each pick lowers the error most; differences of errors are right to ε times the error."""
+    at = run.at
+    steps = []
+    for t, S in run.prefixes():
+        before = at.F(S)
+        if before <= (4 * at.slack) ** 2:
+            break
+        gains = {j: before - at.F([*S, j]) for j in range(at.n) if j not in S}
+        rounding = at.n * EPS * before
+        steps.append((max(gains.values()) - rounding) / (gains[run.S[t]] * NEARLY + rounding))
+    return _worst(steps)
+
+
+def _captured(run: Run) -> Value:
+    """f(S) ≥ (1 - e^-γ) max f; a share of the energy, so slack is not wanted."""
+    at = run.at
+    if math.comb(at.n, at.k) > 40 or math.comb(at.n, min(at.n, 2 * at.k)) > 80:
+        return None
+    norms = np.linalg.norm(at.X, axis=0)
+    if norms.min() < 1e-8 * norms.max():
+        return None
+    G = (at.X / norms).T @ (at.X / norms)
+    sets = itertools.combinations(range(at.n), min(at.n, 2 * at.k))
+    gamma = max(0.0, min(float(np.linalg.eigvalsh(G[np.ix_(S, S)])[0]) for S in sets))
+    total = float(np.sum(at.X**2))
+    best = total - min(at.F(S) for S in itertools.combinations(range(at.n), at.k))
+    return bounds.weak_submodularity(min(1.0, gamma)) * best / (total - run.F)
+
+
+def _leverage_sum(run: Run) -> Value:
+    at, r = run.at, run.options.get("rank") or run.at.k
+    if r > min(at.m, at.n) or at.s[r - 1] <= 2 * at.slack:
+        return None
+    c = bounds.leverage_deterministic(r, min(float(r), float(np.sum(at.svd[1][run.S, :r] ** 2))))
+    if math.isinf(c):
+        return None
+    slack = at.slack * math.sqrt(c)
+    tail = at.s[r] ** 2 if r < at.n else 0.0
+    return _worst([at.score(run.F, c * at.optimum(r), slack), at.score(run.T, c * tail, slack)])
+
+
+def _top_scores(run: Run) -> Value:
+    """No column left out has a larger score than one chosen."""
+    at, r = run.at, run.options.get("rank") or run.at.k
+    if r > min(at.m, at.n) or at.k == at.n or at.s[r - 1] <= 2 * at.slack:
+        return None
+    if r < at.n and at.s[r - 1] - at.s[r] < 1e-6 * at.s[0]:
+        return None
+    scores = np.sum(at.svd[1][:, :r] ** 2, axis=1)
+    out = max(scores[j] for j in range(at.n) if j not in run.S)
+    return float(max(0.0, out - 1e-8) / min(scores[run.S])) if min(scores[run.S]) > 0 else None
+
+
+def _by_spectrum(run: Run) -> Value:
+    at = run.at
+    return at.score(run.F, bounds.volume_derandomized_spectrum(at.s, at.k) * at.optimum(at.k))
+
+
+def _interpolated(run: Run) -> Value:
+    """‖A - A_J V_J⁻ᵀVᵀ‖² ≤ (k + 1) OPT_k."""
+    at = run.at
+    if not at.has_gap or math.isinf(run.a_posteriori):
+        return None
+    slack = at.slack * math.sqrt(run.a_posteriori)
+    return at.score(at.oblique(run.S), bounds.osinsky(at.k) * at.optimum(at.k), slack)
+
+
+def _inverse(bound: Callable[[int, int], float]) -> Callable[[Run], Value]:
+    """‖V_S⁻¹‖₂² ≤ bound."""
+
+    def evaluate(run: Run) -> Value:
+        at = run.at
+        return run.a_posteriori / (bound(at.n, at.k) * NEARLY) if at.has_gap else None
+
+    return evaluate
+
+
+def _not_above_start(run: Run) -> Value:
+    start, _ = chosen(run.at, run.options.get("start", "residual"), {}, run.rng)
+    return run.at.score(run.F, run.at.F(start) * NEARLY)
+
+
+def _no_better_swap(run: Run) -> Value:
+    at = run.at
+    if at.k == at.n:
+        return None
+    rest = [j for j in range(at.n) if j not in run.S]
+    swaps = min(at.F([*run.S[:i], j, *run.S[i + 1 :]]) for i in range(at.k) for j in rest)
+    return at.score(run.F * (1 - 1e-3), swaps * NEARLY)
+
+
+def _best_of_all(run: Run) -> Value:
+    at = run.at
+    if math.comb(at.n, at.k) > 130:
+        return None
+    best = min(at.F(S) for S in itertools.combinations(range(at.n), at.k))
+    return at.score(run.F, best * (1 + 1e-9))
+
+
+def _classical(run: Run) -> float:
+    return bounds.pivoted_qr_classical(run.at.n, run.at.k)
+
+
+def _q2(run: Run) -> float:
+    return bounds.strong_rrqr(run.at.n, run.at.k, max(run.options.get("f", 2.0), 1.001))
+
+
+_PIVOTED: list[tuple[str, str, Callable[[Run], Value]]] = [
+    ("|r_tt| is the largest residual norm", "businger1965", _pivots_fall),
+    ("σ_j(R22)² <= 4^k (n - k) s_{k+j}², all j", "gu1996", _trailing(_classical)),
+    ("s_k² <= 4^k (n - k) σ_k(R11)²", "gu1996", _leading(_classical, every=False)),
+    ("best volume <= k! volume", "civril2009", _best_volume),
+]
+
+#: Method -> (statement, source, score of one run), beyond the factors of its row.
+STATEMENTS: dict[str, list[tuple[str, str, Callable[[Run], Value]]]] = {
+    "residual": _PIVOTED,
+    "pivoted_qr": _PIVOTED,
+    "greedy": [
+        ("each gain is the largest", "farahat2011", _largest_gain),
+        ("f(S) >= (1 - e^-γ) max f", "das2011", _captured),
+    ],
+    "leverage_top": [
+        ("scores sum to r - ε: 1/(1 - ε), both norms", "papailiopoulos2014", _leverage_sum),
+        ("the scores are the largest", "papailiopoulos2014", _top_scores),
+    ],
+    "strong_rrqr": [
+        ("σ_j(R22)² <= q² s_{k+j}², all j", "gu1996", _trailing(_q2)),
+        ("s_i² <= q² σ_i(R11)², all i", "gu1996", _leading(_q2, every=True)),
+        ("|R11⁻¹R12| <= f", "gu1996", _coefficients),
+        ("no swap multiplies the volume by more than f", "gu1996", _no_growth),
+    ],
+    "volume_derandomized": [("F <= (k + 1) e_{k+1}/e_k", "deshpande2010", _by_spectrum)],
+    "osinsky": [("‖A - A_J V_J⁻ᵀVᵀ‖_F² <= (k + 1) OPT_k", "osinsky2023", _interpolated)],
+    "deim": [("‖V_S⁻¹‖² < n k 4^k/3", "sorensen2016", _inverse(bounds.deim))],
+    "qdeim": [("‖V_S⁻¹‖² <= (n - k + 1)(4^k + 6k - 1)/9", "drmac2016", _inverse(bounds.qdeim))],
+    "local_search": [
+        ("F <= F of the start", "zou2024", _not_above_start),
+        ("no swap lowers F by more than 0.1 %", "zou2024", _no_better_swap),
+    ],
+    "exact": [("F is the least of all k-subsets", "arai2015", _best_of_all)],
+}
+
+#: What holds for any selection.
+UNIVERSAL: list[tuple[str, str, Callable[[Run], Value]]] = [
+    ("OPT_k <= F, s_{k+1}² <= T", "eckart1936", _eckart_young),
+    ("a posteriori: 1/σ_min(V_k[S,:])², both norms", "boutsidis2014", _oblique),
+]
