@@ -72,7 +72,8 @@ def residual(p: Problem) -> Picks:
         Q[:, r] = q
         r, rank = r + 1, rank + (norm > p.floor)
         N = N - squares(conjugate(q) @ A)
-        stale = unseen & (math.sqrt(eps) * exact >= N) & (exact > p.noise**2)
+        cancelled = math.sqrt(eps) * exact
+        stale = unseen & (N <= cancelled) & (exact > p.noise**2)
         N = xp.where(unseen & (N > 0), N, xp.zeros_like(N))
         if bool(xp.any(stale)):
             N = _refresh(N, stale, A, Q[:, :r])
