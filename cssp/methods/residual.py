@@ -72,8 +72,7 @@ def residual(p: Problem) -> Picks:
         Q[:, r] = q
         r, rank = r + 1, rank + (norm > p.floor)
         N = N - squares(conjugate(q) @ A)
-        cancelled = math.sqrt(eps) * exact
-        stale = unseen & (N <= cancelled) & (exact > p.noise**2)
+        stale = unseen & (N - math.sqrt(eps) * exact <= 0) & (exact > p.noise**2)
         N = xp.where(unseen & (N > 0), N, xp.zeros_like(N))
         if bool(xp.any(stale)):
             N = _refresh(N, stale, A, Q[:, :r])
