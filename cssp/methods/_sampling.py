@@ -120,7 +120,9 @@ def in_rounds(p: Problem, choose: Callable[[np.ndarray, int, float], Sequence[in
     A = np.ascontiguousarray(h.A)
     open_ = h.candidates.copy()
     indices = list(p.include)
-    while len(indices) < p.k:
+    for _ in range(p.free):  # each round finds at least one
+        if len(indices) == p.k:
+            break
         place = np.flatnonzero(open_)
         Q, _ = basis(A[:, indices], tiny)
         if p.tol is not None and indices and np.sum(residual_norms2(A, Q)) <= h.goal:

@@ -1,0 +1,70 @@
+"""Two stages: a sample of about k log k columns, then a rank-revealing QR of the sample down to k.
+
+Boutsidis, Mahoney and Drineas, "An improved approximation algorithm for the column subset selection
+problem", SODA 2009 [boutsidis2009]. With probability at least 0.8, ‖A - P_C A‖_F ≤ Θ(k √log k) ‖A -
+A_k‖_F; the constants are not stated, so no factor is claimed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from cssp.errors import check_integer
+from cssp.linalg import squares
+from cssp.methods import _sampling as sampling
+from cssp.methods.strong_rrqr import strong_rrqr
+from cssp.problem import Picks, Problem
+
+#: The sample has about SHARE·r·(1 + log r) columns, r the rank. The proof wants hundreds; here a sample that does
+#: not span V_r is drawn again.
+SHARE = 1
+
+
+def two_stage(p: Problem, *, rank: int | None = None) -> Picks:
+    """Keep column j with probability min(1, c p_j), rescale V_rᵀ, choose k columns of it by strong RRQR.
+
+    p_j is half leverage score, half share of ‖A - A_r‖_F². A sample that does not span V_r is drawn
+    again, twice as large.
+
+    Parameters
+    ----------
+    rank : int, optional
+        The r of V_r, at most min(m, n); k by default. Never more than the numerical rank is used.
+    """
+    r = max(1, p.free) if rank is None else check_integer("rank", rank, high=min(p.m, p.n))
+
+    def choose(E: np.ndarray, k: int, below: float) -> list[int]:
+        s, Vh = sampling.leading(E, below)
+        V = Vh[:r]
+        place, M = _sample(V, probabilities(s, Vh, r), p.rng)
+        open_ = np.ones(place.size, dtype=bool)
+        found = strong_rrqr(Problem(A=M, k=min(k, V.shape[0]), candidates=open_))
+        return [int(place[i]) for i in found.indices]
+
+    return sampling.in_rounds(p, choose)
+
+
+def probabilities(s: np.ndarray, Vh: np.ndarray, r: int) -> np.ndarray:
+    """p_j = ‖V_r[j, :]‖²/2r + ‖(A - A_r)_j‖²/2‖A - A_r‖_F², or ‖V_r[j, :]‖²/r where A = A_r."""
+    leverage = np.sum(squares(Vh[:r]), axis=0) / min(r, s.size)
+    if s.size <= r:
+        return leverage
+    tail = (s[r:] / s[r]) ** 2
+    return (leverage + tail @ squares(Vh[r:]) / np.sum(tail)) / 2
+
+
+def _sample(V: np.ndarray, p: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Columns kept, and V_rᵀ S D: those columns of V over the square roots of their probabilities."""
+    r = V.shape[0]
+    c = math.ceil(SHARE * r * (1 + math.log(r)))
+    while True:
+        q = np.minimum(1.0, c * p)
+        place = np.flatnonzero(sampling.coins(q, rng))
+        M = V[:, place] / np.sqrt(q[place])
+        if place.size >= r:
+            sigma = np.linalg.svd(M, compute_uv=False)
+            if sigma[-1] > math.sqrt(np.finfo(np.float64).eps) * sigma[0]:
+                return place, M
+        c *= 2
