@@ -124,7 +124,8 @@ def select(
     check.check_disjoint(wanted.include, wanted.exclude)
     generator = check.as_generator(rng)
     items = list(np.ndindex(batch))
-    generators = [generator] if not batch else generator.spawn(len(items)) if not row.deterministic else None
+    chance = bool(options) or not row.deterministic  # an option may bring chance in: a random start
+    generators = [generator] if not batch else generator.spawn(len(items)) if chance else None
     problems = [
         wanted.problem(item, generator if generators is None else generators[i])
         for i, item in enumerate(items)

@@ -36,17 +36,25 @@ from cssp import bounds
 from cssp.methods.adaptive import adaptive
 from cssp.methods.adaptive import factor as adaptive_factor
 from cssp.methods.arp import arp
+from cssp.methods.bss import bss, bss_rank
+from cssp.methods.deim import deim
+from cssp.methods.exact import exact
 from cssp.methods.farthest import farthest
 from cssp.methods.greedy import greedy
 from cssp.methods.leverage import leverage
 from cssp.methods.leverage_top import leverage_top
+from cssp.methods.local_search import local_search
 from cssp.methods.norm import norm
+from cssp.methods.osinsky import osinsky
 from cssp.methods.pivoted_qr import pivoted_qr
+from cssp.methods.qdeim import qdeim
 from cssp.methods.random_pivot import random_pivot
 from cssp.methods.residual import residual
 from cssp.methods.sketched_qr import sketched_qr
+from cssp.methods.strong_rrqr import LEAST_F, strong_rrqr
 from cssp.methods.uniform import uniform
 from cssp.methods.volume import volume
+from cssp.methods.volume_derandomized import volume_derandomized
 from cssp.problem import Picks
 
 __all__ = ["METHODS", "Guarantee", "Method"]
@@ -309,6 +317,130 @@ METHODS: dict[str, Method] = {
             cost="2mn(k + 10)",
             deterministic=False,
             supports=_FORCED | {"tol", "complex"},
+        ),
+        Method(
+            name="strong_rrqr",
+            function=strong_rrqr,
+            summary="Gu and Eisenstat's strong rank-revealing QR: swaps while the volume grows by more than f",
+            citation="gu1996",
+            cost="(2 + swaps) 4mnk",
+            supports=_FORCED | {"tol", "complex"},
+            guarantee=Guarantee(
+                "s_i(R11) >= s_i/q, s_j(R22) <= q s_{k+j}, |R11⁻¹R12| <= f with q² = 1 + f²k(n - k); F <= q² OPT_k",
+                "gu1996",
+                "every run",
+                frobenius=lambda m, n, k, f=2.0: bounds.strong_rrqr_frobenius(n, k, max(f, LEAST_F)),
+                spectral=lambda m, n, k, f=2.0: bounds.strong_rrqr(n, k, max(f, LEAST_F)),
+            ),
+        ),
+        Method(
+            name="osinsky",
+            function=osinsky,
+            summary="adaptive pivoting derandomised: rows of V_k against columns of the SVD residual",
+            citation="osinsky2023",
+            cost="SVD + 4nk min(m, n)",
+            supports=_FORCED | {"tol", "complex"},
+            guarantee=Guarantee(
+                "F <= (k + 1) OPT_k, hence T <= (k + 1)(min(m, n) - k) s_{k+1}²",
+                "osinsky2023",
+                "every run",
+                frobenius=lambda m, n, k: bounds.osinsky(k),
+                spectral=lambda m, n, k: bounds.volume_spectral(m, n, k),
+            ),
+        ),
+        Method(
+            name="volume_derandomized",
+            function=volume_derandomized,
+            summary="volume sampling by conditional expectations",
+            citation="deshpande2010",
+            cost="(k + 1) SVD",
+            supports=_FORCED | {"tol", "complex"},
+            guarantee=Guarantee(
+                "F <= (k + 1) e_{k+1}(s²)/e_k(s²) <= (k + 1) OPT_k, hence T <= (k + 1)(min(m, n) - k) s_{k+1}²",
+                "deshpande2010",
+                "every run",
+                frobenius=lambda m, n, k: bounds.volume_derandomized(k),
+                spectral=lambda m, n, k: bounds.volume_spectral(m, n, k),
+            ),
+        ),
+        Method(
+            name="deim",
+            function=deim,
+            summary="discrete empirical interpolation on the right singular vectors",
+            citation="sorensen2016",
+            cost="SVD + nk²",
+            nested=True,
+            supports=_FORCED | {"tol", "complex"},
+            guarantee=Guarantee(
+                "F <= (nk/3) 4^k OPT_k, T <= (nk/3) 4^k s_{k+1}²",
+                "sorensen2016",
+                "every run",
+                frobenius=lambda m, n, k: bounds.deim(n, k),
+                spectral=lambda m, n, k: bounds.deim(n, k),
+            ),
+        ),
+        Method(
+            name="qdeim",
+            function=qdeim,
+            summary="pivoted QR of the transposed right singular vectors",
+            citation="drmac2016",
+            cost="SVD + 2nk²",
+            supports=_FORCED | {"tol", "complex"},
+            guarantee=Guarantee(
+                "F <= c OPT_k and T <= c s_{k+1}² with c = (n - k + 1)(4^k + 6k - 1)/9",
+                "drmac2016",
+                "every run",
+                frobenius=lambda m, n, k: bounds.qdeim(n, k),
+                spectral=lambda m, n, k: bounds.qdeim(n, k),
+            ),
+        ),
+        Method(
+            name="bss",
+            function=bss,
+            summary="dual-set sparsification: k columns for the error of a lower rank",
+            citation="boutsidis2014",
+            cost="SVD + 2nk rank²",
+            supports=_FORCED | {"tol", "complex"},
+            guarantee=Guarantee(
+                "F <= (1 + 1/(1 - √(rank/k))²) OPT_rank, rank < k",
+                "boutsidis2014",
+                "every run",
+                frobenius=lambda m, n, k, rank=None: (
+                    bounds.bss_frobenius(bss_rank(k, rank), k) if bss_rank(k, rank) < k else None
+                ),
+                rank=lambda m, n, k, rank=None: bss_rank(k, rank),
+            ),
+        ),
+        Method(
+            name="local_search",
+            function=local_search,
+            summary="best swaps from any start until none lowers the error by more than 0.1 %",
+            citation="zou2024",
+            cost="start + swaps (4mn min(m, n) + 6mnk)",
+            supports=_FORCED | {"tol", "target", "complex"},
+            guarantee=Guarantee(
+                "F never rises: the Frobenius bound of the start holds; from pivoted QR F <= (n - k)(4^k + 2)/3 OPT_k",
+                "kawamura2021",
+                "every run",
+                frobenius=lambda m, n, k, start="residual": (
+                    bounds.pivoted_qr_frobenius(n, k) if start == "residual" else None
+                ),
+            ),
+        ),
+        Method(
+            name="exact",
+            function=exact,
+            summary="the best k columns by branch and bound, n up to about 30",
+            citation="arai2015",
+            cost="exponential in n; at most nodes SVDs",
+            supports=_FORCED | {"tol", "target", "complex"},
+            guarantee=Guarantee(
+                "min over all k columns; F <= (k + 1) OPT_k, hence T <= (k + 1)(min(m, n) - k) s_{k+1}²",
+                "deshpande2006",
+                "every run",
+                frobenius=lambda m, n, k, **options: bounds.exact(k),
+                spectral=lambda m, n, k, **options: bounds.volume_spectral(m, n, k),
+            ),
         ),
     )
 }

@@ -1,0 +1,124 @@
+"""What the deterministic methods share: the problem behind the included columns, completion, tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cssp.linalg import basis, column_norms2, error_trace, project_off, svd
+from cssp.methods.residual import residual
+from cssp.problem import Picks, Problem
+
+__all__ = ["TIES", "Rest", "completed", "rest", "shortest"]
+
+#: Scores within this relative distance of the best are a tie, and the lowest index wins it. They pass through an SVD,
+#: which separates equal columns by more than the usual few units of rounding.
+TIES = 1e-10
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What the included columns leave of a problem, on the host in double precision.
+
+    Attributes
+    ----------
+    E : array, shape (m, n)
+        Residuals of all columns; exactly zero for the included ones.
+    B : array, shape (m, p)
+        Residual of what is to be reconstructed; E itself without a target.
+    open : bool array, shape (n,)
+        Candidates whose residual is more than rounding.
+    k : int
+        Columns still to be chosen.
+    noise : float
+        Norms of columns of E at or below this are rounding.
+    zero : float
+        Singular values of E at or below this are rounding.
+    problem : Problem
+        The host problem, for its tie rule.
+    """
+
+    E: np.ndarray
+    B: np.ndarray
+    open: np.ndarray
+    k: int
+    noise: float
+    zero: float
+    problem: Problem
+
+    def svd(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Singular values s and vectors Vᴴ of E, and the k of V_k: at most the numerical rank."""
+        _, s, Vh = svd(self.E)
+        return s, Vh, min(self.k, int(np.sum(s > self.zero)))
+
+    def best(self, score: np.ndarray, allowed: np.ndarray) -> int:
+        """Index of the largest nonnegative score, the lowest one in a tie."""
+        return self.problem.argmax(score, allowed, TIES * score)
+
+
+def rest(p: Problem) -> Rest:
+    """Project the included columns off."""
+    d = p.numpy("double")
+    A = np.ascontiguousarray(d.A)
+    noise = d.noise * (p.eps / d.eps)  # of the precision the data came in
+    E, B = A, d.B
+    if p.include:
+        Q, _ = basis(A[:, list(p.include)], noise)
+        E = project_off(A, Q)
+        E[:, list(p.include)] = 0
+        B = project_off(d.B, Q)
+    return Rest(
+        E=E,
+        B=E if p.target is None else B,
+        open=d.candidates & (column_norms2(E) > noise**2),
+        k=p.free,
+        noise=noise,
+        zero=max(noise, 4 * d.eps * float(np.sqrt(np.sum(d.norms2)))),
+        problem=d,
+    )
+
+
+def completed(p: Problem, found: Iterable[int]) -> Picks:
+    """The included columns, those found, and greedy residual's choice where that makes fewer than k."""
+    picks = (*p.include, *(int(j) for j in found))
+    if len(picks) >= p.k:
+        return Picks(picks)
+    d = p.numpy()
+    left = d.candidates.copy()
+    left[list(picks)] = False
+    return residual(replace(d, include=picks, candidates=left, tol=None, target=None))
+
+
+def shortest(p: Problem, run: Callable[[Problem], Picks]) -> Picks:
+    """The method at the smallest k that meets the tolerance, for methods that are not nested.
+
+    Starts at the least k for which any columns could (Eckart and Young), doubles the step until the method does, and
+    bisects: the k found meets the tolerance, k - 1 does not.
+    """
+    if p.tol is None:
+        return run(p)
+    d = p.numpy("double")
+    noise, goal = rest(p).noise, p.goal
+
+    def attempt(k: int) -> tuple[Picks, bool]:
+        picks = run(replace(p, k=k, tol=None))
+        return picks, bool(error_trace(d.A[:, list(picks.indices)], d.B, noise)[-1] <= goal)
+
+    s2 = np.linalg.svd(d.B, compute_uv=False) ** 2
+    tail = np.append(np.cumsum(s2[::-1])[::-1], 0.0)
+    high = min(p.k, max(1, len(p.include), int(np.argmax(tail <= goal))))
+    low, step = high - 1, 1
+    picks, met = attempt(high)
+    while not met and high < p.k and len(picks.indices) == high:
+        low, high, step = high, min(p.k, high + step), 2 * step
+        picks, met = attempt(high)
+    while met and high - low > 1:
+        middle = (low + high) // 2
+        shorter, enough = attempt(middle)
+        if enough:
+            picks, high = shorter, middle
+        else:
+            low = middle
+    return picks

@@ -1,0 +1,180 @@
+"""The best k columns, by branch and bound.
+
+Arai, Maung and Schweitzer, "Optimal column subset selection by A-star search", AAAI 2015 [arai2015]: a partial set with
+r columns to come and residual E can reach no error below Σ_{i>r} σ_i(E)². Here the bound also counts what columns
+already passed over take with them, and the search is depth first from a good incumbent. The problem is NP-complete
+[shitov2021]: the number of nodes is limited, and exceeding it is an error, never a worse answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cssp.errors import ArgumentError, check_integer
+from cssp.linalg import basis, frobenius2, project_off
+from cssp.methods._shared import completed, rest, shortest
+from cssp.methods.local_search import local_search
+from cssp.problem import Picks, Problem
+
+#: A subset has to be better by more than this share of the squared error to replace the incumbent.
+EQUAL = 1e-12
+
+
+def exact(p: Problem, *, nodes: int = 50_000) -> Picks:
+    """Take a column or forbid it; drop every branch whose bound is not below the incumbent.
+
+    ``nodes`` limits the search: partial sets that are expanded. n = 30 takes seconds for most matrices and k; what a
+    matrix takes grows fast with n, and with the flatness of its spectrum.
+    """
+    nodes = check_integer("nodes", nodes)
+    return shortest(p, lambda q: _Search(q, nodes).run())
+
+
+@dataclass(frozen=True)
+class _Node:
+    """Columns chosen, residuals E of those still allowed and B of what is wanted, both in coordinates.
+
+    ``lost`` is the part of the squared error outside these coordinates, ``bound`` what no completion goes below,
+    ``spectrum`` the squared singular values of B.
+    """
+
+    bound: float
+    lost: float
+    spectrum: np.ndarray
+    chosen: tuple[int, ...]
+    allowed: np.ndarray
+    E: np.ndarray
+    B: np.ndarray
+
+
+class _Search:
+    def __init__(self, p: Problem, nodes: int) -> None:
+        self.p, self.a, self.nodes = p, rest(p), nodes
+        start = "volume_derandomized" if p.target is None else "residual"
+        free = list(local_search(replace(p, tol=None), start=start).indices)[len(p.include) :]
+        self.best, self.error = tuple(free), self._error(free)
+
+    def _error(self, S: Sequence[int]) -> float:
+        Q, _ = basis(self.a.E[:, list(S)], self.a.noise)
+        return frobenius2(project_off(self.a.B, Q))
+
+    def run(self) -> Picks:
+        a = self.a
+        place = np.flatnonzero(a.open)
+        # Only B Bᴴ matters: at most m columns.
+        E, B = a.E[:, place], a.B
+        if B.shape[1] > B.shape[0]:
+            B = np.linalg.qr(B.conj().T)[1].conj().T
+        stack = [_Node(0.0, 0.0, np.full(a.k, np.inf), (), place, E, B)]
+        expanded = 0
+        while stack and a.k and self.error > a.noise**2:
+            node = stack.pop()
+            if node.bound >= self.error * (1 - EQUAL):
+                continue
+            if (expanded := expanded + 1) > self.nodes:
+                raise ArgumentError(
+                    f"nodes = {self.nodes} do not suffice to find the best {a.k} of {place.size} columns: raise nodes, "
+                    "or use method 'local_search', which comes close at little cost"
+                )
+            stack += self._children(node, a.k - len(node.chosen))
+        return completed(self.p, sorted(self.best))
+
+    def _offer(self, S: tuple[int, ...]) -> None:
+        error = self._error(S)
+        if error < self.error * (1 - EQUAL):
+            self.best, self.error = S, error
+
+    def _children(self, node: _Node, r: int) -> list[_Node]:
+        """Partial sets with one column more that may still win.
+
+        Child t takes the t-th column and forbids those before it, so that each set is met once. The column of
+        least promise comes first: its child ends soon, and no other has to consider it.
+        """
+        B, enough = node.B, self.error * (1 - EQUAL)
+        norms = np.sqrt(np.sum(_sq(node.E), axis=0))
+        alive = np.flatnonzero(norms > self.a.noise)
+        if alive.size <= r:
+            self._offer((*node.chosen, *node.allowed[alive].tolist()))
+            return []
+        q = node.E[:, alive] / norms[alive]
+        X = q.conj().T @ B
+        gain = np.sum(_sq(X), axis=1)
+        if r == 1:
+            self._last(node, alive, q, X, gain)
+            return []
+        # A column goes out where no set that contains it can win: first by interlacing, the spectrum of a child lying
+        # below its parent's, then by the child's own spectrum.
+        total = np.sum(_sq(B))
+        hope = node.lost + total * (1 - 1e-12) - gain - np.sum(node.spectrum[: r - 1]) < enough
+        alive, q, X, gain = alive[hope], q[:, hope], X[hope], gain[hope]
+        if alive.size < r:
+            return []
+        left = B - q.T[:, :, None] * X[:, None, :]
+        spectra = _spectrum(left, self.error)
+        bound = node.lost + np.sum(spectra[:, r - 1 :], axis=1)
+        order = np.argsort(-bound, kind="stable")
+        order = order[bound[order] < enough]
+        if order.size < r:
+            return []
+        alive, q, gain, left = alive[order], q[:, order], gain[order], left[order]
+        bound, spectra = bound[order], spectra[order]
+        # Orthonormal coordinates in which the columns t, t + 1, ... fill the first ones: what B has beyond them is
+        # lost once the columns before t are forbidden.
+        Q, _ = np.linalg.qr(q[:, ::-1])
+        QB, q, E = Q.conj().T @ B, Q.conj().T @ q, Q.conj().T @ node.E[:, alive]
+        rows = np.append(np.sum(_sq(QB), axis=1), np.sum(_sq(B - Q @ QB)))
+        beyond = node.lost + np.cumsum(rows[::-1])[::-1]  # with the first h coordinates kept
+        t = np.arange(alive.size - r + 1)
+        h = np.minimum(alive.size - t, rows.size - 1)
+        t = t[np.maximum(bound[t], beyond[h]) < enough]
+        if not t.size:
+            return []
+        h = h[t]
+        left = np.where(np.arange(rows.size - 1)[:, None] < h[:, None, None], Q.conj().T @ left[t], 0)
+        spectra = _spectrum(left, self.error)
+        bound = np.maximum(bound[t], beyond[h] + np.sum(spectra[:, r - 1 :], axis=1))
+        children = []
+        for i in np.flatnonzero(bound < enough)[::-1]:
+            c, hc = int(t[i]), int(h[i])
+            others = E[:hc, c + 1 :]
+            children.append(
+                _Node(
+                    bound=float(bound[i]),
+                    lost=float(beyond[hc]),
+                    spectrum=spectra[i],
+                    chosen=(*node.chosen, int(node.allowed[alive[c]])),
+                    allowed=node.allowed[alive[c + 1 :]],
+                    E=others - np.outer(q[:hc, c], q[:hc, c].conj() @ others),
+                    B=left[i, :hc],
+                )
+            )
+        return children
+
+    def _last(self, node: _Node, alive: np.ndarray, q: np.ndarray, X: np.ndarray, gain: np.ndarray) -> None:
+        """The best last column; where gains differ by rounding only, by explicit residuals."""
+        total = np.sum(_sq(node.B))
+        if node.lost + total * (1 - 1e-13) - gain.max() >= self.error:
+            return
+        last = np.flatnonzero(gain >= gain.max() - 1e-12 * total)
+        left = [np.sum(_sq(node.B - np.outer(q[:, t], X[t]))) for t in last]
+        if node.lost + min(left) < self.error * (1 + 1e-6):
+            self._offer((*node.chosen, int(node.allowed[alive[last[int(np.argmin(left))]]])))
+
+
+def _sq(X: np.ndarray) -> np.ndarray:
+    return (X.conj() * X).real
+
+
+def _spectrum(X: np.ndarray, error: float) -> np.ndarray:
+    """Squared singular values, largest first, of a stack of matrices, never too large by rounding.
+
+    From the Gram matrices, which takes a fraction of the time, unless errors as small as ``error`` would drown.
+    """
+    total = np.max(np.sum(_sq(X), axis=(1, 2)))
+    if error < 1e-9 * total:
+        return np.maximum(np.linalg.svd(X, compute_uv=False) - 4e-16 * np.sqrt(total), 0) ** 2
+    x = np.linalg.eigvalsh(X @ np.swapaxes(X.conj(), 1, 2))[:, ::-1]
+    return np.maximum(x - 1e-14 * total, 0)

@@ -1,0 +1,82 @@
+"""Volume sampling by the method of conditional expectations: k + 1 times the optimum, without chance.
+
+Deshpande and Rademacher, "Efficient volume sampling for row/column subset selection", FOCS 2010 [deshpande2010]. In
+every run F(S) ≤ (k + 1) e_{k+1}(σ²) / e_k(σ²) ≤ (k + 1) OPT_k, e_j the elementary symmetric polynomials. Stable
+evaluation after Cortinovis and Kressner, "Low-rank approximation in the Frobenius norm by column and row subset
+selection", SIAM J. Matrix Anal. Appl. 41(4), 2020 [cortinovis2020], here with positive terms only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cssp.linalg import column_norms2
+from cssp.linalg import squares as sq
+from cssp.methods._shared import TIES, completed, rest, shortest
+from cssp.problem import Picks, Problem
+
+
+def volume_derandomized(p: Problem) -> Picks:
+    """Choose argmin_j (r + 1) e_{r+1}(E_j) / e_r(E_j), k times: E_j what j leaves, r the picks still to come."""
+    return shortest(p, _derandomized)
+
+
+def _derandomized(p: Problem) -> Picks:
+    a = rest(p)
+    s, Vh, k = a.svd()
+    total = float(np.sum(s**2))
+    C = s[:, None] * Vh  # E in the basis of its left singular vectors
+    open_ = a.open.copy()
+    S: list[int] = []
+    while len(S) < k:
+        s = s[s > a.zero]
+        C = C[: s.size]
+        norms2 = column_norms2(C)
+        allowed = open_ & (norms2 > a.noise**2)
+        if not allowed.any():
+            break
+        r = min(k - len(S), s.size) - 1
+        expected, chance = _conditional(s**2, sq(C), r)
+        # Scores that differ by rounding only go to the column that volume sampling would most likely draw: it is the
+        # one farthest from dependence. Then to the lowest index.
+        slack = a.problem.eps**2 * total
+        near = allowed & (expected <= np.min(expected[allowed]) * (1 + TIES) + slack)
+        j = a.best(chance, near)
+        S.append(j)
+        open_[j] = False
+        q = C[:, j] / np.sqrt(norms2[j])
+        _, s, Vh = np.linalg.svd(C - np.outer(q, q.conj() @ C), full_matrices=False)
+        C = s[:, None] * Vh
+    return completed(p, S)
+
+
+def _conditional(x: np.ndarray, C2: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
+    """For every column j: E[F | j chosen] = (r + 1) e_{r+1}(E_j) / e_r(E_j), and ‖e_j‖² e_r(E_j) up to a factor.
+
+    With q = c_j / ‖c_j‖ in the eigenbasis of E Eᴴ, whose eigenvalues are x, the characteristic polynomial of the
+    compression to q's complement is Σ_i |q_i|² Π_{l≠i} (λ - x_l). Hence e_r(E_j) = Σ_i |q_i|² e_r(x without x_i), a
+    sum of positive terms, from one SVD for all columns.
+    """
+    low, high = _leave_one_out(x, r)
+    chance = np.exp(low - low.max()) @ C2
+    if high.max() == -np.inf:  # k columns span all there is
+        return np.zeros_like(chance), chance
+    ratio = np.exp(high.max() - low.max()) * (np.exp(high - high.max()) @ C2)
+    return (r + 1) * ratio / np.where(chance > 0, chance, 1.0), chance
+
+
+def _leave_one_out(x: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
+    """log e_r and log e_{r+1} of all x but x_i, for every i: prefix times suffix, no division, no range to leave."""
+    before, after = _prefixes(np.log(x), r + 1), _prefixes(np.log(x[::-1]), r + 1)[::-1]
+    low = np.logaddexp.reduce(before[:, : r + 1] + after[:, r::-1], axis=1)
+    return low, np.logaddexp.reduce(before + after[:, ::-1], axis=1)
+
+
+def _prefixes(log_x: np.ndarray, order: int) -> np.ndarray:
+    """Row i: log e_0, ..., log e_order of the first i numbers; one row for each number."""
+    table = np.full((log_x.size, order + 1), -np.inf)
+    table[0, 0] = 0.0
+    for i in range(1, log_x.size):
+        table[i] = table[i - 1]
+        table[i, 1:] = np.logaddexp(table[i, 1:], log_x[i - 1] + table[i - 1, :-1])
+    return table
