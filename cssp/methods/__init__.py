@@ -52,6 +52,7 @@ from cssp.methods.random_pivot import random_pivot
 from cssp.methods.residual import residual
 from cssp.methods.sketched_qr import sketched_qr
 from cssp.methods.strong_rrqr import LEAST_F, strong_rrqr
+from cssp.methods.two_stage import two_stage
 from cssp.methods.uniform import uniform
 from cssp.methods.volume import volume
 from cssp.methods.volume_derandomized import volume_derandomized
@@ -306,6 +307,15 @@ METHODS: dict[str, Method] = {
             summary="leverage-score sampling without replacement",
             citation="drineas2008",
             cost="SVD",
+            deterministic=False,
+            supports=_FORCED | {"complex"},
+        ),
+        Method(
+            name="two_stage",
+            function=two_stage,
+            summary="leverage sample of about k log k columns, then a rank-revealing QR of it",
+            citation="boutsidis2009",
+            cost="SVD + 4k³ log k",
             deterministic=False,
             supports=_FORCED | {"complex"},
         ),
