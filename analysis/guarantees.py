@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,8 @@ TOLERANCE = 1e-9
 #: Identities in expectation must hold to this relative distance.
 IDENTITY = 1e-10
 
+BAR = "{l_bar}{bar}| {n:.1f}/{total} methods [{elapsed}<{remaining}]"
+
 #: Options tried besides the defaults.
 VARIANTS: dict[str, list[dict]] = {
     "strong_rrqr": [{"f": 1.0}, {"f": 1.2}, {"f": 10.0}],
@@ -37,6 +40,13 @@ VARIANTS: dict[str, list[dict]] = {
 
 #: Options for which the law of the code has too many decisions to be enumerated, and is that of the default.
 SAME_LAW = [("random_pivot", {"accelerated": True})]
+
+
+Tick = Callable[[int, int], None]
+
+
+def _silent(done: int, total: int) -> None:
+    """No progress bar."""
 
 
 @dataclass
@@ -70,7 +80,9 @@ class Line:
         return not self.violations
 
 
-def examine(method: str, count: int, seed: int = 0, *, draws: int = 400, patience: int = 8) -> list[Line]:
+def examine(
+    method: str, count: int, seed: int = 0, *, draws: int = 400, patience: int = 8, tick: Tick = _silent
+) -> list[Line]:
     """Lines of one method.
 
     Parameters
@@ -80,13 +92,20 @@ def examine(method: str, count: int, seed: int = 0, *, draws: int = 400, patienc
         not speak of are not counted, and after ``patience·count`` in all the search for more ends.
     draws : int
         Draws an instance where an expectation has no exact law.
+    tick : callable
+        Told ``(done, all)``, in instances, now and then.
     """
-    lines = []
-    for options in [{}, *VARIANTS.get(method, [])]:
-        own = count if not options else max(1, count // 4)
-        lines += _runs(method, options, own, seed, patience)
+    lines: list[Line] = []
+    plan = [
+        (options, count if not options else max(1, count // 4)) for options in [{}, *VARIANTS.get(method, [])]
+    ]
+    done, total = 0, sum(own for _, own in plan)
+    for options, own in plan:
+        lines += _runs(method, options, own, seed, patience, lambda i, d=done: tick(d + i, total))
         if (method, options) not in SAME_LAW:
             lines += _expectations(method, options, own, seed + 1, draws, patience)
+        done += own
+        tick(done, total)
     return lines
 
 
@@ -103,7 +122,9 @@ def _factors(method: str, holds: str, options: dict) -> list[str]:
     return [n for n, f in promises.items() if f and any(f(9, 9, k, **options) is not None for k in (1, 3))]
 
 
-def _runs(method: str, options: dict, count: int, seed: int, patience: int) -> list[Line]:
+def _runs(
+    method: str, options: dict, count: int, seed: int, patience: int, tick: Callable[[int], None]
+) -> list[Line]:
     law = METHODS[method].guarantee
     claims = [
         (f"{norm}: {law.text}", law.source, promise(norm)) for norm in _factors(method, "every run", options)
@@ -124,6 +145,7 @@ def _runs(method: str, options: dict, count: int, seed: int, patience: int) -> l
                 line.enter(score(run), at.name)
         if short and METHODS[method].deterministic and at.s[at.k - 1] > 1e-9 * at.s[0]:
             lines[0].violations.append(f"{at.name}: called rank-deficient")
+        tick(min(line.instances for line in lines))
     return lines
 
 
@@ -139,6 +161,7 @@ def _expectations(method: str, options: dict, count: int, seed: int, draws: int,
             lines.append(line)
     if not lines:
         return []
+    averaged = False
     for at in itertools.islice(instances(seed, largest=5, most=2), patience * count):
         if min(line.instances for line in lines) >= count:
             break
@@ -146,9 +169,10 @@ def _expectations(method: str, options: dict, count: int, seed: int, draws: int,
         for line, score in zip(lines, claims, strict=True):
             if line.instances < count:
                 line.enter(None if e is None else score(e), at.name)
-        if e and not e.exact:
-            for line in lines:
-                line.holds = f"expectation, {draws} draws"
+        averaged = averaged or (e is not None and "sample" in vars(e))
+    if averaged:
+        for line in lines:
+            line.holds = f"expectation, {draws} draws"
     return lines
 
 
@@ -188,10 +212,15 @@ def main(count: int, out: Path, methods: list[str] | None, seed: int, draws: int
     """Examine, print and write ``guarantees.csv``; 1 where a statement is violated."""
     names = methods or list(METHODS)
     lines: list[Line] = []
-    progress = tqdm(names, smoothing=0)
-    for name in progress:
-        progress.set_description(name)
-        lines += examine(name, count, seed, draws=draws)
+    with tqdm(total=len(names), smoothing=0, bar_format=BAR) as progress:
+        for finished, name in enumerate(names):
+
+            def tick(done: int, total: int, finished=finished) -> None:
+                progress.n = finished + done / total
+                progress.refresh() if done == total else progress.update(0)
+
+            progress.set_description(name)
+            lines += examine(name, count, seed, draws=draws, tick=tick)
     out.mkdir(parents=True, exist_ok=True)
     with (out / "guarantees.csv").open("w", newline="") as file:
         writer = csv.writer(file)

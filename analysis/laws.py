@@ -14,7 +14,8 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -118,43 +119,42 @@ def exact_law(function, problem, limit=20_000, **options):
             return dict(law)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Expectation:
-    """Means over the runs of one method on one instance.
-
-    ``law`` is None where it cannot be enumerated; `draws` runs stand for it then.
-    """
+    """Means over the runs of one method on one instance; nothing is run before a mean is asked for."""
 
     at: Instance
     method: str
     options: dict
     draws: int = 200
-    exact: bool = True
-    law: dict[tuple[int, ...], float] = field(default_factory=dict)
-    sample: list[tuple[int, ...]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def law(self) -> dict[tuple[int, ...], float] | None:
+        """The exact law, None where it cannot be enumerated."""
         function = METHODS[self.method].function
         try:
-            self.law = exact_law(function, problem(self.at), limit=2_000, **self.options)
+            return exact_law(function, problem(self.at), limit=2_000, **self.options)
         except NotEnumerable:
-            rng, self.exact = np.random.default_rng(self.at.n * 1000 + self.at.k), False
-            self.sample = [
-                tuple(sorted(int(j) for j in function(problem(self.at, rng), **self.options).indices))
-                for _ in range(self.draws)
-            ]
-            self.law = {S: self.sample.count(S) / self.draws for S in set(self.sample)}
+            return None
+
+    @cached_property
+    def sample(self) -> list[tuple[int, ...]]:
+        """Independent runs."""
+        function, rng = METHODS[self.method].function, np.random.default_rng(self.at.n * 1000 + self.at.k)
+        p = problem(self.at, rng)
+        return [tuple(sorted(int(j) for j in function(p, **self.options).indices)) for _ in range(self.draws)]
 
     def mean(self, value: Callable[[tuple[int, ...]], float]) -> float:
         """E value(S), or a lower confidence limit for a value between 0 and ‖X‖_F²."""
-        values = {S: value(S) for S in self.law}
-        mean = sum(p * values[S] for S, p in self.law.items())
-        if self.exact:
-            return mean
-        variance = float(np.var([values[S] for S in self.sample], ddof=1))
+        if self.law is not None:
+            return sum(p * value(S) for S, p in self.law.items())
+        known = {S: value(S) for S in set(self.sample)}
+        found = [known[S] for S in self.sample]
         log, spread = math.log(2 / MISS), float(np.sum(self.at.X**2))
-        width = math.sqrt(2 * variance * log / self.draws) + 7 * spread * log / (3 * (self.draws - 1))
-        return max(0.0, mean - width)
+        width = math.sqrt(2 * np.var(found, ddof=1) * log / self.draws) + 7 * spread * log / (
+            3 * (self.draws - 1)
+        )
+        return max(0.0, float(np.mean(found)) - width)
 
 
 def problem(at: Instance, rng: np.random.Generator | None = None) -> Problem:
@@ -209,6 +209,8 @@ def _subsets(at: Instance) -> list[tuple[int, ...]]:
 
 def _is_law(e: Expectation, weight: list[float]) -> Sides:
     """1 + Σ |P(S) - weight(S)/Σ weight| and 1."""
+    if e.law is None:
+        return None
     w = np.array(weight) / np.sum(weight)
     return 1 + float(np.sum(np.abs([e.law.get(S, 0.0) for S in _subsets(e.at)] - w))), 1.0
 

@@ -54,6 +54,17 @@ ARMS = {
     )
 }
 FULL = "full"
+# Questions a scene: the skills that the shipped model has learnt (its card measures the others too).
+QUESTIONS = {
+    "existence": 3,
+    "colour": 2,
+    "shape": 2,
+    "count": 3,
+    "comparison": 2,
+    "two hops": 3,
+    "fine detail": 1,
+    "background": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -147,10 +158,8 @@ def _start(plan: Plan) -> None:
 
 def study_scene(seed: int, number: int) -> list[dict]:
     """All cells of the plan on one held-out scene: rows as in ``COLUMNS``."""
-    from . import scenes
-
     plan, (model, processor) = _STATE["plan"], _STATE["reference"]
-    scene = scenes.make(seed * 100_000 + number, "test")
+    scene = held_out(seed, number)
     rows = []
     for arm, keep in plan.cells():
         for q, answer in zip(scene.questions, answers(model, processor, scene, arm, keep, seed), strict=True):
@@ -167,6 +176,13 @@ def study_scene(seed: int, number: int) -> list[dict]:
                 | answer
             )
     return [row | {"unit": len(rows)} for row in rows]
+
+
+def held_out(seed: int, number: int):
+    """The scene of one unit; none of them served training or the model card's choice of anything."""
+    from . import scenes
+
+    return scenes.make(seed * 100_000 + number, "test", QUESTIONS)
 
 
 def answers(model, processor, scene, arm: str, keep: float, seed: int) -> Iterator[dict]:

@@ -16,9 +16,10 @@ generated scenes. It exists to study visual-token pruning where no large checkpo
 | skill | accuracy | blind | questions |
 |---|---|---|---|
 {% for name, s in m.skills.items() -%}
-| {{ name }} | {{ "%.3f"|format(s.accuracy) }} | {{ "%.3f"|format(s.blind) }} | {{ s.questions }} |
+| {{ name }}{{ "" if name in m.studied else " (not learnt, left out of the study)" }} | {{ "%.3f"|format(s.accuracy) }} | {{ "%.3f"|format(s.blind) }} | {{ s.questions }} |
 {% endfor -%}
-| **mean over skills** | **{{ "%.3f"|format(m.accuracy) }}** | **{{ "%.3f"|format(m.blind) }}** | {{ m.questions }} |
+| **mean over the {{ m.studied|length }} skills of the study** | **{{ "%.3f"|format(m.accuracy) }}** | **{{ "%.3f"|format(m.blind) }}** | |
+| mean over all {{ m.skills|length }} | {{ "%.3f"|format(m.accuracy_all) }} | {{ "%.3f"|format(m.blind_all) }} | {{ m.questions }} |
 
 Held out: {{ m.scenes }} scenes of the `{{ m.split }}` split (other seeds, other handwriting; the photographs behind are the same eight,
 cropped anew). *Blind* answers with the most frequent training answer to the same question text.
@@ -44,8 +45,7 @@ the prior is flat.
 
 `python -m analysis train --seed {{ m.seed }}`; stages and steps: {% for name, n in m.steps.items() %}{{ name }} {{ n }}{{ ", " if not loop.last }}{% endfor %}.
 (1) the language model learns from perfect visual tokens, (2) the vision tower and projector learn to produce these from pixels (shape, colour,
-size, digit, background, place and texture of every patch, matched in scale), (3) end to end on answers, the dense loss kept at a small
-weight. bfloat16 weights with float32 masters; stored as float16. {{ "%.1f"|format(m.hours) }} hours on {{ m.hardware }}.{% if m.notes %} {{ m.notes }}{% endif %}
+size, digit, background, place and texture of every patch, matched in scale), (3) the language model learns to answer from these real tokens. bfloat16 weights with float32 masters; stored as float16. {{ "%.1f"|format(m.hours) }} hours on {{ m.hardware }}.{% if m.notes %} {{ m.notes }}{% endif %}
 
 ## Limits
 

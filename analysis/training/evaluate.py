@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .. import scenes
+from .. import scenes, study
 from ..scenes import Scene
 
 
@@ -76,8 +76,11 @@ def measure(model, processor, count: int = 500, split: str = "test", blind_scene
         "scenes": count,
         "questions": sum(asked.values()),
         "skills": skills,
-        "accuracy": float(np.mean([s["accuracy"] for s in skills.values()])),
-        "blind": float(np.mean([s["blind"] for s in skills.values()])),
+        "accuracy": float(np.mean([skills[s]["accuracy"] for s in study.QUESTIONS])),
+        "blind": float(np.mean([skills[s]["blind"] for s in study.QUESTIONS])),
+        "accuracy_all": float(np.mean([s["accuracy"] for s in skills.values()])),
+        "blind_all": float(np.mean([s["blind"] for s in skills.values()])),
+        "studied": list(study.QUESTIONS),
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": scenes.GRID**2,
         "features": {

@@ -49,7 +49,7 @@ def train(
 
 def finish(out: Path, seed: int, export: Path, scenes: int, spent: dict, count: int = 500) -> dict:
     """Export the trained model, measure it as it was exported and write its card."""
-    save(start_model(out, seed, ("whole",)), export)
+    save(start_model(out, seed, ("vision", "whole")), export)
     measured = evaluate.measure(*reference.load(export), count=count)
     steps = {
         name: torch.load(out / f"{name}.pt", weights_only=True)["step"]

@@ -31,10 +31,8 @@ def rows(path):
 
 
 def test_one_row_a_question_and_cell(plan, finished):
-    from analysis import scenes
-
     found = rows(finished)
-    questions = [len(scenes.make(i, "test").questions) for i in range(2)]
+    questions = [len(study.held_out(0, i).questions) for i in range(2)]
     assert len(found) == sum(questions) * len(plan.cells())
     tokens = {(r["method"], r["keep"], r["tokens"]) for r in found}
     assert tokens == {(m, str(k), {1.0: "144", 0.25: "36", 0.06: "9"}[k]) for m, k in plan.cells()}
