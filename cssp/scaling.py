@@ -10,7 +10,7 @@ import numpy as np
 
 from cssp.linalg import host
 
-__all__ = ["normalised", "weighted"]
+__all__ = ["normalised", "shifted", "weighted"]
 
 Array = Any
 
@@ -26,7 +26,7 @@ def normalised(A: Array, top: float) -> tuple[Array, int]:
     """
     e = math.frexp(top)[1]
     low, high = (-4, 10) if _bits(A) == 32 else (-100, 100)
-    return (A, 0) if top == 0 or low <= e <= high else (_shift(A, -e), e)
+    return (A, 0) if top == 0 or low <= e <= high else (shifted(A, -e), e)
 
 
 def weighted(A: Array, w: np.ndarray, top: float) -> tuple[Array, int]:
@@ -62,10 +62,10 @@ def weighted(A: Array, w: np.ndarray, top: float) -> tuple[Array, int]:
     return A * _like(A, factor), E
 
 
-def _shift(A: Array, e: int) -> Array:
+def shifted(A: Array, e: int) -> Array:
     """A·2**e in two steps, since 2**e alone may be out of range."""
     half = e // 2
-    return (A * 2.0**half) * 2.0 ** (e - half)
+    return A if e == 0 else (A * 2.0**half) * 2.0 ** (e - half)
 
 
 def _like(A: Array, x: np.ndarray) -> Array:

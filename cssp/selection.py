@@ -14,6 +14,7 @@ import numpy as np
 from cssp import linalg
 from cssp.methods import METHODS, Method
 from cssp.problem import Array, Problem
+from cssp.scaling import shifted
 
 __all__ = ["Certificate", "Part", "Selection"]
 
@@ -89,7 +90,7 @@ class Part:
         """The chosen columns in the widest precision, shape (m, k)."""
         return linalg.widen(linalg.take_columns(self.problem.A, list(self.picks)))
 
-    @cached_property
+    @property
     def wanted(self) -> Array:
         """The matrix to be reconstructed in the widest precision."""
         return linalg.widen(self.problem.B)
@@ -130,7 +131,7 @@ class Part:
             inverse = xp.where(s > cut, 1 / xp.where(s > cut, s, xp.ones_like(s)), xp.zeros_like(s))
             T = linalg.adjoint(Vh) @ (inverse[:, None] * (linalg.adjoint(U) @ B))
         shift = self.wanted_exponent - self.problem.exponent
-        return T if shift == 0 else T * 2.0**shift
+        return shifted(T, shift)
 
     def reconstruct(self) -> Array:
         """P_S B in the unit of ``problem.B``."""
@@ -158,9 +159,7 @@ class Part:
         _, s, Vh = linalg.svd(B)
         noise = max(B.shape) * float(np.finfo(s.dtype).eps) * float(s[0])
         frobenius = _ordered(float(self.trace[-1]), float(np.sum(s[k:] ** 2)), noise)
-        spectral = _ordered(
-            float(np.linalg.norm(R, 2)) ** 2, float(s[k]) ** 2 if k < len(s) else 0.0, noise
-        )
+        spectral = _ordered(float(np.linalg.norm(R, 2)) ** 2, float(s[k]) ** 2 if k < len(s) else 0.0, noise)
         law = row.guarantee if self.is_a_run_of(row) else None
         size = (p.m, p.n, k)
         factor = _promised(law.frobenius if law else None, size, options)
@@ -313,7 +312,7 @@ class Selection:
     def reconstruct(self) -> Array:
         """P_S X (..., m, n), the projection of X = A·diag(w) on the chosen; with a target, P_S target."""
         return self._stack(
-            [part.spread(part.reconstruct()) * 2.0**part.wanted_exponent for part in self._parts]
+            [shifted(part.spread(part.reconstruct()), part.wanted_exponent) for part in self._parts]
         )
 
     def certificate(self) -> Certificate:
@@ -346,9 +345,10 @@ class Selection:
         return self._numbers([math.nan if value is None else value for value in values])
 
     def _stack(self, matrices: list[Array]) -> Array:
+        xp, device = array_api_compat.array_namespace(self._like), array_api_compat.device(self._like)
+        matrices = [xp.asarray(X, device=device) for X in matrices]
         if not self._batch:
             return matrices[0]
-        xp = array_api_compat.array_namespace(self._like)
         stacked = xp.stack(matrices)
         return xp.reshape(stacked, (*self._batch, *stacked.shape[1:]))
 

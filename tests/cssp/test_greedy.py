@@ -106,3 +106,20 @@ def test_tiny_columns_compete_by_direction():
     B = np.random.default_rng(1).standard_normal((9, 3))
     one, other = select(A, 5, "greedy", target=B), select(scaled, 5, "greedy", target=B)
     np.testing.assert_array_equal(one.indices, other.indices)
+
+
+@pytest.mark.parametrize(("dtype", "rest"), [(np.float64, 1e-9), (np.float32, 3e-4)])
+def test_nearly_dependent_columns_of_which_one_has_all_that_is_left(dtype, rest):
+    """Columns 0 to 2 differ by little; one difference is the target's other direction, the others are not."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        A = rng.standard_normal((20, 16))
+        A[:, 0] *= 10
+        A[:, 1:3] = A[:, [0]] + rest * rng.standard_normal((20, 2))
+        A = A.astype(dtype)
+        d = (A[:, 1] - A[:, 0]).astype(np.float64)
+        B = np.stack([A[:, 0], d / np.linalg.norm(d)], axis=1).astype(dtype)
+        S = select(A, 2, "greedy", target=B).indices.tolist()
+        assert S[0] in (0, 1, 2)
+        gains = oracles.gains(A, S[:1], B)
+        assert gains[S[1]] > 0.99 * gains.max()

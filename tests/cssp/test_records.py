@@ -139,3 +139,12 @@ def test_results_live_where_the_matrix_lives():
         assert isinstance(x, torch.Tensor)
         assert x.shape[0] == 2
     assert s.mask().sum(dim=1).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("scale", [5e-324 * 2**40, 1.0, 1e307])
+def test_reconstruction_at_the_ends_of_the_range(scale):
+    A = np.round(np.random.default_rng(0).standard_normal((9, 8)) * 2**10) / 2**10
+    s, t = select(A, 4), select(A * scale, 4)
+    np.testing.assert_allclose(t.reconstruct() / scale, s.reconstruct(), atol=1e-10)
+    np.testing.assert_allclose(t.coefficients(), s.coefficients(), atol=1e-10)
+    assert t.error / scale == pytest.approx(s.error)
