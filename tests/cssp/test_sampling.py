@@ -371,6 +371,13 @@ def test_adaptive_discards_dependent_draws_and_fills_the_round():
     A = np.repeat(gaussian(5, 3, 8), 2, axis=1)
     for S in law("adaptive", A, 3, rounds=1):
         assert {j // 2 for j in S} == {0, 1, 2}
+    w = sq_norms(A)  # of the round's start, also after a draw that added nothing
+    wanted = {}
+    for i, j in itertools.permutations(range(6), 2):
+        if i // 2 != j // 2:
+            q = w[i] / w.sum() * w[j] / (w.sum() - 2 * w[i])
+            wanted[frozenset([i, j])] = wanted.get(frozenset([i, j]), 0.0) + q
+    assert_same_law(law("adaptive", A, 2, rounds=1), wanted)
 
 
 def test_adaptive_factor_only_where_a_theorem_covers_it():
@@ -650,6 +657,8 @@ def test_sketched_qr_meets_the_tolerance_in_blocks():
     assert s.relative_error <= 1e-2 < math.sqrt(s.errors[-2] / s.errors[0])
     assert 44 <= s.k <= 70  # the best rank is 44; one sketch of all 130 would give about as many
     assert select(A, 10, "sketched_qr", tol=1e-2, rng=0).k == 10
+    one = select(A, method="sketched_qr", tol=1e-2, rank=1, rng=0)
+    assert one.relative_error <= 1e-2 < math.sqrt(one.errors[-2] / one.errors[0])
 
 
 # ---------------------------------------------------------------- edges
