@@ -109,7 +109,7 @@ def kept_tokens(
     from . import scenes, study
 
     figure, axes = plt.subplots(
-        len(seeds), len(arms) + 1, figsize=(1.75 * (len(arms) + 1), 2.15 * len(seeds))
+        len(seeds), len(arms) + 1, figsize=(1.75 * (len(arms) + 1), 2.5 * len(seeds))
     )
     for row, seed in zip(axes, seeds, strict=True):
         scene = scenes.make(seed, "test")
@@ -162,7 +162,6 @@ def draw(
         paths.pop("kept_tokens")
     else:
         keep = min(k for k in results.keeps if k < 1)
-        kept_tokens(
-            model, processor, paths["kept_tokens"], keep, arms or [m for m in results.methods if m != "full"]
-        )
+        plain = [m for m in results.methods if m != "full" and not m.endswith("+ fold")]  # folding keeps the same
+        kept_tokens(model, processor, paths["kept_tokens"], keep, arms or plain)
     return paths
