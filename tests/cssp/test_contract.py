@@ -93,10 +93,10 @@ def test_bfloat16(method):
 @pytest.mark.parametrize("method", ROWS)
 def test_backends_agree(method, dtype):
     for seed in range(5):
-        A = gaussian(20, 30, seed=seed, dtype=dtype)
-        reference = select(A, 8, method, rng=seed)
+        A = gaussian(12, 14, seed=seed, dtype=dtype)
+        reference = select(A, 5, method, rng=seed)
         for make in BACKENDS.values():
-            other = select(make(A), 8, method, rng=seed)
+            other = select(make(A), 5, method, rng=seed)
             np.testing.assert_array_equal(host(other.indices), reference.indices)
             np.testing.assert_allclose(host(other.errors), reference.errors, rtol=1e-6)
 
@@ -394,10 +394,15 @@ def test_deterministic_methods_move_with_the_columns(method):
     A = gaussian(9, 12)
     Q, _ = np.linalg.qr(gaussian(9, 9, seed=1))
     order = np.random.default_rng(2).permutation(12)
-    expected = select(A, 5, method).indices
-    np.testing.assert_array_equal(order[select(A[:, order], 5, method).indices], expected)
-    np.testing.assert_array_equal(select(Q @ A, 5, method).indices, expected)
-    np.testing.assert_array_equal(select(np.vstack([A, np.zeros((3, 12))]), 5, method).indices, expected)
+    same = (
+        np.asarray if METHODS[method].nested else np.sort
+    )  # the order of a set found as a whole means nothing
+    expected = same(select(A, 5, method).indices)
+    np.testing.assert_array_equal(same(order[select(A[:, order], 5, method).indices]), expected)
+    np.testing.assert_array_equal(same(select(Q @ A, 5, method).indices), expected)
+    np.testing.assert_array_equal(
+        same(select(np.vstack([A, np.zeros((3, 12))]), 5, method).indices), expected
+    )
 
 
 @pytest.mark.parametrize("method", [name for name, row in METHODS.items() if not row.deterministic])
