@@ -68,7 +68,9 @@ def build(seed: int) -> LlavaForConditionalGeneration:
         torch.nn.init.normal_(embedding, std=WIDTH**-0.5)
         for layer in model.model.language_model.layers:
             _mimetic(layer)
-    model.generation_config.update(eos_token_id=EOS, pad_token_id=PAD, bos_token_id=BOS, do_sample=False)
+    model.generation_config.update(
+        eos_token_id=EOS, pad_token_id=PAD, bos_token_id=BOS, max_new_tokens=8, do_sample=False
+    )
     return model
 
 
