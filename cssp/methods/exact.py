@@ -132,10 +132,14 @@ class _Search:
         t = t[np.maximum(bound[t], beyond[h]) < enough]
         if not t.size:
             return []
-        h = h[t]
-        left = np.where(np.arange(rows.size - 1)[:, None] < h[:, None, None], Q.conj().T @ left[t], 0)
-        spectra = _spectrum(left, self.error)
-        bound = np.maximum(bound[t], beyond[h] + np.sum(spectra[:, r - 1 :], axis=1))
+        h, spectra, bound = h[t], spectra[t], np.maximum(bound[t], beyond[h[t]])
+        left = Q.conj().T @ left[t]
+        cut = np.flatnonzero(h < B.shape[0])  # what these children may use spans fewer coordinates
+        if cut.size:
+            left[cut] = np.where(np.arange(rows.size - 1)[:, None] < h[cut][:, None, None], left[cut], 0)
+            x = _spectrum(left[cut], self.error)
+            spectra[cut] = np.pad(x, ((0, 0), (0, spectra.shape[1] - x.shape[1])))
+            bound[cut] = np.maximum(bound[cut], beyond[h[cut]] + np.sum(x[:, r - 1 :], axis=1))
         children = []
         for i in np.flatnonzero(bound < enough)[::-1]:
             c, hc = int(t[i]), int(h[i])

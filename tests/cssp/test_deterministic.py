@@ -330,6 +330,26 @@ def test_dual_set_walk_keeps_both_promises():
             assert w @ e2 <= np.sum(e2) * (1 + 1e-9)
 
 
+def test_dual_set_walk_takes_the_widest_gap():
+    """The walk with inverses and sums written out."""
+    rng = np.random.default_rng(10)
+    for _ in range(20):
+        n, k, r = 12, int(rng.integers(1, 4)), int(rng.integers(5, 9))
+        A = rng.standard_normal((9, n)) * rng.uniform(0.1, 1, n)
+        _, s, Vh = np.linalg.svd(A, full_matrices=False)
+        V, e2 = Vh[:k], np.sum((s[k:, None] * Vh[k:]) ** 2, axis=0)
+        M, expected = np.zeros((k, k)), []
+        for tau in range(r):
+            here, after = (np.linalg.inv(M - (tau + d - math.sqrt(r * k)) * np.eye(k)) for d in (0, 1))
+            phi = np.trace(after) - np.trace(here)
+            gaps = [v @ after @ after @ v / phi - v @ after @ v for v in V.T]
+            caps = e2 / (np.sum(e2) / (1 - math.sqrt(k / r)))
+            j = int(np.argmax(np.where(gaps >= caps, gaps - caps, -1)))
+            M += np.outer(V[:, j], V[:, j]) / gaps[j]
+            expected.append(j)
+        assert [j for j, _ in dual_set(_shared.rest(problem(A, r)), V, e2, r)] == expected
+
+
 @pytest.mark.parametrize("rank", [None, 1, 2, 4])
 def test_bss_reaches_the_error_of_the_rank(rank):
     for A, k in families((9, 14, 5), (20, 16, 8), (12, 30, 12)):
@@ -386,8 +406,17 @@ def test_tolerance_ends_at_a_k_whose_predecessor_fails(method):
             assert sel.relative_error <= tol
             s2 = singular_values(A) ** 2
             assert np.sum(s2[sel.k :]) <= tol**2 * np.sum(s2)
-            if sel.k > 1 and method != "bss":
-                assert select(A, sel.k - 1, method).relative_error > tol
+            whole = next(x for k in range(1, 11) if (x := select(A, k, method)).relative_error <= tol)
+            assert sel.indices.tolist() == whole.indices.tolist()[: sel.k]
+            assert sel.k == whole.k or np.sqrt(whole.errors[sel.k] / whole.errors[0]) <= tol
+
+
+@pytest.mark.parametrize("method", ["strong_rrqr", "osinsky", "volume_derandomized", "qdeim", "local_search"])
+def test_tolerance_far_from_the_optimum(method):
+    """Columns need many more than the singular vectors: the search overshoots and comes back."""
+    A = np.random.default_rng(11).standard_normal((40, 40))
+    whole = next(x for k in range(1, 40) if (x := select(A, k, method)).relative_error <= 0.3)
+    assert select(A, method=method, tol=0.3).indices.tolist() == whole.indices.tolist()
 
 
 @pytest.mark.parametrize("method", MINE)
