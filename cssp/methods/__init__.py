@@ -27,11 +27,6 @@ by name. ``valid``, ``weights``, ``k``, ``deficient`` and batches come for free.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 from cssp import bounds
 from cssp.methods.adaptive import adaptive
 from cssp.methods.adaptive import factor as adaptive_factor
@@ -50,89 +45,15 @@ from cssp.methods.pivoted_qr import pivoted_qr
 from cssp.methods.qdeim import qdeim
 from cssp.methods.random_pivot import random_pivot
 from cssp.methods.residual import residual
+from cssp.methods.row import Guarantee, Method
 from cssp.methods.sketched_qr import sketched_qr
 from cssp.methods.strong_rrqr import LEAST_F, strong_rrqr
 from cssp.methods.two_stage import two_stage
 from cssp.methods.uniform import uniform
 from cssp.methods.volume import volume
 from cssp.methods.volume_derandomized import volume_derandomized
-from cssp.problem import Picks
 
 __all__ = ["METHODS", "Guarantee", "Method"]
-
-
-@dataclass(frozen=True)
-class Guarantee:
-    """A theorem about a method, all factors on *squared* errors.
-
-    Attributes
-    ----------
-    text : str
-        The statement in one line.
-    source : str
-        Bibliography key.
-    holds : {"every run", "expectation"}
-    frobenius, spectral : callable or None
-        ``f(m, n, k, **options)``: the factor on error / optimum in that norm, None where no theorem covers
-        the options.
-    rank : callable or None
-        ``f(m, n, k, **options)``: the rank r of the optimum that the factors multiply, where it is not k.
-    """
-
-    text: str
-    source: str
-    holds: str
-    frobenius: Callable[..., float | None] | None = None
-    spectral: Callable[..., float | None] | None = None
-    rank: Callable[..., int] | None = None
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True)
-class Method:
-    """A row of `METHODS`.
-
-    Attributes
-    ----------
-    name : str
-    function : callable
-        ``function(problem, **options) -> Picks``.
-    summary : str
-        One line.
-    citation : str
-        Bibliography key.
-    cost : str
-        Leading-order work in m, n, k.
-    deterministic : bool
-        The same picks for any ``rng``.
-    nested : bool
-        The first t picks of a longer run are the picks of a run of length t (with the same ``rng``).
-    backends : tuple of str
-        Where the work is done: ``("numpy", "torch", "array-api")`` in the namespace and on the device of A;
-        ``("numpy",)`` on the host, arrays of other kinds being copied there and the indices back.
-    supports : frozenset of str
-        Those of include, exclude, tol, target, complex that are honoured.
-    guarantee : Guarantee or None
-    """
-
-    name: str
-    function: Callable[..., Picks]
-    summary: str
-    citation: str
-    cost: str
-    deterministic: bool = True
-    nested: bool = False
-    backends: tuple[str, ...] = ("numpy",)
-    supports: frozenset[str] = field(default_factory=lambda: frozenset({"include", "exclude"}))
-    guarantee: Guarantee | None = None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The method's own options and their defaults."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 _NATIVE = ("numpy", "torch", "array-api")
