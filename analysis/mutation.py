@@ -183,9 +183,9 @@ MUTANTS = [
     ),
     Mutant(
         "random_pivot",
-        "no deflation",
+        "half a deflation",
         "self.N = self.N - np.sum(sq(conjugate(Q).T @ self.A), axis=0)",
-        "pass",
+        "self.N = self.N - np.sum(sq(conjugate(Q).T @ self.A), axis=0) / 2",
         _SAMPLING,
     ),
     Mutant("random_pivot", "proposals never rejected", "if u * d[j] < height**2:", "if height > 0:"),
@@ -325,6 +325,11 @@ MUTANTS = [
         "t = np.arange(alive.size - r)",
     ),
     Mutant("exact", "the worst last column", "int(np.argmin(left))", "int(np.argmax(left))"),
+    # columns equal but for rounding
+    Mutant("greedy", "rounding for a direction", "(CLEAR * p.noise) ** 2", "p.noise**2"),
+    Mutant("volume_derandomized", "rounding for a direction", "NEGLIGIBLE = 1e-20", "NEGLIGIBLE = 0"),
+    Mutant("local_search", "rounding for a direction", "(CLEAR * a.noise) ** 2", "0"),
+    Mutant("exact", "rounding for a direction", "CLEAR * self.a.noise", "self.a.noise"),
     # the certificate
     Mutant(
         "certificate",

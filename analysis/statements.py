@@ -86,12 +86,12 @@ class Instance:
         return 0.0 if above == 0 else above**2 / bound if bound > 0 else math.inf
 
     def residual(self, S) -> np.ndarray:
-        """X - P_S X by SVD of the normalised columns, projected twice."""
+        """X - P_S X by SVD of the normalised columns, directions of rounding size left out, projected twice."""
         C = self.X[:, list(S)]
         norms = np.linalg.norm(C, axis=0)
         C = C[:, norms > 0] / norms[norms > 0]
         U, s, _ = np.linalg.svd(C, full_matrices=False)
-        U = U[:, s > 1e-13 * C.shape[1]]
+        U = U[:, s > max(self.m, self.n) * EPS]
         E = self.X - U @ (U.T @ self.X)
         return E - U @ (U.T @ E)
 
@@ -361,9 +361,10 @@ def _leverage_sum(run: Run) -> Value:
     at, r = run.at, run.options.get("rank") or run.at.k
     if r > min(at.m, at.n) or at.s[r - 1] <= 2 * at.slack:
         return None
-    c = bounds.leverage_deterministic(r, min(float(r), float(np.sum(at.svd[1][run.S, :r] ** 2))))
-    if math.isinf(c):
+    captured = float(np.sum(at.svd[1][run.S, :r] ** 2))
+    if captured < r - 1 + 1e-6:  # no factor, or one that hangs on rounding
         return None
+    c = bounds.leverage_deterministic(r, min(float(r), captured))
     slack = at.slack * math.sqrt(c)
     tail = at.s[r] ** 2 if r < at.n else 0.0
     return _worst([at.score(run.F, c * at.optimum(r), slack), at.score(run.T, c * tail, slack)])

@@ -11,11 +11,16 @@ from cssp.linalg import basis, column_norms2, error_trace, project_off, svd
 from cssp.methods.residual import residual
 from cssp.problem import Picks, Problem
 
-__all__ = ["TIES", "Rest", "completed", "rest", "shortest"]
+__all__ = ["CLEAR", "TIES", "Rest", "completed", "rest", "shortest"]
 
 #: Scores within this relative distance of the best are a tie, and the lowest index wins it. They pass through an SVD,
 #: which separates equal columns by more than the usual few units of rounding.
 TIES = 1e-10
+
+
+#: Residual norms within this many units of noise have a direction that is mostly rounding: no ratio of two such numbers
+#: tells anything.
+CLEAR = 8
 
 
 @dataclass(frozen=True)

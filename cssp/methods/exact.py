@@ -15,7 +15,7 @@ import numpy as np
 
 from cssp.errors import ArgumentError, check_integer
 from cssp.linalg import basis, frobenius2, project_off
-from cssp.methods._shared import completed, rest, shortest
+from cssp.methods._shared import CLEAR, completed, rest, shortest
 from cssp.methods.local_search import local_search
 from cssp.problem import Picks, Problem
 
@@ -95,7 +95,7 @@ class _Search:
         """
         B, enough = node.B, self.error * (1 - EQUAL)
         norms = np.sqrt(np.sum(_sq(node.E), axis=0))
-        alive = np.flatnonzero(norms > self.a.noise)
+        alive = np.flatnonzero(norms > CLEAR * self.a.noise)
         if alive.size <= r:
             self._offer((*node.chosen, *node.allowed[alive].tolist()))
             return []

@@ -28,6 +28,9 @@ from cssp.linalg import squares as sq
 from cssp.methods.residual import SINGLE_REACH
 from cssp.problem import Array, Picks, Problem
 
+#: Residual norms within this many units of noise have a direction that is mostly rounding: f/g means nothing there.
+CLEAR = 8
+
 #: Rounding of downdated f and g in units of their last exact values; closer scores than that are a tie.
 DOWNDATE_SLACK = 8
 
@@ -47,7 +50,8 @@ def greedy(p: Problem) -> Picks:
         else:
             if s.reached() or not bool(xp.any(eligible)):
                 break
-            j = s.best(eligible)
+            clear = eligible & (s.g > (CLEAR * p.noise) ** 2)
+            j = s.best(clear if bool(xp.any(clear)) else eligible)
         e, norm = orthogonalise(s.A[:, j], s.basis())
         independent = norm > p.noise and s.r < p.m
         if independent or forced:

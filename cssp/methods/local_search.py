@@ -15,7 +15,7 @@ import numpy as np
 from cssp.errors import ArgumentError, UnsupportedError
 from cssp.linalg import adjoint, basis, column_norms2, frobenius2, host, project_off
 from cssp.linalg import squares as sq
-from cssp.methods._shared import Rest, completed, rest, shortest
+from cssp.methods._shared import CLEAR, Rest, completed, rest, shortest
 from cssp.problem import Picks, Problem
 
 #: Least share of the squared error that a swap must bring.
@@ -98,6 +98,7 @@ def _best_swap(a: Rest, S: list[int], F: float) -> tuple[int, int] | None:
     cross = np.real(c.conj() * ((d @ adjoint(R)) @ E))
     below = e2 + sq(c)
     change = (d2 * e2 - 2 * cross - f) / np.where(below > 0, below, 1.0)
-    gain = np.where(allowed, np.maximum(-change, 0), 0)
+    clear = allowed & (below > (CLEAR * a.noise) ** 2)
+    gain = np.where(clear, np.maximum(-change, 0), 0)
     j, i = divmod(a.best(gain.T.ravel(), np.repeat(allowed, len(S))), len(S))
     return (i, j) if gain[i, j] > LEAST_GAIN * F else None

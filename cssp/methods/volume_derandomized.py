@@ -15,6 +15,9 @@ from cssp.linalg import squares as sq
 from cssp.methods._shared import TIES, completed, rest, shortest
 from cssp.problem import Picks, Problem
 
+#: Probability, relative to the largest, at which a column is not considered.
+NEGLIGIBLE = 1e-20
+
 
 def volume_derandomized(p: Problem) -> Picks:
     """Choose argmin_j (r + 1) e_{r+1}(E_j) / e_r(E_j), k times: E_j what j leaves, r the picks still to come."""
@@ -37,6 +40,9 @@ def _derandomized(p: Problem) -> Picks:
             break
         r = min(k - len(S), s.size) - 1
         expected, chance = _conditional(s**2, sq(C), r)
+        # Columns of no chance under volume sampling, above all those equal to chosen ones but for rounding: without
+        # them the mean, which the least expectation does not exceed, rises by no more than n·NEGLIGIBLE.
+        allowed &= chance > NEGLIGIBLE * np.max(chance[allowed])
         # Scores that differ by rounding only go to the column that volume sampling would most likely draw: it is the
         # one farthest from dependence. Then to the lowest index.
         slack = a.problem.eps**2 * total
