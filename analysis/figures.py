@@ -108,9 +108,7 @@ def kept_tokens(
     """Which patches every arm keeps, drawn over held-out scenes, with one question that was asked."""
     from . import scenes, study
 
-    figure, axes = plt.subplots(
-        len(seeds), len(arms) + 1, figsize=(1.75 * (len(arms) + 1), 2.5 * len(seeds))
-    )
+    figure, axes = plt.subplots(len(seeds), len(arms) + 1, figsize=(1.75 * (len(arms) + 1), 2.5 * len(seeds)))
     for row, seed in zip(axes, seeds, strict=True):
         scene = scenes.make(seed, "test")
         question = scene.questions[0]
@@ -162,6 +160,8 @@ def draw(
         paths.pop("kept_tokens")
     else:
         keep = min(k for k in results.keeps if k < 1)
-        plain = [m for m in results.methods if m != "full" and not m.endswith("+ fold")]  # folding keeps the same
+        plain = [
+            m for m in results.methods if m != "full" and not m.endswith("+ fold")
+        ]  # folding keeps the same
         kept_tokens(model, processor, paths["kept_tokens"], keep, arms or plain)
     return paths
