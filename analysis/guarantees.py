@@ -71,7 +71,7 @@ class Line:
             return
         self.instances += 1
         if not value <= self.worst:
-            self.worst, self.where = value, where
+            self.worst, self.where = float(value), where
         if not value <= self.limit:
             self.violations.append(f"{where}: {value:.6g}")
 
