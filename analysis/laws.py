@@ -23,7 +23,7 @@ from cssp import METHODS, bounds
 from cssp.methods import _sampling as sampling
 from cssp.problem import Problem
 
-from .statements import EPS, NEARLY, Instance, Value
+from .statements import EPS, Instance, Value
 
 __all__ = ["IDENTITIES", "Expectation", "Identity", "NotEnumerable", "exact_law", "promise_in_expectation"]
 
@@ -180,7 +180,7 @@ def promise_in_expectation(norm: str) -> Callable[[Expectation], Value]:
             mean, best = e.mean(at.T), at.s[r] ** 2 if r < at.n else 0.0
         # A probability is right to a few ε; what it multiplies may be as large as ‖X‖_F².
         rounding = at.n * at.k * EPS * float(np.sum(at.X**2))
-        return at.score(max(0.0, mean - rounding), factor * best * NEARLY)
+        return at.score(max(0.0, mean - rounding), factor * best)
 
     return evaluate
 

@@ -323,7 +323,12 @@ MUTANTS = [
         "t = np.arange(alive.size - r + 1)",
         "t = np.arange(alive.size - r)",
     ),
-    Mutant("exact", "the worst last column", "int(np.argmin(left))", "int(np.argmax(left))"),
+    Mutant(
+        "exact",
+        "the worst last column",
+        "last = np.flatnonzero(gain >= gain.max() - 1e-12 * total)",
+        "last = np.flatnonzero(gain <= gain.min() + 1e-12 * total)",
+    ),
     # columns equal but for rounding
     Mutant("greedy", "rounding for a direction", "(CLEAR * p.noise) ** 2", "p.noise**2"),
     Mutant("volume_derandomized", "rounding for a direction", "NEGLIGIBLE = 1e-20", "NEGLIGIBLE = 0"),

@@ -217,3 +217,7 @@ def test_columns_equal_but_for_rounding_are_not_chosen_together(method):
         chosen = select(A, 3, method)
         assert chosen.rank == 3
         assert len({[0, 1, 1, 2, 3, 3, 1, 0][j] for j in chosen.indices}) == 3
+    for n, seed in itertools.product((8, 12), range(60)):  # columns j and j + n/2 are opposite
+        V = matrices.incoherent(n, 2, rng=seed)
+        chosen = select(matrices.basis_only_killer(V), 2, method)
+        assert chosen.rank == 2
