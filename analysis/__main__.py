@@ -1,4 +1,4 @@
-"""``python -m analysis study | train | figures | bench | guarantees | mutation | gpu`` (``--help`` after any of them)."""
+"""``python -m analysis study | train | figures | bench | edges | guarantees | mutation | gpu`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     bench.add_argument("--device", default="cpu")
     bench.add_argument("--repeats", type=int, default=5)
 
+    edges = commands.add_parser("edges", help="hostile inputs on every method and on peer routines")
+    edges.add_argument("--method", nargs="+", help="only these of our methods")
+    edges.add_argument("--ours", action="store_true", help="without the peers")
+    edges.add_argument("--out", type=Path, default=OUT / "edges")
+
     guarantees = commands.add_parser("guarantees", help="try every method against every statement about it")
     guarantees.add_argument("--instances", type=int, default=2000, help="instances a statement")
     guarantees.add_argument("--draws", type=int, default=400, help="draws where no exact law is to be had")
@@ -67,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         "figures": _figures,
         "train": _train,
         "bench": _bench,
+        "edges": _edges,
         "guarantees": _guarantees,
         "mutation": _mutation,
         "gpu": _gpu,
@@ -117,6 +123,12 @@ def _bench(device: str, repeats: int) -> int:
 
     speed.main(device, repeats)
     return 0
+
+
+def _edges(method: list[str] | None, ours: bool, out: Path) -> int:
+    from .benchmarks import edges
+
+    return edges.main(out, method, peers=not ours)
 
 
 def _guarantees(instances: int, draws: int, method: list[str] | None, seed: int, out: Path) -> int:
