@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: study study-full test fast lint clean
+.PHONY: study study-full test fast lint docs peers clean
 
 study: $(STAMP)
 	$(BIN)/python -m analysis study
@@ -24,6 +24,16 @@ fast: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)
+	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[docs]'
+	$(BIN)/sphinx-build -q -W --keep-going docs out/docs
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+# scikit-matter asks for an older scikit-learn than ours and works with this one: it comes without its requirements.
+peers: $(STAMP)
+	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[peers]'
+	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt --no-deps skmatter
 
 # One stamp stands for the whole environment: it is made again only when the requirements change.
 $(STAMP): pyproject.toml constraints.txt
