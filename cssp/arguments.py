@@ -29,6 +29,9 @@ __all__ = [
 
 Array = Any
 
+#: More columns than any matrix has.
+MOST = 2**62
+
 
 def find_method(name: object) -> Method:
     """Row of `METHODS` of that name."""
@@ -75,6 +78,8 @@ def as_matrix(argument: str, A: Any, row: Method) -> Array:
     if array_api_compat.is_torch_array(A):
         if str(A.layout) != "torch.strided":
             raise UnsupportedError(f"{argument} has layout {A.layout}; pass {argument}.to_dense()")
+        if A.device.type == "meta":
+            raise UnsupportedError(f"{argument} is on the meta device: it has a shape but no numbers")
         A = A.detach()
     elif not array_api_compat.is_array_api_obj(A) or isinstance(A, np.generic):
         try:
@@ -83,6 +88,9 @@ def as_matrix(argument: str, A: Any, row: Method) -> Array:
             raise ArgumentError(f"{argument} is not a matrix: {reason}") from None
     if isinstance(A, np.ndarray):
         A = np.asarray(A)
+        if A.dtype.char in "gG":  # long double is worked on in double
+            with np.errstate(over="ignore"):  # what is beyond its range is refused as Inf
+                A = A.astype(np.float64 if A.dtype.char == "g" else np.complex128)
     if _kind(A) == "other":
         raise ArgumentError(
             f"{argument} has dtype {A.dtype}: numbers are wanted (bool, integer, real or complex)"
@@ -129,9 +137,12 @@ def as_counts(k: object, batch: tuple[int, ...]) -> np.ndarray | None:
     """k for every batch item, int64 of shape ``batch``; None where k was not given."""
     if k is None:
         return None
-    if np.ndim(host(k) if hasattr(k, "shape") else k) == 0:  # type: ignore[arg-type]
-        return np.full(batch, check_integer("k", k), dtype=np.int64)
-    counts = np.asarray(host(k) if hasattr(k, "shape") else k)
+    counts = _as_array("k", k)
+    if counts.ndim == 0:
+        one = check_integer("k", k)
+        if one > MOST:
+            raise ArgumentError(f"k = {one}: no matrix has so many columns")
+        return np.full(batch, one, dtype=np.int64)
     if counts.dtype.kind not in "iu":
         raise ArgumentError(f"k has dtype {counts.dtype}: integers are wanted, one per batch item")
     if counts.shape != batch:
@@ -140,6 +151,8 @@ def as_counts(k: object, batch: tuple[int, ...]) -> np.ndarray | None:
         )
     if counts.size and counts.min() < 1:
         raise ArgumentError(f"k = {counts.min()} for one batch item: must be at least 1")
+    if counts.size and counts.max() > MOST:
+        raise ArgumentError(f"k = {counts.max()} for one batch item: no matrix has so many columns")
     return counts.astype(np.int64)
 
 
@@ -151,7 +164,7 @@ def as_tolerance(tol: object) -> float | None:
         if isinstance(tol, (bool, np.bool_, str)):
             raise TypeError
         value = float(tol)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ArgumentError(f"tol = {tol!r} ({type(tol).__name__}): one number in (0, 1] is wanted") from None
     if not 0 < value <= 1:
         raise ArgumentError(
@@ -180,8 +193,10 @@ def as_columns(argument: str, index: object, batch: tuple[int, ...], n: int) -> 
     """Column indices for every batch item, int64 of shape (*batch, c); one list for all or one per item."""
     if index is None:
         return np.zeros((*batch, 0), dtype=np.int64)
-    array = np.asarray(host(index) if hasattr(index, "shape") else index)
-    if array.size == 0 and array.ndim == 1:
+    array = _as_array(argument, index)
+    if array.ndim == 0 and array.dtype.kind in "iu":
+        raise ArgumentError(f"{argument} = {array}: a list of column indices is wanted; pass [{array}]")
+    if array.size == 0 and array.shape[:-1] in ((), batch):
         return np.zeros((*batch, 0), dtype=np.int64)
     if array.dtype.kind == "b":
         raise ArgumentError(
@@ -218,7 +233,7 @@ def as_mask(valid: object, batch: tuple[int, ...], n: int) -> np.ndarray | None:
     """Validity of every column of every item, bool of shape (*batch, n); None where all are valid."""
     if valid is None:
         return None
-    mask = np.asarray(host(valid) if hasattr(valid, "shape") else valid)
+    mask = _as_array("valid", valid)
     if mask.dtype.kind != "b":
         raise ArgumentError(
             f"valid has dtype {mask.dtype}: booleans are wanted; pass valid != 0 if that is meant"
@@ -232,10 +247,22 @@ def as_weights(weights: object, batch: tuple[int, ...], n: int) -> np.ndarray | 
         return None
     if array_api_compat.is_torch_array(weights):
         weights = weights.detach().double() if not weights.dtype.is_complex else weights.detach()
-    w = np.asarray(host(weights) if hasattr(weights, "shape") else weights)
+    w = _as_array("weights", weights)
     if w.dtype.kind not in "biuf":
         raise ArgumentError(f"weights has dtype {w.dtype}: real numbers are wanted")
-    return _spread("weights", w.astype(np.float64), batch, n)
+    with np.errstate(over="ignore"):  # a long double beyond the range is refused as Inf
+        return _spread("weights", w.astype(np.float64), batch, n)
+
+
+def _as_array(argument: str, value: object) -> np.ndarray:
+    """A host array, lists of unequal length refused by name."""
+    try:
+        return np.asarray(host(value) if hasattr(value, "shape") else value)
+    except ValueError:
+        raise ArgumentError(
+            f"{argument} has rows of unequal length: one list for all batch items, "
+            "or lists of one length, one per item, are wanted"
+        ) from None
 
 
 def _spread(argument: str, x: np.ndarray, batch: tuple[int, ...], n: int) -> np.ndarray:
