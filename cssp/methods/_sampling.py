@@ -201,7 +201,8 @@ class Residual:
         """Whether the residual is below the goal, the downdated norms being confirmed by exact ones."""
         if self.p.tol is None or self.r == 0 or float(np.sum(self.N)) > self.p.goal:
             return False
-        self.N[self.unseen] = residual_norms2(self.A[:, self.unseen], self.Q[:, : self.r])
+        if np.any(self.unseen):
+            self.N[self.unseen] = residual_norms2(self.A[:, self.unseen], self.Q[:, : self.r])
         return float(np.sum(self.N)) <= self.p.goal
 
     @property

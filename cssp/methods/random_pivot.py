@@ -33,7 +33,7 @@ def random_pivot(p: Problem, *, accelerated: bool | str = "auto") -> Picks:
         pivot). The law is the same; for one seed the picks are not. "auto" goes by the number of entries
         of A alone.
     """
-    if not (isinstance(accelerated, bool) or accelerated == "auto"):
+    if not (isinstance(accelerated, bool) or (isinstance(accelerated, str) and accelerated == "auto")):
         raise ArgumentError(f"accelerated = {accelerated!r}: True, False or 'auto' is wanted")
     fast = p.m * p.n >= LARGE if accelerated == "auto" else bool(accelerated)
     E = sampling.Residual(p)
