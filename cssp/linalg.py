@@ -71,6 +71,11 @@ def column_norms2(X: Array) -> Array:
     """Squared norms of the columns, shape (n,), in the real precision of X; formed block by block."""
     xp = _namespace(X)
     m, n = X.shape
+    if isinstance(X, np.ndarray) and X.dtype.kind == "f":
+        # One pass, no temporary; sums of sums keep rounding small.
+        rows = 256 if X.strides[0] > X.strides[1] else 1024
+        blocks = [np.einsum("ij,ij->j", X[a : a + rows], X[a : a + rows]) for a in range(0, m, rows)]
+        return np.sum(blocks, axis=0) if blocks else np.zeros(n, dtype=X.dtype)
     step = max(1, BLOCK // max(1, m))
     parts = [xp.sum(squares(X[:, a : min(a + step, n)]), axis=0) for a in range(0, n, step)]
     return parts[0] if len(parts) == 1 else xp.concat(parts)

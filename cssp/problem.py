@@ -13,12 +13,18 @@ import numpy as np
 
 from cssp import linalg
 
-__all__ = ["TIE_BAND", "Array", "Picks", "Problem"]
+__all__ = ["DOWNDATE_SLACK", "SINGLE_REACH", "TIE_BAND", "Array", "Picks", "Problem"]
 
 Array = Any
 
 #: Scores within this many units of rounding of the largest are a tie, and the lowest index wins it.
 TIE_BAND = 64
+
+#: Rounding of a downdated norm in units of its last exact value; closer scores than that are a tie.
+DOWNDATE_SLACK = 8
+
+#: Residuals this far below the largest column have lost half the digits of single precision: go on in double.
+SINGLE_REACH = 2.0**-10
 
 
 @dataclass(frozen=True)

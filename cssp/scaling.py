@@ -15,7 +15,7 @@ __all__ = ["normalised", "shifted", "weighted"]
 Array = Any
 
 
-def normalised(A: Array, top: float) -> tuple[Array, int]:
+def normalised(A: Array, top: float, always: bool = False) -> tuple[Array, int]:
     """A·2**-e and e; A itself and 0 where fourth powers of its entries are in range anyway.
 
     Parameters
@@ -23,10 +23,12 @@ def normalised(A: Array, top: float) -> tuple[Array, int]:
     A : array, shape (m, n)
     top : float
         Largest modulus of the entries.
+    always : bool
+        Bring the largest modulus into [1/2, 1) in any case: another precision, of another range, comes next.
     """
     e = math.frexp(top)[1]
     low, high = (-4, 10) if _bits(A) == 32 else (-100, 100)
-    return (A, 0) if top == 0 or low <= e <= high else (shifted(A, -e), e)
+    return (A, 0) if top == 0 or (low <= e <= high and not always) else (shifted(A, -e), e)
 
 
 def weighted(A: Array, w: np.ndarray, top: float) -> tuple[Array, int]:

@@ -219,9 +219,10 @@ class _Arguments:
         """The problem with its target."""
         assert self.target is not None
         B = _native(self.target[(*item, ...)] if item and self.target.ndim > 2 else self.target)
-        B = problem.xp.astype(B, problem.A.dtype, copy=False)
+        B = problem.xp.astype(B, check.compute_dtype(B), copy=False)
         top = check.check_finite("target", B, None, where, "clean it")
-        B, exponent = scaling.normalised(B, top)
+        B, exponent = scaling.normalised(B, top, always=B.dtype != problem.A.dtype)
+        B = problem.xp.astype(B, problem.A.dtype, copy=False)
         return replace(problem, target=B, target_exponent=exponent)
 
 

@@ -25,14 +25,10 @@ from cssp.linalg import (
     widen,
 )
 from cssp.linalg import squares as sq
-from cssp.methods.residual import SINGLE_REACH
-from cssp.problem import Array, Picks, Problem
+from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, Array, Picks, Problem
 
 #: Residual norms within this many units of noise have a direction that is mostly rounding: f/g means nothing there.
 CLEAR = 8
-
-#: Rounding of downdated f and g in units of their last exact values; closer scores than that are a tie.
-DOWNDATE_SLACK = 8
 
 
 def greedy(p: Problem) -> Picks:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_numpy_array, is_torch_array
 
+from cssp.errors import ArgumentError
 from cssp.linalg import (
     basis,
     conjugate,
@@ -21,17 +22,24 @@ from cssp.linalg import (
     take_columns,
     widen,
 )
-from cssp.problem import Array, Picks, Problem
-
-#: Rounding of a downdated norm in units of its last exact value; closer scores than that are a tie.
-DOWNDATE_SLACK = 8
-
-#: Residuals this far below the largest column have lost half the digits of single precision: go on in double.
-SINGLE_REACH = 2.0**-10
+from cssp.methods._speculative import speculative
+from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, Array, Picks, Problem
 
 
-def residual(p: Problem) -> Picks:
+def residual(p: Problem, *, speculate: bool = True) -> Picks:
     """Choose the column farthest from the span of those chosen, k times.
+
+    In host memory runs of picks are guessed and judged by one pass over A (`cssp.methods._speculative`): the picks are
+    the same, near-ties apart. ``speculate=False`` passes over A once per pick, as every device does.
+    """
+    if not isinstance(speculate, bool):
+        raise ArgumentError(f"speculate = {speculate!r}: True or False is wanted")
+    on_host = is_numpy_array(p.A) or (is_torch_array(p.A) and p.A.device.type == "cpu")
+    return speculative(p, speculate) if on_host else textbook(p)
+
+
+def textbook(p: Problem) -> Picks:
+    """The algorithm as published, in any Array-API namespace.
 
     A itself is read once per pick; only an orthonormal basis Q and the squared residual norms N are kept.
     """

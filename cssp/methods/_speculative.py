@@ -1,0 +1,279 @@
+"""Speculative pivoting: the picks of greedy residual in a few passes over A, on the host.
+
+Textbook pivoting reads A once per pick, to find the next residual norms. Here a run of p picks is guessed and judged
+by one matrix product:
+
+1. The b columns of largest residual norm make a block C. Pivoted Cholesky on the Gram matrix of its residuals guesses
+   p picks; the first is right by the rule itself.
+2. The guessed columns become orthonormal directions V (Cholesky QR, twice, and once more against Q).
+3. R = VᴴA is the one pass. N - |R₁|² - ... - |R_s|² are the squared residual norms of *all* columns behind s guesses.
+4. The longest prefix is kept in which each guess is the pick of the textbook rule. A wrong guess costs time only.
+
+A norm that has lost half of its digits to downdating since it was last formed from its column, and could still win, ends
+the prefix and is formed anew: the rule of LAPACK Working Note 176 [drmac2008], applied where it can matter. See
+docs/theory/speculation.md for the proof and the cost.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from cssp.linalg import basis, orthogonalise, residual_norms2, take_columns
+from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks, Problem
+
+#: First guess, longest guess, and columns in the block for each pick guessed.
+FIRST, LONGEST, WIDTH = 32, 128, 3
+
+#: Fewest columns in a block.
+NARROWEST = 128
+
+#: A guess ends where its squared residual falls below this share of the first one's: beyond, Cholesky QR is not safe.
+DROP = 1e-4
+
+#: Cholesky QR is taken where it adds no more than this factor to the rounding of textbook orthogonalisation.
+CANCELLED = 16
+
+#: A guess that yields fewer picks than this was not worth its block.
+WORTH = 4
+GROW = 2.0
+
+
+def speculative(p: Problem, guesses: bool = True) -> Picks:
+    """Greedy residual on the host; picks one by one with ``guesses=False``."""
+    run = _Run(p.numpy())
+    while len(run.indices) < p.k and run.ready():
+        run.advance(guesses)
+    return Picks(run.indices, rank=run.rank)
+
+
+class _Run:
+    """A, the basis Q[:, :r] of the picks, and the squared residual norms N of all columns.
+
+    ``exact`` is N where it was last formed from the columns themselves; picks have N = 0.
+    """
+
+    def __init__(self, p: Problem) -> None:
+        self.p, self.A, self.eps = p, _fit_for_blas(p.A), p.eps
+        self.single = p.A.dtype.itemsize * (1 if p.A.dtype.kind == "f" else 0.5) < 8
+        self.indices, self.rank = list(p.include), 0
+        self.open = p.candidates.copy()
+        self.length, self.walk, self.pause = FIRST, 1, 1
+        # A tie goes to the lowest index: columns are ranked by norms bent down a little along the index.
+        self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
+        self._start(list(p.include))
+        if p.include:
+            self.rank = sum(basis(take_columns(self.A, list(p.include)), p.floor)[1])
+
+    def _start(self, directions: list[int]) -> None:
+        """Q and N behind these columns, from the columns."""
+        p, A = self.p, self.A
+        self.Q = np.empty((p.m, min(p.k, p.m)), dtype=A.dtype, order="F")
+        self.r, N = 0, p.norms2
+        self.block = np.empty(0, dtype=np.int64), np.empty((0, p.m), dtype=A.dtype), 0
+        if directions:
+            have, _ = basis(take_columns(A, directions), p.noise)
+            self.r = have.shape[1]
+            self.Q[:, : self.r] = have
+            N = residual_norms2(A, self.basis)
+        self.N = np.array(N)
+        self.N[self.indices] = 0
+        self.exact = self.N.copy()
+
+    @property
+    def basis(self) -> np.ndarray:
+        return self.Q[:, : self.r]
+
+    def ready(self) -> bool:
+        """Whether there is a column to pick; the norms that decide about it are right afterwards."""
+        p = self.p
+        if p.tol is not None and self.r and float(np.sum(self.N)) <= p.goal:
+            unseen = np.ones(p.n, dtype=bool)
+            unseen[self.indices] = False
+            self._form(unseen)
+            if float(np.sum(self.N)) <= p.goal:
+                return False
+        if self.r == p.m or not self.open.any():
+            return False
+        while True:
+            score, slack = np.where(self.open, self.N, -math.inf), DOWNDATE_SLACK * self.eps * self.exact
+            top = float(score.max())
+            contend = score + slack >= top * (1 - TIE_BAND * self.eps)
+            if not np.any(contend & self._worn(self.N)):
+                break
+            self._form(self.open & self._worn(self.N))
+        if not top > p.noise**2:
+            return False
+        if self.single and top < (SINGLE_REACH * p.largest) ** 2:
+            self._double()
+            return self.ready()
+        self.first = int(np.argmax(contend))
+        return True
+
+    def _worn(self, N: np.ndarray) -> np.ndarray:
+        """Norms that downdating has cost half of their digits."""
+        return (math.sqrt(self.eps) * self.exact >= N) & (self.exact > self.p.noise**2)
+
+    def _form(self, which: np.ndarray) -> None:
+        """The norms of these columns from the columns themselves."""
+        place = np.flatnonzero(which)
+        self.N[place] = self.exact[place] = residual_norms2(take_columns(self.A, place), self.basis)
+
+    def _double(self) -> None:
+        """Go on in double precision."""
+        self.A = self.A.astype(np.complex128 if self.A.dtype.kind == "c" else np.float64)
+        self.eps, self.single = float(np.finfo(np.float64).eps), False
+        self._start(self.indices)
+
+    def advance(self, guesses: bool) -> None:
+        """Pick at least one column more, or find that the first one in line is dependent."""
+        length = min(self.length, self.p.k - len(self.indices), self.p.m - self.r, int(self.open.sum()))
+        if self.walk or length < 2 or not guesses:
+            self.walk = max(0, self.walk - 1)
+            return self._step()
+        guess, V = self._guess(length)
+        taken = self._judge(guess, V) if guess.size > 1 else self._step()
+        if taken < WORTH < length:
+            self.pause = min(2 * self.pause, self.p.k)
+            self.walk = self.pause
+        elif taken == length:
+            self.length, self.pause = min(2 * self.length, LONGEST), 1
+        else:
+            self.length, self.pause = max(WORTH + 1, min(self.length, int(GROW * taken))), 1
+
+    def _step(self) -> int:
+        """The textbook: one pick, one product."""
+        e, norm = orthogonalise(self.A[:, self.first], self.basis)
+        if norm > self.p.noise:
+            return self._judge(np.array([self.first]), (e / norm)[:, None])
+        self.open[self.first], self.N[self.first] = False, 0
+        return 0
+
+    def _guess(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Up to ``length`` columns that may come next, and orthonormal directions for them."""
+        C = self._promising(max(NARROWEST, WIDTH * length))
+        E, Q = self._residuals(C), self.basis
+        order, R = self._pivot(E.conj() @ E.T, C, length)
+        if order.size < 2:
+            return C[order], E[order].T
+        V = _orthonormal(E[order], R[:, order])
+        if self.r:
+            V -= (V @ Q.conj()) @ Q.T
+        G, s = V.conj() @ V.T, order.size
+        off = np.abs(G - np.eye(s))
+        if float(off.max()) > 1 / (4 * s):
+            s = int(np.argmax(np.max(np.tril(off), axis=1) > 1 / (4 * s)))
+            if s < 2:
+                return C[order[:s]], V[:s].T
+        L = np.linalg.cholesky(G[:s, :s])
+        return C[order[:s]], (np.linalg.inv(L).conj() @ V[:s]).T
+
+    def _promising(self, b: int) -> np.ndarray:
+        """The b columns of largest residual norm, in ascending order."""
+        if b >= int(np.count_nonzero(self.open)):
+            return np.flatnonzero(self.open)
+        score = np.where(self.open, self.N * self.bend, -1.0)
+        score[self.first] = math.inf
+        return np.sort(np.argpartition(score, -b)[-b:])
+
+    def _residuals(self, C: np.ndarray) -> np.ndarray:
+        """Residuals of the columns C as rows, so that what is read lies together; those of the last block are at hand."""
+        old, E, r = self.block
+        seat = np.searchsorted(old, C)
+        seat[seat == old.size] = 0
+        known = old[seat] == C if old.size else np.zeros(C.size, dtype=bool)
+        out = np.empty((C.size, self.p.m), dtype=self.A.dtype)
+        for which, rows, start in (
+            (known, lambda: E[seat[known]], r),
+            (~known, lambda: take_columns(self.A, C[~known]).T, 0),
+        ):
+            if which.any():
+                part, Q = rows(), self.Q[:, start : self.r]
+                out[which] = part - (part @ Q.conj()) @ Q.T if self.r > start else part
+        self.block = C, out, self.r
+        return out
+
+    def _pivot(self, G: np.ndarray, C: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pivots and rows of the pivoted Cholesky factor of G, ties as the rule has them."""
+        R, order = np.empty((length, C.size), dtype=G.dtype), np.empty(length, dtype=np.int64)
+        d = G.diagonal().real.copy()
+        fair = d + DOWNDATE_SLACK * self.eps * self.exact[C]
+        j = int(np.searchsorted(C, self.first))
+        band, least = 1 - TIE_BAND * self.eps, DROP * float(d[j])
+        for s in range(length):
+            row = R[s]
+            if s:
+                np.dot(R[:s, j].conj(), R[:s], out=row)
+                np.subtract(G[j], row, out=row)
+            else:
+                row[:] = G[j]
+            height = float(row[j].real)
+            if not height > least:
+                return order[:s], R[:s]
+            row /= math.sqrt(height)
+            order[s] = j
+            loss = _squares(row)
+            d -= loss
+            fair -= loss
+            d[j] = fair[j] = -math.inf
+            j = int((fair >= float(d.max()) * band).argmax())
+        return order, R
+
+    def _judge(self, guess: np.ndarray, V: np.ndarray) -> int:
+        """Keep the longest prefix of the guess that the rule would pick; its length, at least 1."""
+        p, size, taken = self.p, guess.size, 1
+        # n × p is faster than p × n where A lies by columns
+        fallen = np.ascontiguousarray(_squares(self.A.T @ V.conj()).T)
+        top = np.array([self.N[self.first]])
+        if size > 1:
+            np.cumsum(fallen, axis=0, out=fallen)
+            score = np.where(self.open, self.N, -math.inf) - fallen[:-1]  # behind 1, 2, ... guesses
+            for s in range(1, size):
+                score[s - 1 :, guess[s - 1]] = -math.inf
+            top = np.append(top, score.max(axis=1))
+            bar = (top[1:] * (1 - TIE_BAND * self.eps))[:, None]
+            contend = score + DOWNDATE_SLACK * self.eps * self.exact >= bar
+            right = np.argmax(contend, axis=1) == guess[1:]
+            right &= top[1:] > p.noise**2
+            if self.single:
+                right &= top[1:] >= (SINGLE_REACH * p.largest) ** 2
+            worn = contend & (score <= math.sqrt(self.eps) * self.exact)
+            right &= ~worn.any(axis=1)
+            taken += size - 1 if right.all() else int(np.argmin(right))
+        chosen = guess[:taken]
+        self.Q[:, self.r : self.r + taken] = V[:, :taken]
+        self.r += taken
+        self.rank += int(np.count_nonzero(top[:taken] > p.floor**2))
+        self.N -= fallen[taken - 1]
+        np.maximum(self.N, 0, out=self.N)
+        self.N[chosen] = 0
+        self.open[chosen] = False
+        self.indices += chosen.tolist()
+        return taken
+
+
+def _orthonormal(E: np.ndarray, R: np.ndarray) -> np.ndarray:
+    """Rows that span the first 1, 2, ... rows of E, orthonormal where R, a Cholesky factor of their Gram matrix, is good.
+
+    Rows are combined with weights R⁻¹; where these cancel more than the residuals themselves do, by Householder QR.
+    """
+    X = np.triu(np.linalg.inv(R))
+    norms = np.sqrt(np.sum(_squares(R), axis=0))
+    cancelled = (norms @ np.abs(X)) * R.diagonal().real / norms
+    if float(cancelled.max()) > CANCELLED:
+        return np.linalg.qr(E.T)[0].T
+    return X.T @ E
+
+
+def _squares(X: np.ndarray) -> np.ndarray:
+    return (X.conj() * X).real if X.dtype.kind == "c" else X * X
+
+
+def _fit_for_blas(A: np.ndarray) -> np.ndarray:
+    """A itself where a matrix product reads it without copying it, else a copy."""
+    rows, columns = A.strides
+    size = A.itemsize
+    if (columns == size and rows >= size * A.shape[1]) or (rows == size and columns >= size * A.shape[0]):
+        return A
+    return np.ascontiguousarray(A)
