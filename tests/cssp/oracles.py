@@ -28,7 +28,7 @@ def squared_error(A, S, B=None):
 
 def greedy_residual(A, k, candidates=None):
     """argmax of the explicit residual's column norms, k times, lowest index first."""
-    E = np.array(A, dtype=np.complex128 if np.iscomplexobj(A) else np.float64)
+    E = np.array(A, dtype=np.result_type(A, np.float64))
     open_ = np.ones(E.shape[1], dtype=bool) if candidates is None else candidates.copy()
     picks = []
     for _ in range(k):

@@ -25,18 +25,21 @@ def quiet(A, k, method="residual"):
         return select(A, k, method).indices
 
 
-@pytest.mark.parametrize(("dtype", "depth", "least"), [(np.float64, 14, 50), (np.float32, 7, 46)])
-def test_graded_spectra(dtype, depth, least):
-    """Downdated norms lose every digit here; the rule of LAPACK Working Note 176 keeps them."""
-    equal, worse = 0, 0
+@pytest.mark.parametrize(("dtype", "depth"), [(np.float64, 14), (np.float32, 7)])
+def test_graded_spectra(dtype, depth):
+    """Downdated norms lose every digit here; the rule of LAPACK Working Note 176 keeps them.
+
+    The picks are those of exact arithmetic. LAPACK's in single precision are not always, and then its error may be
+    larger or, by luck, smaller.
+    """
+    equal = 0
     for seed in range(50):
         A = oracles.graded(50, 30, depth, np.random.default_rng(seed), dtype)
         ours, theirs = quiet(A, 25), lapack(A, 25)
+        np.testing.assert_array_equal(ours, oracles.greedy_residual(A.astype(np.longdouble), 25))
         equal += bool(np.all(ours == theirs))
-        worse += error(A, ours) > error(A, theirs) * (1 + 1e-3)
         np.testing.assert_array_equal(quiet(torch.as_tensor(A), 15).numpy(), ours[:15])
-    assert equal >= least
-    assert worse <= 50 - least
+    assert equal >= (50 if dtype == np.float64 else 46)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
