@@ -65,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     gpu = commands.add_parser("gpu", help="everything that waits for a GPU")
     gpu.add_argument("--out", type=Path, default=OUT / "gpu")
+    gpu.add_argument("--step", nargs="+", help="only these steps, anew: tests speed prefill bench train")
+    gpu.add_argument("--tiny", action="store_true", help="try the plumbing on the CPU with toy sizes")
 
     chosen = vars(parser.parse_args(arguments))
     run = {
@@ -143,10 +145,10 @@ def _mutation(method: list[str] | None, workers: int) -> int:
     return mutation.main(method, workers)
 
 
-def _gpu(out: Path) -> int:
+def _gpu(out: Path, step: list[str] | None, tiny: bool) -> int:
     from . import gpu
 
-    return gpu.main(out)
+    return gpu.main(out, step, tiny)
 
 
 if __name__ == "__main__":

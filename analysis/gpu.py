@@ -1,34 +1,101 @@
-"""Everything that waits for a GPU: tests on the device, the speed table, training resumed from its checkpoint.
+"""Everything that waits for a GPU: tests on the device, speed tables, prefill, training from its checkpoint.
 
-``python -m analysis gpu`` writes what it measured to its output folder; each call goes on where the last one stopped.
-Without a CUDA device it says so and stops.
+``python -m analysis gpu`` does the steps that are not done yet; ``--step NAME`` does one of them, anew. Each step takes
+less than ten minutes on an H200 (training aside), writes ``OUT/<step>.json`` and goes on where an interrupted call
+stopped. Without a CUDA device it says so and stops. ``--tiny`` tries the plumbing on the CPU with toy sizes.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+__all__ = ["STEPS", "main"]
 
-def main(out: Path) -> int:
+
+def _tests(out: Path, device: str, tiny: bool) -> dict:
+    """tests/gpu on the device."""
+    import pytest
+
+    arguments = ["-q", "-p", "no:cacheprovider", "tests/gpu"]
+    return {"exit status of pytest": int(pytest.main([*arguments, "--collect-only"] if tiny else arguments))}
+
+
+def _speed(out: Path, device: str, tiny: bool) -> dict:
+    """The kernel against published loops and the floor."""
+    from .benchmarks.device import speed
+
+    return speed(out, device, tiny)
+
+
+def _prefill(out: Path, device: str, tiny: bool) -> dict:
+    """Prefill of a model of the shape of LLaVA-1.5-7B with and without selection."""
+    from .benchmarks.prefill import measure
+
+    return measure(out, device, tiny)
+
+
+def _bench(out: Path, device: str, tiny: bool) -> dict:
+    """`cssp.select` on tensors of the device."""
+    from .benchmarks import speed
+
+    return {} if tiny else {"rows": speed.main(device, repeats=5)}
+
+
+def _train(out: Path, device: str, tiny: bool) -> dict:
+    """The reference model, trained on the device."""
+    from .training.train import train
+
+    if not tiny:
+        train(out=out / "train", export=out / "model", workers=8, device=device)
+    return {}
+
+
+#: In this order; training last, since it takes longest.
+STEPS: dict[str, Callable[[Path, str, bool], dict]] = {
+    "tests": _tests,
+    "speed": _speed,
+    "prefill": _prefill,
+    "bench": _bench,
+    "train": _train,
+}
+
+
+def main(out: Path, step: list[str] | None = None, tiny: bool = False) -> int:
+    """Do the steps and write what they measured; 1 where there is no device or a test failed."""
     import torch
 
-    if not torch.cuda.is_available():
+    unknown = set(step or ()) - set(STEPS)
+    if unknown:
+        print(f"unknown steps {sorted(unknown)}; choose from {list(STEPS)}", file=sys.stderr)
+        return 2
+    if not (tiny or torch.cuda.is_available()):
         print(
-            "no CUDA device: nothing was run. Everything this command does is tested on the CPU by `make test`.",
+            "no CUDA device: nothing was run. The plumbing of this command is tested on the CPU by `make test`.",
             file=sys.stderr,
         )
         return 1
-    import pytest
-
-    from .benchmarks import speed
-    from .training.train import train
-
+    device = "cpu" if tiny else "cuda"
     out.mkdir(parents=True, exist_ok=True)
-    found: dict = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
-    found["tests"] = int(pytest.main(["-q", "tests/gpu"]))
-    found["speed"] = speed.main("cuda", repeats=5)
-    (out / "measured.json").write_text(json.dumps(found, indent=1) + "\n")
-    train(out=out / "train", export=out / "model", workers=8, device="cuda")
-    return found["tests"]
+    status = 0
+    for name in step or STEPS:
+        done = out / f"{name}.json"
+        if done.exists():
+            if not step:
+                continue
+            (out / f"{name}_parts.json").unlink(missing_ok=True)
+        print(f"\n== {name}")
+        start = time.perf_counter()
+        found = STEPS[name](out, device, tiny)
+        about = {
+            "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+            "torch": torch.__version__,
+            "tiny": tiny,
+            "seconds": time.perf_counter() - start,
+        }
+        done.write_text(json.dumps(about | found, indent=1) + "\n")
+        status |= int(bool(found.get("exit status of pytest")))
+    return status
