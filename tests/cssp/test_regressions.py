@@ -1,0 +1,58 @@
+"""One test for each bug that the properties (test_properties.py) or the fuzzer (analysis/fuzz.py) found."""
+
+import numpy as np
+import pytest
+
+from cssp import CsspError, select
+
+A = np.arange(12.0).reshape(3, 4)
+
+
+def refused(words, *arguments, **options):
+    with pytest.raises(CsspError, match=words):
+        select(A, *arguments, **options)
+
+
+def test_an_array_is_no_choice_of_acceleration():
+    """Comparing it with "auto" raised NumPy's own error about ambiguous truth."""
+    refused("accelerated", 2, "random_pivot", accelerated=np.ones(2))
+
+
+def test_a_complex_number_is_no_bound_on_growth():
+    """NumPy orders complex numbers, so that one passed for a number of at least 1."""
+    refused("f = ", 2, "strong_rrqr", f=np.complex128(2))
+
+
+def test_an_integer_beyond_64_bits_is_too_many():
+    """The array of counts overflowed."""
+    refused("k = 10{30}", 10**30)
+    refused("k", [10**30])
+
+
+@pytest.mark.parametrize("argument", ["weights", "valid", "include", "exclude", "k"])
+def test_a_ragged_list_is_named(argument):
+    """NumPy's error about inhomogeneous shapes came out."""
+    refused(argument, **({"k": 2} | {argument: [[1], [1, 2]]}))
+
+
+@pytest.mark.parametrize("argument", ["include", "exclude"])
+def test_one_index_is_not_a_list_of_them(argument):
+    """An axis error of the sort came out."""
+    refused(argument, 2, **{argument: 0})
+
+
+@pytest.mark.parametrize("scale", [1e100, 1e-100])
+def test_a_target_beyond_the_precision_of_the_matrix(scale):
+    """It was cast before it was scaled, to Inf or zero."""
+    X = np.array([[1.0, 3.0, 0.0], [2.0, 0.0, 1.0]], dtype=np.float32)
+    B = np.array([[0.0], [1.0]])
+    s = select(X, 2, "greedy", target=B * scale)
+    np.testing.assert_array_equal(s.indices, select(X, 2, "greedy", target=B).indices)
+    assert s.error <= 1e-6 * scale
+
+
+@pytest.mark.parametrize("method", ["adaptive", "random_pivot"])
+def test_all_columns_included_and_a_tolerance(method):
+    """Residual norms of no columns at all were asked for."""
+    assert select(A, 4, method, tol=1e-3, include=[2, 0, 1, 3], rng=0).k == 4
+    assert select(A[:, :1], method=method, tol=1e-3, include=[0], rng=0).k == 1
