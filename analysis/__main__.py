@@ -1,4 +1,4 @@
-"""``python -m analysis study | train | figures | bench | edges | guarantees | mutation | gpu`` (``--help`` after any of them)."""
+"""``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -63,6 +63,19 @@ def main(arguments: list[str] | None = None) -> int:
     mutation.add_argument("--method", nargs="+", help="only these methods")
     mutation.add_argument("--workers", type=int, default=1)
 
+    deep = commands.add_parser("deep", help="the property tests on many examples each")
+    deep.add_argument("--examples", type=int, default=20_000, help="examples a property")
+    deep.add_argument("--workers", type=int, default=2)
+    deep.add_argument("--only", nargs="+", help="only properties whose names contain one of these words")
+    deep.add_argument("--out", type=Path, default=OUT / "deep")
+
+    fuzz = commands.add_parser("fuzz", help="fuzz cssp.select, guided by the branches it reaches")
+    fuzz.add_argument("--minutes", type=float, default=20)
+    fuzz.add_argument("--watchdog", type=int, default=60, help="seconds a call may take")
+    fuzz.add_argument("--seed", type=int, default=0)
+    fuzz.add_argument("--replay", type=Path, help="run one kept input instead")
+    fuzz.add_argument("--out", type=Path, default=OUT / "fuzz")
+
     gpu = commands.add_parser("gpu", help="everything that waits for a GPU")
     gpu.add_argument("--out", type=Path, default=OUT / "gpu")
     gpu.add_argument("--step", nargs="+", help="only these steps, anew: tests speed prefill bench train")
@@ -77,6 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
         "edges": _edges,
         "guarantees": _guarantees,
         "mutation": _mutation,
+        "deep": _deep,
+        "fuzz": _fuzz,
         "gpu": _gpu,
     }
     return run[chosen.pop("command")](**chosen)
@@ -143,6 +158,18 @@ def _mutation(method: list[str] | None, workers: int) -> int:
     from . import mutation
 
     return mutation.main(method, workers)
+
+
+def _deep(**options) -> int:
+    from . import deep
+
+    return deep.main(**options)
+
+
+def _fuzz(**options) -> int:
+    from . import fuzz
+
+    return fuzz.main(**options)
 
 
 def _gpu(out: Path, step: list[str] | None, tiny: bool) -> int:

@@ -1,0 +1,99 @@
+"""The properties of ``tests/cssp/test_properties.py`` on many examples each, in parallel processes.
+
+A property is run by Hypothesis as the tests run it, with the ``deep`` profile and warnings as errors. Not part of the
+tests: it takes half an hour and more.
+"""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1] / "tests"
+
+
+def main(examples: int, workers: int, only: list[str] | None, out: Path) -> int:
+    """Run every property and print a table; 1 where one failed."""
+    names = [name for name in properties() if not only or any(word in name for word in only)]
+    out.mkdir(parents=True, exist_ok=True)
+    start, rows = time.perf_counter(), []
+    print(f"{len(names)} properties, {examples} examples each, {workers} processes")
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(_process, name, examples, out) for name in names]
+        for job in as_completed(jobs):
+            rows.append(job.result())
+            name, passed, seconds, verdict = rows[-1]
+            print(
+                f"{len(rows):3d}/{len(names)} {passed:7d} {seconds:8.1f} s  {verdict:7s} {name}", flush=True
+            )
+            with (out / "report.csv").open("w", newline="") as file:
+                csv.writer(file).writerows([("property", "examples", "seconds", "verdict"), *rows])
+    failed = [name for name, _, _, verdict in rows if verdict != "passed"]
+    total = sum(passed for _, passed, _, _ in rows)
+    print(
+        f"{total} examples in {(time.perf_counter() - start) / 60:.1f} min, {len(failed)} properties failed"
+    )
+    for name in failed:
+        print(f"  {name}: see {out / name}.txt")
+    return 1 if failed else 0
+
+
+def properties() -> list[str]:
+    """Names of the Hypothesis tests, in the order of the file."""
+    module = _module()
+    return [
+        name
+        for name in vars(module)
+        if name.startswith("test_") and hasattr(getattr(module, name), "hypothesis")
+    ]
+
+
+def _process(name: str, examples: int, out: Path) -> tuple[str, int, float, str]:
+    """Run one property in a process of its own; (name, examples passed, seconds, verdict)."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "analysis.deep", name, str(examples)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parent, check=False)
+    (out / f"{name}.txt").write_text(done.stdout + done.stderr)
+    counts = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("passed ")]
+    passed = int(counts[0]) if counts else 0
+    verdict = "passed" if done.returncode == 0 else "FAILED"
+    return name, passed, time.perf_counter() - start, verdict
+
+
+def _module():
+    sys.path[:0] = [str(TESTS / "cssp"), str(TESTS)]
+    import conftest  # noqa: F401  (registers the profiles)
+    import test_properties
+
+    return test_properties
+
+
+def run(name: str, examples: int) -> int:
+    """One property in this process; prints the number of examples that passed. Returns that number."""
+    import warnings
+
+    from hypothesis import settings
+
+    warnings.simplefilter("error")
+    test = getattr(_module(), name)
+    inner, passed = test.hypothesis.inner_test, 0
+
+    def counted(*arguments, **named):
+        nonlocal passed
+        inner(*arguments, **named)
+        passed += 1
+
+    test.hypothesis.inner_test = counted
+    try:
+        settings(settings.get_profile("deep"), max_examples=examples)(test)()
+    finally:
+        print(f"passed {passed}")
+    return passed
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], int(sys.argv[2]))
