@@ -27,7 +27,7 @@ from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks, Problem
 FIRST, LONGEST, WIDTH = 32, 128, 3
 
 #: Fewest columns in a block.
-NARROWEST = 128
+NARROWEST = 96
 
 #: A guess ends where its squared residual falls below this share of the first one's: beyond, Cholesky QR is not safe.
 DROP = 1e-4
