@@ -149,13 +149,13 @@ def _edges(method: list[str] | None, ours: bool, out: Path) -> int:
 
 
 def _guarantees(instances: int, draws: int, method: list[str] | None, seed: int, out: Path) -> int:
-    from . import guarantees
+    from .theory import guarantees
 
     return guarantees.main(instances, out, method, seed, draws)
 
 
 def _mutation(method: list[str] | None, workers: int) -> int:
-    from . import mutation
+    from .theory import mutation
 
     return mutation.main(method, workers)
 

@@ -13,7 +13,7 @@ import numpy as np
 import oracles
 import pytest
 
-from analysis import guarantees, laws, statements
+from analysis.theory import guarantees, instances, laws, statements
 from cssp import METHODS, bounds, matrices, select
 from cssp.matrices import MATRICES
 from cssp.problem import Problem
@@ -31,7 +31,7 @@ def test_statements_hold(method):
 
 
 def test_instances_cover_every_family_weights_and_rotations():
-    names = [at.name for at in itertools.islice(statements.instances(7), 12 * len(MATRICES))]
+    names = [at.name for at in itertools.islice(instances.instances(7), 12 * len(MATRICES))]
     for family in [*MATRICES, "random"]:
         for kind in ("", ", weighted", ", rotated"):
             assert any(re.match(rf"{family}{kind} \d", name) for name in names), (family, kind)
@@ -71,16 +71,16 @@ def last_columns(at):
 def test_scores_see_that_the_last_columns_were_returned(method):
     options = {}
     found = 0.0
-    for at in itertools.islice(statements.instances(7), 600):
+    for at in itertools.islice(instances.instances(7), 600):
         if not at.has_rank_k:
             continue
-        run = statements.Run(at, last_columns(at), method, options)
+        run = instances.Run(at, last_columns(at), method, options)
         found = max([found, *(score(run) or 0 for _, _, score in statements.STATEMENTS[method])])
     assert found > 1.5
 
 
 def test_score_is_one_at_the_bound_and_forgives_rounding_only():
-    at = statements.Instance("", np.eye(3), 1)
+    at = instances.Instance("", np.eye(3), 1)
     assert at.slack == 30 * 3 * np.finfo(float).eps
     assert at.score((2 + at.slack) ** 2, 4.0) == pytest.approx(1, abs=1e-14)
     assert at.score((2 + 3 * at.slack) ** 2, 4.0) > 1
@@ -109,7 +109,7 @@ def test_enumerated_law_is_a_law_and_the_one_that_is_sampled(method):
 def test_a_law_that_cannot_be_enumerated_is_averaged_from_below():
     with pytest.raises(laws.NotEnumerable):
         laws.exact_law(METHODS["norm"].function, Problem(A=np.eye(3), k=1, candidates=np.ones(3, dtype=bool)))
-    at = statements.Instance("", np.diag([3.0, 2.0, 1.0]), 1)
+    at = instances.Instance("", np.diag([3.0, 2.0, 1.0]), 1)
     e = laws.Expectation(at, "norm", {}, draws=2000)
     exact = 14 - (81 + 16 + 1) / 14
     assert e.law is None

@@ -23,7 +23,8 @@ from cssp import METHODS, bounds
 from cssp.methods import _sampling as sampling
 from cssp.problem import Problem
 
-from .statements import EPS, Instance, Value
+from .instances import EPS, Instance
+from .statements import Value
 
 __all__ = ["IDENTITIES", "Expectation", "Identity", "NotEnumerable", "exact_law", "promise_in_expectation"]
 

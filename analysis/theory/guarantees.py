@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from cssp import METHODS
 
+from .instances import Run, chosen, instances
 from .laws import IDENTITIES, Expectation, promise_in_expectation
-from .statements import STATEMENTS, UNIVERSAL, Run, Value, chosen, instances, promise
+from .statements import STATEMENTS, UNIVERSAL, Value, promise
 
 #: What a score may exceed 1 by: rounding of the score itself.
 TOLERANCE = 1e-9

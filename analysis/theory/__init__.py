@@ -1,0 +1,1 @@
+"""What the papers claim, tried: statements, exact laws, and sabotaged methods."""
