@@ -42,8 +42,9 @@ def _walk(p: Problem, rank: int) -> Picks:
     k = min(rank, most)
     if not 0 < k < r:  # too few columns for a barrier
         return completed(p, ())
+    tail = np.where(s > a.zero, s, 0)[k:]  # what is rounding would be magnified to the size of V
     return completed(
-        p, dict.fromkeys(j for j, _ in dual_set(a, Vh[:k], column_norms2(s[k:, None] * Vh[k:]), r))
+        p, dict.fromkeys(j for j, _ in dual_set(a, Vh[:k], column_norms2(tail[:, None] * Vh[k:]), r))
     )
 
 

@@ -56,3 +56,12 @@ def test_all_columns_included_and_a_tolerance(method):
     """Residual norms of no columns at all were asked for."""
     assert select(A, 4, method, tol=1e-3, include=[2, 0, 1, 3], rng=0).k == 4
     assert select(A[:, :1], method=method, tol=1e-3, include=[0], rng=0).k == 1
+
+
+@pytest.mark.filterwarnings("ignore::cssp.RankDeficientWarning")
+def test_rounding_tells_no_equal_columns_apart():
+    """bss weighed columns by what lies outside V_k even where that is nothing but rounding."""
+    X = np.full((2, 4), [[0.8216181435011584], [0.33043707618338714]])
+    X[1, 3] = 0.3304370761833872  # the next number
+    for k in range(1, 5):
+        assert select(X, k, "bss").indices.tolist() == list(range(k))
