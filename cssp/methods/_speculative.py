@@ -131,7 +131,8 @@ class _Run:
         length = min(self.length, self.p.k - len(self.indices), self.p.m - self.r, int(self.open.sum()))
         if self.walk or length < 2 or not guesses:
             self.walk = max(0, self.walk - 1)
-            return self._step()
+            self._step()
+            return
         guess, V = self._guess(length)
         taken = self._judge(guess, V) if guess.size > 1 else self._step()
         if taken < WORTH < length:

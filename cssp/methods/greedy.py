@@ -13,7 +13,6 @@ import math
 from array_api_compat import array_namespace
 
 from cssp.linalg import (
-    BLOCK,
     adjoint,
     basis,
     column_norms2,
@@ -25,7 +24,7 @@ from cssp.linalg import (
     widen,
 )
 from cssp.linalg import squares as sq
-from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, Array, Picks, Problem
+from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Array, Picks, Problem
 
 #: Residual norms within this many units of noise have a direction that is mostly rounding: f/g means nothing there.
 CLEAR = 8
@@ -33,21 +32,15 @@ CLEAR = 8
 
 def greedy(p: Problem) -> Picks:
     """Choose argmax ‖Fᴴe_j‖²/‖e_j‖², k times, with F and e_j the residuals of the target and of column j."""
-    xp = p.xp
     s = _State(p)
-    open_ = xp.asarray(p.candidates, copy=True)
+    open_ = p.xp.asarray(p.candidates, copy=True)
     indices: list[int] = []
     rank = 0
     while len(indices) < p.k:
-        eligible = open_ & (s.g > p.noise**2)
         forced = len(indices) < len(p.include)
-        if forced:
-            j = p.include[len(indices)]
-        else:
-            if s.reached() or not bool(xp.any(eligible)):
-                break
-            clear = eligible & (s.g > (CLEAR * p.noise) ** 2)
-            j = s.best(clear if bool(xp.any(clear)) else eligible)
+        j = p.include[len(indices)] if forced else None if s.reached() else s.best(open_)
+        if j is None:
+            break
         e, norm = orthogonalise(s.A[:, j], s.basis())
         independent = norm > p.noise and s.r < p.m
         if independent or forced:
@@ -55,7 +48,7 @@ def greedy(p: Problem) -> Picks:
         open_[j] = False
         if independent:
             rank += norm > p.floor
-            s.add(j, e / norm, open_ & (s.g > p.noise**2))
+            s.add(j, e / norm)
     return Picks(indices, rank=rank)
 
 
@@ -63,22 +56,34 @@ class _State:
     """A and B, or what is left of them; the basis Q; f_j = ‖Fᴴe_j‖², g_j = ‖e_j‖² and φ = ‖F‖_F².
 
     A and B may be replaced, whole or column by column, by their residuals: F, E and so f, g, φ stay the
-    same, and the products that update them no longer cancel.
+    same, and the products that update them no longer cancel. f0, g0 and phi0 are the values of that time. The rows of
+    R = QᴴA and Sᴴ, S = BᴴQ, belong to the directions since.
+
+    T = BᴴA where B has few columns, and a step reads A and T once; K = BBᴴ where it has many, and a step reads A once,
+    for two products together, and K.
     """
+
+    f: Array
+    g: Array
+    f0: Array
+    g0: Array
+    phi0: float
+    eps: float
+    T: Array
+    K: Array
+    R: Array
+    S: Array
+    t: int
 
     def __init__(self, p: Problem) -> None:
         self.p, self.xp, self.A, self.B = p, p.xp, p.A, p.B
-        self.Q, self.r = self._room(p.A), 0
+        self.Q, self.r = self._rows(p.m).T, 0
         self.own = False  # whether A may be written into
         self.single = widen(p.A[:1, :1]).dtype != p.A.dtype
         self.directions: list[int] = []
         self.phi = frobenius2(self.B)
         self.nothing = 4 * min(p.B.shape) * p.eps**2 * self.phi if p.target is not None else 0.0
-        self.f: Array
-        self.g: Array
-        self.f0: Array
-        self.g0: Array
-        self._restart(_correlations(self.A, self.B), p.norms2)
+        self._restart(p.norms2)
 
     def basis(self) -> Array:
         """Orthonormal basis of the columns chosen so far."""
@@ -91,92 +96,124 @@ class _State:
         self.phi = frobenius2(project_off(self.B, self.basis()))
         return self.phi <= self.p.goal
 
-    def best(self, eligible: Array) -> int:
-        """Eligible column of largest gain; the first one where the target has nothing left to gain."""
-        xp, zero = self.xp, self.xp.zeros_like(self.g)
-        if self.phi <= self.nothing:
-            return self.p.argmax(zero, eligible)
-        g = xp.where(eligible, self.g, xp.ones_like(self.g))
-        score = xp.where(eligible, self.f / g, zero)
-        slack = DOWNDATE_SLACK * float(xp.finfo(self.A.dtype).eps) * (self.f0 + score * self.g0) / g
-        return self.p.argmax(score, eligible, slack)
+    def best(self, open_: Array) -> int | None:
+        """Open column of largest gain, the first one where the target has nothing left to gain; None at the end.
 
-    def add(self, j: int, q: Array, eligible: Array) -> None:
+        f and g that downdating has cost half of their digits are formed anew where they might win.
+        """
+        xp, p = self.xp, self.p
+        if self.phi < math.sqrt(self.eps) * self.phi0:
+            self._deflate(open_)
+        while True:
+            half, slack = math.sqrt(self.eps), DOWNDATE_SLACK * self.eps
+            worn = open_ & ((self.g < half * self.g0) | (self.f < half * self.f0)) & (self.g0 > p.noise**2)
+            eligible = open_ & ((self.g > p.noise**2) | worn)
+            if not bool(xp.any(eligible)):
+                return None
+            g = xp.where(worn, xp.maximum(self.g, slack * self.g0), self.g)
+            g = xp.where(eligible, g, xp.ones_like(g))
+            score = xp.where(eligible, self.f / g, xp.zeros_like(g))
+            rounding = slack * (self.f0 + score * self.g0) / g
+            bar = (1 - TIE_BAND * self.eps) * xp.max(xp.where(worn, xp.zeros_like(g), score))
+            risky = worn & (score + rounding >= bar)
+            if not bool(xp.any(risky)):
+                break
+            if 4 * int(xp.sum(xp.astype(worn, xp.int64))) > p.n:
+                self._deflate(open_)
+            else:
+                self._deflate_columns(risky)
+        eligible = eligible & ~worn
+        clear = eligible & (self.g > (CLEAR * p.noise) ** 2)
+        eligible = clear if bool(xp.any(clear)) else eligible
+        return p.argmax(xp.zeros_like(g) if self.phi <= self.nothing else score, eligible, rounding)
+
+    def add(self, j: int, q: Array) -> None:
         """Extend the basis by the direction q of column j and update.
 
-        With r = qᴴE, s = Fᴴq and v the part of Fs orthogonal to q: Fs = v + ‖s‖²q, and F₊ᴴe₊ = Fᴴe - s r_j
-        gives f₊ = f - 2 Re(r̄_j sᴴFᴴe_j) + ‖s‖²|r_j|² = f - 2 Re(r̄_j vᴴa_j) - ‖s‖²|r_j|².
+        With r = qᴴE and s = Fᴴq, F₊ᴴe₊ = Fᴴe - s r_j gives f₊ = f - 2 Re(r̄_j h_j) + ‖s‖²|r_j|² for h = sᴴFᴴE. It is
+        sᴴT without the parts of the directions before, or vᴴA + ‖s‖²r for the part v of Fs = FFᴴq orthogonal to q.
         """
         xp = self.xp
         self.directions.append(j)
         self.Q[:, self.r] = q
         self.r += 1
-        r = conjugate(q) @ self.A
+        if self.T is None:
+            v = project_off(self.K @ q, self.basis())
+            pair = conjugate(xp.stack([q, v])) @ self.A
+            r, h = pair[0, ...], pair[1, ...]
+        else:
+            r = conjugate(q) @ self.A
         s = conjugate(r) if self.p.target is None else conjugate(conjugate(q) @ self.B)
-        v = project_off(self.B @ s, self.basis())
-        cross = conjugate(r) * (conjugate(v) @ self.A)
-        cross = xp.real(cross) if xp.isdtype(cross.dtype, "complex floating") else cross
         ss = float(xp.sum(sq(s)))
+        if self.T is None:
+            h = h + ss * r
+        else:
+            R, S, t = self.R, self.S, self.t
+            h = conjugate(s) @ self.T - (conjugate(s) @ adjoint(S[:t, :])) @ R[:t, :]
+            R[t, :], S[t, :], self.t = r, conjugate(s), t + 1
+        rh = conjugate(r) * h
+        rh = xp.real(rh) if xp.isdtype(rh.dtype, "complex floating") else rh
         zero = xp.zeros_like(self.g)
-        self.f = xp.maximum(self.f - ss * sq(r) - 2 * cross, zero)
+        self.f = xp.maximum(self.f - 2 * rh + ss * sq(r), zero)
         self.g = xp.maximum(self.g - sq(r), zero)
         self.phi = max(0.0, self.phi - ss)
-        self._renew(eligible)
 
-    def _renew(self, eligible: Array) -> None:
-        """Form f and g from explicit residuals where downdating has cancelled half of the digits."""
-        xp, half = self.xp, math.sqrt(float(self.xp.finfo(self.A.dtype).eps))
-        stale = eligible & ((self.g < half * self.g0) | (self.f < half * self.f0))
-        count = int(xp.sum(xp.astype(stale, xp.int64)))
-        if self.phi < half * self.phi0 or 4 * count > self.p.n:
-            height = float(xp.max(xp.where(eligible, self.g, xp.zeros_like(self.g))))
-            if self.single and height < (SINGLE_REACH * self.p.largest) ** 2:
-                self._double()
-            self._deflate()
-        elif count:
-            self._deflate_columns(stale)
-
-    def _double(self) -> None:
-        """Go back to A and B, in double precision."""
-        self.A, self.B, self.single = widen(self.p.A), widen(self.p.B), False
-        have, _ = basis(take_columns(self.A, self.directions), self.p.noise)
-        self.Q, self.r = self._room(self.A), have.shape[1]
-        self.Q[:, : self.r] = have
-
-    def _deflate(self) -> None:
-        """Replace A and B by their residuals."""
+    def _deflate(self, open_: Array) -> None:
+        """Replace A and B by their residuals, in double precision where single has lost half its digits."""
+        height = float(self.xp.max(self.xp.where(open_, self.g, self.xp.zeros_like(self.g))))
+        if self.single and height < (SINGLE_REACH * self.p.largest) ** 2:
+            self.A, self.B, self.single = widen(self.p.A), widen(self.p.B), False
+            have, _ = basis(take_columns(self.A, self.directions), self.p.noise)
+            self.Q, self.r = self._rows(self.p.m).T, have.shape[1]
+            self.Q[:, : self.r] = have
         self.A = project_off(self.A, self.basis())
         self.B = self.A if self.p.target is None else project_off(self.B, self.basis())
         self.own, self.phi = True, frobenius2(self.B)
-        self._restart(_correlations(self.A, self.B), column_norms2(self.A))
+        self._restart(column_norms2(self.A))
 
-    def _deflate_columns(self, stale: Array) -> None:
-        place = self.xp.nonzero(stale)[0]
+    def _deflate_columns(self, which: Array) -> None:
+        """Replace these columns of A by their residuals."""
+        xp, whole = self.xp, self.p.target is None
+        place = xp.nonzero(which)[0]
         E = project_off(take_columns(self.A, place), self.basis())
         if not self.own:
-            self.A, self.own = self.xp.asarray(self.A, copy=True), True
-            self.B = self.A if self.p.target is None else self.B
-        for i in range(E.shape[1]):
-            self.A[:, int(place[i])] = E[:, i]
-        self.f[stale], self.g[stale] = _correlations(E, self.B), column_norms2(E)
-        self.f0 = self.xp.where(stale, self.f, self.f0)
-        self.g0 = self.xp.where(stale, self.g, self.g0)
+            self.A, self.own = xp.asarray(self.A, copy=True), True
+            self.B = self.A if whole else self.B
+        columns = [int(j) for j in place]
+        for i, j in enumerate(columns):
+            self.A[:, j] = E[:, i]
+        if self.T is None:
+            self.f[which] = _quadratic(E, self.K)
+        else:
+            T = adjoint(self.B) @ E
+            for i, j in enumerate(columns):
+                self.T[:, j] = T[:, i]
+                self.R[: self.t, j] = 0
+                if whole:
+                    self.T[j, :], self.S[: self.t, j] = conjugate(T[:, i]), 0
+            self.f[which] = column_norms2(T)
+        self.g[which] = column_norms2(E)
+        self.f0, self.g0 = xp.where(which, self.f, self.f0), xp.where(which, self.g, self.g0)
 
-    def _restart(self, f: Array, g: Array) -> None:
-        self.f, self.g, self.f0, self.g0, self.phi0 = f, g, f, g, self.phi
+    def _restart(self, g: Array) -> None:
+        """f from the columns as they are now."""
+        A, B = self.A, self.B
+        self.eps = float(self.xp.finfo(A.dtype).eps)
+        if B.shape[1] <= 2 * self.p.m:
+            self.T, self.K = adjoint(B) @ A, None
+            self.f = column_norms2(self.T)
+            self.R, self.S, self.t = self._rows(self.p.n), self._rows(B.shape[1]), 0
+        else:
+            self.T, self.K = None, B @ adjoint(B)
+            self.f = _quadratic(A, self.K)
+        self.g = self.xp.asarray(g, copy=True)
+        self.phi0 = self.phi
+        self.f0, self.g0 = self.xp.asarray(self.f, copy=True), self.xp.asarray(self.g, copy=True)
 
-    def _room(self, A: Array) -> Array:
-        return self.xp.zeros((self.p.m, min(self.p.k, self.p.m)), dtype=A.dtype, device=self.p.device)
-
-
-def _correlations(A: Array, B: Array) -> Array:
-    """Squared norms of the columns of BᴴA, through BBᴴ where that is smaller."""
-    m, n = A.shape
-    if B.shape[1] <= m:
-        Bh, step = adjoint(B), max(1, BLOCK // max(m, B.shape[1]))
-        xp = array_namespace(A)
-        return xp.concat([column_norms2(Bh @ A[:, a : min(a + step, n)]) for a in range(0, n, step)])
-    return _quadratic(A, B @ adjoint(B))
+    def _rows(self, length: int) -> Array:
+        """Room for a vector of this length for each direction to come."""
+        steps = min(self.p.k, self.p.m)
+        return self.xp.zeros((steps, length), dtype=self.A.dtype, device=self.p.device)
 
 
 def _quadratic(A: Array, K: Array) -> Array:
