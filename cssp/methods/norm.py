@@ -16,12 +16,13 @@ from cssp.problem import Picks, Problem
 def norm(p: Problem) -> Picks:
     """Draw k distinct columns with probability proportional to the squared norm.
 
-    The order of the arrival times Exp(1)/‖a_j‖² is that of sequential draws without replacement.
+    The order of the arrival times Exp(1)/‖a_j‖² is that of sequential draws without replacement; their logarithms, as
+    the times themselves leave the range.
     """
     rate = host(p.norms2).astype(np.float64)
-    clock = p.rng.standard_exponential(p.n)
+    clock = np.log(p.rng.standard_exponential(p.n))
     arrival = np.full(p.n, np.inf)
-    np.divide(clock, rate, out=arrival, where=rate > 0)
+    arrival[rate > 0] = clock[rate > 0] - np.log(rate[rate > 0])
     arrival[~host(p.candidates)] = np.inf
     order = np.argsort(arrival, kind="stable")[: int(np.sum(np.isfinite(arrival)))]
     return Picks([*p.include, *order[: p.free].tolist()])

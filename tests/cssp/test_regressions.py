@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cssp import CsspError, select
+from cssp import CsspError, RankDeficientWarning, select
 
 A = np.arange(12.0).reshape(3, 4)
 
@@ -65,3 +65,11 @@ def test_rounding_tells_no_equal_columns_apart():
     X[1, 3] = 0.3304370761833872  # the next number
     for k in range(1, 5):
         assert select(X, k, "bss").indices.tolist() == list(range(k))
+
+
+def test_norm_draws_columns_of_any_positive_length():
+    """The arrival time of a column of squared length 1e-312 overflowed, and the column counted as one of length zero."""
+    X = np.diag([0.0, 1e-156, 1.0])
+    with pytest.warns(RankDeficientWarning):
+        s = select(X, 2, "norm", rng=0)
+    assert s.indices.tolist() == [2, 1]
