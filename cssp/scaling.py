@@ -67,7 +67,8 @@ def weighted(A: Array, w: np.ndarray, top: float) -> tuple[Array, int]:
 def shifted(A: Array, e: int) -> Array:
     """A·2**e in two steps, since 2**e alone may be out of range."""
     half = e // 2
-    return A if e == 0 else (A * 2.0**half) * 2.0 ** (e - half)
+    with np.errstate(over="ignore", under="ignore"):  # what leaves the range becomes inf or 0
+        return A if e == 0 else (A * 2.0**half) * 2.0 ** (e - half)
 
 
 def _like(A: Array, x: np.ndarray) -> Array:

@@ -302,7 +302,8 @@ class Selection:
     def coefficients(self) -> Array:
         """T (..., k, n) with X[:, S] T ≈ X in the least-squares sense, X = A·diag(w).
 
-        The solution of least norm where the chosen columns are dependent, so always finite. With a target,
+        The solution of least norm where the chosen columns are dependent, so always finite (but for coefficients beyond
+        the range of the precision). With a target,
         T (..., k, p) and X[:, S] T ≈ target. Rows beyond a shorter item's k are zero; so are columns of
         padding. To reconstruct A itself from A[:, S], use ``w[S][:, None] * T / w``.
         """
