@@ -30,7 +30,9 @@ class Mutant:
 
 
 _SAMPLING = "cssp/methods/_sampling.py"
+_RELAXATION = "cssp/methods/_relaxation.py"
 _SELECTION = "cssp/selection.py"
+_SPECULATIVE = "cssp/methods/_speculative.py"
 
 MUTANTS = [
     # one column after another
@@ -57,21 +59,30 @@ MUTANTS = [
         "C = h.A[:, free]",
     ),
     Mutant("pivoted_qr", "zero pivots taken", "heights > p.noise", "heights >= 0"),
+    # runs of picks guessed and judged
+    Mutant("residual", "guesses taken unjudged", "int(np.argmin(right))", "size - 1", _SPECULATIVE),
     Mutant(
-        "greedy",
-        "no normalisation",
-        "xp.where(eligible, self.f / g, zero)",
-        "xp.where(eligible, self.f, zero)",
+        "residual", "one guess too many", "int(np.argmin(right))", "int(np.argmin(right)) + 1", _SPECULATIVE
     ),
-    Mutant(
-        "greedy",
-        "the rule of pivoted QR",
-        "xp.where(eligible, self.f / g, zero)",
-        "xp.where(eligible, g, zero)",
-    ),
-    Mutant("greedy", "cross term halved", "- 2 * cross", "- cross"),
-    Mutant("greedy", "drop a term", "self.f - ss * sq(r) - 2 * cross", "self.f - 2 * cross"),
+    Mutant("residual", "judged one step late", "- fallen[:-1]", "- fallen[1:]", _SPECULATIVE),
+    Mutant("residual", "not accumulated", "np.cumsum(fallen, axis=0, out=fallen)", "fallen[0]", _SPECULATIVE),
+    Mutant("residual", "worn norms may win", "~worn.any(axis=1)", "True", _SPECULATIVE),
+    Mutant("residual", "worn norms kept", "contend & self._worn(self.N)", "contend & False", _SPECULATIVE),
+    Mutant("residual", "not orthogonal to the basis", "V -= (V @ Q.conj()) @ Q.T", "pass", _SPECULATIVE),
+    Mutant("residual", "Cholesky QR at any price", "CANCELLED = 16", "CANCELLED = 1e300", _SPECULATIVE),
+    Mutant("residual", "guesses never given up", "self.walk = self.pause", "self.walk = 0", _SPECULATIVE),
+    Mutant("residual", "never a guess", "if self.walk or length < 2", "if True or length < 2", _SPECULATIVE),
+    # the largest gain
+    Mutant("greedy", "no normalisation", "xp.where(eligible, self.f / g,", "xp.where(eligible, self.f,"),
+    Mutant("greedy", "the rule of pivoted QR", "xp.where(eligible, self.f / g,", "xp.where(eligible, g,"),
+    Mutant("greedy", "cross term halved", "self.f - 2 * rh", "self.f - rh"),
+    Mutant("greedy", "drop a term", "- 2 * rh + ss * sq(r)", "- 2 * rh"),
+    Mutant("greedy", "directions before forgotten", "- (conjugate(s) @ adjoint(S[:t, :])) @ R[:t, :]", ""),
+    Mutant("greedy", "v instead of Fs", "h = h + ss * r", "h = h"),
     Mutant("greedy", "g never downdated", "xp.maximum(self.g - sq(r), zero)", "self.g"),
+    Mutant(
+        "greedy", "worn values may win", "risky = worn & (score + rounding >= bar)", "risky = worn & False"
+    ),
     Mutant("leverage_top", "missing square", "np.abs(Vh[:r]) ** 2", "np.abs(Vh[:r])"),
     Mutant(
         "leverage_top", "the smallest scores", "h.argmax(leverage, open_)", "h.argmax(2 - leverage, open_)"
@@ -103,7 +114,7 @@ MUTANTS = [
         "rate = host(p.norms2).astype(np.float64)",
         "rate = np.sqrt(host(p.norms2).astype(np.float64))",
     ),
-    Mutant("norm", "clock not divided by the rate", "np.divide(clock, rate,", "np.multiply(clock, rate,"),
+    Mutant("norm", "clock not divided by the rate", "] - np.log(rate", "] + np.log(rate"),
     Mutant(
         "norm",
         "uniform",
@@ -303,6 +314,41 @@ MUTANTS = [
         "the worst last column",
         "last = np.flatnonzero(gain >= gain.max() - 1e-12 * total)",
         "last = np.flatnonzero(gain <= gain.min() + 1e-12 * total)",
+    ),
+    Mutant(
+        "exact",
+        "relaxation: one eigenvalue too many",
+        "psi, rank - r, allowed, out)",
+        "psi, rank - r + 1, allowed, out)",
+        _RELAXATION,
+    ),
+    Mutant(
+        "exact",
+        "relaxation: the value for the tangent's least",
+        "value + best - here - ROUNDING * size",
+        "value - ROUNDING * size",
+        _RELAXATION,
+    ),
+    Mutant(
+        "exact",
+        "relaxation: missing square",
+        "np.squeeze(slope[:, None, :] @ (Z.conj() * Z).real, 1) / x**2",
+        "np.squeeze(slope[:, None, :] @ (Z.conj() * Z).real, 1) / x",
+        _RELAXATION,
+    ),
+    Mutant(
+        "exact",
+        "relaxation: shift left out",
+        "f = 1 / (self.psi[:, None] + np",
+        "f = 1 / (0 * self.psi[:, None] + np",
+        _RELAXATION,
+    ),
+    Mutant(
+        "exact",
+        "relaxation: one column too many left out",
+        "out = np.sum(allowed, axis=1) - r",
+        "out = np.sum(allowed, axis=1) - r + 1",
+        _RELAXATION,
     ),
     # columns equal but for rounding
     Mutant("greedy", "rounding for a direction", "(CLEAR * p.noise) ** 2", "p.noise**2"),

@@ -1,8 +1,9 @@
 """Two stages: a sample of about k log k columns, then a rank-revealing QR of the sample down to k.
 
-Boutsidis, Mahoney and Drineas, "An improved approximation algorithm for the column subset selection
-problem", SODA 2009 [boutsidis2009]. With probability at least 0.8, ‖A - P_C A‖_F ≤ Θ(k √log k) ‖A -
-A_k‖_F; the constants are not stated, so no factor is claimed.
+After Boutsidis, Mahoney and Drineas, "An improved approximation algorithm for the column subset selection problem",
+SODA 2009, in the corrected version arXiv:0812.4293 [boutsidis2009]. They prove, with probability at least 0.8,
+‖A - P_C A‖_F ≤ Θ(k √log k) ‖A - A_k‖_F for Θ(k log k) sampled columns. The constants are not stated, and the size of
+the sample here is a choice of ours, so no factor is claimed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from cssp.methods import _sampling as sampling
 from cssp.methods.strong_rrqr import strong_rrqr
 from cssp.problem import Picks, Problem
 
-#: The sample has about SHARE·r·(1 + log r) columns, r the rank. The proof wants hundreds; here a sample that does
-#: not span V_r is drawn again.
+#: The sample has about SHARE·r·(1 + log r) columns, r the rank. A sample that does not span V_r is drawn again.
 SHARE = 1
 
 

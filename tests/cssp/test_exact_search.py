@@ -68,6 +68,26 @@ def test_exact_in_deeper_trees_and_complex():
     assert select(C, 3, "exact").errors[-1] == pytest.approx(least(C, 3), rel=1e-9)
 
 
+def enumerated(A, k):
+    """The least error of all k-subsets, from Gram matrices: F = tr G - tr(G_SS⁻¹ (G²)_SS)."""
+    G = A.T @ A
+    H, best, sets = G @ G, np.inf, itertools.combinations(range(len(G)), k)
+    while block := list(itertools.islice(sets, 5000)):
+        S = np.array(block)
+        at = S[:, :, None], S[:, None, :]
+        best = min(best, np.trace(G) - np.trace(np.linalg.solve(G[at], H[at]), axis1=1, axis2=2).max())
+    return best
+
+
+@pytest.mark.parametrize(("m", "k"), [(30, 5), (30, 8), (30, 12), (11, 7), (16, 11)])
+def test_exact_is_enumeration_where_the_relaxation_decides(m, k):
+    rng = np.random.default_rng(m + k)
+    noise = rng.standard_normal((m, 16))
+    clusters = rng.standard_normal((m, 5))[:, rng.integers(0, 5, 16)] + 0.4 * noise
+    for A in (noise, noise * rng.uniform(0.2, 1, 16), clusters):
+        assert select(A, k, "exact").errors[-1] == pytest.approx(enumerated(A, k), rel=1e-8)
+
+
 def test_exact_below_the_resolution_of_a_gram_matrix():
     """A gap of nine digits: the errors that decide are 1e-18 of the squared norm."""
     rng = np.random.default_rng(2)
