@@ -105,12 +105,13 @@ def check_contract(call, s):
     assert T.shape == (s.k, n if target is None else target.shape[1])
     assert s.mask().shape == (n,)
     assert np.flatnonzero(host(s.mask())).tolist() == sorted(indices)
+    assert not np.any(np.isnan(T))
     if target is None:
-        check_errors(call, s, errors)
+        check_errors(call, s, T)
 
 
-def check_errors(call, s, errors):
-    """Errors against a plain recomputation, and the span against the coefficients."""
+def check_errors(call, s, T):
+    """The error against a plain recomputation and against the coefficients."""
     X = weighted(call)
     total = np.linalg.norm(X)
     if total == 0:
@@ -125,6 +126,8 @@ def check_errors(call, s, errors):
         expected = np.linalg.norm(oracles.residual_matrix(X, indices)) / total
         allowed = 1e-9 if "weights" not in call.options else max(1e-9, 16 * precision(call))
         assert abs(s.relative_error - expected) <= allowed, "the error is that of the columns"
+        left = np.linalg.norm(X - X[:, indices] @ T) / total
+        assert abs(s.relative_error - left) <= allowed, "and of the coefficients"
 
 
 # --- any call -------------------------------------------------------------------------------------------
