@@ -86,7 +86,7 @@ def judge(case: Case, routine: Routine, reply: Answer, plain: Answer | None = No
     if case.like and plain is not None and plain.picks and plain.picks != reply.picks:
         return Verdict(WRONG, f"not the columns of '{case.like}'")
     verdicts = [_judge_item(case, routine, reply, i) for i in range(len(case.items))]
-    return next((v for v in verdicts if v.kind != OK), verdicts[0])
+    return min(verdicts, key=lambda v: (WRONG, SILENT, OK).index(v.kind))
 
 
 def _accepted(case: Case, reply: Answer) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from analysis.benchmarks import edges
 from analysis.benchmarks.edges import cases, routines
-from analysis.benchmarks.edges.judge import Exact, fails, judge
+from analysis.benchmarks.edges.judge import Exact, Verdict, fails, judge
 from analysis.benchmarks.edges.routines import Answer, Routine, answer, answers
 from cssp import METHODS
 
@@ -99,11 +99,17 @@ def test_the_columns_of_the_plain_case_are_wanted_again():
     assert verdict("times 1e200", loose, Answer(picks=((0, 1, 2, 3),))) == "ok"
 
 
-def test_one_bad_item_condemns_a_batch():
-    both = Routine(
-        "fake", run=lambda case: Answer(picks=((0, 1, 2, 3, 4, 5), (*GOOD, 5, 7))), rule="residual"
+@pytest.mark.parametrize("item", [0, 1])
+def test_one_bad_item_condemns_a_batch(item):
+    name = "batch: rank 2 beside full rank"
+    picks = list(answer(OURS["residual"], CASES[name]).picks)
+    assert (
+        verdict(name, Routine("fake", run=lambda case: Answer(picks=tuple(picks)), rule="residual"))
+        == "silent"
     )
-    assert verdict("batch: rank 2 beside full rank", both).startswith("WRONG: pick 1 is 0")
+    picks[item] = picks[item][::-1]
+    routine = Routine("fake", run=lambda case: Answer(picks=tuple(picks)), rule="residual")
+    assert verdict(name, routine).startswith(f"WRONG: pick 1 is {picks[item][0]}")
 
 
 def test_a_tie_of_ours_goes_to_the_lowest_index():
@@ -137,6 +143,13 @@ def test_a_refusal_says_why():
     assert fails(
         CASES["NaN in one column"], judge(CASES["NaN in one column"], ours, answer(ours, CASES["plain"]))
     )
+
+
+def test_what_fails():
+    sound, senseless = CASES["plain"], CASES["one Inf"]
+    kinds = ("ok", "silent", "refused", "obscure error", "WRONG", "NaN", "CRASH", "HANG")
+    assert [kind for kind in kinds if not fails(sound, Verdict(kind))] == ["ok"]
+    assert [kind for kind in kinds if not fails(senseless, Verdict(kind))] == ["refused"]
 
 
 def liar(name, method="residual", **changes):
