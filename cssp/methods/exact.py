@@ -30,8 +30,8 @@ def exact(p: Problem, *, nodes: int = 50_000) -> Picks:
 
     What a matrix takes grows fast with n, and with the flatness of its spectrum. With n = 30, Gaussian matrices of 60, 30
     and 20 rows, decaying spectra, low rank with noise and clusters took up to 20,200 nodes of about 1 ms at k = 3, 5, 8, 10,
-    15, 20, 25: seconds. The hardest k lie between n/3 and n/2. With a target, the spectral bound alone is at work, and
-    k about n/2 is out of reach.
+    15, 20, 25: seconds. The hardest k lie between n/3 and n/2. With a target the spectral bound alone is at work, and such k
+    of n = 30 are mostly out of reach.
 
     Parameters
     ----------
