@@ -82,24 +82,32 @@ class Line:
 
 
 def examine(
-    method: str, count: int, seed: int = 0, *, draws: int = 400, patience: int = 8, tick: Tick = _silent
+    method: str,
+    count: int,
+    seed: int = 0,
+    *,
+    variants: int | None = None,
+    draws: int = 400,
+    patience: int = 8,
+    tick: Tick = _silent,
 ) -> list[Line]:
     """Lines of one method.
 
     Parameters
     ----------
     count : int
-        Instances each statement is to meet; a quarter of it for options that are not the defaults. Those it does
-        not speak of are not counted, and after ``patience·count`` in all the search for more ends.
+        Instances each statement is to meet. Those it does not speak of are not counted, and after
+        ``patience·count`` in all the search for more ends.
+    variants : int, optional
+        The same for options that are not the defaults; ``count`` by default.
     draws : int
         Draws an instance where an expectation has no exact law.
     tick : callable
         Told ``(done, all)``, in instances, now and then.
     """
     lines: list[Line] = []
-    plan = [
-        (options, count if not options else max(1, count // 4)) for options in [{}, *VARIANTS.get(method, [])]
-    ]
+    others = count if variants is None else variants
+    plan = [({}, count), *((options, others) for options in VARIANTS.get(method, []))]
     done, total = 0, sum(own for _, own in plan)
     for options, own in plan:
         lines += _runs(method, options, own, seed, patience, lambda i, d=done: tick(d + i, total))
