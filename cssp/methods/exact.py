@@ -28,10 +28,10 @@ EQUAL = 1e-12
 def exact(p: Problem, *, nodes: int = 50_000) -> Picks:
     """Take a column or forbid it; drop every branch whose bound is not below the incumbent.
 
-    What a matrix takes grows fast with n, and with the flatness of its spectrum. With n = 30, Gaussian matrices of 60, 30
-    and 20 rows, decaying spectra, low rank with noise and clusters took up to 20,200 nodes of about 1 ms at k = 3, 5, 8, 10,
-    15, 20, 25: seconds. The hardest k lie between n/3 and n/2. With a target the spectral bound alone is at work, and such k
-    of n = 30 are mostly out of reach.
+    What a matrix takes grows fast with n, and with the flatness of its spectrum. With n = 30, Gaussian matrices of 60,
+    30 and 20 rows, decaying spectra, low rank with noise and clusters took up to 20,200 nodes of about 1 ms at k = 3, 5,
+    8, 10, 12, 13, 15, 20, 25: seconds. The hardest k lie between n/3 and n/2. With a target the spectral bound alone is
+    at work, and such k of n = 30 are mostly out of reach.
 
     Parameters
     ----------

@@ -113,6 +113,14 @@ def test_exact_of_thirty_columns():
     assert sorted(found.indices.tolist()) == found.indices.tolist()
 
 
+@pytest.mark.parametrize(("m", "k", "nodes"), [(60, 20, 1000), (60, 25, 100), (30, 25, 200)])
+def test_most_of_thirty_columns_take_few_nodes(m, k, nodes):
+    """Without the relaxation 49,635, 2,227 and 1,045."""
+    A = np.random.default_rng(m).standard_normal((m, 30))
+    found = select(A, k, "exact", nodes=nodes)
+    assert found.errors[-1] <= select(A, k, "local_search").errors[-1]
+
+
 def test_exact_says_when_it_gives_up():
     A = np.random.default_rng(4).standard_normal((30, 40))
     with pytest.raises(CsspError, match=r"nodes = 20 .*best 12 of 40.*local_search"):
