@@ -37,12 +37,19 @@ CANCELLED = 16
 
 #: A guess that yields fewer picks than this was not worth its block.
 WORTH = 4
+
+#: After a guess that was right in part the next one is this many times as long as that part.
 GROW = 2.0
 
+#: Bytes of a matrix that stays in the cache: products are cheaper than guesses there.
+CACHE = 1 << 22
 
-def speculative(p: Problem, guesses: bool = True) -> Picks:
-    """Greedy residual on the host; picks one by one with ``guesses=False``."""
+
+def speculative(p: Problem, guesses: bool | None = None) -> Picks:
+    """Greedy residual on the host; one product per pick with ``guesses=False``, and by default in the cache."""
     run = _Run(p.numpy())
+    if guesses is None:
+        guesses = run.A.nbytes > CACHE
     while len(run.indices) < p.k and run.ready():
         run.advance(guesses)
     return Picks(run.indices, rank=run.rank)
@@ -130,8 +137,8 @@ class _Run:
         """Pick at least one column more, or find that the first one in line is dependent."""
         length = min(self.length, self.p.k - len(self.indices), self.p.m - self.r, int(self.open.sum()))
         if self.walk or length < 2 or not guesses:
-            self.walk = max(0, self.walk - 1)
-            self._step()
+            steps = self.walk if guesses else self.p.k
+            self.walk = max(0, self.walk - max(1, self._stroll(steps) or self._step()))
             return
         guess, V = self._guess(length)
         taken = self._judge(guess, V) if guess.size > 1 else self._step()
@@ -142,6 +149,53 @@ class _Run:
             self.length, self.pause = min(2 * self.length, LONGEST), 1
         else:
             self.length, self.pause = max(WORTH + 1, min(self.length, int(GROW * taken))), 1
+
+    def _stroll(self, steps: int) -> int:
+        """Up to ``steps`` picks of the textbook, one product each, with as little as possible between the products.
+
+        Stops where anything needs care: a norm that may be worn, single precision exhausted, a dependent column.
+        """
+        p, A, Q, N, r = self.p, self.A.T, self.Q, self.N, self.r
+        score = np.where(self.open, N, -math.inf)
+        slack = DOWNDATE_SLACK * self.eps * self.exact
+        band = 1 - TIE_BAND * self.eps
+        # Above this no norm that may win is worn.
+        least = (
+            math.sqrt(self.eps) * float(self.exact.max(where=self.open, initial=0)) + float(slack.max())
+        ) / band
+        least = max(least, p.noise**2, (SINGLE_REACH * p.largest) ** 2 if self.single else 0.0)
+        noise2, floor2, complex_ = p.noise**2, p.floor**2, A.dtype.kind == "c"
+        fair, fallen = np.empty_like(score), np.empty_like(score)
+        for taken in range(min(steps, p.k - len(self.indices), p.m - r)):
+            top = float(score.max())
+            if not top > least or (p.tol is not None and float(N.sum()) <= p.goal):
+                return taken
+            np.add(score, slack, out=fair)
+            j = int((fair >= top * band).argmax())
+            e = A[j]
+            if r:
+                V = Q[:, :r]
+                Vh = V.conj().T
+                e = e - V @ (Vh @ e)
+                e -= V @ (Vh @ e)
+            norm2 = float(np.vdot(e, e).real)
+            if not norm2 > noise2:
+                return taken
+            q = e / math.sqrt(norm2)
+            Q[:, r] = q
+            if complex_:
+                fallen[:] = _squares(A @ q.conj())
+            else:
+                np.matmul(A, q, out=fallen)
+                fallen *= fallen
+            N -= fallen
+            score -= fallen
+            N[j], score[j], self.open[j] = 0, -math.inf, False
+            np.maximum(N, 0, out=N)
+            self.indices.append(j)
+            self.r = r = r + 1
+            self.rank += top > floor2
+        return steps
 
     def _step(self) -> int:
         """The textbook: one pick, one product."""

@@ -65,7 +65,7 @@ INF[0, 3] = -np.inf
         ({"k": 2, "method": None}, ["method = None", "'residual'"]),
         ({"k": 2, "method": "uniform", "ranks": 3}, ["'ranks'", "'uniform'", "no options"]),
         ({"k": 2, "ranks": 3}, ["'ranks'", "'residual'", "'speculate'"]),
-        ({"k": 2, "speculate": 1}, ["speculate = 1", "True or False"]),
+        ({"k": 2, "speculate": 1}, ["speculate = 1", "None, True or False"]),
         ({"k": 2, "method": "leverage_top", "f": 3}, ["'f'", "'leverage_top'", "'rank'"]),
         ({"k": 2, "method": "leverage_top", "rank": 0}, ["rank = 0", "between 1 and 6"]),
         ({"k": 2, "method": "leverage_top", "rank": 2.5}, ["rank = 2.5"]),
