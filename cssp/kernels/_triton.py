@@ -150,6 +150,11 @@ def _gram(A, W, safe, G, m, n, a0, a1, a2, TILE: tl.constexpr, DEPTH: tl.constex
     tl.store(G + j[None, :] * n + i[:, None], total, mask=inside)
 
 
+@triton.jit
+def _larger(low, high, other_low, other_high):
+    return tl.maximum(low, other_low), tl.maximum(high, other_high)
+
+
 @triton.jit(do_not_specialize=["start", "stop", "kmax", "c"])
 def _panel(
     G,  # (B, n, n)
@@ -245,8 +250,7 @@ def _panel(
 
     t = start
     while t < end:
-        low = tl.max(d - E, 0)
-        high = tl.max(d + E, 0)
+        low, high = tl.reduce((d - E, d + E), 0, _larger)
         maybe = d + E + slack * X >= low - band * tl.abs(low)
         p = tl.min(tl.where(maybe & inside, cols, n - 1), 0)
         last = tl.max(tl.where(maybe & inside, cols, 0), 0)
@@ -255,6 +259,7 @@ def _panel(
             wanted = tl.load(include + b * c + t, mask=t < c, other=-1).to(tl.int32)
             forced = wanted >= 0
             p = tl.where(forced, wanted, p)
+        Gp = tl.load(G + p * n + cols, mask=inside, other=0)  # early, so that it is there when it is needed
         dp = tl.load(scores + p)
         Ep = tl.load(errors + p)
         d0p = tl.load(begun + p)
@@ -273,8 +278,7 @@ def _panel(
                         Lsp = tl.load(L + (s + u) * n + p, mask=s + u < t, other=0)
                         Ls = tl.load(L + (s + u) * n + cols, mask=inside & (s + u < t), other=0)
                         row += Lsp * Ls
-                row = tl.load(G + p * n + cols, mask=inside, other=0) - row
-                row = tl.where(d > -inf, row / tl.sqrt(dp), 0)
+                row = tl.where(d > -inf, (Gp - row) / tl.sqrt(dp), 0)
                 square = row * row
                 E += square / dp * Ep
                 d -= square

@@ -39,7 +39,7 @@ DOWNDATE_SLACK = 8
 SINGLE_REACH = 2.0**-10
 
 #: Error of the Gram matrix in units of the difference seen on its diagonal, and what the steps themselves add.
-SEEN, OWN = 1.5, 4.0
+SEEN, OWN = 1.25, 2.0
 
 #: A pivot is resolved where it exceeds this many times its estimated error.
 RESOLVED = 4.0
@@ -62,6 +62,7 @@ def residual_select(
     include: Tensor | None = None,
     *,
     kmax: int | None = None,
+    repair: bool = True,
     path: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Choose columns by largest residual norm, in every item of a batch.
@@ -84,6 +85,8 @@ def residual_select(
         Columns chosen first, in order; -1 fills up a shorter row at its end. They need not be candidates.
     kmax : int, optional
         Length of the answer, at least the largest k.
+    repair : bool
+        Whether items in doubt are done again from a Gram matrix in double precision (float64 input never is).
     path : {"auto", "torch", "triton"}
         "auto" is Triton for CUDA tensors up to 8192 columns where it is installed.
 
@@ -130,7 +133,7 @@ def residual_select(
     # The op is for the compiler; called directly, its first call would import the whole of it, seconds of work.
     plain = type(A) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
     run = _residual_select if plain else torch.ops.cssp.residual_select
-    return run(A.detach(), counts, kmax, weights, live, include, path)
+    return run(A.detach(), counts, kmax, weights, live, include, repair, path)
 
 
 def _counts(k: Any, kmax: int | None, A: Tensor) -> tuple[Tensor | None, int]:
@@ -171,6 +174,7 @@ def _residual_select(
     weights: Tensor | None,
     live: Tensor | None,
     include: Tensor | None,
+    repair: bool,
     path: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, _, n = A.shape
@@ -185,7 +189,7 @@ def _residual_select(
     rules = Rules.of(A)
     G, norms = _gram(A, weights)
     found = steps(G, norms, k, kmax, live, include, rules)
-    if A.dtype == torch.float64:
+    if not repair or A.dtype == torch.float64:
         return found
     del G
     return _repaired(A, k, kmax, weights, live, include, steps, rules, found)
@@ -195,7 +199,7 @@ _op = torch.library.custom_op("cssp::residual_select", _residual_select, mutates
 
 
 @_op.register_fake
-def _(A, k, kmax, weights, live, include, path):
+def _(A, k, kmax, weights, live, include, repair, path):
     return _empty(A, kmax, -1)
 
 
@@ -244,7 +248,7 @@ class Rules:
 
     def own(self, steps: int) -> float:
         """Relative error that the steps themselves add."""
-        return (OWN + 0.5 * math.sqrt(steps)) * self.eps
+        return OWN * (1 + math.sqrt(steps) / 8) * self.eps
 
 
 def _gram(A: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+EPS = 2.0**-23
+
 FAMILIES = (
     "noise",
     "decay",
@@ -72,3 +74,22 @@ def arguments(seed, dtype, B=3):
     A = torch.where(valid.unsqueeze(1), A, torch.nan)
     weights = torch.from_numpy(rng.uniform(0.2, 2, (B, n)).astype(np.float32))
     return A, {"k": k, "weights": weights, "valid": valid, "candidates": candidates, "include": include}
+
+
+def near_ties(kind, B, rng, m=96, n=12):
+    """Once what columns share is gone, two residuals differ by ten to a million units of rounding, the others widely."""
+    A = np.empty((B, m, n))
+    for a in A:
+        u, v, *W = np.linalg.qr(rng.standard_normal((m, n)))[0].T
+        squares = 1 + 0.1 * rng.permutation(n - 2)
+        i, j = rng.permutation(n - 2)[:2]
+        squares[i] = squares[j] * (1 + rng.choice([-1, 1]) * EPS * 10 ** rng.uniform(1, 6))
+        W = np.array(W).T * np.sqrt(squares)
+        a[:, 0] = 100 * u
+        if kind == "large common part":
+            a[:, 1] = 3 * v
+            a[:, 2:] = 10 * rng.random(n - 2) * u[:, None] + W
+        else:  # small columns spoiled through a pivot of which most is gone
+            a[:, 1] = 99 * u + 10 * v
+            a[:, 2:] = 2 * rng.random(n - 2) * v[:, None] + W
+    return torch.from_numpy(A)

@@ -1,11 +1,11 @@
-"""Compiles a variant of the Triton kernels for sm_90, without a device; started by test_kernels.py."""
+"""Compiles variants of the Triton kernels for sm_90, without a device; started by test_kernels.py."""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import triton
@@ -65,14 +65,21 @@ def compiled(variant):
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
 
 
-cubin = compiled(sys.argv[1]).asm["cubin"]
-found = {"bytes": len(cubin), "stack": 0}
-tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-if tool.exists():
-    path = Path(__import__("tempfile").mkdtemp()) / "kernel.cubin"
-    path.write_bytes(cubin)
-    said = subprocess.run(
-        [tool, "--dump-resource-usage", path], capture_output=True, text=True, check=True
-    ).stdout
-    found |= {name: int(re.search(rf"{name.upper()}:(\d+)", said)[1]) for name in ("reg", "stack", "shared")}
-print(json.dumps(found))
+def resources(variant, folder):
+    """Bytes of machine code, and what it takes of registers, stack and shared memory."""
+    cubin = compiled(variant).asm["cubin"]
+    found = {"bytes": len(cubin), "stack": 0}
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if tool.exists():
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        command = [tool, "--dump-resource-usage", path]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found |= {
+            name: int(re.search(rf"{name.upper()}:(\d+)", said)[1]) for name in ("reg", "stack", "shared")
+        }
+    return found
+
+
+with tempfile.TemporaryDirectory() as folder:
+    print(json.dumps({variant: resources(variant, folder) for variant in VARIANTS}))

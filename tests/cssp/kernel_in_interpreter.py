@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import torch
-from kernel_cases import arguments, matrix
+from kernel_cases import arguments, matrix, near_ties
 
 from cssp.kernels import _triton, residual_select
 
@@ -39,9 +39,20 @@ case("one column", torch.ones(1, 3, 1), k=1)
 spoiled = batch("noise", 20, 12, 3, torch.float32)
 spoiled[1, 2, 3] = torch.nan
 case("NaN in a neighbour", spoiled, k=5)
+for kind in ("large common part", "steep pivot"):
+    case(f"doubt, {kind}", near_ties(kind, 8, np.random.default_rng(1), 24, 8).float(), k=6, repair=False)
 # Too small for single precision: done again in double, weights included.
 weights = torch.linspace(0.5, 1.5, 12)
 case("repair", torch.cat([spoiled[:1] * 1e-20, spoiled[2:]]), k=5, weights=weights)
+A, w = (
+    batch("noise", 21, 50, 2, torch.bfloat16),
+    torch.rand(2, 50, generator=torch.Generator().manual_seed(0)),
+)
+weighted = A.double() * w.double().unsqueeze(1)
+found = _triton.gram(A, w, torch.tensor([True, False]))[1]
+rows.append(
+    {"case": "gram", "same": torch.allclose(found, (weighted.mT @ weighted)[1], rtol=1e-12, atol=1e-12)}
+)
 for family in ("decay", "graded"):
     _triton.PANEL_BYTES = 0  # panels of 16 steps
     case(f"panels, {family}", batch(family, 60, 50, 2, torch.float32), k=[40, 18])

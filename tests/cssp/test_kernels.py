@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kernel_cases import FAMILIES, arguments, matrix
+from kernel_cases import EPS, FAMILIES, arguments, matrix, near_ties
 
 import cssp
 from cssp.errors import ArgumentError
 from cssp.kernels import pivoted_cholesky, residual_select
 
 HERE = Path(__file__).parent
-EPS = 2.0**-23
 
 
 def reference(A, k, **options):
@@ -101,33 +100,15 @@ def test_weights_masks_includes(dtype):
     assert told >= 0.9 * 40 * 3
 
 
-def near_ties(kind, B, rng, m=96, n=12):
-    """Columns whose residuals differ by ten to ten thousand units of rounding, once what they share is gone."""
-    A = np.empty((B, m, n))
-    for a in A:
-        u, v, *W = np.linalg.qr(rng.standard_normal((m, n)))[0].T
-        W = np.array(W).T * np.sqrt(1 + rng.choice([0, 1, -1], n - 2) * EPS * 10 ** rng.uniform(1, 4, n - 2))
-        a[:, 0] = 100 * u
-        if kind == "large common part":
-            a[:, 1] = 3 * v
-            a[:, 2:] = 30 * rng.random(n - 2) * u[:, None] + W
-        else:  # small columns spoiled through a pivot of which most is gone
-            a[:, 1] = 99 * u + 10 * v
-            a[:, 2:] = 5 * rng.random(n - 2) * v[:, None] + W
-    return torch.from_numpy(A)
-
-
 @pytest.mark.parametrize("repair", [True, False])
 @pytest.mark.parametrize("kind", ["large common part", "steep pivot"])
-def test_near_ties_are_told_apart_or_owned_up(kind, repair, monkeypatch):
-    if not repair:
-        monkeypatch.setattr(pivoted_cholesky, "_repaired", lambda *a: a[-1])
-    k, B = 6, 400
+def test_near_ties_are_told_apart_or_owned_up(kind, repair):
+    k, B = 8, 400
     A = near_ties(kind, B, np.random.default_rng(5)).float()
-    indices, _, safe = residual_select(A, k)
+    indices, _, safe = residual_select(A, k, repair=repair)
     assert not [b for b in range(B) if safe[b] and indices[b].tolist() != rule(A[b].double().numpy(), k)]
     share = float(safe.float().mean())
-    assert share >= 0.95 if repair else share <= 0.9  # hard enough to need the flag
+    assert share >= 0.95 if repair else 0.2 <= share <= 0.9  # hard enough to need the flag
 
 
 def test_the_error_estimate_holds_and_is_not_idle():
@@ -138,7 +119,9 @@ def test_the_error_estimate_holds_and_is_not_idle():
         G, norms = pivoted_cholesky._gram(A[None], None)
         rules = pivoted_cholesky.Rules.of(A[None])
         H = A.double().mT @ A.double()
-        gamma = rules.own(30) + 1.5 * float((G.diagonal(dim1=1, dim2=2) / norms**2 - 1).abs().max())
+        gamma = rules.own(30) + pivoted_cholesky.SEEN * float(
+            (G.diagonal(dim1=1, dim2=2) / norms**2 - 1).abs().max()
+        )
         d, E, x = G[0].diagonal().clone(), gamma * G[0].diagonal(), H.diagonal().clone()
         L, M, live = torch.zeros(30, 80), torch.zeros(30, 80, dtype=torch.float64), torch.ones(80, dtype=bool)
         for t in range(30):
@@ -303,7 +286,7 @@ def test_op_is_sound():
     live = given["valid"] & given["candidates"]
     torch.library.opcheck(
         torch.ops.cssp.residual_select,
-        (A.nan_to_num(), given["k"], 9, given["weights"], live, given["include"], "torch"),
+        (A.nan_to_num(), given["k"], 9, given["weights"], live, given["include"], True, "torch"),
     )
 
 
@@ -333,9 +316,8 @@ def test_triton_kernel_in_the_interpreter():
     assert not different
 
 
-@pytest.mark.parametrize("variant", ["plain", "everything", "later panel", "double", "gram"])
-def test_triton_kernel_compiles_for_hopper(variant):
+def test_triton_kernels_compile_for_hopper():
     pytest.importorskip("triton", reason="the gpu extra is not installed")
-    found = json.loads(run([str(HERE / "kernel_for_hopper.py"), variant]))
-    assert found["bytes"] > 0
-    assert found["stack"] <= 64  # no row of scores spills
+    for variant, found in json.loads(run([str(HERE / "kernel_for_hopper.py")])).items():
+        assert found["bytes"] > 0
+        assert found["stack"] <= 64, variant  # no row of scores spills
