@@ -286,6 +286,9 @@ def _solve(
             return _part(p, list(part.picks[: max(1, length, len(p.include))]), None, part.own), False
     if len(part.picks) < p.k:
         part = _part(p, _filled(part), None, part.own)
+        cut = None if p.tol is None else _first_within(part, p.tol)
+        if cut is not None:  # columns that are dependent up to rounding may still meet a tolerance below rounding
+            return _part(p, list(part.picks[: max(1, cut, len(p.include))]), None, part.own), False
     if part.rank == p.k or _rank(p) >= p.k:
         return part, False
     if deficient == "raise":
