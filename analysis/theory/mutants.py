@@ -81,7 +81,10 @@ MUTANTS = [
     Mutant("greedy", "v instead of Fs", "h = h + ss * r", "h = h"),
     Mutant("greedy", "g never downdated", "xp.maximum(self.g - sq(r), zero)", "self.g"),
     Mutant(
-        "greedy", "worn values may win", "risky = worn & (score + rounding >= bar)", "risky = worn & False"
+        "greedy",
+        "worn values may win",
+        "risky = worn & (score + rounding >= bar)",
+        "risky = worn & (score >= 2 * bar)",
     ),
     Mutant("leverage_top", "missing square", "np.abs(Vh[:r]) ** 2", "np.abs(Vh[:r])"),
     Mutant(
