@@ -43,9 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--device", default="cpu", help="cpu, or cuda")
     train.add_argument("--export", type=Path, help="write the finished model there (default: OUT/model)")
 
-    bench = commands.add_parser("bench", help="time the selectors side by side")
-    bench.add_argument("--device", default="cpu")
-    bench.add_argument("--repeats", type=int, default=5)
+    bench = commands.add_parser("bench", help="time the selectors, their peers and the floors side by side")
+    bench.add_argument("--quick", action="store_true", help="one size, three repeats")
+    bench.add_argument("--sizes", nargs="+", help="only these, as 4096x576x64 or 5000x5000x500-float64")
+    bench.add_argument("--kinds", nargs="+", help="only these kinds of matrices")
+    bench.add_argument("--repeats", type=int, help="instead of each size's own number")
+    bench.add_argument("--imports", action="store_true", help="only the time of `import cssp`")
+    bench.add_argument("--docs", type=Path, help="put the table and the figures into this folder, too")
+    bench.add_argument("--out", type=Path, help="(default out/bench, out/bench-quick); resumes where it stopped")
 
     edges = commands.add_parser("edges", help="hostile inputs on every method and on peer routines")
     edges.add_argument("--method", nargs="+", help="only these of our methods")
@@ -135,11 +140,11 @@ def _train(**options) -> int:
     return 0
 
 
-def _bench(device: str, repeats: int) -> int:
-    from .benchmarks import speed
+def _bench(out: Path | None, quick: bool, imports: bool, **options) -> int:
+    from .benchmarks import bench
 
-    speed.main(device, repeats)
-    return 0
+    out = out or OUT / ("bench-quick" if quick else "bench")
+    return bench.main(out, quick, only_imports=imports, **options)
 
 
 def _edges(method: list[str] | None, ours: bool, out: Path) -> int:

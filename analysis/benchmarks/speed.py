@@ -1,7 +1,8 @@
-"""Time to choose k of n visual tokens of width d, against the floor of reading A once per pick.
+"""Time to choose k of n visual tokens of width d on a device, against the floor of reading A once per pick.
 
-``python -m analysis bench``. Machines are noisy: contestants take turns within every repeat and the table shows the
-median of each and its ratio to the floor, k products q'A with a fresh q.
+A step of ``python -m analysis gpu``; ``python -m analysis bench`` is the larger contest on the CPU. Machines are
+noisy: contestants take turns within every repeat and the table shows the median of each and its ratio to the floor, k
+products q'A with a fresh q.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import numpy as np
 
 from cssp import METHODS, CsspError, select
 
+from .. import peers
 from .cases import Case
 
 CRASH, HANG, ABSENT, NONE = "CRASH", "HANG", "not installed", "–"
@@ -83,55 +84,6 @@ def _as_picks(rows: np.ndarray) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(int(j) for j in row) for row in rows)
 
 
-def _scipy_qr(A, k):
-    import scipy.linalg
-
-    R, P = scipy.linalg.qr(A, mode="r", pivoting=True)
-    return P[:k], R
-
-
-def _interp_decomp(A, k):
-    from scipy.linalg.interpolative import interp_decomp
-
-    order, projection = interp_decomp(A, k, rand=False)
-    return order[:k], projection
-
-
-def _cur(A, k):
-    from skmatter.feature_selection import CUR
-
-    selector = CUR(n_to_select=k).fit(A)
-    return selector.selected_idx_, 0.0
-
-
-def _ccqr(A, k, costs=None):
-    from pysensors.optimizers import CCQR
-
-    return CCQR(sensor_costs=costs).fit(A.T).get_sensors()[:k], 0.0
-
-
-def _fastcan(A, k):
-    from fastcan import FastCan
-    from sklearn.decomposition import PCA
-
-    scores = PCA(n_components=min(k, *A.shape)).fit_transform(A)
-    selector = FastCan(n_features_to_select=k, verbose=0).fit(A, scores)
-    return selector.indices_, selector.scores_
-
-
-def _pivoted_cholesky(A, k):
-    import torch
-    from linear_operator import to_linear_operator
-    from linear_operator.functions import pivoted_cholesky
-
-    X = torch.as_tensor(A)
-    X = X.to(
-        torch.float32 if X.dtype == torch.float16 else X.dtype if X.is_floating_point() else torch.float64
-    )
-    L, order = pivoted_cholesky(to_linear_operator(X.mT @ X), k, return_pivots=True)
-    return order[..., :k].numpy(), L.numpy()
-
-
 _RULES = {"residual": "residual", "pivoted_qr": "residual", "greedy": "gain"}
 OURS = [
     Routine(
@@ -146,14 +98,16 @@ OURS = [
     for name in METHODS
 ]
 PEERS = [
-    Routine("scipy qr", partial(_peer, function=_scipy_qr), "scipy", rule="residual"),
-    Routine("scipy interp_decomp", partial(_peer, function=_interp_decomp), "scipy", rule="residual"),
-    Routine("scikit-matter CUR", partial(_peer, function=_cur), "skmatter"),
-    Routine("pysensors CCQR", partial(_peer, function=_ccqr), "pysensors", rule="residual", weights="costs"),
-    Routine("fastcan", partial(_peer, function=_fastcan), "fastcan"),
+    Routine("scipy qr", partial(_peer, function=peers.scipy_qr), "scipy", rule="residual"),
+    Routine("scipy interp_decomp", partial(_peer, function=peers.interp_decomp), "scipy", rule="residual"),
+    Routine("scikit-matter CUR", partial(_peer, function=peers.cur), "skmatter"),
+    Routine(
+        "pysensors CCQR", partial(_peer, function=peers.ccqr), "pysensors", rule="residual", weights="costs"
+    ),
+    Routine("fastcan", partial(_peer, function=peers.fastcan), "fastcan"),
     Routine(
         "linear_operator",
-        partial(_peer, function=_pivoted_cholesky),
+        partial(_peer, function=peers.pivoted_cholesky),
         "linear_operator",
         rule="residual",
         batches=True,

@@ -1,0 +1,251 @@
+"""Selection on the CPU, side by side: ``python -m analysis bench``.
+
+In one process the contestants take turns within every repeat, in an order drawn anew, among them the two floors: k
+products Aᵀq and one Gram product AᵀA. Ratios are formed within a repeat; intervals are order statistics of at least
+95 % coverage where there are six repeats. Who is slow gets fewer repeats; who is foreseen to take longer than the
+budget, from its time on a part of the same matrix, is not run and the table says so, as it does for a library that
+is not installed (``make peers``).
+
+Written to OUT: ``times.csv`` (appended a size and kind at a time; what is there is not run again), ``memory.csv``,
+``growth.csv``, ``imports.json``, ``machine.json``, ``bench.md`` and the figures.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import charts, growth, imports, machine, memory, tables
+from .contestants import CONTESTANTS, Contestant
+from .inputs import KINDS, QUICK, SIZES, Size, matrix
+from .timing import alternate, once
+
+#: Seconds a single run may take; less where it says little that is new: other kinds of matrices, order, batches.
+BUDGET, BRIEF = 45.0, 4.0
+
+#: Seconds a contestant, and a floor, may take for all its repeats at one size and kind.
+SHARE, FLOOR_SHARE = 3.0, 24.0
+
+#: Columns and picks of the part from which the time of the whole is foreseen.
+PART = (512, 32)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a contestant did with a size and kind: seconds of each repeat, or a note that says why there are none.
+
+    ``error`` is ‖A − P_S A‖ / ‖A‖ of the picks, NaN where there are none; of the first item of a batch.
+    """
+
+    size: str
+    kind: str
+    name: str
+    group: str
+    seconds: tuple[float, ...] = ()
+    error: float = float("nan")
+    note: str = ""
+
+    def cells(self) -> dict[str, str]:
+        """As in the CSV file."""
+        return asdict(self) | {
+            "seconds": " ".join(f"{s:.6g}" for s in self.seconds),
+            "error": f"{self.error:.6g}",
+        }
+
+
+def read(path: Path) -> list[Row]:
+    """The rows measured so far."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [
+            Row(**row | {"seconds": tuple(map(float, row["seconds"].split())), "error": float(row["error"])})
+            for row in csv.DictReader(file)
+        ]
+
+
+def append(path: Path, rows: Sequence[Row]) -> None:
+    """Add the rows of a size and kind in one go."""
+    new = not path.exists()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Row)])
+        if new:
+            writer.writeheader()
+        writer.writerows(row.cells() for row in rows)
+
+
+def cell(
+    size: Size,
+    kind: str,
+    repeats: int,
+    contestants: Sequence[Contestant] | None = None,
+    budget: float = BUDGET,
+    share: float = SHARE,
+) -> list[Row]:
+    """Time the contestants on one matrix."""
+    A = matrix(kind, size)
+    runs: dict[str, Callable[[], Any]] = {}
+    plan: dict[str, int] = {}
+    long: dict[str, float] = {}
+    notes: dict[str, str] = {}
+    errors: dict[str, float] = {}
+    entered = [c for c in contestants or CONTESTANTS if c.suits(size)]
+    for c in entered:
+        notes[c.name], run = _enter(c, size, A, budget)
+        if run is None:
+            continue
+        try:
+            took, picks = once(run)
+        except Exception as reason:  # whatever a peer raises is the finding
+            notes[c.name] = f"failed: {type(reason).__name__}: {reason}".splitlines()[0]
+            continue
+        if c.group != "floor":
+            errors[c.name] = relative_error(A if A.ndim == 2 else A[0], _first_picks(picks, A.ndim))
+        limit = FLOOR_SHARE if c.group == "floor" else share
+        if took > limit:  # warming up is nothing beside it
+            long[c.name] = took
+            continue
+        runs[c.name] = run
+        plan[c.name] = max(1, min(repeats, int(limit / took)))
+    seconds = alternate(runs, plan, np.random.default_rng(0))
+    seconds |= {name: [took] for name, took in long.items()}
+    return [
+        Row(
+            size.name,
+            kind,
+            c.name,
+            c.group,
+            tuple(seconds.get(c.name, ())),
+            errors.get(c.name, float("nan")),
+            notes[c.name],
+        )
+        for c in entered
+    ]
+
+
+def _enter(c: Contestant, size: Size, A: np.ndarray, budget: float) -> tuple[str, Callable[[], Any] | None]:
+    """The run, or a note that says why it does not take part."""
+    if not c.installed():
+        return "not installed", None
+    if c.group == "floor":
+        return "", c.prepare(A, size.k)
+    try:
+        expected = foreseen(c, size, A)
+        if expected > budget:
+            return f"not run: about {expected:.0f} s foreseen, more than {budget:g} s", None
+        return "", c.prepare(A, size.k)
+    except Exception as reason:
+        return f"failed: {type(reason).__name__}: {reason}".splitlines()[0], None
+
+
+def foreseen(c: Contestant, size: Size, A: np.ndarray) -> float:
+    """Seconds that a run will take, from one on a part of the matrix and the cost to leading order."""
+    n, k = min(size.n, PART[0]), min(size.k, PART[1])
+    part = np.array((A if A.ndim == 2 else A[0])[:, :n], order=size.order)
+    run = c.prepare(part if A.ndim == 2 else part[None], k)
+    run()  # imports, threads
+    took, _ = once(run)
+    return took * c.cost(size.m, size.n, size.k) / c.cost(size.m, n, k) * size.batch
+
+
+def _first_picks(picks: Any, ndim: int) -> np.ndarray:
+    """Of the only or first item; peers answer with a list."""
+    return np.asarray(picks[0] if isinstance(picks, list) or ndim == 3 or np.ndim(picks) > 1 else picks)
+
+
+def relative_error(A: np.ndarray, picks: np.ndarray) -> float:
+    """‖A − P_S A‖ / ‖A‖ in the Frobenius norm."""
+    Q, _ = np.linalg.qr(A[:, picks])
+    total = float(np.linalg.norm(A)) ** 2
+    return float(np.sqrt(max(0.0, 1 - float(np.linalg.norm(Q.T @ A)) ** 2 / total)))
+
+
+def times(out: Path, sizes: Sequence[Size], kinds: Sequence[str] | None, repeats: int | None) -> list[Row]:
+    """Measure what is not in ``times.csv`` yet; all its rows."""
+    path = out / "times.csv"
+    done = {(row.size, row.kind) for row in read(path)}
+    for size in sizes:
+        for kind in kinds or size.kinds:
+            if (size.name, kind) in done:
+                continue
+            print(f"{size.label}, {kind} ...", flush=True)
+            new = kind == size.kinds[0] and size.order == "C" and size.batch == 1
+            start = time.perf_counter()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                rows = cell(size, kind, repeats or size.repeats, budget=BUDGET if new else BRIEF)
+            append(path, rows)
+            print(tables.cell(rows), f"({time.perf_counter() - start:.0f} s)\n", sep="\n", flush=True)
+    return read(path)
+
+
+def main(
+    out: Path,
+    quick: bool = False,
+    sizes: Sequence[str] | None = None,
+    kinds: Sequence[str] | None = None,
+    repeats: int | None = None,
+    only_imports: bool = False,
+    docs: Path | None = None,
+) -> int:
+    """Measure, print, write the table and the figures; 2 for a size or kind that is not known.
+
+    Memory, growth and imports are measured where neither sizes nor kinds are chosen; what is in OUT is always shown.
+    """
+    named = {size.name: size for size in SIZES}
+    unknown = [s for s in sizes or () if s not in named] + [k for k in kinds or () if k not in KINDS]
+    if unknown:
+        print(f"unknown {unknown}; sizes are {list(named)}, kinds {list(KINDS)}", file=sys.stderr)
+        return 2
+    out.mkdir(parents=True, exist_ok=True)
+    if only_imports:
+        print(tables.imports(_kept(out / "imports.json", imports.measure, anew=True)))
+        return 0
+    everything = not (quick or sizes or kinds)
+    if quick:
+        sizes, kinds, repeats = sizes or [QUICK.name], kinds or ["decay"], repeats or 3
+    about = _kept(out / "machine.json", machine.measure)
+    rows = times(out, [named[s] for s in sizes or named], kinds, repeats)
+    if everything:
+        memory.measure(out / "memory.csv", rows)
+        growth.measure(out / "growth.csv")
+        _kept(out / "imports.json", imports.measure)
+    report(out, docs)
+    print(tables.summary(rows, about))
+    print(f"\nwritten to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    return 0
+
+
+def report(out: Path, docs: Path | None = None) -> None:
+    """Table and figures of what is in the folder; copies for the docs where these are given."""
+    rows, grown = read(out / "times.csv"), growth.read(out / "growth.csv")
+    took, about = (_kept(out / f"{name}.json", dict) for name in ("imports", "machine"))
+    text = tables.page(rows, memory.read(out / "memory.csv"), grown, took, about)
+    (out / "bench.md").write_text(text.replace("FIGURES/", ""))
+    drawn = [charts.contest(rows, about, out / "bench_cpu.png")]
+    drawn += [charts.growth(rows, grown, out / "bench_growth.png")] if grown else []
+    if docs is not None:
+        (docs / "bench.inc").write_text(text.replace("FIGURES/", "images/"))
+        (docs / "images").mkdir(exist_ok=True)
+        for figure in drawn:
+            shutil.copy(figure, docs / "images" / figure.name)
+
+
+def _kept(path: Path, measure: Callable[[], dict[str, Any]], anew: bool = False) -> dict[str, Any]:
+    """What was measured in an earlier call, else what is measured now; nothing is not written down."""
+    if path.exists() and not anew:
+        return json.loads(path.read_text())
+    found = measure()
+    if found:
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    return found
