@@ -11,7 +11,7 @@ from cssp.linalg import basis, column_norms2, error_trace, project_off, svd
 from cssp.methods.residual import residual
 from cssp.problem import Picks, Problem
 
-__all__ = ["CLEAR", "TIES", "Rest", "completed", "rest", "shortest"]
+__all__ = ["CLEAR", "TIES", "Rest", "completed", "first_equal", "rest", "right_vectors", "shortest"]
 
 #: Scores within this relative distance of the best are a tie, and the lowest index wins it. They pass through an SVD,
 #: which separates equal columns by more than the usual few units of rounding.
@@ -41,6 +41,8 @@ class Rest:
         Norms of columns of E at or below this are rounding.
     zero : float
         Singular values of E at or below this are rounding.
+    first : int array, shape (n,)
+        The first column that equals this one in A.
     problem : Problem
         The host problem, for its tie rule.
     """
@@ -51,16 +53,33 @@ class Rest:
     k: int
     noise: float
     zero: float
+    first: np.ndarray
     problem: Problem
 
     def svd(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Singular values s and vectors Vᴴ of E, and the k of V_k: at most the numerical rank."""
-        _, s, Vh = svd(self.E)
+        s, Vh = right_vectors(self.E, self.first)
         return s, Vh, min(self.k, int(np.sum(s > self.zero)))
 
     def best(self, score: np.ndarray, allowed: np.ndarray) -> int:
         """Index of the largest nonnegative score, the lowest one in a tie."""
         return self.problem.argmax(score, allowed, TIES * score)
+
+
+def first_equal(A: np.ndarray) -> np.ndarray:
+    """For every column the first one that equals it, shape (n,)."""
+    seen: dict[bytes, int] = {}
+    columns = np.ascontiguousarray(A.T) + 0.0  # no negative zeros
+    return np.array([seen.setdefault(a.tobytes(), j) for j, a in enumerate(columns)])
+
+
+def right_vectors(E: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values and right singular vectors Vᴴ, in which equal columns of E have equal columns.
+
+    The SVD tells them apart by eps times the condition number, far beyond `TIES`.
+    """
+    _, s, Vh = svd(E)
+    return s, Vh[:, first]
 
 
 def rest(p: Problem) -> Rest:
@@ -80,6 +99,7 @@ def rest(p: Problem) -> Rest:
         open=d.candidates & (column_norms2(E) > noise**2),
         k=p.free,
         noise=noise,
+        first=first_equal(A),
         zero=max(noise, 4 * d.eps * float(np.sqrt(np.sum(d.norms2)))),
         problem=d,
     )

@@ -72,6 +72,7 @@ def dual_set(a: Rest, V: np.ndarray, e2: np.ndarray, r: int) -> list[tuple[int, 
         gap = x - (lower + 1)
         growth = np.sum(1 / gap) - np.sum(1 / (x - lower))
         L = (1 / gap**2) @ V2 / growth - (1 / gap) @ V2
+        L = L[a.first]
         # Some j has U_j ≤ L_j, for the sums over all columns are ordered so; the widest gap, and the least weight.
         free = a.open & (L > 0) & (U <= L)
         if not free.any():

@@ -26,7 +26,11 @@ LEAST_F = 1.001
 
 def strong_rrqr(p: Problem, *, f: float = 2.0) -> Picks:
     """Start from pivoted QR; while max ρ_ij > f exchange i and j, ρ_ij² = (R11⁻¹R12)_ij² + (γ_j(R22) / ω_i(R11))²."""
-    if isinstance(f, bool) or not isinstance(f, (int, float, np.floating, np.integer)) or not 1 <= f < math.inf:
+    if (
+        isinstance(f, bool)
+        or not isinstance(f, (int, float, np.floating, np.integer))
+        or not 1 <= f < math.inf
+    ):
         raise ArgumentError(
             f"f = {f!r}: a number of at least 1 is wanted, the largest growth of the volume that a swap may still "
             f"bring (2 is usual; below {LEAST_F} it is taken as {LEAST_F})"

@@ -52,6 +52,7 @@ def _derandomized(p: Problem) -> Picks:
         open_[j] = False
         q = C[:, j] / np.sqrt(norms2[j])
         _, s, Vh = np.linalg.svd(C - np.outer(q, q.conj() @ C), full_matrices=False)
+        Vh = Vh[:, a.first]
         C = s[:, None] * Vh
     return completed(p, S)
 

@@ -73,3 +73,28 @@ def test_norm_draws_columns_of_any_positive_length():
     with pytest.warns(RankDeficientWarning):
         s = select(X, 2, "norm", rng=0)
     assert s.indices.tolist() == [2, 1]
+
+
+SPECTRAL = ["leverage_top", "osinsky", "volume_derandomized", "deim", "qdeim"]
+
+
+@pytest.mark.parametrize("method", SPECTRAL)
+@pytest.mark.filterwarnings("ignore::cssp.RankDeficientWarning")
+def test_ill_conditioned_matrices_keep_equal_columns_equal(method):
+    """Singular vectors told equal columns apart by eps times the condition number, beyond the band of ties."""
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        m, n = rng.integers(2, 5), rng.integers(3, 6)
+        U, s, Vh = np.linalg.svd(rng.standard_normal((m, n)), full_matrices=False)
+        X = (U * np.logspace(0, -rng.uniform(0, 14), s.size)) @ Vh
+        X = np.ascontiguousarray(X[:, rng.integers(0, max(2, n - 2), n)])
+        S = select(X, int(rng.integers(1, n + 1)), method).indices.tolist()
+        for t, j in enumerate(S):
+            assert not any(np.array_equal(X[:, i], X[:, j]) for i in set(range(j)) - set(S[:t]))
+
+
+def test_leverage_of_equal_columns():
+    X = np.array([[3, 8, 24, 3], [-2, -5, -16, -2]])
+    with pytest.warns(RankDeficientWarning):
+        S = select(X, 3, "leverage_top").indices.tolist()
+    assert 3 not in S or S.index(0) < S.index(3)
