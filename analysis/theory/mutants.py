@@ -357,6 +357,12 @@ MUTANTS = [
     Mutant("greedy", "rounding for a direction", "(CLEAR * p.noise) ** 2", "p.noise**2"),
     Mutant("volume_derandomized", "rounding for a direction", "NEGLIGIBLE = 1e-20", "NEGLIGIBLE = 0"),
     Mutant("local_search", "rounding for a direction", "(CLEAR * a.noise) ** 2", "0"),
+    Mutant(
+        "local_search",
+        "rounding in the start",
+        "basis(a.E[:, S], CLEAR * a.noise)",
+        "basis(a.E[:, S], a.noise)",
+    ),
     Mutant("exact", "rounding for a direction", "CLEAR * self.a.noise", "self.a.noise"),
     # the certificate
     Mutant(

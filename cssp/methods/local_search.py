@@ -51,8 +51,9 @@ def refined(p: Problem, picks: Picks) -> Picks:
     """The picks after all swaps that pay."""
     a = rest(p)
     S = list(picks.indices)[len(p.include) :]
-    # Only independent columns have swaps to speak of; the others are replaced first, which cannot raise the error.
-    _, independent = basis(a.E[:, S], a.noise)
+    # Only independent columns have swaps to speak of; the others are replaced first, which cannot raise the error. A
+    # column that is independent by a few units of rounding only counts as another: its direction is not to be trusted.
+    _, independent = basis(a.E[:, S], CLEAR * a.noise)
     S = [j for j, yes in zip(S, independent, strict=True) if yes]
     S = list(completed(p, S).indices)[len(p.include) :]
     S = [j for j in S if a.open[j]]

@@ -9,8 +9,8 @@ import pytest
 from cssp import METHODS, CsspError, matrices, select
 from cssp.matrices import MATRICES
 from cssp.methods import _shared
-from cssp.methods.local_search import LEAST_GAIN, _best_swap, _error
-from cssp.problem import Problem
+from cssp.methods.local_search import LEAST_GAIN, _best_swap, _error, refined
+from cssp.problem import Picks, Problem
 
 
 def least(A, k, B=None, include=(), exclude=()):
@@ -182,6 +182,19 @@ def test_local_search_ends_where_no_swap_pays(start):
             if error > 1e-20 * np.linalg.norm(A) ** 2:
                 S = select(A, k, "local_search", start=start, rng=1).indices.tolist()
                 assert best_swap_by_trial(A, S) >= error * (1 - LEAST_GAIN) * (1 - 1e-9)
+
+
+def test_a_start_with_columns_equal_but_for_rounding_is_left():
+    """The residual of one on the other is a few units of rounding, and points anywhere."""
+    rng = np.random.default_rng(10)
+    for units in (0.5, 1.1, 2, 4, 7):
+        A = rng.standard_normal((4, 8))
+        p = Problem(A=A, k=2, candidates=np.ones(8, dtype=bool), width=8)
+        A[:, 7] = A[:, 3] + units * p.noise * rng.standard_normal(4) / 2
+        S = refined(p, Picks((3, 7))).indices
+        assert set(S) != {3, 7}
+        error = oracles.squared_error(A, S)
+        assert best_swap_by_trial(A, list(S)) >= error * (1 - LEAST_GAIN) * (1 - 1e-9)
 
 
 def test_local_search_gains_something():
