@@ -54,7 +54,7 @@ def steps(
     block = max(16, triton.next_power_of_2(n))
     L = G.new_empty(B, kmax, n)
     scratch = G.new_empty(B, 4, n)
-    status = G.new_empty(B, 2)
+    largest = G.new_empty(B)
     if again is None:
         indices = torch.empty(B, kmax, dtype=torch.int64, device=G.device)
         rank = torch.empty(B, dtype=torch.int64, device=G.device)
@@ -73,7 +73,7 @@ def steps(
             k,
             L,
             scratch,
-            status,
+            largest,
             indices,
             rank,
             safe.view(torch.int8),
@@ -164,7 +164,7 @@ def _panel(
     k,  # (B,) or None
     L,  # (B, kmax, n) factor rows
     scratch,  # (B, 4, n): scores, their errors, squared norms at the start, and where they were last formed
-    status,  # (B, 2): steps done, largest squared norm
+    largest,  # (B,) squared norm
     indices,  # (B, kmax)
     rank,  # (B,)
     safe,  # (B,)
@@ -241,11 +241,9 @@ def _panel(
         d = tl.load(scores + cols, mask=inside, other=-inf)
         E = tl.load(errors + cols, mask=inside, other=0)
         X = tl.load(formed + cols, mask=inside, other=0)
-        top = tl.load(status + b * 2 + 1)
+        top = tl.load(largest + b)
         trusted = tl.load(safe + b).to(tl.int32)
         r = tl.load(rank + b)
-        if tl.load(status + b * 2) < start:
-            end = start  # it ended in an earlier panel
     tl.debug_barrier()
 
     t = start
@@ -292,8 +290,9 @@ def _panel(
             tl.debug_barrier()  # the next pivot's scores and factor rows are read by other threads
             t += 1
         else:
-            end = t  # nothing is left that the Gram matrix could tell from rounding
-    tl.store(status + b * 2, (t * 1.0).to(number))
-    tl.store(status + b * 2 + 1, top)
+            end = (
+                t  # nothing is left that the Gram matrix could tell from rounding; later panels find the same
+            )
+    tl.store(largest + b, top)
     tl.store(rank + b, r)
     tl.store(safe + b, trusted.to(tl.int8))

@@ -10,6 +10,7 @@ from kernel_cases import arguments, matrix, near_ties
 
 from cssp.kernels import _triton, residual_select
 
+torch.use_deterministic_algorithms(True)  # memory that nothing wrote reads as NaN
 rows = []
 
 
@@ -35,6 +36,11 @@ case("ties", torch.eye(12).expand(2, 12, 12), k=12)
 case("duplicates", batch("duplicates", 20, 12, 2, torch.float32), k=8)
 case("rank", torch.cat([batch("low rank", 20, 12, 1, torch.float32), torch.zeros(1, 20, 12)]), k=8)
 case("strides", batch("noise", 18, 25, 2, torch.bfloat16).mT, k=6)
+A = torch.eye(4, 6)
+A[0, 0] = 0.5
+A[:, 4] = A[:, 0]
+include = torch.tensor([[0, 4, -1], [5, 1, -1], [2, -1, -1]])
+case("dependent and zero includes", A.expand(3, 4, 6).contiguous(), k=4, include=include)
 case("one column", torch.ones(1, 3, 1), k=1)
 spoiled = batch("noise", 20, 12, 3, torch.float32)
 spoiled[1, 2, 3] = torch.nan
@@ -56,4 +62,5 @@ rows.append(
 for family in ("decay", "graded"):
     _triton.PANEL_BYTES = 0  # panels of 16 steps
     case(f"panels, {family}", batch(family, 60, 50, 2, torch.float32), k=[40, 18])
+case("panels, low rank", batch("low rank", 60, 40, 2, torch.float64), k=36)
 print(json.dumps(rows))
