@@ -185,16 +185,14 @@ def test_local_search_ends_where_no_swap_pays(start):
 
 
 def test_a_start_with_columns_equal_but_for_rounding_is_left():
-    """The residual of one on the other is a few units of rounding, and points anywhere."""
+    """The rounding by which two columns differ seems to be the direction that they lack."""
     rng = np.random.default_rng(10)
-    for units in (0.5, 1.1, 2, 4, 7):
-        A = rng.standard_normal((4, 8))
-        p = Problem(A=A, k=2, candidates=np.ones(8, dtype=bool), width=8)
-        A[:, 7] = A[:, 3] + units * p.noise * rng.standard_normal(4) / 2
-        S = refined(p, Picks((3, 7))).indices
-        assert set(S) != {3, 7}
-        error = oracles.squared_error(A, S)
-        assert best_swap_by_trial(A, list(S)) >= error * (1 - LEAST_GAIN) * (1 - 1e-9)
+    for _ in range(50):
+        A = rng.standard_normal((2, 3))
+        p = Problem(A=A, k=2, candidates=np.ones(3, dtype=bool), width=3)
+        apart = rng.standard_normal(2)
+        A[:, 2] = A[:, 0] + rng.uniform(0.5, 6) * p.noise * apart / np.linalg.norm(apart)
+        assert set(refined(p, Picks((0, 2))).indices) != {0, 2}
 
 
 def test_local_search_gains_something():
