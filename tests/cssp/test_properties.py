@@ -97,7 +97,7 @@ def check_contract(call, s):
     assert 0 <= s.relative_error <= 1, "relative error in range"
     assert s.error >= 0
     assert not np.isnan(s.error)
-    if "tol" in o and s.k > max(1, len(include)) and s.relative_error <= o["tol"]:
+    if "tol" in o and s.rank == s.k > max(1, len(include)) and s.relative_error <= o["tol"]:
         before = np.sqrt(errors[-2] / errors[0]) if 0 < errors[0] < np.inf and errors[-2] > 1e-290 else 1
         assert before > o["tol"] * (1 - 1e-12), "the shortest that meets the tolerance"
     T = host(s.coefficients())
@@ -126,6 +126,9 @@ def check_errors(call, s, T):
         expected = np.linalg.norm(oracles.residual_matrix(X, indices)) / total
         allowed = 1e-9 if "weights" not in call.options else max(1e-9, 16 * precision(call))
         assert abs(s.relative_error - expected) <= allowed, "the error is that of the columns"
+        if "weights" not in call.options and 1e-140 < float(np.abs(call.A[:, indices[0]]).max()) < 1e140:
+            unit = np.linalg.norm(call.A[:, indices[0]].astype(X.dtype)) / np.linalg.norm(X[:, indices[0]])
+            assert abs(s.error / unit - expected * total) <= allowed * total, "in the unit of the data"
         left = np.linalg.norm(X - X[:, indices] @ T) / total
         assert abs(s.relative_error - left) <= allowed, "and of the coefficients"
 
