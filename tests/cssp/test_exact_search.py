@@ -189,9 +189,10 @@ def test_a_start_with_columns_equal_but_for_rounding_is_left():
     rng = np.random.default_rng(10)
     for _ in range(50):
         A = rng.standard_normal((2, 3))
+        A[:, 2] = A[:, 0]
         p = Problem(A=A, k=2, candidates=np.ones(3, dtype=bool), width=3)
         apart = rng.standard_normal(2)
-        A[:, 2] = A[:, 0] + rng.uniform(0.5, 6) * p.noise * apart / np.linalg.norm(apart)
+        A[:, 2] += rng.uniform(0.5, 6) * p.noise * apart / np.linalg.norm(apart)
         assert set(refined(p, Picks((0, 2))).indices) != {0, 2}
 
 
