@@ -357,3 +357,10 @@ def test_the_sizes_of_the_contest():
     assert {s.batch for s in inputs.SIZES} == {1, 8, 64}
     assert {k for s in inputs.SIZES for k in s.kinds} == set(inputs.KINDS)
     assert memory.SIZE in inputs.SIZES
+
+
+def test_importing_cssp_leaves_the_test_matrices_for_later():
+    code = "import sys, cssp; assert 'cssp.matrices' not in sys.modules; assert cssp.matrices.kahan"
+    subprocess.run(
+        [sys.executable, "-c", code + "; from cssp import *; assert matrices"], check=True, cwd=ROOT
+    )
