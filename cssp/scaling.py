@@ -65,10 +65,12 @@ def weighted(A: Array, w: np.ndarray, top: float) -> tuple[Array, int]:
 
 
 def shifted(A: Array, e: int) -> Array:
-    """A·2**e in two steps, since 2**e alone may be out of range."""
-    half = e // 2
-    with np.errstate(over="ignore", under="ignore"):  # what leaves the range becomes inf or 0
-        return A if e == 0 else (A * 2.0**half) * 2.0 ** (e - half)
+    """A·2**e, in steps because 2**e alone may be out of range; what leaves the range becomes inf or 0."""
+    steps = max(2, -(-abs(e) // 1000)) if e else 0
+    with np.errstate(over="ignore", under="ignore"):
+        for i in range(steps):
+            A = A * 2.0 ** (e * (i + 1) // steps - e * i // steps)
+    return A
 
 
 def _like(A: Array, x: np.ndarray) -> Array:

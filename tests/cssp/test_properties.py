@@ -241,7 +241,8 @@ def test_powers_of_two_change_nothing(call, e):
     one, other = call.run(), Call(scaled, call.method, call.options, call.backend).run()
     assert listed(one) == listed(other)
     assert one.rank == other.rank
-    assert one.relative_error == other.relative_error
+    # Not to the bit: squares of entries far below the largest may be subnormal, and lose bits at one scale alone.
+    assert one.relative_error == pytest.approx(other.relative_error, rel=1e-9, abs=1e-15)
 
 
 @given(generic("float64", methods=names), st.floats(-200, 200))
