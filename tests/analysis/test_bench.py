@@ -153,7 +153,7 @@ def test_who_is_slow_has_fewer_repeats():
 
     size = Size(8, 9, 3)
     floors = [c for c in CONTESTANTS if c.group == "floor"]
-    for share, runs in ((0.07, (2, 3)), (0.01, (1,)), (9.0, (5,))):
+    for share, runs in ((0.07, (2, 3)), (1e-9, (1,)), (9.0, (5,))):  # floors have a share of their own
         rows = bench.cell(size, "noise", 5, [*floors, fake("sleepy", sleeping), fake("quick")], share=share)
         assert len(row(rows, "sleepy").seconds) in runs
         assert len(row(rows, PRODUCTS).seconds) == 5
