@@ -87,7 +87,7 @@ def check_contract(call, s):
     if "tol" not in o:
         assert s.k == o["k"], "as many as wanted"
     elif "k" in o:
-        assert s.k == o["k"] or s.relative_error <= o["tol"], "k or the tolerance"
+        assert s.k == o["k"] or s.relative_error <= o["tol"] + 8 * EPS, "k or the tolerance"
     assert 0 <= s.rank <= min(call.A.shape[0], s.k), "rank in range"
     errors = host(s.errors)
     assert errors.shape == (s.k + 1,)
@@ -99,7 +99,7 @@ def check_contract(call, s):
     assert not np.isnan(s.error)
     if "tol" in o and s.rank == s.k > max(1, len(include)) and s.relative_error <= o["tol"]:
         before = np.sqrt(errors[-2] / errors[0]) if 0 < errors[0] < np.inf and errors[-2] > 1e-290 else 1
-        assert before > o["tol"] * (1 - 1e-12), "the shortest that meets the tolerance"
+        assert before > o["tol"] * (1 - 1e-12) - 8 * EPS, "the shortest that meets the tolerance"
     T = host(s.coefficients())
     target = o.get("target")
     assert T.shape == (s.k, n if target is None else target.shape[1])
@@ -264,7 +264,8 @@ def test_weights_scale_the_columns(call, data):
     with np.errstate(all="ignore"):
         product = call.A * np.asarray(w, dtype=call.A.dtype)
     top = np.abs(product).max()
-    assume(np.isfinite(top) and (top > np.finfo(call.A.dtype).tiny * 2.0**60 or top == 0))
+    nothing = not np.any((call.A != 0) & (np.asarray(w) != 0))  # a product may also underflow to nothing
+    assume(np.isfinite(top) and (top > np.finfo(call.A.dtype).tiny * 2.0**60 or nothing))
     one = call.but(weights=w).run()
     other = Call(product, call.method, call.options, call.backend).run()
     assert listed(one) == listed(other)
