@@ -33,6 +33,7 @@ _SAMPLING = "cssp/methods/_sampling.py"
 _RELAXATION = "cssp/methods/_relaxation.py"
 _SELECTION = "cssp/selection.py"
 _SPECULATIVE = "cssp/methods/_speculative.py"
+_GRAM = "cssp/methods/_gram.py"
 
 MUTANTS = [
     # one column after another
@@ -72,6 +73,12 @@ MUTANTS = [
     Mutant("residual", "Cholesky QR at any price", "CANCELLED = 16", "CANCELLED = 1e300", _SPECULATIVE),
     Mutant("residual", "guesses never given up", "self.walk = self.pause", "self.walk = 0", _SPECULATIVE),
     Mutant("residual", "never a guess", "if self.walk or length < 2", "if True or length < 2", _SPECULATIVE),
+    # picks from the Gram matrix
+    Mutant("residual", "errors never grow", "E += loss * (float(E[j]) / height)", "pass", _GRAM),
+    Mutant("residual", "conspiring errors not seen", "CONSPIRACY = 64.0", "CONSPIRACY = 1e300", _GRAM),
+    Mutant("residual", "no doubt", "doubt = E + float(E[first]) if t else 0.0", "doubt = 0.0", _GRAM),
+    Mutant("residual", "columns for residuals", "- C[:, :t] @ (X[:t, :t] @ R[:t, near])", "", _GRAM),
+    Mutant("residual", "the inverse without its sign", "x * -X[t, t]", "x * X[t, t]", _GRAM),
     # the largest gain
     Mutant("greedy", "no normalisation", "xp.where(eligible, self.f / g,", "xp.where(eligible, self.f,"),
     Mutant("greedy", "the rule of pivoted QR", "xp.where(eligible, self.f / g,", "xp.where(eligible, g,"),

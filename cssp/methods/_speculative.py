@@ -17,10 +17,12 @@ docs/theory/speculation.md for the proof and the cost.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from cssp.linalg import basis, orthogonalise, residual_norms2, take_columns
+from cssp.linalg import basis, column_norms2, orthogonalise, residual_norms2, take_columns
+from cssp.methods._gram import gram_picks
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks, Problem
 
 #: First guess, longest guess, and columns in the block for each pick guessed.
@@ -44,12 +46,31 @@ GROW = 2.0
 #: Bytes of a matrix that stays in the cache: products are cheaper than guesses there.
 CACHE = 1 << 22
 
+#: The Gram matrix is cheapest from this many columns on, and up to this many times k columns (fewer in the cache).
+GRAM_FROM, GRAM, GRAM_CACHED = 256, 10, 6
+
 
 def speculative(p: Problem, guesses: bool | None = None) -> Picks:
-    """Greedy residual on the host; one product per pick with ``guesses=False``, and by default in the cache."""
-    run = _Run(p.numpy())
+    """Greedy residual on the host.
+
+    By default in the way that costs least: from the Gram matrix where k is not small beside n, by guesses where A is larger
+    than the cache, one product per pick otherwise. ``guesses`` insists on guesses, or on one product per pick.
+    """
+    p = p.numpy()
+    A = _fit_for_blas(p.A)
+    in_cache = A.nbytes <= CACHE
+    rank = None
     if guesses is None:
-        guesses = run.A.nbytes > CACHE
+        guesses = not in_cache
+        most = (GRAM_CACHED if in_cache else GRAM) * p.k
+        if GRAM_FROM <= p.n <= most and p.n**2 * A.itemsize <= CACHE and not p.include:
+            begun, rank = gram_picks(p, A)
+            if len(begun) == p.k:
+                return Picks(begun, rank=rank)
+            left = p.candidates.copy()
+            left[begun] = False
+            p = replace(p, include=tuple(begun), candidates=left)
+    run = _Run(p, A, rank)
     while len(run.indices) < p.k and run.ready():
         run.advance(guesses)
     return Picks(run.indices, rank=run.rank)
@@ -61,8 +82,8 @@ class _Run:
     ``exact`` is N where it was last formed from the columns themselves; picks have N = 0.
     """
 
-    def __init__(self, p: Problem) -> None:
-        self.p, self.A, self.eps = p, _fit_for_blas(p.A), p.eps
+    def __init__(self, p: Problem, A: np.ndarray, rank: int | None = None) -> None:
+        self.p, self.A, self.eps = p, A, p.eps
         self.single = p.A.dtype.itemsize * (1 if p.A.dtype.kind == "f" else 0.5) < 8
         self.indices, self.rank = list(p.include), 0
         self.open = p.candidates.copy()
@@ -71,22 +92,23 @@ class _Run:
         self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
         self._start(list(p.include))
         if p.include:
-            self.rank = sum(basis(take_columns(self.A, list(p.include)), p.floor)[1])
+            have = rank if rank is not None else sum(basis(take_columns(A, list(p.include)), p.floor)[1])
+            self.rank = have
 
     def _start(self, directions: list[int]) -> None:
-        """Q and N behind these columns, from the columns."""
+        """Q and N behind these columns."""
         p, A = self.p, self.A
         self.Q = np.empty((p.m, min(p.k, p.m)), dtype=A.dtype, order="F")
-        self.r, N = 0, p.norms2
         self.block = np.empty(0, dtype=np.int64), np.empty((0, p.m), dtype=A.dtype), 0
+        self.exact = np.array(p.norms2 if A.dtype == p.A.dtype else column_norms2(A))
+        self.N, self.r = self.exact.copy(), 0
         if directions:
-            have, _ = basis(take_columns(A, directions), p.noise)
+            have = _basis(take_columns(A, directions), p.noise)
             self.r = have.shape[1]
             self.Q[:, : self.r] = have
-            N = residual_norms2(A, self.basis)
-        self.N = np.array(N)
+            self.N -= np.sum(_squares(A.T @ self.basis.conj()), axis=1)
+            np.maximum(self.N, 0, out=self.N)
         self.N[self.indices] = 0
-        self.exact = self.N.copy()
 
     @property
     def basis(self) -> np.ndarray:
@@ -215,14 +237,8 @@ class _Run:
         V = _orthonormal(E[order], R[:, order])
         if self.r:
             V -= (V @ Q.conj()) @ Q.T
-        G, s = V.conj() @ V.T, order.size
-        off = np.abs(G - np.eye(s))
-        if float(off.max()) > 1 / (4 * s):
-            s = int(np.argmax(np.max(np.tril(off), axis=1) > 1 / (4 * s)))
-            if s < 2:
-                return C[order[:s]], V[:s].T
-        L = np.linalg.cholesky(G[:s, :s])
-        return C[order[:s]], (np.linalg.inv(L).conj() @ V[:s]).T
+        V = _polished(V)
+        return C[order[: len(V)]], V.T
 
     def _promising(self, b: int) -> np.ndarray:
         """The b columns of largest residual norm, in ascending order."""
@@ -319,6 +335,31 @@ def _orthonormal(E: np.ndarray, R: np.ndarray) -> np.ndarray:
     if float(cancelled.max()) > CANCELLED:
         return np.linalg.qr(E.T)[0].T
     return X.T @ E
+
+
+def _polished(V: np.ndarray) -> np.ndarray:
+    """Cholesky QR of nearly orthonormal rows; cut where they no longer are."""
+    s = len(V)
+    G = V.conj() @ V.T
+    off = np.abs(G - np.eye(s))
+    if float(off.max()) > 1 / (4 * s):
+        s = int(np.argmax(np.max(np.tril(off), axis=1) > 1 / (4 * s)))
+        if s < 2:
+            return V[:s]
+    return np.linalg.inv(np.linalg.cholesky(G[:s, :s])).conj() @ V[:s]
+
+
+def _basis(C: np.ndarray, noise: float) -> np.ndarray:
+    """Orthonormal basis of the columns of C: by Cholesky QR, twice, where they are clearly independent, else one by one."""
+    V, k = C.T, C.shape[1]
+    try:
+        for _ in range(2):
+            V = np.linalg.inv(np.linalg.cholesky(V.conj() @ V.T)).conj() @ V
+            if not np.linalg.norm(V.conj() @ V.T - np.eye(k)) < 0.5:
+                return basis(C, noise)[0]
+    except np.linalg.LinAlgError:
+        return basis(C, noise)[0]
+    return V.T
 
 
 def _squares(X: np.ndarray) -> np.ndarray:

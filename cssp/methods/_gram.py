@@ -1,0 +1,94 @@
+"""Greedy residual on the Gram matrix, as far as its picks are beyond doubt, on the host.
+
+Pivoted Cholesky on G = AᴴA makes the picks of pivoted QR on A [businger1965; harbrecht2012]. G costs as much as n/2 passes
+over A, but at the speed of a matrix product, and the steps then read n × k numbers instead of A: the cheapest way where k
+is not small beside n. What it loses is accuracy, so every norm carries an estimate E of its error. It starts from what is
+seen on the diagonal of G, and each pivot p hands the share |r_pj|²/r_pp² of its own error on, as if errors were independent. A pick among columns that E
+cannot tell apart is decided by explicit residuals a_j - A_S x, in which errors of x are of second order. Where too many
+columns are in doubt the work stops, and whoever called goes on from the picks so far.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from cssp.linalg import column_norms2, squares, take_columns
+from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Problem
+
+#: Error of an entry of G, in units of the difference seen on the diagonal and in units of rounding.
+SEEN, LEAST = 2.0, 4.0
+
+#: How far the growth of errors may exceed its estimate.
+CONSPIRACY = 64.0
+
+#: Most columns in doubt that are told apart by explicit residuals.
+MOST = 32
+
+
+def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], int]:
+    """Picks of the rule, without included columns, up to the first that is in doubt; how many count for the rank."""
+    m, n, eps = p.m, p.n, p.eps
+    steps, single = min(p.k, m), A.dtype in (np.float32, np.complex64)
+    G = A.T @ A if A.dtype.kind == "f" else A.conj().T @ A
+    N = np.array(p.norms2)
+    exact = N.copy()
+    seen = float(np.max(np.abs(G.diagonal().real - N) / np.where(N > 0, N, 1)))
+    unit = max(SEEN * seen, LEAST * eps)
+    E = unit * N
+    slack, band = DOWNDATE_SLACK * eps * N, 1 - TIE_BAND * eps
+    least = max(p.noise, SINGLE_REACH * p.largest if single else 0.0) ** 2
+    score = np.where(p.candidates, N, -math.inf)
+    R = np.empty((steps, n), dtype=A.dtype)
+    C, X = (
+        np.empty((m, steps), dtype=A.dtype, order="F"),
+        np.zeros((steps, steps), dtype=A.dtype),
+    )  # A_S, (RS)⁻¹
+    S: list[int] = []
+    rank, floor2 = 0, p.floor**2
+    for t in range(steps):
+        first = int(score.argmax())
+        top = float(score[first])
+        if (
+            not top > least
+            or not 8 * float(E[first]) < top
+            or (p.tol is not None and float(N.sum()) <= p.goal)
+        ):
+            break
+        # Those that may be among the contenders of the rule, N + slack ≥ band·top; N itself is beyond doubt at first.
+        doubt = E + float(E[first]) if t else 0.0
+        near = np.flatnonzero(score + slack + doubt >= band * top)[: None if t else 1]
+        if near.size > MOST:
+            break
+        j = int(near[0])
+        if near.size > 1:
+            e = take_columns(A, near) - C[:, :t] @ (X[:t, :t] @ R[:t, near])
+            N[near] = score[near] = column_norms2(e)
+            E[near] = LEAST * eps * np.sqrt(exact[near] * N[near])
+            top = float(N[near].max())
+            j = int(near[int(np.argmax(N[near] + slack[near] >= band * top))])
+        # A_S x, x = X r, is the part of a_j in the span so far. Errors of G enter N_j as |x|² of them; where that is more
+        # than E says, they conspire (Kahan's matrix).
+        x = X[:t, :t] @ R[:t, j]
+        if unit * float(np.abs(x) ** 2 @ exact[S]) > CONSPIRACY * float(E[j]):
+            break
+        row = R[t]
+        if t:
+            np.dot(R[:t, j].conj(), R[:t], out=row)
+            np.subtract(G[j], row, out=row)
+        else:
+            row[:] = G[j]
+        height = float(N[j])
+        row /= math.sqrt(height)
+        C[:, t], X[t, t] = A[:, j], 1 / math.sqrt(height)
+        X[:t, t] = x * -X[t, t]
+        loss = squares(row) if A.dtype.kind == "c" else row * row
+        N -= loss
+        score -= loss
+        np.maximum(N, 0, out=N)
+        E += loss * (float(E[j]) / height)
+        N[j], score[j] = 0, -math.inf
+        S.append(j)
+        rank += height > floor2
+    return S, rank

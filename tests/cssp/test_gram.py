@@ -1,0 +1,127 @@
+"""Picks from the Gram matrix against picks from the columns: the same where they are given, and none where in doubt."""
+
+import numpy as np
+import oracles
+import pytest
+from test_speculation import KINDS, problem, tokens
+
+from cssp import select
+from cssp.linalg import take_columns
+from cssp.matrices import MATRICES
+from cssp.methods import _gram, _speculative
+from cssp.methods._gram import gram_picks
+from cssp.methods.residual import textbook
+
+
+@pytest.fixture
+def forced(monkeypatch):
+    """The default way for matrices of every size."""
+    monkeypatch.setattr(_speculative, "GRAM_FROM", 0)
+    monkeypatch.setattr(_speculative, "GRAM", 1 << 20)
+    monkeypatch.setattr(_speculative, "GRAM_CACHED", 1 << 20)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_picks_are_those_of_the_textbook(kind, dtype):
+    rng = np.random.default_rng(KINDS.index(kind))
+    for m, n, k in ((300, 200, 60), (500, 300, 120)):
+        A = tokens(rng, m, n, kind)
+        if np.dtype(dtype).kind == "c":
+            A = A + 1j * tokens(rng, m, n, kind)
+        A = A.astype(dtype)
+        picks, rank = gram_picks(problem(A, k), A)
+        assert len(picks) == rank >= k // 2
+        expected = list(textbook(problem(A, k)).indices)[: len(picks)]
+        if np.dtype(dtype).type in (np.float64, np.complex128):
+            assert picks == expected
+            assert len(picks) == k
+        else:  # near-ties late in the run
+            assert picks[: k // 2] == expected[: k // 2]
+            ours, theirs = oracles.squared_error(A, picks), oracles.squared_error(A, expected)
+            assert ours <= theirs * (1 + 1e-2)
+
+
+@pytest.mark.filterwarnings("ignore::cssp.RankDeficientWarning")
+@pytest.mark.parametrize("name", MATRICES)
+def test_on_every_family(name, forced):
+    """Up to the numerical rank the same picks; where rounding decides, errors as small."""
+    family = MATRICES[name]
+    for m, n, k in ((30, 40, 12), (60, 50, 30), (50, 200, 40)):
+        if not family.fits(m, n, k):
+            continue
+        A = family(m, n, k, rng=1)
+        fast, slow = select(A, k).indices, select(A, k, speculate=False).indices
+        noise = 1e-26 * np.linalg.norm(A) ** 2
+        if not np.array_equal(fast, slow):
+            ours, theirs = oracles.squared_error(A, fast), oracles.squared_error(A, slow)
+            assert ours <= theirs * (1 + 1e-3) + noise
+            assert theirs <= ours * (1 + 1e-3) + noise
+
+
+def test_it_stops_where_the_gram_matrix_says_nothing(forced):
+    """Graded to 1e-14: √ε of the Gram matrix is reached half way, and the columns decide from there on."""
+    for seed in range(20):
+        A = oracles.graded(50, 30, 14, np.random.default_rng(seed))
+        picks, _ = gram_picks(problem(A, 25), A)
+        expected = oracles.greedy_residual(A.astype(np.longdouble), 25)
+        assert 3 <= len(picks) < 20
+        assert picks == expected[: len(picks)]
+        assert select(A, 25).indices.tolist() == expected
+
+
+def test_growth_of_errors_is_seen():
+    """Kahan's matrix multiplies errors like 4^k while pivots hardly fall: without the estimate of that, wrong picks."""
+    A = oracles.kahan(60, nudge=1e-13)
+    picks, _ = gram_picks(problem(A, 59), A)
+    assert picks == list(range(len(picks)))
+
+
+def test_ties(forced):
+    Q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((60, 40)))
+    assert select(Q, 39).indices.tolist() == list(range(39))
+    for seed in range(20):
+        X = np.random.default_rng(seed).standard_normal((60, 15)) * 0.7 ** np.arange(15)
+        for dtype in (np.float64, np.float32):
+            twice = np.hstack([X, X, X]).astype(dtype)
+            once = select(X.astype(dtype), 14).indices
+            np.testing.assert_array_equal(select(twice, 14).indices, once)
+
+
+def test_columns_in_doubt_are_told_apart_by_residuals(monkeypatch):
+    """Pairs of columns whose norms differ by more than a tie and less than the Gram matrix can tell."""
+    asked = []
+    monkeypatch.setattr(_gram, "take_columns", lambda A, C: asked.append(len(C)) or take_columns(A, C))
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        X = (2 * rng.standard_normal((400, 1)) + rng.standard_normal((400, 30))).astype(np.float32)
+        A = np.hstack([X, X * np.float32(1 + 2e-5)])[:, rng.permutation(60)]
+        picks, _ = gram_picks(problem(A, 12), A)
+        assert len(picks) == 12
+        assert picks == oracles.greedy_residual(A.astype(float), 12)
+    assert 2 <= np.median(asked) <= 4
+
+
+def test_tolerance_weights_and_exclusion(forced):
+    rng = np.random.default_rng(2)
+    A = tokens(rng, 200, 90, "decay")
+    w = rng.random(90) + 0.5
+    for arguments in ({"weights": w, "exclude": range(20, 40)}, {"tol": 0.3}, {"tol": 0.3, "weights": w}):
+        arguments = {k: list(v) if isinstance(v, range) else v for k, v in arguments.items()}
+        fast, slow = select(A, 40, **arguments), select(A, 40, speculate=False, **arguments)
+        np.testing.assert_array_equal(fast.indices, slow.indices)
+        assert fast.rank == slow.rank
+
+
+def test_it_is_the_default_where_it_is_cheapest(monkeypatch):
+    calls = []
+    monkeypatch.setattr(_speculative, "gram_picks", lambda p, A: calls.append(A.shape) or gram_picks(p, A))
+    rng = np.random.default_rng(3)
+    A = rng.standard_normal((4096, 300)).astype(np.float32)
+    np.testing.assert_array_equal(select(A, 60).indices, select(A, 60, speculate=False).indices)
+    assert calls == [(4096, 300)]
+    select(A, 20)  # too few picks
+    select(A[:, :200], 60)  # small
+    select(A, 60, include=[3])
+    select(A, 60, speculate=True)
+    assert len(calls) == 1
