@@ -282,8 +282,9 @@ def _solve(
             part = _part(p, list(found.indices), found.rank)
             cut = _first_within(part, p.tol)
         if cut is not None or not counted:
-            length = part.rank if cut is None else cut
-            return _part(p, list(part.picks[: max(1, length, len(p.include))]), None, part.own), False
+            length = max(1, part.rank if cut is None else cut, len(p.include))
+            picks = part.picks if len(part.picks) >= length else _filled(part)
+            return _part(p, list(picks[:length]), None, part.own), False
     if len(part.picks) < p.k:
         part = _part(p, _filled(part), None, part.own)
         cut = None if p.tol is None else _first_within(part, p.tol)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cssp import CsspError, RankDeficientWarning, select
+from cssp import METHODS, CsspError, RankDeficientWarning, select
 
 A = np.arange(12.0).reshape(3, 4)
 
@@ -98,3 +98,12 @@ def test_leverage_of_equal_columns():
     with pytest.warns(RankDeficientWarning):
         S = select(X, 3, "leverage_top").indices.tolist()
     assert 3 not in S or S.index(0) < S.index(3)
+
+
+def test_a_tolerance_of_one_still_takes_a_column():
+    """The only admissible column is zero, and no column at all meets the tolerance."""
+    for method in METHODS:
+        if {"tol", "exclude"} <= METHODS[method].supports:
+            for k in (1, None):
+                s = select(np.array([[0.0, 1.0]]), k, method, exclude=[1], tol=1.0, rng=0)
+                assert s.indices.tolist() == [0]
