@@ -90,7 +90,7 @@ def rest(p: Problem) -> Rest:
     E, B = A, d.B
     if p.include:
         Q, _ = basis(A[:, list(p.include)], noise)
-        E = project_off(A, Q)
+        E = project_off(A, Q) if Q.shape[1] else A.copy()
         E[:, list(p.include)] = 0
         B = project_off(d.B, Q)
     return Rest(

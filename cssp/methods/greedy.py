@@ -168,7 +168,7 @@ class _State:
             self.Q[:, : self.r] = have
         self.A = project_off(self.A, self.basis())
         self.B = self.A if self.p.target is None else project_off(self.B, self.basis())
-        self.own, self.phi = True, frobenius2(self.B)
+        self.own, self.phi = self.r > 0, frobenius2(self.B)
         self._restart(column_norms2(self.A))
 
     def _deflate_columns(self, which: Array) -> None:

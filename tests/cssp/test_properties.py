@@ -269,7 +269,7 @@ def test_weights_scale_the_columns(call, data):
     one = call.but(weights=w).run()
     other = Call(product, call.method, call.options, call.backend).run()
     assert listed(one) == listed(other)
-    assert one.error == other.error
+    assert one.error == pytest.approx(other.error, rel=1e-12)  # products may be subnormal on one side alone
 
 
 # --- precisions, backends, memory, batches --------------------------------------------------------------

@@ -1,5 +1,7 @@
 """One test for each bug that the properties (test_properties.py) or the fuzzer (analysis/fuzz.py) found."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -107,3 +109,15 @@ def test_a_tolerance_of_one_still_takes_a_column():
             for k in (1, None):
                 s = select(np.array([[0.0, 1.0]]), k, method, exclude=[1], tol=1.0, rng=0)
                 assert s.indices.tolist() == [0]
+
+
+def test_an_included_column_of_rounding_is_not_written_to():
+    """Nothing to project off: the residual of the others was the caller's own memory."""
+    for method in METHODS:
+        if "include" in METHODS[method].supports:
+            A = np.array([[3.0, 1e-30, 1.0], [4.0, 0.0, 2.0]])
+            before = A.copy()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RankDeficientWarning)
+                select(A, 2, method, include=[1], rng=0)
+            assert A.tobytes() == before.tobytes(), method
