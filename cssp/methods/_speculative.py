@@ -351,12 +351,14 @@ def _polished(V: np.ndarray) -> np.ndarray:
 
 def _basis(C: np.ndarray, noise: float) -> np.ndarray:
     """Orthonormal basis of the columns of C: by Cholesky QR, twice, where they are clearly independent, else one by one."""
-    V, k = C.T, C.shape[1]
+    V, clear = C.T, float(np.finfo(C.dtype).eps) ** 0.25
     try:
         for _ in range(2):
-            V = np.linalg.inv(np.linalg.cholesky(V.conj() @ V.T)).conj() @ V
-            if not np.linalg.norm(V.conj() @ V.T - np.eye(k)) < 0.5:
+            L = np.linalg.cholesky(V.conj() @ V.T)
+            d = L.diagonal().real  # residual norms of the columns, in order
+            if not float(d.min()) > max(noise, clear * float(d.max())):
                 return basis(C, noise)[0]
+            V, noise = np.linalg.inv(L).conj() @ V, 0.0
     except np.linalg.LinAlgError:
         return basis(C, noise)[0]
     return V.T

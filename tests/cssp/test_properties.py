@@ -269,7 +269,10 @@ def test_weights_scale_the_columns(call, data):
     one = call.but(weights=w).run()
     other = Call(product, call.method, call.options, call.backend).run()
     assert listed(one) == listed(other)
-    assert one.error == pytest.approx(other.error, rel=1e-12)  # products may be subnormal on one side alone
+    rounding = 1e-13 * float(
+        top
+    )  # the two are scaled by different powers of two, and products may be subnormal
+    assert one.error == pytest.approx(other.error, rel=1e-9, abs=rounding)
 
 
 # --- precisions, backends, memory, batches --------------------------------------------------------------

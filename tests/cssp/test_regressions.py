@@ -121,3 +121,14 @@ def test_an_included_column_of_rounding_is_not_written_to():
                 warnings.simplefilter("ignore", RankDeficientWarning)
                 select(A, 2, method, include=[1], rng=0)
             assert A.tobytes() == before.tobytes(), method
+
+
+def test_included_columns_of_rounding_add_no_direction():
+    """A Gram matrix of columns 94 digits apart says nothing about the smaller one."""
+    A = np.array([[0.0, 0.0, 1.0e94], [0.0, 0.0, 0.0], [1.0, 0.0, 3.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", RankDeficientWarning)
+        s = select(A, 2, include=[0, 2], exclude=[1], weights=[2.0, 1.0, 1.0])
+    assert s.indices.tolist() == [0, 2]
+    assert s.rank == 1
