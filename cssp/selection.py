@@ -126,7 +126,8 @@ class Part:
         if all(independent):
             T = xp.linalg.solve(linalg.adjoint(Q) @ C, linalg.adjoint(Q) @ B)
         else:
-            U, s, Vh = xp.linalg.svd(C, full_matrices=False)
+            place = array_api_compat.device(C)
+            U, s, Vh = (xp.asarray(X, device=place) for X in linalg.svd(linalg.host(C)))
             cut = max(C.shape) * float(xp.finfo(s.dtype).eps) * float(s[0])
             inverse = xp.where(s > cut, 1 / xp.where(s > cut, s, xp.ones_like(s)), xp.zeros_like(s))
             T = linalg.adjoint(Vh) @ (inverse[:, None] * (linalg.adjoint(U) @ B))

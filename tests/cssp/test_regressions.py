@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from cssp import METHODS, CsspError, RankDeficientWarning, select
 
@@ -132,3 +133,12 @@ def test_included_columns_of_rounding_add_no_direction():
         s = select(A, 2, include=[0, 2], exclude=[1], weights=[2.0, 1.0, 1.0])
     assert s.indices.tolist() == [0, 2]
     assert s.rank == 1
+
+
+def test_coefficients_of_dependent_columns_with_subnormal_parts():
+    """torch's SVD of such a matrix is NaN."""
+    A = np.array([[1e-309j, 2e-309j, 4e-310j], [0.2718, -0.1449, 0.0338]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankDeficientWarning)
+        T = select(torch.as_tensor(A), 3, "arp", rng=0).coefficients()
+    assert bool(torch.isfinite(T.abs()).all())
