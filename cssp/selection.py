@@ -128,7 +128,7 @@ class Part:
         else:
             place = array_api_compat.device(C)
             U, s, Vh = (xp.asarray(X, device=place) for X in linalg.svd(linalg.host(C)))
-            cut = max(C.shape) * float(xp.finfo(s.dtype).eps) * float(s[0])
+            cut = max(max(C.shape) * float(xp.finfo(s.dtype).eps) * float(s[0]), self.floor)
             inverse = xp.where(s > cut, 1 / xp.where(s > cut, s, xp.ones_like(s)), xp.zeros_like(s))
             T = linalg.adjoint(Vh) @ (inverse[:, None] * (linalg.adjoint(U) @ B))
         shift = self.wanted_exponent - self.problem.exponent

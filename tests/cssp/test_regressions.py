@@ -142,3 +142,13 @@ def test_coefficients_of_dependent_columns_with_subnormal_parts():
         warnings.simplefilter("ignore", RankDeficientWarning)
         T = select(torch.as_tensor(A), 3, "arp", rng=0).coefficients()
     assert bool(torch.isfinite(T.abs()).all())
+
+
+def test_coefficients_of_a_column_of_rounding_are_zero():
+    """It adds no direction; its reciprocal would be out of range."""
+    A = np.array([[7.9e-47, -1.5e269], [-1.2e-47, -6e269]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", RankDeficientWarning)
+        T = select(A, 1, "farthest", include=[0]).coefficients()
+    assert T.tolist() == [[0.0, 0.0]]
