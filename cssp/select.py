@@ -199,6 +199,7 @@ class _Arguments:
             columns=columns,
             width=width,
         )
+        problem = _without_dust(problem)
         return problem if self.target is None else self._aimed(problem, item, where)
 
     def _count(self, item: tuple[int, ...], admissible: int, width: int, included: int, where: str) -> int:
@@ -255,6 +256,18 @@ def _renumbered(argument: str, index: np.ndarray, columns: np.ndarray, where: st
     return np.searchsorted(columns, index)
 
 
+def _without_dust(p: Problem) -> Problem:
+    """The problem with columns so far below the largest that their squares leave the range set to zero."""
+    xp = p.xp
+    dust = p.norms2 < 2.0 ** (-120 if p.eps > 1e-10 else -900)
+    if not bool(xp.any(dust)):
+        return p
+    place = xp.nonzero(dust)[0]
+    if not bool(xp.any(linalg.take_columns(p.A, place) != 0)):
+        return p
+    return replace(p, A=xp.where(dust[None, :], xp.zeros_like(p.A), p.A))
+
+
 def _native(A: Array) -> Array:
     """A where methods can work on it in place, a host copy otherwise (immutable arrays)."""
     xp = array_api_compat
@@ -288,7 +301,9 @@ def _solve(
     if len(part.picks) < p.k:
         part = _part(p, _filled(part), None, part.own)
         cut = None if p.tol is None else _first_within(part, p.tol)
-        if cut is not None:  # columns that are dependent up to rounding may still meet a tolerance below rounding
+        if (
+            cut is not None
+        ):  # columns that are dependent up to rounding may still meet a tolerance below rounding
             return _part(p, list(part.picks[: max(1, cut, len(p.include))]), None, part.own), False
     if part.rank == p.k or _rank(p) >= p.k:
         return part, False

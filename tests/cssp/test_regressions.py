@@ -71,8 +71,8 @@ def test_rounding_tells_no_equal_columns_apart():
 
 
 def test_norm_draws_columns_of_any_positive_length():
-    """The arrival time of a column of squared length 1e-312 overflowed, and the column counted as one of length zero."""
-    X = np.diag([0.0, 1e-156, 1.0])
+    """Arrival times go as the reciprocal of a squared length, here 1e-268."""
+    X = np.diag([0.0, 1e-134, 1.0])
     with pytest.warns(RankDeficientWarning):
         s = select(X, 2, "norm", rng=0)
     assert s.indices.tolist() == [2, 1]
@@ -152,3 +152,46 @@ def test_coefficients_of_a_column_of_rounding_are_zero():
         warnings.simplefilter("ignore", RankDeficientWarning)
         T = select(A, 1, "farthest", include=[0]).coefficients()
     assert T.tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("backend", [np.asarray, torch.as_tensor])
+def test_columns_whose_squares_vanish_are_zero(backend):
+    """Excluded columns are larger by 323 digits."""
+    w = np.array([5e4, 1.5e180, 4.6e-143, 2.9e179])
+    for A in (
+        np.array([[True, False, True, True]]),
+        np.array([[0.1 + 0.4j, -0.1 + 1.3j, 0.6 + 0.9j, 0.1 - 0.7j]]),
+    ):
+        for method in ("residual", "bss", "greedy"):
+            if A.dtype.kind == "c" and "complex" not in METHODS[method].supports:
+                continue
+            with pytest.warns(RankDeficientWarning):
+                s = select(backend(A), 1, method, exclude=[0, 1, 3], weights=w)
+            assert s.rank == 0
+            assert np.all(np.asarray(s.coefficients()) == 0)
+            assert float(s.errors[1]) <= float(s.errors[0])
+
+
+@pytest.mark.filterwarnings("ignore::cssp.RankDeficientWarning")
+def test_rejection_ends_where_only_rounding_is_left(monkeypatch):
+    """A downdated norm above a true one of zero was proposed for ever, and never accepted."""
+    X = np.array(
+        [
+            [0.0, -1.0, 1.0, 0.0, 1e-9, 0.0],
+            [1.0, -1.0, 0.0, -1.0, 1.0, -1.0],
+            [1.0, 1.0, 0.0, 1.0, 0.0, 1e-9],
+            [1.0, 1e-9, -1.0, -1.0, 1.0, 1.0],
+            [1.0, 1e-9, 0.0, 1e-9, 0.0, -1.0],
+        ]
+    )
+    real, rounds = sampling.proposals, []
+
+    def counted(*arguments):
+        rounds.append(arguments)
+        assert len(rounds) < 1000
+        return real(*arguments)
+
+    monkeypatch.setattr(sampling, "proposals", counted)
+    for seed in range(100):
+        rounds.clear()
+        assert select(X, 6, "random_pivot", accelerated=True, rng=seed).rank == 5
