@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from cssp.errors import ArgumentError
-from cssp.linalg import orthogonalise, project_off
+from cssp.linalg import column_norms2, orthogonalise, project_off
 from cssp.methods import _sampling as sampling
 from cssp.problem import Picks, Problem
 
@@ -68,5 +68,7 @@ def _rejecting(E: sampling.Residual, rng: np.random.Generator) -> Picks:
                 if u * d[j] < height**2:
                     E.take(j)
         b = min(max(2 * (E.r - start), FEWEST), MOST)
+        # What was proposed has its norm formed anew: one that is rounding alone would be proposed for ever.
+        E.N[S] = E.exact[S] = np.where(E.unseen[S], column_norms2(X), 0)
         E.update()
     return Picks(E.indices)

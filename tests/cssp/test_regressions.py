@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cssp import METHODS, CsspError, RankDeficientWarning, select
+from cssp.methods import _sampling as sampling
 
 A = np.arange(12.0).reshape(3, 4)
 
