@@ -50,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     bench.add_argument("--repeats", type=int, help="instead of each size's own number")
     bench.add_argument("--imports", action="store_true", help="only the time of `import cssp`")
     bench.add_argument("--docs", type=Path, help="put the table and the figures into this folder, too")
-    bench.add_argument("--out", type=Path, help="(default out/bench, out/bench-quick); resumes where it stopped")
+    bench.add_argument(
+        "--out", type=Path, help="(default out/bench, out/bench-quick); resumes where it stopped"
+    )
 
     edges = commands.add_parser("edges", help="hostile inputs on every method and on peer routines")
     edges.add_argument("--method", nargs="+", help="only these of our methods")
