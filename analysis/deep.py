@@ -7,6 +7,7 @@ tests: it takes half an hour and more.
 from __future__ import annotations
 
 import csv
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1] / "tests"
+WATCHDOG = 30  # seconds of processor time that one example may take
 
 
 def main(examples: int, workers: int, only: list[str] | None, out: Path) -> int:
@@ -82,10 +84,19 @@ def run(name: str, examples: int) -> int:
     test = getattr(_module(), name)
     inner, passed = test.hypothesis.inner_test, 0
 
+    def late(*_):
+        raise TimeoutError(f"an example takes more than {WATCHDOG} s of processor time")
+
     def counted(*arguments, **named):
         nonlocal passed
-        inner(*arguments, **named)
+        signal.setitimer(signal.ITIMER_VIRTUAL, WATCHDOG)
+        try:
+            inner(*arguments, **named)
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         passed += 1
+
+    signal.signal(signal.SIGVTALRM, late)
 
     test.hypothesis.inner_test = counted
     try:
