@@ -523,7 +523,7 @@ def test_greedy_takes_the_largest_gain(A, data):
         gains = oracles.gains(A, list(s.indices[:t]))
         clear = (
             np.linalg.norm(A, axis=0).max() * 1e-13 < E
-        )  # a column of rounding size is not chosen, whatever its gain
+        )  # what is rounding is not chosen, whatever its gain
         if not clear.any():
             break
         assert gains[s.indices[t]] >= gains[clear].max() - 1e-9 * total
