@@ -28,15 +28,9 @@ import torch
 from torch import Tensor
 
 from cssp.errors import ArgumentError
-from cssp.problem import TIE_BAND
+from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND
 
 __all__ = ["residual_select"]
-
-#: Slack of a score in a tie, in units of rounding of the column's squared norm: as in `cssp.methods.residual`.
-DOWNDATE_SLACK = 8
-
-#: Below this share of the largest column, single precision is not trusted: as in `cssp.methods.residual`.
-SINGLE_REACH = 2.0**-10
 
 #: Error of the Gram matrix in units of the difference seen on its diagonal, and what the steps themselves add.
 SEEN, OWN = 1.25, 2.0

@@ -3,9 +3,10 @@
 Pivoted Cholesky on G = AᴴA makes the picks of pivoted QR on A [businger1965; harbrecht2012]. G costs as much as n/2 passes
 over A, but at the speed of a matrix product, and the steps then read n × k numbers instead of A: the cheapest way where k
 is not small beside n. What it loses is accuracy, so every norm carries an estimate E of its error. It starts from what is
-seen on the diagonal of G, and each pivot p hands the share |r_pj|²/r_pp² of its own error on, as if errors were independent. A pick among columns that E
-cannot tell apart is decided by explicit residuals a_j - A_S x, in which errors of x are of second order. Where too many
-columns are in doubt the work stops, and whoever called goes on from the picks so far.
+seen on the diagonal of G, and each pivot p hands the share |r_pj|²/r_pp² of its own error on, as if errors were
+independent. A pick among columns that E cannot tell apart is decided by explicit residuals a_j - A_S x, in which errors
+of x are of second order. Where too many columns are in doubt the work stops, and whoever called goes on from the picks
+so far.
 """
 
 from __future__ import annotations
@@ -41,10 +42,8 @@ def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], int]:
     least = max(p.noise, SINGLE_REACH * p.largest if single else 0.0) ** 2
     score = np.where(p.candidates, N, -math.inf)
     R = np.empty((steps, n), dtype=A.dtype)
-    C, X = (
-        np.empty((m, steps), dtype=A.dtype, order="F"),
-        np.zeros((steps, steps), dtype=A.dtype),
-    )  # A_S, (RS)⁻¹
+    C = np.empty((m, steps), dtype=A.dtype, order="F")  # A_S
+    X = np.zeros((steps, steps), dtype=A.dtype)  # the inverse of R's columns S
     S: list[int] = []
     rank, floor2 = 0, p.floor**2
     for t in range(steps):
@@ -83,7 +82,7 @@ def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], int]:
         row /= math.sqrt(height)
         C[:, t], X[t, t] = A[:, j], 1 / math.sqrt(height)
         X[:t, t] = x * -X[t, t]
-        loss = squares(row) if A.dtype.kind == "c" else row * row
+        loss = squares(row)
         N -= loss
         score -= loss
         np.maximum(N, 0, out=N)

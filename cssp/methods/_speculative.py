@@ -21,7 +21,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cssp.linalg import basis, column_norms2, orthogonalise, residual_norms2, take_columns
+from cssp.linalg import basis, column_norms2, orthogonalise, residual_norms2, squares, take_columns
 from cssp.methods._gram import gram_picks
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks, Problem
 
@@ -84,16 +84,17 @@ class _Run:
 
     def __init__(self, p: Problem, A: np.ndarray, rank: int | None = None) -> None:
         self.p, self.A, self.eps = p, A, p.eps
-        self.single = p.A.dtype.itemsize * (1 if p.A.dtype.kind == "f" else 0.5) < 8
+        self.single = A.dtype in (np.float32, np.complex64)
         self.indices, self.rank = list(p.include), 0
         self.open = p.candidates.copy()
         self.length, self.walk, self.pause = FIRST, 1, 1
         # A tie goes to the lowest index: columns are ranked by norms bent down a little along the index.
         self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
         self._start(list(p.include))
-        if p.include:
-            have = rank if rank is not None else sum(basis(take_columns(A, list(p.include)), p.floor)[1])
-            self.rank = have
+        if rank is not None:
+            self.rank = rank
+        elif p.include:
+            self.rank = sum(basis(take_columns(A, list(p.include)), p.floor)[1])
 
     def _start(self, directions: list[int]) -> None:
         """Q and N behind these columns."""
@@ -106,7 +107,7 @@ class _Run:
             have = _basis(take_columns(A, directions), p.noise)
             self.r = have.shape[1]
             self.Q[:, : self.r] = have
-            self.N -= np.sum(_squares(A.T @ self.basis.conj()), axis=1)
+            self.N -= np.sum(squares(A.T @ self.basis.conj()), axis=1)
             np.maximum(self.N, 0, out=self.N)
         self.N[self.indices] = 0
 
@@ -206,7 +207,7 @@ class _Run:
             q = e / math.sqrt(norm2)
             Q[:, r] = q
             if complex_:
-                fallen[:] = _squares(A @ q.conj())
+                fallen[:] = squares(A @ q.conj())
             else:
                 np.matmul(A, q, out=fallen)
                 fallen *= fallen
@@ -284,7 +285,7 @@ class _Run:
                 return order[:s], R[:s]
             row /= math.sqrt(height)
             order[s] = j
-            loss = _squares(row)
+            loss = squares(row)
             d -= loss
             fair -= loss
             d[j] = fair[j] = -math.inf
@@ -295,7 +296,7 @@ class _Run:
         """Keep the longest prefix of the guess that the rule would pick; its length, at least 1."""
         p, size, taken = self.p, guess.size, 1
         # n × p is faster than p × n where A lies by columns
-        fallen = np.ascontiguousarray(_squares(self.A.T @ V.conj()).T)
+        fallen = np.ascontiguousarray(squares(self.A.T @ V.conj()).T)
         top = np.array([self.N[self.first]])
         if size > 1:
             np.cumsum(fallen, axis=0, out=fallen)
@@ -330,7 +331,7 @@ def _orthonormal(E: np.ndarray, R: np.ndarray) -> np.ndarray:
     Rows are combined with weights R⁻¹; where these cancel more than the residuals themselves do, by Householder QR.
     """
     X = np.triu(np.linalg.inv(R))
-    norms = np.sqrt(np.sum(_squares(R), axis=0))
+    norms = np.sqrt(np.sum(squares(R), axis=0))
     cancelled = (norms @ np.abs(X)) * R.diagonal().real / norms
     if float(cancelled.max()) > CANCELLED:
         return np.linalg.qr(E.T)[0].T
@@ -362,10 +363,6 @@ def _basis(C: np.ndarray, noise: float) -> np.ndarray:
     except np.linalg.LinAlgError:
         return basis(C, noise)[0]
     return V.T
-
-
-def _squares(X: np.ndarray) -> np.ndarray:
-    return (X.conj() * X).real if X.dtype.kind == "c" else X * X
 
 
 def _fit_for_blas(A: np.ndarray) -> np.ndarray:
