@@ -26,8 +26,9 @@ from vlm_bridge.inputs import (
     padding_id,
     shortened,
 )
+from vlm_bridge.pruners.plan import SIGNALS
 from vlm_bridge.report import Report
-from vlm_bridge.select import SIGNALS, Request, as_tensor, check_finite, reconstruction_error, select_one
+from vlm_bridge.select import Request, as_tensor, check_finite, reconstruction_error, select_one
 from vlm_bridge.signals import Live, Sources, captured_input
 
 
@@ -135,12 +136,13 @@ def _choose(
         start = perf_counter()
         try:
             request = settings.request(scores, signals[i])
-            pick = select_one(
-                request, image.detach(), k, request.weights(image.detach()), settings.tol, generators[i]
+            rows = image.detach()
+            found = select_one(
+                request, rows, k, request.weights(rows), settings.tol, generators[i], request.read(rows)[0]
             )
         except BridgeError as error:
             raise BridgeError(f"image {i}: {error}") from error
-        picks.append(torch.tensor(sorted(pick), dtype=torch.int64))
+        picks.append(found.ascending()[0])
         seconds.append(perf_counter() - start)
     return picks, seconds
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +21,11 @@ from cssp.errors import RankDeficientError
 from vlm_bridge.budget import token_counts
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.pruners import PRUNERS, Plan, Pruner, find_pruner
+from vlm_bridge.pruners.plan import SIGNALS, WANTED
 from vlm_bridge.relevance import Relevance, weights
 
-SIGNALS = ("clip_patches", "clip_text", "llm_text", "vision_clip", "cls_attention")
-"""Names under which signals are given. A pruner reads those it needs; the others are left alone."""
+TOKEN_AXIS = {"clip_patches": -2, "vision_clip": -2, "cls_attention": -1, "vision_keys": -2, "attention": -1}
+"""Where a signal has one entry per visual token."""
 
 _QUIET = threading.Lock()
 """`warnings.catch_warnings` changes the whole process, so that one thread at a time may use it."""
@@ -62,13 +63,14 @@ def select_tokens(
     order : {"ascending", "chosen"}
         Ascending indices, or the order of choice.
     **signals
-        Signals (`SIGNALS`) and the pruner's own options, such as ``alpha`` or ``grid``. `clip_text` and
-        `llm_text` may be shared, (M, dimension), or given per image, (..., M, dimension).
+        Signals (`vlm_bridge.pruners.plan.SIGNALS`) and the pruner's own options, such as ``alpha`` or
+        ``grid``. A signal is one image's, then shared by all, or has the leading axes of `features`.
 
     Returns
     -------
     Tensor (..., keep) of int64, on the device of `features`. Images with fewer tokens than others are filled
-    with −1 at the end.
+    with −1 at the end. Of a pruner that merges these are the places of the merged tokens; `merge_tokens` also
+    gives the tokens.
 
     Raises
     ------
@@ -77,28 +79,61 @@ def select_tokens(
     """
     if order not in ("ascending", "chosen"):
         raise BridgeError(f"order = {order!r}: allowed are 'ascending' and 'chosen'.")
+    features, choices = choose(features, keep, method, relevance, tol, rng, signals)
+    picks = [sorted(one.indices) if order == "ascending" else list(one.indices) for one in choices]
+    longest = max(map(len, picks))
+    result = torch.full((len(picks), longest), -1, dtype=torch.int64)
+    for row, pick in zip(result, picks, strict=True):
+        row[: len(pick)] = torch.tensor(pick)
+    return result.reshape(*features.shape[:-2], longest).to(features.device)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen of one image.
+
+    Attributes
+    ----------
+    indices : tuple of int
+        Kept tokens in order of choice.
+    merge : Tensor (k, n) or (k, n + 1), optional
+        As in `Plan`.
+    """
+
+    indices: tuple[int, ...]
+    merge: Tensor | None = None
+
+    def ascending(self) -> tuple[Tensor, Tensor | None]:
+        """Indices (k,) in ascending order, and the merge matrix in that order."""
+        order = sorted(range(len(self.indices)), key=self.indices.__getitem__)
+        indices = torch.tensor([self.indices[j] for j in order], dtype=torch.int64)
+        return indices, None if self.merge is None else self.merge[order]
+
+
+def choose(
+    features: Any, keep: Any, method: str, relevance: Any, tol: float | None, rng: Any, given: dict[str, Any]
+) -> tuple[Tensor, list[Choice]]:
+    """The checked features (..., n, d), and what was chosen of each image."""
     features = as_tensor("features", features)
     if features.ndim < 2 or 0 in features.shape:
         raise BridgeError(
             f"features of shape {tuple(features.shape)}: expected (n, d) or (..., n, d), none empty."
         )
-    request = Request.of(method, relevance, signals)
+    request = Request.of(method, relevance, given)
     lead, (n, d) = features.shape[:-2], features.shape[-2:]
     items = features.reshape(-1, n, d)
     for i, item in enumerate(items):
         check_finite(item, f"image {i}: " if lead else "")
     counts = token_counts(keep, [n] * len(items), tol)
-    given = request.weights(features)
-    factors = [None] * len(items) if given is None else list(given.reshape(-1, n))
-    picks = [
-        select_one(request, item, k, factor, tol, generator)
-        for item, k, factor, generator in zip(items, counts, factors, generators(rng, lead), strict=True)
+    factors = request.weights(features)
+    split = [None] * len(items) if factors is None else list(factors.reshape(-1, n))
+    read = request.read(features)
+    return features, [
+        select_one(request, item, k, factor, tol, generator, signals)
+        for item, k, factor, generator, signals in zip(
+            items, counts, split, generators(rng, lead), read, strict=True
+        )
     ]
-    longest = max(len(pick) for pick in picks)
-    result = torch.full((len(items), longest), -1, dtype=torch.int64)
-    for row, pick in zip(result, picks, strict=True):
-        row[: len(pick)] = torch.tensor(sorted(pick) if order == "ascending" else pick)
-    return result.reshape(*lead, longest).to(features.device)
 
 
 @dataclass(frozen=True)
@@ -121,8 +156,32 @@ class Request:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Signals that the resolved relevance reads."""
+        """Signals without which nothing goes: the resolved relevance's and the plan's own."""
+        own = (name for name in self.pruner.reads if name in self.pruner.needs)
+        return tuple(dict.fromkeys([*self._of_relevance, *own]))
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """Signals that are used where they can be had: `needs`, and what the plan can do without."""
+        return tuple(dict.fromkeys([*self.needs, *self.pruner.reads]))
+
+    @property
+    def _of_relevance(self) -> tuple[str, ...]:
         return self.relevance.signals if isinstance(self.relevance, Relevance) else ()
+
+    def read(self, features: Tensor) -> list[dict[str, Any]]:
+        """The plan's own signals for each image of `features` (..., n, d)."""
+        missing = [name for name in self.pruner.reads if name in self.needs and name not in self.signals]
+        if missing:
+            raise BridgeError(missing_signals(self.pruner, missing, self.signals))
+        lead, n = features.shape[:-2], features.shape[-2]
+        images: list[dict[str, Any]] = [{} for _ in range(int(np.prod(lead)))]
+        for name in self.pruner.reads:
+            if name in self.signals:
+                values = of_images(name, self.signals[name], lead, n, features.device)
+                for image, value in zip(images, values, strict=True):
+                    image[name] = value
+        return images
 
     def weights(self, features: Tensor) -> Tensor | None:
         """Weights (..., n) of the tokens, or None."""
@@ -130,10 +189,10 @@ class Request:
             return None
         if isinstance(self.relevance, Tensor):
             return check_scores(self.relevance.to(features.device), features)
-        missing = [name for name in self.needs if name not in self.signals]
+        missing = [name for name in self._of_relevance if name not in self.signals]
         if missing:
-            raise BridgeError(missing_signals(self.pruner, self.relevance, missing))
-        read = {name: as_tensor(name, self.signals[name]).to(features.device) for name in self.needs}
+            raise BridgeError(missing_signals(self.pruner, missing, self.signals, self.relevance))
+        read = {name: as_tensor(name, self.signals[name]).to(features.device) for name in self._of_relevance}
         return weights(self.relevance, features, read)
 
 
@@ -164,15 +223,58 @@ def check_options(pruner: Pruner, options: Mapping[str, Any]) -> None:
         )
 
 
-def missing_signals(pruner: Pruner, relevance: Relevance, missing: list[str]) -> str:
-    """The message for a relevance whose signals were not given."""
-    where = {"clip": "CLIP's joint space", "llm": "the LLM's embedding space"}[relevance.space]
-    free = ", ".join(name for name, row in PRUNERS.items() if not row.needs)
+def missing_signals(
+    pruner: Pruner, missing: Iterable[str], given: Iterable[str], relevance: Relevance | None = None
+) -> str:
+    """The message for signals that were not given and could not be had."""
+    missing = list(missing)
+    wanted = " and ".join(dict.fromkeys(WANTED[name] for name in missing))
+    where = ""
+    if relevance is not None:
+        space = {"clip": "CLIP's joint space", "llm": "the LLM's embedding space"}[relevance.space]
+        where = f" with relevance in {space}"
     return (
-        f"pruner {pruner.name!r} with relevance in {where} needs {' and '.join(relevance.signals)}; missing: "
-        f"{', '.join(missing)}. Pass them by name, give relevance scores, or use a pruner without signals: "
-        f"{free}."
+        f"pruner {pruner.name!r}{where} needs {wanted}; missing: {', '.join(missing)}. Pass "
+        f"{'it' if len(missing) == 1 else 'them'} by name, "
+        + ("give relevance scores, " if relevance is not None else "")
+        + f"or use a pruner that works without: {workable(given)}."
     )
+
+
+def workable(given: Iterable[str]) -> str:
+    """Names of the published pruners for which the given signals suffice, and a word on the others."""
+    have = set(given)
+    names = [name for name, row in PRUNERS.items() if set(row.needs) <= have and not row.open_options]
+    return f"{', '.join(names)}, or any cssp method"
+
+
+def of_images(name: str, value: Any, lead: tuple[int, ...], n: int, device: Any) -> list[Any]:
+    """One signal for each image: shared where it has the dimensions of one image's, else split."""
+    dimensions, images = SIGNALS[name], int(np.prod(lead))
+    if dimensions is None:
+        if not callable(value):
+            raise BridgeError(f"{name} must be a callable, not {type(value).__name__}.")
+        return [value] * images
+    tensor = as_tensor(name, value).to(device)
+    if name == "cls_attention" and tensor.ndim == 1:
+        tensor = tensor[None]
+    if tensor.ndim == dimensions:
+        found = [tensor] * images
+    elif lead and tensor.ndim == dimensions + len(lead) and tensor.shape[: len(lead)] == lead:
+        found = list(tensor.reshape(images, *tensor.shape[len(lead) :]))
+    else:
+        raise BridgeError(
+            f"{name} of shape {tuple(tensor.shape)}: expected {dimensions} dimensions for one image"
+            + (f", or {lead} in front of them." if lead else ".")
+        )
+    axis = TOKEN_AXIS.get(name)
+    if axis is not None and tensor.shape[axis] != n:
+        raise BridgeError(
+            f"{name} of shape {tuple(tensor.shape)} must have one entry per token, {n}, along axis {axis}."
+        )
+    if not torch.isfinite(tensor).all():
+        raise BridgeError(f"{name} holds NaN or infinity.")
+    return found
 
 
 def check_scores(given: Tensor, features: Tensor) -> Tensor:
@@ -190,17 +292,27 @@ def check_scores(given: Tensor, features: Tensor) -> Tensor:
 
 
 def select_one(
-    request: Request, features: Tensor, k: int, factor: Tensor | None, tol: float | None, rng: Any
-) -> list[int]:
-    """Indices of one image (n, d) in order of choice, exactly k of them unless `tol` stops earlier."""
-    plan = request.pruner.plan(features, k, factor, **request.options)
-    if plan.indices is not None:
-        if tol is not None:
-            raise BridgeError(
-                f"pruner {request.pruner.name!r} does not look at features, so it cannot honour tol."
-            )
-        return list(plan.indices)
-    return run(plan, k, tol, rng)
+    request: Request,
+    features: Tensor,
+    k: int,
+    factor: Tensor | None,
+    tol: float | None,
+    rng: np.random.Generator,
+    signals: Mapping[str, Any],
+) -> Choice:
+    """What the pruner keeps of one image (n, d): k tokens, unless `tol` or its own rule stops earlier."""
+    pruner, n = request.pruner, features.shape[-2]
+    if k == n and tol is None:
+        return Choice(tuple(range(n)))
+    drawn = {"rng": rng} if pruner.draws else {}
+    plan = pruner.plan(features, k, factor, **signals, **drawn, **request.options)
+    if plan.indices is None:
+        return Choice(tuple(run(plan, k, tol, rng)))
+    if tol is not None:
+        raise BridgeError(f"pruner {pruner.name!r} chooses by a rule of its own and cannot honour tol.")
+    if not 0 < len(set(plan.indices)) == len(plan.indices) <= k:
+        raise BridgeError(f"pruner {pruner.name!r} gave {len(plan.indices)} tokens for keep = {k}.")
+    return Choice(plan.indices, plan.merge)
 
 
 def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list[int]:

@@ -19,7 +19,8 @@ from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import Family, base_of
 from vlm_bridge.inputs import Prompt
 from vlm_bridge.pruners import PRUNERS
-from vlm_bridge.select import SIGNALS, as_tensor
+from vlm_bridge.pruners.plan import SIGNALS
+from vlm_bridge.select import as_tensor
 
 
 @dataclass(frozen=True)
@@ -189,17 +190,21 @@ def special_ids(model: Any, processor: Any) -> set[int]:
     return found
 
 
-def per_image(name: str, value: Any, images: int) -> list[Tensor]:
-    """A given signal for each of `images` images: a list, a leading axis, or one (2-D) for all."""
+def per_image(name: str, value: Any, images: int) -> list[Any]:
+    """A given signal for each of `images` images: a list, a leading axis, or one for all."""
     if isinstance(value, (list, tuple)):
         if len(value) != images:
             raise BridgeError(f"{name} lists {len(value)} entries for {images} images.")
         return [as_tensor(name, v) for v in value]
+    dimensions = SIGNALS[name]
+    if dimensions is None:
+        return [value] * images
     tensor = as_tensor(name, value)
-    if tensor.ndim == 2:
+    if tensor.ndim == dimensions:
         return [tensor] * images
-    if tensor.ndim != 3 or tensor.shape[0] != images:
+    if tensor.ndim != dimensions + 1 or tensor.shape[0] != images:
         raise BridgeError(
-            f"{name} of shape {tuple(tensor.shape)}: expected ({images}, n, d), a list, or (n, d) for all."
+            f"{name} of shape {tuple(tensor.shape)}: expected {dimensions} dimensions for all images, "
+            f"{images} along one more in front, or a list."
         )
     return list(tensor)

@@ -11,6 +11,45 @@ from torch import Tensor
 
 from vlm_bridge.relevance import Relevance
 
+SIGNALS = {
+    "clip_patches": 2,
+    "clip_text": 2,
+    "llm_text": 2,
+    "vision_clip": 2,
+    "vision_cls": 1,
+    "vision_keys": 3,
+    "cls_attention": 2,
+    "projector": None,
+    "hidden": 2,
+    "keys": 3,
+    "attention": 3,
+    "image_start": 0,
+}
+"""What a pruner may read beyond the features, and how many dimensions it has for one image.
+
+`clip_patches` (n, d) and `clip_text` (M, d): CLIP's joint space. `llm_text` (M, d): the prompt's rows of the
+LLM's embedding table. Of the vision tower at its feature layer: `vision_clip` (n, d), the rows that the
+projector is given; `vision_cls` (d,), the CLS row; `vision_keys` (heads, n, d); `cls_attention` (heads, n),
+from CLS to the patches. `projector`: a callable, rows of the vision tower to rows of the LLM. Of a layer of
+the LLM: `hidden` (L, d), `keys` (heads, L, d), `attention` (heads, queries, n) of text tokens to the image,
+and `image_start`, the image's first place among the L."""
+
+WANTED = {
+    "clip_patches": "patch embeddings in CLIP's joint space",
+    "clip_text": "a CLIP text tower",
+    "llm_text": "the prompt's text in the LLM's embedding space",
+    "vision_clip": "the vision tower's rows",
+    "vision_cls": "a vision tower with a CLS token",
+    "vision_keys": "the vision tower's keys",
+    "cls_attention": "a vision tower with a CLS token",
+    "projector": "the model's projector",
+    "hidden": "hidden states of a decoder layer",
+    "keys": "keys of a decoder layer",
+    "attention": "attention rows of a decoder layer",
+    "image_start": "the image's first place in the prompt",
+}
+"""The same in words, for messages and tables."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -27,7 +66,10 @@ class Plan:
     options : mapping
         Options of the method.
     indices : tuple of int, optional
-        The answer itself, for rules that do not look at the features.
+        The answer itself, in order of choice, for rules that are not a cssp method.
+    merge : Tensor (len(indices), n) or (len(indices), n + 1), optional
+        For systems that merge: output row j is merge[j] @ rows, at the place of token indices[j]; rows of
+        the identity are tokens left as they are. The last of n + 1 columns is the vision tower's CLS row.
     """
 
     columns: Tensor | None = None
@@ -36,6 +78,7 @@ class Plan:
     include: tuple[int, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     indices: tuple[int, ...] | None = None
+    merge: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +89,19 @@ class Pruner:
     ----------
     name, summary, citation : str
     plan : callable
-        ``plan(features, k, weights, **options) -> Plan`` for one image: features (n, d), weights (n,) or
-        None.
+        ``plan(features, k, weights, *, signals and options) -> Plan`` for one image: features (n, d), weights
+        (n,) or None. Its keyword-only parameters say what it reads: names in `SIGNALS` are signals, required
+        where they have no default; ``rng`` is the image's generator; all others are the pruner's options.
     relevance : Relevance, optional
         Used when the caller does not choose one.
     weighted : bool
         Whether a relevance can be given at all.
+    open_options : bool
+        Options are handed on to a cssp method, which checks them.
+    merges : str
+        What becomes of the tokens that are not kept; empty where they are dropped.
+    before_projector : bool
+        Whether it merges rows of the vision tower, which the projector then maps.
     """
 
     name: str
@@ -61,24 +111,42 @@ class Pruner:
     relevance: Relevance | None = None
     weighted: bool = True
     open_options: bool = False
+    merges: str = ""
+    before_projector: bool = False
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Signals the pruner cannot do without, unless the caller gives `relevance` scores."""
-        return self.relevance.signals if self.relevance is not None else ()
+        """Signals the pruner cannot do without; those of its relevance, unless the caller gives scores."""
+        own = [p.name for p in self._keywords if p.name in SIGNALS and p.default is p.empty]
+        return tuple(dict.fromkeys([*(self.relevance.signals if self.relevance else ()), *own]))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Signals that the plan itself is given, required or not."""
+        return tuple(p.name for p in self._keywords if p.name in SIGNALS)
 
     @property
     def accepts(self) -> tuple[str, ...]:
-        """Signals the pruner can use, depending on `relevance`."""
-        return ("clip_patches", "clip_text", "llm_text") if self.weighted else ()
+        """All signals the pruner can use, depending on `relevance`."""
+        relevance = ("clip_patches", "clip_text", "llm_text") if self.weighted else ()
+        return tuple(dict.fromkeys([*relevance, *self.reads]))
 
     @property
     def uses_text(self) -> bool:
         """Whether the choice depends on the question by default."""
-        return self.relevance is not None
+        return bool({"clip_text", "llm_text", "attention", "hidden"} & set(self.needs))
 
     @property
     def options(self) -> tuple[str, ...]:
         """Names of the pruner's own options; a cssp method's are checked by cssp itself."""
+        return tuple(p.name for p in self._keywords if p.name not in SIGNALS and p.name != "rng")
+
+    @property
+    def draws(self) -> bool:
+        """Whether the plan itself uses random numbers."""
+        return any(p.name == "rng" for p in self._keywords)
+
+    @property
+    def _keywords(self) -> list[inspect.Parameter]:
         found = inspect.signature(self.plan).parameters.values()
-        return tuple(p.name for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        return [p for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY]
