@@ -1,0 +1,204 @@
+"""Where pruning happens inside the LLM, and how many tokens each layer then works on.
+
+An image of n tokens is cut at *stages*: from decoder layer l on (counted from 0, l >= 1) the model works on
+c tokens of it. Layers before the first stage work on all n. The average over all layers,
+
+    (l_1 n + (l_2 - l_1) c_1 + ... + (L - l_S) c_S) / L,
+
+is the budget that staged systems are compared by. It counts what the layers are given, merged tokens
+included; some papers count the layer that ranks all tokens as one that works on few.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from vlm_bridge.errors import BridgeError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One cut of one image.
+
+    Attributes
+    ----------
+    layer : int
+        First decoder layer that works on fewer tokens.
+    keep : int
+        Tokens of the image from there on, merged ones included.
+    options : mapping
+        What the plan is told at this stage, besides the caller's options.
+    """
+
+    layer: int
+    keep: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """How a pruner acts inside the LLM.
+
+    Attributes
+    ----------
+    schedule : callable
+        ``schedule(layers, n, keep, *, options) -> tuple of Stage`` for an image of n tokens in a decoder of so
+        many layers; layers of the stages do not depend on n and keep. Its keyword-only parameters are options.
+    ranks : {"before", "at"}
+        Whose attention is read: that of the layer before the cut, which has run, or what the layer at the cut
+        would pay to all tokens.
+    raters : callable, optional
+        ``raters(features, text) -> Tensor (M,) of bool``: the text tokens (M, d) behind the image whose
+        attention is read, from the rows that enter the LLM. By default the prompt's last token.
+    gravity : bool
+        Whether the plan has an option of that name: what rotary positions alone give, (queries, n).
+    """
+
+    schedule: Callable[..., tuple[Stage, ...]]
+    ranks: str = "before"
+    raters: Callable[..., Any] | None = None
+    gravity: bool = False
+
+
+def single(layers: int, n: int, keep: Any, *, layer: int = 2) -> tuple[Stage, ...]:
+    """One cut: `keep` tokens from `layer` on."""
+    return (Stage(check_stages((layer,), layers)[0], count_of(keep, n)),)
+
+
+def scaled_stages(official: Sequence[int], layers: int, of: int = 32) -> tuple[int, ...]:
+    """Stages of a published system for a decoder of `of` layers, moved to one of `layers`.
+
+    They stay apart: none before layer 1, each after the one before.
+    """
+    found: list[int] = []
+    for layer in official:
+        found.append(max(round(layer * layers / of), found[-1] + 1 if found else 1))
+    return tuple(found)
+
+
+def check_stages(stages: Sequence[int], layers: int) -> tuple[int, ...]:
+    """Refuse stages that are no ascending layers in [1, layers)."""
+    found = tuple(stages)
+    whole = all(isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in found)
+    if not whole or not found or min(found) < 1 or max(found) >= layers:
+        raise BridgeError(
+            f"layer or stages = {found}: layers from 1 to {layers - 1} of this decoder are allowed; what is to "
+            "go before layer 0 is pruned before the LLM."
+        )
+    if list(found) != sorted(set(found)):
+        raise BridgeError(f"stages = {found}: they must ascend.")
+    return tuple(int(s) for s in found)
+
+
+def count_of(keep: Any, n: int) -> int:
+    """Tokens of n for a count or a share."""
+    if keep is None:
+        raise BridgeError("keep = None: this pruner keeps a token count or a share of each image.")
+    share = not isinstance(keep, numbers.Integral)
+    k = max(1, round(float(keep) * n)) if share else int(keep)
+    if not 1 <= k <= n:
+        raise BridgeError(f"keep = {keep}: the image has {n} tokens.")
+    return k
+
+
+def widths(layers: int, stages: Sequence[int]) -> list[int]:
+    """How many layers work on all tokens, on those of the first stage, and so on."""
+    edges = [0, *stages, layers]
+    return [b - a for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def tokens_per_layer(layers: int, stages: Sequence[int], n: int, counts: Sequence[int]) -> list[int]:
+    """Tokens that every layer works on.
+
+    Parameters
+    ----------
+    layers : int
+    stages : S layers
+    n : int
+        Tokens of the image.
+    counts : S integers
+        Tokens from each stage on.
+    """
+    return [c for c, w in zip([n, *counts], widths(layers, stages), strict=True) for _ in range(w)]
+
+
+def average_tokens(layers: int, stages: Sequence[int], n: int, counts: Sequence[int]) -> Fraction:
+    """The mean of `tokens_per_layer`, exactly."""
+    return Fraction(sum(tokens_per_layer(layers, stages, n, counts)), layers)
+
+
+def counts_for_average(
+    layers: int, stages: Sequence[int], n: int, shares: Sequence[float], average: Any
+) -> tuple[int, ...]:
+    """Counts whose average over all layers is `average`: the inverse of `average_tokens`.
+
+    The counts are as `shares` of n, all multiplied by one factor and cut at n, then rounded down; what is left
+    of the budget is given out one token at a time, first where most was cut off. The budget is never
+    exceeded, and no count can grow by one without exceeding it or overtaking the one before.
+
+    Parameters
+    ----------
+    layers, stages, n
+        As in `tokens_per_layer`.
+    shares : S numbers in (0, 1], not ascending
+        The system's own proportions.
+    average : number
+        Tokens, at most n.
+
+    Raises
+    ------
+    BridgeError
+        Below what one token from every stage on would take.
+    """
+    full, *rest = widths(layers, stages)
+    check_shares(shares, stages)
+    budget = Fraction(average) * layers - full * n
+    if budget < sum(rest):
+        least = Fraction(full * n + sum(rest), layers)
+        raise BridgeError(
+            f"an average of {float(average):g} tokens over all layers is too few for an image of {n}: layers 0 "
+            f"to {full - 1} work on all of them, so that {float(least):.4g} is the least. Give earlier stages, "
+            "or more tokens."
+        )
+    exact = _scaled(rest, n, shares, budget)
+    counts = [max(1, min(n, int(c))) for c in exact]
+    if sum(w * c for w, c in zip(rest, counts, strict=True)) > budget:  # where 1 was more than its share
+        counts = [1] * len(rest)
+    order = sorted(range(len(rest)), key=lambda s: (int(exact[s]) - exact[s], s))
+    grown = True
+    while grown:
+        grown = False
+        for s in order:
+            left = budget - sum(w * c for w, c in zip(rest, counts, strict=True))
+            if rest[s] <= left and counts[s] < (n if s == 0 else counts[s - 1]):
+                counts[s] += 1
+                grown = True
+    return tuple(counts)
+
+
+def check_shares(shares: Sequence[float], stages: Sequence[int]) -> None:
+    """Refuse shares that are not one per stage, in (0, 1], not ascending."""
+    shares = tuple(shares)
+    good = len(shares) == len(stages) and all(0 < s <= 1 for s in shares)
+    if not good or list(shares) != sorted(shares, reverse=True):
+        raise BridgeError(
+            f"shares = {shares}: one in (0, 1] for each of the stages {tuple(stages)}, none above the one before."
+        )
+
+
+def _scaled(rest: Sequence[int], n: int, shares: Sequence[float], budget: Fraction) -> list[Fraction]:
+    """min(n, t · share · n) for the t that spends the budget; piecewise linear in t, so t is exact."""
+    exact = [Fraction(share).limit_denominator(10**6) * n for share in shares]
+    full: int = 0
+    while full < len(rest):
+        room = budget - n * sum(rest[:full])
+        slope = sum(w * c for w, c in zip(rest[full:], exact[full:], strict=True))
+        t = room / slope
+        if t * exact[full] <= n:
+            return [Fraction(n)] * full + [t * c for c in exact[full:]]
+        full += 1
+    return [Fraction(n)] * len(rest)
