@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vlm_bridge.pruners.inside import Inside
 from vlm_bridge.relevance import Relevance
 
 SIGNALS = {
@@ -102,6 +103,8 @@ class Pruner:
         What becomes of the tokens that are not kept; empty where they are dropped.
     before_projector : bool
         Whether it merges rows of the vision tower, which the projector then maps.
+    inside : Inside, optional
+        How it acts inside the LLM; without, it chooses before.
     """
 
     name: str
@@ -113,6 +116,7 @@ class Pruner:
     open_options: bool = False
     merges: str = ""
     before_projector: bool = False
+    inside: Inside | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
