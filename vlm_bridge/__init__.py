@@ -6,11 +6,29 @@ The bridge knows where a model keeps its visual tokens and how to give it fewer;
 ...     model.generate(**inputs)
 """
 
+from vlm_bridge.budget import PerTile, Shared, Spectral
 from vlm_bridge.errors import BridgeError
+from vlm_bridge.merge import Merged, merge_tokens
+from vlm_bridge.prompts import clean_prompt, content_words
 from vlm_bridge.prune import prune, prune_inputs
 from vlm_bridge.pruners import PRUNERS
 from vlm_bridge.relevance import Relevance
 from vlm_bridge.report import Report
 from vlm_bridge.select import select_tokens
 
-__all__ = ["PRUNERS", "BridgeError", "Relevance", "Report", "prune", "prune_inputs", "select_tokens"]
+__all__ = [
+    "PRUNERS",
+    "BridgeError",
+    "Merged",
+    "PerTile",
+    "Relevance",
+    "Report",
+    "Shared",
+    "Spectral",
+    "clean_prompt",
+    "content_words",
+    "merge_tokens",
+    "prune",
+    "prune_inputs",
+    "select_tokens",
+]

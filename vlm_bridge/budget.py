@@ -1,17 +1,77 @@
-"""How many tokens to keep: counts, shares, or one of these per image."""
+"""How many tokens to keep, and of what: an image, a tile, or several images together.
+
+A budget is a token count, a share, one of these per image, or a `PerTile`, `Shared` or `Spectral`. It comes
+down to *parts*: sets of rows of which so many are kept.
+"""
 
 from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
 
 _ALLOWED = "a token count (int >= 1), a share (float in (0, 1]) or one of these per image"
+
+
+@dataclass(frozen=True)
+class PerTile:
+    """So many tokens (or this share) of every tile; rows that separate tiles' rows go."""
+
+    tokens: int | float
+
+    def __post_init__(self) -> None:
+        _check_one(self.tokens)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """So many tokens (or this share) of all images of a prompt together, at least one of each."""
+
+    tokens: int | float
+
+    def __post_init__(self) -> None:
+        _check_one(self.tokens)
+
+
+@dataclass(frozen=True)
+class Spectral:
+    """As many tokens as singular directions are needed for this share of an image's squared norm."""
+
+    energy: float
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.energy, numbers.Real) and 0 < float(self.energy) <= 1):
+            raise BridgeError(f"Spectral(energy={self.energy!r}): a share of the energy must be in (0, 1].")
+
+    def count(self, features: Tensor) -> int:
+        """The fewest r with σ₁² + … + σ_r² ≥ energy · ‖X‖²; at least 1."""
+        wide = features.detach().double()
+        wide = wide.mT if wide.shape[0] > wide.shape[1] else wide
+        peak = wide.abs().max()
+        wide = wide / torch.where(peak > 0, peak, 1)
+        energies = torch.linalg.eigvalsh(wide @ wide.mT).flip(0).clamp(min=0)
+        reached = energies.cumsum(0) >= (1 - 1e-12) * self.energy * energies.sum()
+        return int(reached.int().argmax()) + 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of which `k` are kept: pairs (image, its rows), one pair unless images share a budget."""
+
+    rows: tuple[tuple[int, Tensor], ...]
+    k: int
+
+    @property
+    def n(self) -> int:
+        """Rows in all."""
+        return sum(len(rows) for _, rows in self.rows)
 
 
 def check_keep(keep: Any, tol: float | None = None) -> None:
@@ -22,8 +82,59 @@ def check_keep(keep: Any, tol: float | None = None) -> None:
         if tol is None:
             raise BridgeError(f"keep = None needs tol; otherwise keep is {_ALLOWED}.")
         return
+    if isinstance(keep, (PerTile, Shared, Spectral)):
+        return
     for one in _items(keep) if _is_list(keep) else [keep]:
         _check_one(one)
+
+
+def parts_of(
+    keep: Any,
+    images: Sequence[Tensor],
+    tol: float | None = None,
+    prompts: Sequence[int] | None = None,
+    tiles: Sequence[Tensor] | None = None,
+) -> list[Part]:
+    """What to keep so many rows of.
+
+    Parameters
+    ----------
+    keep : int, float, sequence of these, PerTile, Shared, Spectral, or None
+    images : sequence of Tensor (n_i, d)
+    tol : float, optional
+    prompts : sequence of int, optional
+        Prompt of each image, for `Shared`; by default all belong to one.
+    tiles : sequence of Tensor (n_i,), optional
+        Tile of each row, negative for separators, for `PerTile`; by default an image is a tile.
+
+    Raises
+    ------
+    BridgeError
+        As `token_counts`.
+    """
+    check_keep(keep, tol)
+    sizes = [len(image) for image in images]
+    whole = [torch.arange(n) for n in sizes]
+    if isinstance(keep, Shared):
+        prompts = [0] * len(images) if prompts is None else prompts
+        groups = [[i for i, p in enumerate(prompts) if p == prompt] for prompt in dict.fromkeys(prompts)]
+        return [
+            Part(tuple((i, whole[i]) for i in group), _shared(keep.tokens, [sizes[i] for i in group], group))
+            for group in groups
+        ]
+    if isinstance(keep, PerTile):
+        found = []
+        for i, rows in enumerate(whole if tiles is None else tiles):
+            of_tile = torch.zeros_like(rows) if tiles is None else rows.cpu()
+            for tile in of_tile[of_tile >= 0].unique().tolist():
+                inside = (of_tile == tile).nonzero()[:, 0]
+                found.append(Part(((i, inside),), _count(keep.tokens, len(inside), i)))
+        return found
+    if isinstance(keep, Spectral):
+        counts = [keep.count(image) for image in images]
+    else:
+        counts = token_counts(keep, sizes, tol)
+    return [Part(((i, rows),), k) for i, (rows, k) in enumerate(zip(whole, counts, strict=True))]
 
 
 def token_counts(keep: Any, sizes: Sequence[int], tol: float | None = None) -> list[int]:
@@ -67,9 +178,16 @@ def _count(one: Any, n: int, image: int) -> int:
     return int(one)
 
 
+def _shared(tokens: Any, sizes: list[int], group: list[int]) -> int:
+    k = _count(tokens, sum(sizes), group[0])
+    if k < len(group) and isinstance(tokens, numbers.Integral):
+        raise BridgeError(f"Shared({tokens}): {len(group)} images share it, and each must keep a token.")
+    return max(k, len(group))
+
+
 def _check_one(one: Any) -> None:
     if isinstance(one, (bool, np.bool_)) or not isinstance(one, numbers.Real):
-        raise BridgeError(f"keep = {one!r}: it must be {_ALLOWED}.")
+        raise BridgeError(f"keep = {one!r}: it must be {_ALLOWED}, PerTile, Shared or Spectral.")
     if isinstance(one, numbers.Integral):
         if int(one) < 1:
             raise BridgeError(f"keep = {one}: at least one token of an image must stay.")

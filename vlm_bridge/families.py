@@ -45,6 +45,10 @@ class Family:
     projector: str = "multi_modal_projector"
     pack: Callable[[Any, Tensor, Mapping[str, Any]], list[Tensor]] | None = None
 
+    def count(self, base: Any, inputs: Mapping[str, Any], tiles: int) -> list[int]:
+        """Tiles of each image."""
+        return tiles_per_image(base, inputs) if self.pack is anyres else [1] * tiles
+
 
 def one_tile(base: Any, tiles: Tensor, inputs: Mapping[str, Any]) -> list[Tensor]:
     """LLaVA-1.5: an image is a tile."""

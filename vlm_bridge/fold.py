@@ -1,47 +1,134 @@
-"""Folding: the merging twin of any selector.
+"""Folding: the merging twin of any selector; and the rows of pruners that merge by themselves.
 
-Each kept token becomes the mean of its cluster, the dropped tokens for which it is the nearest kept one by
-cosine, and attention to it is raised by log(cluster size) in every layer and head. A key with bias log c
-draws exactly the attention of c copies of itself at the same position, so a folded run equals one over the
-full-length sequence in which every token has been replaced by its cluster's mean and stands at the position
-of the kept one.
+Each kept token becomes a mean over the tokens it stands for, and attention to it is raised by the logarithm
+of their number in every layer and head. A key with bias log c draws exactly the attention of c copies of
+itself at the same position, so a folded run equals one over the full-length sequence in which every token
+has been replaced by its cluster's mean and stands at the position of the kept one.
+
+A dropped token is stood for by the nearest kept one by cosine (``"cluster"``), or, in shares, by all that
+its interpolation X_j ≈ Σ T_ij X_i adds with a positive coefficient (``"interpolation"``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import cssp
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.relevance import unit_rows
 
 _IMPLEMENTATIONS = ("sdpa", "eager")
 
 
-def cluster_means(features: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and size of each kept token's cluster.
+@dataclass(frozen=True)
+class Folded:
+    """Kept tokens as means.
+
+    Attributes
+    ----------
+    rows : Tensor (k, d), in the dtype of the features
+    sizes : Tensor (k,)
+        How many tokens each stands for; they sum to n.
+    coefficients : Tensor (k, n)
+        ``rows = coefficients @ features``; rows sum to 1.
+    """
+
+    rows: Tensor
+    sizes: Tensor
+    coefficients: Tensor
+
+
+def by_cluster(features: Tensor, kept: Tensor) -> Folded:
+    """Every dropped token goes to the kept one that is nearest by cosine.
 
     Parameters
     ----------
     features : Tensor (n, d)
     kept : Tensor (k,) of int64, distinct
-
-    Returns
-    -------
-    means : Tensor (k, d), in the dtype of `features`
-    sizes : Tensor (k,) of int64, summing to n
     """
+    return _means(features, nn.functional.one_hot(_owners(features, kept), len(kept)).mT)
+
+
+def by_interpolation(features: Tensor, kept: Tensor) -> Folded:
+    """Every dropped token is shared out by the positive part of its interpolation coefficients.
+
+    One that no kept token adds to goes to the nearest by cosine. Parameters as of `by_cluster`.
+    """
+    chosen = cssp.select(features.detach().mT, len(kept), include=kept.tolist(), deficient="truncate")
+    T = torch.zeros(len(kept), len(features), dtype=torch.float64, device=features.device)
+    T[: chosen.indices.shape[-1]] = chosen.coefficients().to(T).clamp(min=0)
+    T[:, kept] = torch.eye(len(kept)).to(T)
+    nearest = nn.functional.one_hot(_owners(features, kept), len(kept)).mT
+    return _means(features, torch.where(T.sum(0) > 0, T, nearest))
+
+
+FOLDS: dict[str, Callable[[Tensor, Tensor], Folded]] = {
+    "cluster": by_cluster,
+    "interpolation": by_interpolation,
+}
+"""Ways to fold."""
+
+
+def _owners(features: Tensor, kept: Tensor) -> Tensor:
+    """Position among `kept` of the token that stands for each row."""
     kept = kept.to(features.device)
     unit = unit_rows(features.detach())
-    owner = (unit @ unit[kept].mT).argmax(-1)
-    owner[kept] = torch.arange(len(kept), device=features.device)  # a duplicate never takes a kept token away
-    sizes = torch.bincount(owner, minlength=len(kept))
+    owners = (unit @ unit[kept].mT).argmax(-1)
+    owners[kept] = torch.arange(
+        len(kept), device=features.device
+    )  # a duplicate never takes a kept token away
+    return owners
+
+
+def _means(features: Tensor, shares: Tensor) -> Folded:
+    """Means for shares (k, n) of the tokens, scaled so that each token is shared out once."""
     wide = features.to(torch.promote_types(features.dtype, torch.float32))
-    sums = torch.zeros(len(kept), features.shape[1], dtype=wide.dtype, device=features.device)
-    sums = sums.index_add(0, owner, wide)
-    return (sums / sizes[:, None]).to(features.dtype), sizes
+    shares = shares.to(wide)
+    shares = shares / shares.sum(0)
+    sizes = shares.sum(1)
+    coefficients = shares / sizes[:, None]
+    return Folded((coefficients @ wide).to(features.dtype), sizes, coefficients)
+
+
+def merged_rows(
+    features: Tensor,
+    indices: Tensor,
+    coefficients: Tensor,
+    vision: Mapping[str, Any],
+    project: Callable[[Tensor], Tensor] | None,
+) -> Tensor:
+    """Rows (k, d) of a pruner that merges: tokens left alone, others by `coefficients` (k, n or n + 1).
+
+    They are merged in front of the projector where `vision` brings the tower's rows, ``vision_clip``; a
+    column more than there are tokens stands for ``vision_cls``.
+    """
+    device, n = features.device, len(features)
+    indices, coefficients = indices.to(device), coefficients.to(device)
+    alone = nn.functional.one_hot(indices, coefficients.shape[1])
+    merged = (coefficients != alone).any(1)
+    rows = features[indices].clone()
+    if not merged.any():
+        return rows
+    source = features
+    if project is not None and "vision_clip" in vision:
+        source = vision["vision_clip"].to(device)
+    if coefficients.shape[1] > n:
+        if source is features or "vision_cls" not in vision:
+            raise BridgeError(
+                "the CLS row can be merged in front of the projector only: give vision_clip too."
+            )
+        source = torch.cat([source, vision["vision_cls"].to(source)[None]])
+    wide = torch.promote_types(source.dtype, torch.float32)
+    found = coefficients[merged].to(wide) @ source.to(wide)
+    if project is not None and "vision_clip" in vision:
+        found = project(found)
+    rows[merged] = found.to(rows.dtype)
+    return rows
 
 
 def check_attention(model: Any) -> None:

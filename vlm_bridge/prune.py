@@ -6,7 +6,7 @@ is assigned to a class, and everything is taken off in `finally`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
@@ -34,6 +34,7 @@ def prune_inputs(
     tol: float | None = None,
     processor: Any = None,
     clip: Any = None,
+    clean: Callable[[str], str] | None = None,
     rng: Any = None,
     **signals: Any,
 ) -> tuple[dict[str, Any], Report]:
@@ -72,7 +73,7 @@ def prune_inputs(
         raise BridgeError(
             "prune_inputs cannot fold: the attention bias needs hooks on the model; use prune(fold=True)."
         )
-    settings = Settings(keep, method, relevance, positions, False, tol, processor, clip, signals)
+    settings = Settings(keep, method, relevance, positions, False, tol, processor, clip, clean, signals)
     report = Report(method)
     done = rewrite(model, inputs, settings, np.random.default_rng(rng), report)
     return (dict(inputs) if done is None else done.inputs), report
@@ -86,10 +87,11 @@ def prune(
     *,
     relevance: Any = None,
     positions: str = "keep",
-    fold: bool = False,
+    fold: bool | str = False,
     tol: float | None = None,
     processor: Any = None,
     clip: Any = None,
+    clean: Callable[[str], str] | None = None,
     rng: Any = None,
     **signals: Any,
 ) -> Iterator[Report]:
@@ -104,22 +106,27 @@ def prune(
     ----------
     model : PreTrainedModel
         A vision-language model of transformers >= 5.18.
-    keep : int, float, one per image of every call, or None with `tol`
-        Tokens, or share of an image's tokens, to keep.
+    keep : int, float, one per image of every call, PerTile, Shared, Spectral, or None with `tol`
+        Tokens, or share of an image's tokens, to keep; see `vlm_bridge.budget` for the others.
     method : str
         A name in `PRUNERS`.
     relevance : None, "anti", "normal", Relevance, or scores
         As in `select_tokens`; scores (images, n) or a list of (n_i,).
     positions : {"keep", "compact"}
         ``"keep"``: kept tokens and all text stay at their original positions. ``"compact"``: 0, 1, ...
-    fold : bool
-        Kept tokens become their clusters' means and draw the attention of as many tokens as they stand for.
+    fold : bool, "cluster" or "interpolation"
+        Kept tokens become means over the tokens they stand for, and draw the attention of as many. A dropped
+        token goes to the nearest kept one by cosine (``True`` and ``"cluster"``), or to all that its
+        interpolation adds.
     tol : float, optional
         Stop at this relative reconstruction error, with at most `keep` tokens.
     processor : optional
         The model's processor or tokenizer, to tell words from special tokens and to read the prompt for CLIP.
     clip : optional
         ``CLIPModel``, or (``CLIPModel``, tokenizer), with the model's own vision tower: CLIP's joint space.
+    clean : callable, optional
+        From the prompt's text to the text that relevance is measured against, such as `clean_prompt` or
+        `content_words`; it needs `processor`.
     rng : None, int or numpy.random.Generator
         Image i of a call draws from the i-th generator spawned for that call.
     **signals
@@ -136,7 +143,7 @@ def prune(
         placeholders that do not match; also a `prune` inside another on the same model.
     """
     family = find_family(model)
-    settings = Settings(keep, method, relevance, positions, fold, tol, processor, clip, signals)
+    settings = Settings(keep, method, relevance, positions, fold, tol, processor, clip, clean, signals)
     if model in _ACTIVE:
         raise BridgeError("this model is being pruned already; leave that block first.")
     modules: list[Any] = []

@@ -21,8 +21,18 @@ from vlm_bridge.errors import BridgeError
 EPS = 1e-6
 """Added to the numerator of the min-max scale, as in CDPruner's code: no weight is ever exactly zero."""
 
-SIGNALS_OF_SPACE = {"clip": ("clip_patches", "clip_text"), "llm": ("llm_text",)}
+SIGNALS_OF_SPACE = {
+    "clip": ("clip_patches", "clip_text"),
+    "llm": ("llm_text",),
+    "attention": ("attention",),
+}
 """The signals each space reads; the visual side of the LLM space is the features themselves."""
+
+_SPACES = {
+    "clip": "CLIP's joint space",
+    "llm": "the LLM's embedding space",
+    "attention": "the LLM's attention",
+}
 
 _CHOICES = {
     "space": tuple(SIGNALS_OF_SPACE),
@@ -39,11 +49,13 @@ class Relevance:
 
     Attributes
     ----------
-    space : {"clip", "llm"}
+    space : {"clip", "llm", "attention"}
         ``"clip"``: `clip_patches` against `clip_text` in CLIP's joint space. ``"llm"``: the visual features
-        against `llm_text`, the prompt's rows of the LLM's embedding table.
+        against `llm_text`, the prompt's rows of the LLM's embedding table. ``"attention"``: what text tokens
+        pay to the image in a layer of the LLM, the mean over its heads.
     reduction : {"mean", "max", "pooled"}
-        Over text tokens or segments: mean cosine, largest cosine, or cosine with the mean text vector.
+        Over text tokens or segments: mean cosine, largest cosine, or cosine with the mean text vector
+        (of attention, which has no vectors: mean or max).
     sign : {"normal", "anti"}
         ``"anti"`` negates the cosine before scaling.
     exponent : float
@@ -56,7 +68,7 @@ class Relevance:
         image).
     """
 
-    space: Literal["clip", "llm"] = "clip"
+    space: Literal["clip", "llm", "attention"] = "clip"
     reduction: Literal["mean", "max", "pooled"] = "mean"
     sign: Literal["normal", "anti"] = "anti"
     exponent: float = 1.0
@@ -69,6 +81,8 @@ class Relevance:
                 raise BridgeError(
                     f"Relevance({name}={getattr(self, name)!r}): allowed are {', '.join(allowed)}."
                 )
+        if (self.space, self.reduction) == ("attention", "pooled"):
+            raise BridgeError("Relevance(reduction='pooled'): attention is reduced by 'mean' or 'max'.")
         if not 0 <= self.exponent < float("inf"):
             raise BridgeError(f"Relevance(exponent={self.exponent!r}): it must be finite and not negative.")
 
@@ -76,6 +90,11 @@ class Relevance:
     def signals(self) -> tuple[str, ...]:
         """Names of the signals this relevance reads."""
         return SIGNALS_OF_SPACE[self.space]
+
+    @property
+    def where(self) -> str:
+        """The space in words."""
+        return _SPACES[self.space]
 
 
 def cosines(visual: Tensor, text: Tensor) -> Tensor:
@@ -118,6 +137,9 @@ def scores(relevance: Relevance, features: Tensor, signals: Mapping[str, Tensor]
     -------
     Tensor (..., n)
     """
+    if relevance.space == "attention":
+        score = _of_attention(signals["attention"], features, relevance.reduction)
+        return -score if relevance.sign == "anti" else score
     visual = signals["clip_patches"] if relevance.space == "clip" else features
     text = signals["clip_text"] if relevance.space == "clip" else signals["llm_text"]
     check_shapes(relevance, features, visual, text)
@@ -132,6 +154,20 @@ def scores(relevance: Relevance, features: Tensor, signals: Mapping[str, Tensor]
         )
         score = torch.where(empty, others, score)
     return -score if relevance.sign == "anti" else score
+
+
+def _of_attention(attention: Tensor, features: Tensor, reduction: str) -> Tensor:
+    """Mean over heads, then over queries, of attention (..., heads, queries, n)."""
+    n = features.shape[-2]
+    if attention.ndim < 3 or attention.shape[-1] != n or 0 in attention.shape:
+        raise BridgeError(
+            f"attention of shape {tuple(attention.shape)} must be (heads, queries, {n}) for each image."
+        )
+    if not torch.isfinite(attention).all():
+        raise BridgeError("attention holds NaN or infinity.")
+    table = attention.to(torch.promote_types(attention.dtype, torch.float32)).mean(-3)
+    score = table.amax(-2) if reduction == "max" else table.mean(-2)
+    return score.expand(features.shape[:-1])
 
 
 def weights(relevance: Relevance, features: Tensor, signals: Mapping[str, Tensor]) -> Tensor:

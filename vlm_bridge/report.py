@@ -25,6 +25,9 @@ class Report:
         ``fold=True`` still of the rows before they were folded.
     seconds : list of float
         Time to choose, per image, without encoder and signals.
+    merges : list of (Tensor (k, n) or None)
+        How the rows that went in are made of the image's tokens, where the pruner or `fold` merges them; of
+        VisionZip with one more column for the vision tower's CLS row. None where kept tokens are unchanged.
     rows : list of int
         Prompt of the call's batch in which the image stands.
     calls : int
@@ -38,6 +41,7 @@ class Report:
     sizes: list[int] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    merges: list[Tensor | None] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     calls: int = 0
     cost: Cost = field(default_factory=Cost)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 import cssp
 from cssp.errors import RankDeficientError
-from vlm_bridge.budget import token_counts
+from vlm_bridge.budget import Part, parts_of
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.pruners import PRUNERS, Plan, Pruner, find_pruner
 from vlm_bridge.pruners.plan import SIGNALS, WANTED
@@ -79,7 +80,7 @@ def select_tokens(
     """
     if order not in ("ascending", "chosen"):
         raise BridgeError(f"order = {order!r}: allowed are 'ascending' and 'chosen'.")
-    features, choices = choose(features, keep, method, relevance, tol, rng, signals)
+    features, _, choices = choose(features, keep, method, relevance, tol, rng, signals)
     picks = [sorted(one.indices) if order == "ascending" else list(one.indices) for one in choices]
     longest = max(map(len, picks))
     result = torch.full((len(picks), longest), -1, dtype=torch.int64)
@@ -90,7 +91,7 @@ def select_tokens(
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen of one image.
+    """What was chosen of one image, or of several that share a budget.
 
     Attributes
     ----------
@@ -112,87 +113,74 @@ class Choice:
 
 def choose(
     features: Any, keep: Any, method: str, relevance: Any, tol: float | None, rng: Any, given: dict[str, Any]
-) -> tuple[Tensor, list[Choice]]:
-    """The checked features (..., n, d), and what was chosen of each image."""
+) -> tuple[Tensor, list[dict[str, Any]], list[Choice]]:
+    """The checked features (..., n, d), each image's signals, and what was chosen of it."""
     features = as_tensor("features", features)
     if features.ndim < 2 or 0 in features.shape:
         raise BridgeError(
             f"features of shape {tuple(features.shape)}: expected (n, d) or (..., n, d), none empty."
         )
     request = Request.of(method, relevance, given)
+    signals = {k: v for k, v in given.items() if k in SIGNALS and v is not None}
     lead, (n, d) = features.shape[:-2], features.shape[-2:]
-    items = features.reshape(-1, n, d)
-    for i, item in enumerate(items):
-        check_finite(item, f"image {i}: " if lead else "")
-    counts = token_counts(keep, [n] * len(items), tol)
-    factors = request.weights(features)
-    split = [None] * len(items) if factors is None else list(factors.reshape(-1, n))
-    read = request.read(features)
-    return features, [
-        select_one(request, item, k, factor, tol, generator, signals)
-        for item, k, factor, generator, signals in zip(
-            items, counts, split, generators(rng, lead), read, strict=True
-        )
-    ]
+    images = list(features.reshape(-1, n, d))
+    for i, image in enumerate(images):
+        check_finite(image, f"image {i}: " if lead else "")
+    request.check(signals)
+    factors = request.weights(features, signals)
+    split = [None] * len(images) if factors is None else list(factors.reshape(-1, n))
+    read = signals_of_images(request.pruner.reads, signals, features)
+    choices = choose_all(
+        request, images, split, read, parts_of(keep, images, tol), tol, generators(rng, lead)
+    )
+    return features, read, choices
 
 
 @dataclass(frozen=True)
 class Request:
-    """A pruner together with the caller's relevance, signals and options, checked once."""
+    """A pruner together with the caller's relevance and options, checked once."""
 
     pruner: Pruner
     relevance: Relevance | Tensor | None
-    signals: Mapping[str, Tensor]
     options: Mapping[str, Any]
 
     @classmethod
     def of(cls, method: str, relevance: Any, given: Mapping[str, Any]) -> Request:
-        """Look the pruner up, resolve the relevance, and tell signals from options."""
+        """Look the pruner up, resolve the relevance, and tell options from signals."""
         pruner = find_pruner(method)
         options = {k: v for k, v in given.items() if k not in SIGNALS}
         check_options(pruner, options)
-        signals = {k: v for k, v in given.items() if k in SIGNALS and v is not None}
-        return cls(pruner, resolve_relevance(pruner, relevance), signals, options)
+        return cls(pruner, resolve_relevance(pruner, relevance), options)
+
+    @property
+    def of_relevance(self) -> tuple[str, ...]:
+        """Signals that the resolved relevance reads."""
+        return self.relevance.signals if isinstance(self.relevance, Relevance) else ()
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Signals without which nothing goes: the resolved relevance's and the plan's own."""
-        own = (name for name in self.pruner.reads if name in self.pruner.needs)
-        return tuple(dict.fromkeys([*self._of_relevance, *own]))
+        return tuple(dict.fromkeys([*self.of_relevance, *self.pruner.requires]))
 
     @property
     def wants(self) -> tuple[str, ...]:
         """Signals that are used where they can be had: `needs`, and what the plan can do without."""
         return tuple(dict.fromkeys([*self.needs, *self.pruner.reads]))
 
-    @property
-    def _of_relevance(self) -> tuple[str, ...]:
-        return self.relevance.signals if isinstance(self.relevance, Relevance) else ()
+    def check(self, given: Iterable[str]) -> None:
+        """Refuse a request whose signals are not given, naming them and the pruners that would work."""
+        for needed, relevance in ((self.of_relevance, self.relevance), (self.pruner.requires, None)):
+            missing = [name for name in needed if name not in given]
+            if missing:
+                raise BridgeError(missing_signals(self.pruner, missing, given, relevance))
 
-    def read(self, features: Tensor) -> list[dict[str, Any]]:
-        """The plan's own signals for each image of `features` (..., n, d)."""
-        missing = [name for name in self.pruner.reads if name in self.needs and name not in self.signals]
-        if missing:
-            raise BridgeError(missing_signals(self.pruner, missing, self.signals))
-        lead, n = features.shape[:-2], features.shape[-2]
-        images: list[dict[str, Any]] = [{} for _ in range(int(np.prod(lead)))]
-        for name in self.pruner.reads:
-            if name in self.signals:
-                values = of_images(name, self.signals[name], lead, n, features.device)
-                for image, value in zip(images, values, strict=True):
-                    image[name] = value
-        return images
-
-    def weights(self, features: Tensor) -> Tensor | None:
-        """Weights (..., n) of the tokens, or None."""
+    def weights(self, features: Tensor, signals: Mapping[str, Any]) -> Tensor | None:
+        """Weights (..., n) of the tokens of `features` (..., n, d), or None."""
         if self.relevance is None:
             return None
         if isinstance(self.relevance, Tensor):
             return check_scores(self.relevance.to(features.device), features)
-        missing = [name for name in self._of_relevance if name not in self.signals]
-        if missing:
-            raise BridgeError(missing_signals(self.pruner, missing, self.signals, self.relevance))
-        read = {name: as_tensor(name, self.signals[name]).to(features.device) for name in self._of_relevance}
+        read = {name: as_tensor(name, signals[name]).to(features.device) for name in self.of_relevance}
         return weights(self.relevance, features, read)
 
 
@@ -224,20 +212,17 @@ def check_options(pruner: Pruner, options: Mapping[str, Any]) -> None:
 
 
 def missing_signals(
-    pruner: Pruner, missing: Iterable[str], given: Iterable[str], relevance: Relevance | None = None
+    pruner: Pruner, missing: Sequence[str], given: Iterable[str], relevance: Any = None
 ) -> str:
     """The message for signals that were not given and could not be had."""
-    missing = list(missing)
     wanted = " and ".join(dict.fromkeys(WANTED[name] for name in missing))
-    where = ""
+    where = scores = ""
     if relevance is not None:
-        space = {"clip": "CLIP's joint space", "llm": "the LLM's embedding space"}[relevance.space]
-        where = f" with relevance in {space}"
+        where, scores = f" with relevance in {relevance.where}", "give relevance scores, "
     return (
         f"pruner {pruner.name!r}{where} needs {wanted}; missing: {', '.join(missing)}. Pass "
-        f"{'it' if len(missing) == 1 else 'them'} by name, "
-        + ("give relevance scores, " if relevance is not None else "")
-        + f"or use a pruner that works without: {workable(given)}."
+        f"{'it' if len(missing) == 1 else 'them'} by name, {scores}or use a pruner that works without: "
+        f"{workable(given)}."
     )
 
 
@@ -248,33 +233,52 @@ def workable(given: Iterable[str]) -> str:
     return f"{', '.join(names)}, or any cssp method"
 
 
-def of_images(name: str, value: Any, lead: tuple[int, ...], n: int, device: Any) -> list[Any]:
+def signals_of_images(
+    names: Iterable[str], signals: Mapping[str, Any], features: Tensor
+) -> list[dict[str, Any]]:
+    """The signals `names`, as far as they are given, for each image of `features` (..., n, d)."""
+    lead, n = features.shape[:-2], features.shape[-2]
+    found: list[dict[str, Any]] = [{} for _ in range(int(np.prod(lead)))]
+    for name in names:
+        if name in signals:
+            values = _split(name, signals[name], lead, features.device)
+            for image, value in zip(found, values, strict=True):
+                image[name] = value
+                check_signal(name, value, n)
+    return found
+
+
+def _split(name: str, value: Any, lead: tuple[int, ...], device: Any) -> list[Any]:
     """One signal for each image: shared where it has the dimensions of one image's, else split."""
     dimensions, images = SIGNALS[name], int(np.prod(lead))
     if dimensions is None:
-        if not callable(value):
-            raise BridgeError(f"{name} must be a callable, not {type(value).__name__}.")
         return [value] * images
     tensor = as_tensor(name, value).to(device)
     if name == "cls_attention" and tensor.ndim == 1:
         tensor = tensor[None]
     if tensor.ndim == dimensions:
-        found = [tensor] * images
-    elif lead and tensor.ndim == dimensions + len(lead) and tensor.shape[: len(lead)] == lead:
-        found = list(tensor.reshape(images, *tensor.shape[len(lead) :]))
-    else:
-        raise BridgeError(
-            f"{name} of shape {tuple(tensor.shape)}: expected {dimensions} dimensions for one image"
-            + (f", or {lead} in front of them." if lead else ".")
-        )
+        return [tensor] * images
+    if lead and tensor.ndim == dimensions + len(lead) and tensor.shape[: len(lead)] == lead:
+        return list(tensor.reshape(images, *tensor.shape[len(lead) :]))
+    raise BridgeError(
+        f"{name} of shape {tuple(tensor.shape)}: expected {dimensions} dimensions for one image"
+        + (f", or {tuple(lead)} in front of them." if lead else ".")
+    )
+
+
+def check_signal(name: str, value: Any, n: int) -> None:
+    """Refuse a signal that does not fit an image of n tokens."""
+    if SIGNALS[name] is None:
+        if not callable(value):
+            raise BridgeError(f"{name} must be a callable, not {type(value).__name__}.")
+        return
     axis = TOKEN_AXIS.get(name)
-    if axis is not None and tensor.shape[axis] != n:
+    if axis is not None and value.shape[axis] != n:
         raise BridgeError(
-            f"{name} of shape {tuple(tensor.shape)} must have one entry per token, {n}, along axis {axis}."
+            f"{name} of shape {tuple(value.shape)} must have one entry per token, {n}, along axis {axis}."
         )
-    if not torch.isfinite(tensor).all():
+    if not torch.isfinite(value).all():
         raise BridgeError(f"{name} holds NaN or infinity.")
-    return found
 
 
 def check_scores(given: Tensor, features: Tensor) -> Tensor:
@@ -291,7 +295,85 @@ def check_scores(given: Tensor, features: Tensor) -> Tensor:
     return given
 
 
-def select_one(
+def choose_all(
+    request: Request,
+    images: Sequence[Tensor],
+    factors: Sequence[Tensor | None],
+    signals: Sequence[Mapping[str, Any]],
+    parts: Sequence[Part],
+    tol: float | None,
+    rngs: Sequence[np.random.Generator],
+) -> list[Choice]:
+    """What is kept of each image (n_i, d), part by part; a part draws from its first image's generator."""
+    kept: list[list[int]] = [[] for _ in images]
+    merged: list[list[Tensor]] = [[] for _ in images]
+    for part in parts:
+        first = part.rows[0][0]
+        if len(part.rows) == 1 and part.n == len(images[first]):
+            found = choose_one(
+                request, images[first], part.k, factors[first], tol, rngs[first], signals[first]
+            )
+            kept[first], merged[first] = list(found.indices), [] if found.merge is None else [found.merge]
+            continue
+        found, owners = _choose_part(request, images, factors, signals, part, tol, rngs[first])
+        for position, j in enumerate(found.indices):
+            image, row = owners[j]
+            kept[image].append(row)
+            if found.merge is not None:
+                spread = found.merge.new_zeros(len(images[image]))
+                spread[part.rows[0][1].to(spread.device)] = found.merge[position]
+                merged[image].append(spread[None])
+    return [Choice(tuple(k), torch.cat(m) if m else None) for k, m in zip(kept, merged, strict=True)]
+
+
+def _choose_part(
+    request: Request,
+    images: Sequence[Tensor],
+    factors: Sequence[Tensor | None],
+    signals: Sequence[Mapping[str, Any]],
+    part: Part,
+    tol: float | None,
+    rng: np.random.Generator,
+) -> tuple[Choice, list[tuple[int, int]]]:
+    """The choice among the rows of a part, and (image, row) of each of them."""
+    if len(part.rows) > 1 and request.pruner.merges:
+        raise BridgeError(
+            f"pruner {request.pruner.name!r} merges tokens, and cannot across images: no Shared."
+        )
+
+    def joined(name: str, values: list[Any]) -> Any:
+        axis = TOKEN_AXIS.get(name)
+        return values[0] if axis is None else torch.cat(values, dim=axis)
+
+    def rows_of(name: str, value: Any, rows: Tensor) -> Any:
+        axis = TOKEN_AXIS.get(name)
+        return value if axis is None else value.index_select(axis, rows.to(value.device))
+
+    names = [name for name in signals[part.rows[0][0]] if name != "vision_cls"]
+    read = {
+        name: joined(name, [rows_of(name, signals[i][name], rows) for i, rows in part.rows]) for name in names
+    }
+    features = torch.cat([images[i][rows.to(images[i].device)] for i, rows in part.rows])
+    factor = None
+    if factors[part.rows[0][0]] is not None:
+        factor = torch.cat([f[rows.to(f.device)] for i, rows in part.rows if (f := factors[i]) is not None])
+    owners = [(i, int(row)) for i, rows in part.rows for row in rows]
+    found = choose_one(request, features, part.k, factor, tol, rng, read)
+    return _at_least_one(found, owners, features.norm(dim=-1)), owners
+
+
+def _at_least_one(found: Choice, owners: list[tuple[int, int]], norms: Tensor) -> Choice:
+    """The choice with a token of every image: the last picks make way for an image's longest row."""
+    chosen = list(found.indices)
+    for image in dict.fromkeys(i for i, _ in owners):
+        if all(owners[j][0] != image for j in chosen):
+            counts = Counter(owners[j][0] for j in chosen)
+            spare = max(p for p, j in enumerate(chosen) if counts[owners[j][0]] > 1)
+            chosen[spare] = max((j for j, (i, _) in enumerate(owners) if i == image), key=norms.__getitem__)
+    return Choice(tuple(chosen), found.merge)
+
+
+def choose_one(
     request: Request,
     features: Tensor,
     k: int,

@@ -7,20 +7,19 @@ checkpoints carry neither CLIP's projections nor its text tower.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import Family, base_of
+from vlm_bridge.families import Family, base_of, one_tile
 from vlm_bridge.inputs import Prompt
-from vlm_bridge.pruners import PRUNERS
 from vlm_bridge.pruners.plan import SIGNALS
-from vlm_bridge.select import as_tensor
+from vlm_bridge.select import Request, as_tensor, missing_signals
+from vlm_bridge.tower import CAPTURED, Tower, projection
 
 
 @dataclass(frozen=True)
@@ -35,26 +34,19 @@ class Sources:
         The VLM's processor or tokenizer: drops special tokens, turns ids back into text.
     clip : optional
         A ``CLIPModel`` whose vision tower is the VLM's, or a pair (model, tokenizer or processor).
+    clean : callable, optional
+        From the prompt's text to the text that relevance is measured against.
     """
 
     given: Mapping[str, Any] = field(default_factory=dict)
     processor: Any = None
     clip: Any = None
+    clean: Callable[[str], str] | None = None
 
-
-@contextmanager
-def captured_input(model: Any, family: Family, wanted: bool) -> Iterator[list[Tensor]]:
-    """Collect what the projector is given while the encoder runs: vision rows (tiles, n, d)."""
-    seen: list[Tensor] = []
-    projector = getattr(base_of(model), family.projector, None)
-    if not wanted or not isinstance(projector, nn.Module):
-        yield seen
-        return
-    handle = projector.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    try:
-        yield seen
-    finally:
-        handle.remove()
+    @property
+    def tokenizer(self) -> Any:
+        """The VLM's tokenizer; None where no processor was given."""
+        return getattr(self.processor, "tokenizer", self.processor)
 
 
 @dataclass(frozen=True)
@@ -66,23 +58,83 @@ class Live:
     inputs: Mapping[str, Any]
     prompt: Prompt
     places: list[tuple[int, Tensor]]
-    tiles: list[Tensor]
+    tower: Tower
     sources: Sources
 
-    def gather(self, needs: tuple[str, ...]) -> list[dict[str, Tensor]]:
-        """The signals named in `needs`, one mapping per image."""
-        images = range(len(self.places))
-        found: dict[str, list[Tensor]] = {}
-        for name in dict.fromkeys([*needs, *(n for n in SIGNALS if self.sources.given.get(n) is not None)]):
-            if self.sources.given.get(name) is not None:
-                found[name] = per_image(name, self.sources.given[name], len(self.places))
-            elif name == "llm_text":
-                found[name] = self._by_row(self._llm_text)
-            elif name == "clip_text":
-                found[name] = self._by_row(self._clip_text)
-            elif name == "clip_patches":
-                found[name] = self._clip_patches()
-        return [{name: values[i] for name, values in found.items()} for i in images]
+    def gather(self, request: Request) -> list[dict[str, Any]]:
+        """The signals that `request` wants, one mapping per image; those it can do without where they are.
+
+        Raises
+        ------
+        BridgeError
+            A signal that it needs cannot be had: what is missing, and which pruners would work.
+        """
+        found: dict[str, list[Any]] = {}
+        for name in request.wants:
+            try:
+                found[name] = self._signal(name)
+            except BridgeError as error:
+                if name in request.needs:
+                    raise BridgeError(self._missing(request, name, error)) from error
+        for values in found.values():
+            for i, value in enumerate(values):
+                if isinstance(value, Tensor):
+                    values[i] = value.to(self.places[i][1].device)
+        return [{name: values[i] for name, values in found.items()} for i in range(len(self.places))]
+
+    def tiles(self) -> list[Tensor] | None:
+        """Tile of each row (n_i,) of each image, −1 for separators; None where a tile is an image."""
+        if self.family.pack in (None, one_tile):
+            return None
+        rows = self.tower.tiles("vision_clip")
+        marks = torch.arange(1, len(rows) + 1, dtype=torch.float64, device=rows.device)
+        packed = self._pack(marks[:, None, None].expand(-1, rows.shape[1], 1))
+        if any((image != image.round()).any() for image in packed):
+            raise BridgeError("PerTile: the tiles of this image are interpolated into one grid.")
+        return [image[:, 0].long() - 1 for image in packed]
+
+    def _signal(self, name: str) -> list[Any]:
+        if self.sources.given.get(name) is not None:
+            return per_image(name, self.sources.given[name], len(self.places))
+        if name == "llm_text":
+            return self._by_row(self._llm_text)
+        if name == "clip_text":
+            return self._by_row(self._clip_text)
+        if name == "clip_patches":
+            model, _ = clip_pair(self.sources.clip)
+            return self._pack(clip_patch_embeds(model, self.tower.tiles("vision_clip")))
+        if name == "projector":
+            project = projection(self.model, self.family)
+            if project is None:
+                raise BridgeError(f"no projector {self.family.projector!r} is known.")
+            return [project] * len(self.places)
+        if name == "vision_cls":
+            counts = self.family.count(base_of(self.model), self.inputs, len(self.tower.tiles(name)))
+            return [tiles[0] for tiles in self.tower.tiles(name).split(counts)]
+        if name in CAPTURED:
+            tiles = self.tower.tiles(name)
+            packed = self._pack(tiles.flatten(2))
+            if name == "vision_clip":
+                return packed
+            images = [image.unflatten(1, tiles.shape[2:]) for image in packed]
+            return [image.mT if name == "cls_attention" else image.transpose(0, 1) for image in images]
+        raise BridgeError(f"{name} is not known before the LLM runs.")
+
+    def _pack(self, tiles: Tensor) -> list[Tensor]:
+        if self.family.pack is None:
+            raise BridgeError(f"how {self.family.model_type!r} packs its tiles is not known.")
+        return self.family.pack(base_of(self.model), tiles, self.inputs)
+
+    def _missing(self, request: Request, name: str, error: BridgeError) -> str:
+        have = []
+        for other in SIGNALS:
+            try:
+                self._signal(other)
+            except BridgeError:
+                continue
+            have.append(other)
+        relevance = request.relevance if name in request.of_relevance else None
+        return f"{missing_signals(request.pruner, [name], have, relevance)} Here {error}."
 
     def _by_row(self, of_row: Any) -> list[Tensor]:
         rows = {row: of_row(row) for row in dict.fromkeys(row for row, _ in self.places)}
@@ -104,38 +156,39 @@ class Live:
         return ids
 
     def _llm_text(self, row: int) -> Tensor:
-        return self.model.get_input_embeddings()(self._text_ids(row)).detach()
+        ids = self._text_ids(row)
+        if self.sources.clean is not None:
+            words = self.sources.tokenizer(self._text(row), add_special_tokens=False)["input_ids"]
+            ids = torch.tensor(words, dtype=torch.long, device=ids.device)
+        return self.model.get_input_embeddings()(ids).detach()
 
     def _clip_text(self, row: int) -> Tensor:
         model, tokenizer = clip_pair(self.sources.clip)
         if tokenizer is None or self.sources.processor is None:
             raise BridgeError(
                 "clip_text must be computed from the prompt: pass clip=(CLIPModel, tokenizer) and processor= "
-                "(the VLM's, to read its ids), or pass clip_text= itself."
+                "(the VLM's, to read its ids), or pass clip_text= itself"
             )
-        reader = getattr(self.sources.processor, "tokenizer", self.sources.processor)
-        return clip_text_embeds(
-            model, tokenizer, reader.decode(self._text_ids(row), skip_special_tokens=True)
-        )
+        return clip_text_embeds(model, tokenizer, self._text(row))
 
-    def _clip_patches(self) -> list[Tensor]:
-        model, _ = clip_pair(self.sources.clip)
-        if not self.tiles or self.family.pack is None:
-            raise BridgeError(
-                f"no vision rows to project for {self.family.model_type!r}: pass clip_patches=."
-            )
-        tiles = clip_patch_embeds(model, torch.cat(self.tiles))
-        return self.family.pack(base_of(self.model), tiles, self.inputs)
+    def _text(self, row: int) -> str:
+        if self.sources.tokenizer is None:
+            raise BridgeError("clean= reads the prompt's text: pass processor=, the model's own.")
+        text = self.sources.tokenizer.decode(self._text_ids(row), skip_special_tokens=True)
+        if self.sources.clean is None:
+            return text
+        cleaned = self.sources.clean(text)
+        if not cleaned.strip():
+            raise BridgeError(f"clean= left nothing of the prompt {text!r}.")
+        return cleaned
 
 
 def clip_pair(clip: Any) -> tuple[Any, Any]:
     """(model, tokenizer or None) of the caller's ``clip=``."""
     if clip is None:
-        free = ", ".join(name for name, row in PRUNERS.items() if "clip_text" not in row.needs)
         raise BridgeError(
-            "relevance in CLIP's joint space needs a CLIP text tower, which the model does not have: pass "
-            "clip=(CLIPModel, tokenizer) with the same vision tower, or clip_patches= and clip_text=, or "
-            f"choose a pruner that needs neither: {free}."
+            "the model has no CLIP text tower: pass clip=(CLIPModel, tokenizer) with the same vision tower, or "
+            "clip_patches= and clip_text="
         )
     model, tokenizer = clip if isinstance(clip, (tuple, list)) else (clip, None)
     if not hasattr(model, "visual_projection"):

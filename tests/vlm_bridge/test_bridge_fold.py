@@ -5,7 +5,7 @@ import torch
 from tiny_vlm import FAMILIES, IMAGE, generated, positions_of, tiny_inputs
 
 from vlm_bridge import BridgeError, prune, prune_inputs
-from vlm_bridge.fold import add_bias, causal_mask, cluster_means
+from vlm_bridge.fold import add_bias, by_cluster, by_interpolation, causal_mask
 
 
 def naive_clusters(features, kept):
@@ -17,19 +17,38 @@ def naive_clusters(features, kept):
     return owner
 
 
-def test_cluster_means():
+def test_by_cluster():
     x = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
     x[20] = x[4]
     kept = torch.tensor([4, 9, 20, 25])
-    means, sizes = cluster_means(x, kept)
+    folded = by_cluster(x, kept)
+    means, sizes = folded.rows, folded.sizes
     owner = naive_clusters(x, kept)
     assert sizes.sum() == 30
     assert owner[20] == 2
     for c in range(4):
         torch.testing.assert_close(means[c], x[owner == c].mean(0))
         assert sizes[c] == (owner == c).sum()
-    low, _ = cluster_means(x.bfloat16(), kept)
-    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(folded.coefficients @ x, means)
+    assert by_cluster(x.bfloat16(), kept).rows.dtype == torch.bfloat16
+
+
+def test_by_interpolation():
+    """Shares are the positive parts of the interpolation coefficients, found here by least squares."""
+    x = torch.randn(30, 6, generator=torch.Generator().manual_seed(0)).double()
+    x[20], x[7] = 0, -x[9]
+    kept = torch.tensor([4, 9, 25])
+    folded = by_interpolation(x, kept)
+    T = torch.linalg.lstsq(x[kept].T, x.T).solution.clamp(min=0)
+    T[:, kept] = torch.eye(3).double()
+    nearest = naive_clusters(x, kept)
+    for j in range(30):
+        if T[:, j].sum() < 1e-12:
+            T[nearest[j], j] = 1
+    share = T / T.sum(0)
+    torch.testing.assert_close(folded.sizes, share.sum(1))
+    torch.testing.assert_close(folded.rows, (share @ x) / share.sum(1)[:, None])
+    assert float(folded.sizes.sum()) == pytest.approx(30)
 
 
 @torch.no_grad()

@@ -121,8 +121,13 @@ class Pruner:
     @property
     def needs(self) -> tuple[str, ...]:
         """Signals the pruner cannot do without; those of its relevance, unless the caller gives scores."""
-        own = [p.name for p in self._keywords if p.name in SIGNALS and p.default is p.empty]
-        return tuple(dict.fromkeys([*(self.relevance.signals if self.relevance else ()), *own]))
+        own = self.relevance.signals if self.relevance is not None else ()
+        return tuple(dict.fromkeys([*own, *self.requires]))
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Signals that the plan itself cannot do without."""
+        return tuple(p.name for p in self._keywords if p.name in SIGNALS and p.default is p.empty)
 
     @property
     def reads(self) -> tuple[str, ...]:
