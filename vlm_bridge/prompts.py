@@ -16,7 +16,10 @@ INSTRUCTIONS = (
 """Instructions that benchmarks put after the question. CDPruner's evaluation cuts the first one off."""
 
 _ROLES = re.compile(
-    r"(?i)(?:^|(?<=[\s.]))(?:system|user|human|assistant|gpt)\s*:\s*|<\|[^|>]*\|>(?:system|user|assistant)?\s*"
+    r"<\|[^|>]*\|>(?:system|user|assistant)?"
+    r"|\b(?:SYSTEM|USER|HUMAN|ASSISTANT|GPT)\s*:"
+    r"|^\s*(?i:system|user|human|assistant|gpt)\s*:",
+    re.MULTILINE,
 )
 _SYSTEM = re.compile(
     r"(?i)^\s*(?:a chat between a curious (?:human|user) and an artificial intelligence assistant\..*?"
