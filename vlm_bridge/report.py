@@ -9,6 +9,25 @@ from torch import Tensor
 from vlm_bridge.cost import Cost
 
 
+@dataclass(frozen=True)
+class Cut:
+    """One cut of one image inside the LLM.
+
+    Attributes
+    ----------
+    layer : int
+        First decoder layer that works on fewer tokens.
+    kept : Tensor (k,), int64
+        Ascending rows of the image that are left; of merged tokens, the row at whose place they stand.
+    merge : Tensor (k, m), optional
+        How the k hidden states are made of the m that were there before this cut.
+    """
+
+    layer: int
+    kept: Tensor
+    merge: Tensor | None = None
+
+
 @dataclass
 class Report:
     """Accumulated over calls; each list has one entry per image, in the order of the placeholders.
@@ -30,6 +49,11 @@ class Report:
         VisionZip with one more column for the vision tower's CLS row. None where kept tokens are unchanged.
     rows : list of int
         Prompt of the call's batch in which the image stands.
+    cuts : list of tuple of Cut
+        Where an image was cut inside the LLM, in order; empty where it was pruned before. `kept` is what the
+        last one left, `merges` the product of their merge matrices.
+    layers : list of tuple of int
+        Tokens of the image that each decoder layer worked on, of images cut inside the LLM.
     calls : int
         Pruned calls; pass-through calls do not count.
     cost : Cost
@@ -43,6 +67,8 @@ class Report:
     seconds: list[float] = field(default_factory=list)
     merges: list[Tensor | None] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    cuts: list[tuple[Cut, ...]] = field(default_factory=list)
+    layers: list[tuple[int, ...]] = field(default_factory=list)
     calls: int = 0
     cost: Cost = field(default_factory=Cost)
 
