@@ -16,7 +16,9 @@ import numpy as np
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import attention_modules, find_family
 from vlm_bridge.fold import check_attention
+from vlm_bridge.layers import LayerLoan, inside_loan
 from vlm_bridge.loan import Loan
+from vlm_bridge.pruners import find_pruner
 from vlm_bridge.report import Report
 from vlm_bridge.rewrite import Settings, rewrite
 
@@ -69,6 +71,8 @@ def prune_inputs(
     BridgeError
         As in `prune`. Folding needs attention hooks: use `prune`.
     """
+    if find_pruner(method).inside is not None:
+        raise BridgeError(f"pruner {method!r} acts inside the LLM, by hooks on the model; use prune.")
     if "fold" in signals:
         raise BridgeError(
             "prune_inputs cannot fold: the attention bias needs hooks on the model; use prune(fold=True)."
@@ -142,15 +146,20 @@ def prune(
         An unsupported model, unknown pruner or option, budget out of range, missing signal, NaN features,
         placeholders that do not match; also a `prune` inside another on the same model.
     """
-    family = find_family(model)
-    settings = Settings(keep, method, relevance, positions, fold, tol, processor, clip, clean, signals)
     if model in _ACTIVE:
         raise BridgeError("this model is being pruned already; leave that block first.")
+    loan: Loan | LayerLoan
     modules: list[Any] = []
-    if fold:
-        check_attention(model)
-        modules = attention_modules(model, family)
-    loan = Loan(model, settings, np.random.default_rng(rng))
+    if find_pruner(method).inside is not None:
+        others = {"relevance": relevance, "fold": fold, "tol": tol, "clip": clip, "clean": clean}
+        loan = inside_loan(model, keep, method, positions, signals, **others)
+    else:
+        family = find_family(model)
+        settings = Settings(keep, method, relevance, positions, fold, tol, processor, clip, clean, signals)
+        if fold:
+            check_attention(model)
+            modules = attention_modules(model, family)
+        loan = Loan(model, settings, np.random.default_rng(rng))
     try:
         _ACTIVE.add(model)
         loan.attach(modules)
