@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
 
@@ -32,7 +32,7 @@ def check_layer(layer: Any) -> None:
         raise BridgeError(f"{type(attention).__name__}: its file has no apply_rotary_pos_emb.")
 
 
-def rotary_function(attention: nn.Module) -> Any:
+def rotary_function(attention: Any) -> Any:
     """The rotary function of the module's own file; None where there is none."""
     return getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
 

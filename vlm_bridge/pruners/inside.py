@@ -15,6 +15,7 @@ import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from vlm_bridge.errors import BridgeError
@@ -108,7 +109,7 @@ def count_of(keep: Any, n: int) -> int:
 def widths(layers: int, stages: Sequence[int]) -> list[int]:
     """How many layers work on all tokens, on those of the first stage, and so on."""
     edges = [0, *stages, layers]
-    return [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    return [b - a for a, b in pairwise(edges)]
 
 
 def tokens_per_layer(layers: int, stages: Sequence[int], n: int, counts: Sequence[int]) -> list[int]:

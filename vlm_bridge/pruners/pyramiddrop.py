@@ -11,6 +11,7 @@ It has no way to ask for a budget: `keep` is the average over all layers, to whi
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ def schedule(
 def average_of(keep: Any, n: int) -> Any:
     """The average that a count or a share of n asks for; a share is not rounded."""
     count_of(keep, n)
-    return keep if isinstance(keep, int) else keep * n
+    return int(keep) if isinstance(keep, numbers.Integral) else keep * n
 
 
 ROW = Pruner(
