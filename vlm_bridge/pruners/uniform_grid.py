@@ -12,26 +12,35 @@ from vlm_bridge.pruners.plan import Plan, Pruner
 
 def uniform_grid(features: Tensor, k: int, weights: None, *, grid: tuple[int, int] | None = None) -> Plan:
     """k evenly spaced cells of an (h, w) grid; of the sequence where n is no square and none is given."""
-    n = features.shape[0]
+    return Plan(indices=spread(k, *grid_of(features.shape[0], grid)))
+
+
+def grid_of(n: int, grid: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width of the grid of n tokens: as given, else a square, else one row."""
     if grid is None:
         side = math.isqrt(n)
         grid = (side, side) if side * side == n else (1, n)
     height, width = grid
     if height * width != n:
         raise BridgeError(f"grid = {grid} has {height * width} cells, the image has {n} tokens.")
-    return Plan(indices=spread(k, height, width))
+    return height, width
 
 
 def spread(k: int, height: int, width: int) -> tuple[int, ...]:
     """k distinct cells of a grid: evenly spaced rows, and in each an even share of evenly spaced columns."""
-    rows = min(height, max(1, round(math.sqrt(k * height / width))))
-    rows = max(min(rows, k), math.ceil(k / width))
     cells: list[int] = []
-    for i in range(rows):
-        share = (i + 1) * k // rows - i * k // rows
-        row = (2 * i + 1) * height // (2 * rows)
+    bands = shares(k, height, width)
+    for i, share in enumerate(bands):
+        row = (2 * i + 1) * height // (2 * len(bands))
         cells += [row * width + (2 * j + 1) * width // (2 * share) for j in range(share)]
     return tuple(cells)
+
+
+def shares(k: int, height: int, width: int) -> list[int]:
+    """How many of k cells each band of rows gets: as even as can be, in cells as square as can be."""
+    rows = min(height, max(1, round(math.sqrt(k * height / width))))
+    rows = max(min(rows, k), math.ceil(k / width))
+    return [(i + 1) * k // rows - i * k // rows for i in range(rows)]
 
 
 ROW = Pruner("uniform_grid", "evenly spaced grid positions", "baseline", uniform_grid, weighted=False)

@@ -1,0 +1,75 @@
+"""Pieces shared by the rules that choose by themselves: ties, min-max scales, max-min greedy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlm_bridge.errors import BridgeError
+
+_TIE = 1e-12
+"""Scores this close, relative to the largest, are equal: they differ by the rounding of float64."""
+
+
+def number(name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False) -> float:
+    """An option that must be a finite number in [low, high], or (low, high] with `open_low`."""
+    right = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not right or value > high or value < low or (open_low and value == low):
+        bounds = f"{'(' if open_low else '['}{low:g}, {high:g}{']' if high < math.inf else ')'}"
+        raise BridgeError(f"{name} = {value!r}: allowed are numbers in {bounds}.")
+    return float(value)
+
+
+def doubles(rows: Tensor) -> Tensor:
+    """Rows in float64, divided by the largest entry, so that no square overflows."""
+    rows = rows.detach().double()
+    peak = rows.abs().amax()
+    return rows / torch.where(peak > 0, peak, 1)
+
+
+def largest(values: Tensor, k: int) -> tuple[int, ...]:
+    """Indices of the k largest values in descending order; equal values in ascending order of index."""
+    return tuple(torch.sort(values, descending=True, stable=True).indices[:k].tolist())
+
+
+def first_copies(rows: Tensor) -> Tensor:
+    """For each row of `rows` (n, d) the lowest index of an equal row."""
+    _, group = torch.unique(rows, dim=0, return_inverse=True)
+    first = torch.full_like(group, len(rows))
+    return first.scatter_reduce(0, group, torch.arange(len(rows), device=rows.device), "amin")[group]
+
+
+def first_largest(values: Tensor) -> int:
+    """Lowest index whose value is the largest up to rounding."""
+    top = values.max()
+    return int((values >= top - _TIE * top.abs()).nonzero()[0])
+
+
+def min_max(values: Tensor, flat: float = _TIE) -> Tensor:
+    """Values scaled to [0, 1] in float64; all ones where their spread is at most `flat` of the largest."""
+    values = values.double()
+    low, spread = values.amin(), values.amax() - values.amin()
+    if spread <= flat * values.abs().amax():
+        return torch.ones_like(values)
+    return (values - low) / spread
+
+
+def max_min(unit: Tensor, quality: Tensor, k: int, first: int) -> tuple[int, ...]:
+    """Greedily the largest quality_i · (1 − largest cosine to those chosen), from the token `first`.
+
+    Parameters
+    ----------
+    unit : Tensor (n, d) of float64, rows of norm 1 or 0
+    quality : Tensor (n,) of float64, not negative
+    """
+    chosen, taken = [first], torch.zeros(len(unit), dtype=torch.bool, device=unit.device)
+    distance = torch.full_like(quality, torch.inf)
+    while len(chosen) < k:
+        taken[chosen[-1]] = True
+        distance = torch.minimum(distance, 1 - unit @ unit[chosen[-1]])
+        distance = torch.where(distance > _TIE, distance, 0)  # copies of a chosen token are at distance zero
+        chosen.append(first_largest((quality * distance).masked_fill(taken, -1)))
+    return tuple(chosen)
