@@ -23,7 +23,9 @@ from vlm_bridge.pruners import (
     top_relevance,
     zoo_prune,
 )
+from vlm_bridge.pruners._greedy import max_min
 from vlm_bridge.pruners.uniform_grid import spread
+from vlm_bridge.relevance import unit_rows
 
 DATA = Path(__file__).parent / "data"
 KINDS = ("gaussian", "cone", "duplicates", "bfloat16")
@@ -212,6 +214,23 @@ def test_mmtok_takes_copies_last():
     got = mmtok.mmtok(x, 8, None, llm_text=words, vision_clip=vision).indices
     assert set(got[:6]) == set(range(6))
     assert got[6:] == (6, 7)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ties_up_to_rounding_go_to_the_lowest_index(seed):
+    """Rows that differ by a factor have the same cosines, in exact arithmetic only."""
+    x, words, vision, factors = draw(seed, (8, 16), (3, 16), (8, 12), (24, 1))
+    factors = factors.double().abs().sqrt()
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(seed)) % 8
+    x, vision = x.double()[order] * factors, vision.double()[order] * factors
+    firsts = {order.tolist().index(j) for j in range(8)}
+    copies = [i for i in range(24) if i not in firsts]
+    for got in (
+        mmtok.mmtok(x, 20, None, llm_text=words, vision_clip=vision).indices,
+        max_min(unit_rows(x), torch.linspace(1, 2, 8).double()[order], 20, order.tolist().index(7)),
+    ):
+        assert set(got[:8]) == firsts
+        assert list(got[8:]) == copies[:12]
 
 
 # ZOO-Prune ----------------------------------------------------------------------------------------
