@@ -131,7 +131,7 @@ def check_model(model: Any) -> Any:
             "windows are counted in tokens of the cache and would reach further after pruning."
         )
     _kernel(model)
-    if model.training and getattr(model, "is_gradient_checkpointing", False):
+    if model.training and any(getattr(layer, "gradient_checkpointing", False) for layer in layers):
         raise BridgeError("gradient checkpointing runs layers twice; switch it off to prune inside the LLM.")
     return decoder
 

@@ -145,9 +145,9 @@ class Passage:
     def after_last(self, hidden: Tensor) -> Tensor:
         """The last layer's output put back to full length.
 
-        Places whose token was dropped hold the state it had when it left.
+        Places whose token was dropped hold the state it had when it left, padding that of the first cut.
         """
-        if self.decoding or self._full is None:
+        if self.decoding or self.current is self.first:
             return hidden
         return self._put_back(hidden)
 
