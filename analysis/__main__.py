@@ -1,4 +1,5 @@
-"""``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu`` (``--help`` after any of them)."""
+"""``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
+pruners`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -88,6 +89,12 @@ def main(arguments: list[str] | None = None) -> int:
     gpu.add_argument("--step", nargs="+", help="only these steps, anew: tests speed prefill bench train")
     gpu.add_argument("--tiny", action="store_true", help="try the plumbing on the CPU with toy sizes")
 
+    pruners = commands.add_parser("pruners", help="what every pruner needs, does and costs")
+    pruners.add_argument("--keep", type=int, default=64, help="tokens of 576")
+    pruners.add_argument("--names", nargs="+", help="only these")
+    pruners.add_argument("--docs", type=Path, help="put the table into this folder, too")
+    pruners.add_argument("--out", type=Path, default=OUT / "pruners")
+
     chosen = vars(parser.parse_args(arguments))
     run = {
         "study": _study,
@@ -100,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         "deep": _deep,
         "fuzz": _fuzz,
         "gpu": _gpu,
+        "pruners": _pruners,
     }
     return run[chosen.pop("command")](**chosen)
 
@@ -183,6 +191,12 @@ def _gpu(out: Path, step: list[str] | None, tiny: bool) -> int:
     from . import gpu
 
     return gpu.main(out, step, tiny)
+
+
+def _pruners(**options) -> int:
+    from . import pruners
+
+    return pruners.main(**options)
 
 
 if __name__ == "__main__":

@@ -102,14 +102,14 @@ MUTANTS = [
     Mutant(
         "farthest",
         "distance to the last pick only",
-        "D = xp.minimum(D, _distances2(p.A, p.A[:, j : j + 1]))",
-        "D = _distances2(p.A, p.A[:, j : j + 1])",
+        "self.low = np.minimum(self.low, both - 2 * product - slack)",
+        "self.low = both - 2 * product - slack",
     ),
     Mutant(
         "farthest",
         "starts anywhere",
-        "distance = D if indices else p.norms2",
-        "distance = D if indices else xp.ones_like(D)",
+        "if indices else p.norms2",
+        "if indices else xp.ones_like(p.norms2)",
     ),
     Mutant(
         "farthest",
@@ -117,6 +117,8 @@ MUTANTS = [
         "column_norms2(A[:, b : min(b + step, n)] - a)",
         "column_norms2(A[:, b : min(b + step, n)] + a)",
     ),
+    Mutant("farthest", "bounds without rounding", "(p.m + 4) * p.eps * both", "0 * both"),
+    Mutant("farthest", "half of the chosen seen", "self.chosen[self.measured[j] :]", "self.chosen[-1:]"),
     # samplers
     Mutant(
         "norm",

@@ -3,40 +3,96 @@
 Gonzalez, "Clustering to minimize the maximum intercluster distance", Theor. Comput. Sci. 38:293-306, 1985
 [gonzalez1985]: the largest distance of a column to its nearest chosen one is at most twice the optimum. It
 says nothing about the error of reconstruction.
+
+One product a pick gives all distances as ‖x‖² + ‖y‖² - 2xᴴy, which cancels where points are close; with its
+rounding it bounds them. Only the columns that may be the farthest are measured by their differences.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 from array_api_compat import array_namespace
 
-from cssp.linalg import BLOCK, column_norms2
-from cssp.problem import Array, Picks, Problem
+from cssp.linalg import BLOCK, column_norms2, host, take_columns
+from cssp.problem import TIE_BAND, Array, Picks, Problem
 
 
 def farthest(p: Problem) -> Picks:
     """Choose the longest column, then k - 1 times the one farthest from all chosen so far."""
     xp = p.xp
     open_ = xp.asarray(p.candidates, copy=True)
-    D = xp.full_like(p.norms2, math.inf)
+    distances = _Distances(p)
     indices: list[int] = []
     while len(indices) < p.k:
         if len(indices) < len(p.include):
             j = p.include[len(indices)]
         else:
-            distance = D if indices else p.norms2
+            distance = distances.of_farthest(open_) if indices else p.norms2
             if not bool(xp.any(open_ & (distance > 0))):
                 break
             j = p.argmax(distance, open_)
         indices.append(j)
         open_[j] = False
-        D = xp.minimum(D, _distances2(p.A, p.A[:, j : j + 1]))
+        distances.add(j)
     return Picks(indices)
 
 
+class _Distances:
+    """Squared distance of every column to its nearest chosen one, between bounds, exact where it matters."""
+
+    def __init__(self, p: Problem) -> None:
+        self.p = p
+        self.chosen: list[int] = []
+        self.norms2 = host(p.norms2).astype(np.float64)
+        self.low, self.high, self.exact = np.full((3, p.n), math.inf)
+        self.measured = np.zeros(p.n, dtype=np.int64)  # chosen columns that `exact` has seen
+
+    def add(self, j: int) -> None:
+        """Bounds with one more column chosen: m + 4 roundings of the products, relative to the norms."""
+        p = self.p
+        self.chosen.append(j)
+        both = self.norms2 + self.norms2[j]
+        product = host(p.A[:, j] @ p.A).astype(np.float64)
+        slack = (p.m + 4) * p.eps * both
+        self.low = np.minimum(self.low, both - 2 * product - slack)
+        self.high = np.minimum(self.high, both - 2 * product + slack)
+
+    def of_farthest(self, allowed: Array) -> Array:
+        """Distances by differences of all columns that may be the farthest; −inf of the others."""
+        p = self.p
+        allowed = host(allowed)
+        bar = self.low[allowed].max(initial=-math.inf) * (1 - TIE_BAND * p.eps)
+        near = np.flatnonzero(allowed & (self.high >= bar))
+        self._measure(near)
+        self.low[near] = self.high[near] = self.exact[near]
+        found = np.full(p.n, -math.inf)
+        found[near] = self.exact[near]
+        return p.xp.asarray(found, dtype=p.norms2.dtype, device=p.device)
+
+    def _measure(self, columns: np.ndarray) -> None:
+        """Bring `exact` up to date, column by column or chosen one by chosen one, whichever takes fewer."""
+        A, t = self.p.A, len(self.chosen)
+        behind = columns[self.measured[columns] < t]
+        if not behind.size:
+            return
+        first = int(self.measured[behind].min())
+        if behind.size <= t - first:
+            for j in behind.tolist():
+                new = take_columns(A, self.chosen[self.measured[j] :])
+                self.exact[j] = min(self.exact[j], host(_distances2(new, A[:, j : j + 1])).min())
+        else:
+            for s in range(first, t):
+                late = behind[self.measured[behind] <= s]
+                c = self.chosen[s]
+                found = host(_distances2(take_columns(A, late.tolist()), A[:, c : c + 1]))
+                self.exact[late] = np.minimum(self.exact[late], found)
+        self.measured[behind] = t
+
+
 def _distances2(A: Array, a: Array) -> Array:
-    """Squared distances of all columns to one; of differences, since ‖x‖² + ‖y‖² - 2xᵀy cancels."""
+    """Squared distances of all columns to one, of differences."""
     m, n = A.shape
     step = max(1, BLOCK // m)
     return array_namespace(A).concat(

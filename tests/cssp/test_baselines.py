@@ -28,6 +28,29 @@ def test_farthest_tells_close_points_apart():
     assert set(select(A, 2, "farthest").indices.tolist()) == {2, 0}
 
 
+@pytest.mark.parametrize("shift", [0, 1e3, 1e7])
+def test_farthest_is_that_of_differences(shift):
+    """Bounds by products decide nothing: the picks are those of plain differences, ties to the lowest."""
+    for seed in range(60):
+        g = np.random.default_rng(seed)
+        A = np.round(g.standard_normal((13, 40)) * 3) / 3 + shift
+        A = np.hstack([A, A[:, :5]])
+        D = np.sum(A**2, axis=0)
+        S = [int(np.argmax(D.max() * (1 - 1e-12) < D))]
+        D = np.full(45, np.inf)
+        while len(S) < 12:
+            D = np.minimum(D, np.sum((A - A[:, S[-1:]]) ** 2, axis=0))
+            S.append(int(np.argmax(D.max() * (1 - 1e-9) <= D)))
+        got = select(A, 12, "farthest").indices.tolist()
+        nearest = [np.min(np.sum((A[:, S[:t]] - A[:, [j]]) ** 2, axis=0)) for t, j in enumerate(got) if t]
+        assert got[0] == S[0]
+        if shift == 0:  # else thirds are rounded and ties are no ties
+            assert got == S
+        for t, j in enumerate(got[1:], start=1):
+            D = np.min(np.sum((A[:, :, None] - A[:, None, got[:t]]) ** 2, axis=0), axis=1)
+            assert D[j] >= D.max() * (1 - 1e-9), nearest
+
+
 def test_leverage_top_is_sorted_leverage():
     for seed in range(10):
         A = np.random.default_rng(seed).standard_normal((12, 30))

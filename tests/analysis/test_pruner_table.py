@@ -1,0 +1,56 @@
+"""The table of pruners is made of the rows: its costs are recomputed here by hand."""
+
+import pytest
+
+from analysis import pruners
+from analysis.__main__ import main
+from vlm_bridge import PRUNERS
+
+
+def flops(n):
+    """Prefill of n tokens by the decoder of LLaVA-1.5-7B, one layer."""
+    d, m = 4096, 11008
+    return 2 * n * (4 * d * d + 3 * d * m) + 4 * n * n * d
+
+
+def test_costs_before_the_llm():
+    layers = pruners.per_layer(PRUNERS["spare"], 64)
+    assert layers == [64] * 32
+    assert pruners.share(layers, pruners.SHAPE.prefill_flops) == pytest.approx(flops(128) / flops(640))
+    assert pruners.share(layers, pruners.SHAPE.kv_bytes) == pytest.approx(128 / 640)
+
+
+def test_costs_inside_the_llm():
+    layers = pruners.per_layer(PRUNERS["fastv"], 64)
+    assert layers == [576] * 2 + [64] * 30
+    want = (2 * flops(640) + 30 * flops(128)) / (32 * flops(640))
+    assert pruners.share(layers, pruners.SHAPE.prefill_flops) == pytest.approx(want)
+
+
+def test_every_row_is_in_the_table(monkeypatch, tmp_path, capsys):
+    """Each published system and baseline has a line with its own words; nothing is timed here."""
+    monkeypatch.setattr(pruners, "milliseconds", lambda row, keep, given: float(set(row.needs) <= set(given)))
+    assert main(["pruners", "--out", str(tmp_path), "--docs", str(tmp_path)]) == 0
+    text = (tmp_path / "pruners.inc").read_text()
+    assert text in capsys.readouterr().out
+    lines = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    assert set(lines) == {
+        name for name, row in PRUNERS.items() if not row.open_options or name in pruners.OF_CSSP
+    }
+    for name, line in lines.items():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        row = PRUNERS[name]
+        assert cells[2] == (", ".join(f"`{s}`" for s in row.needs) or "–")
+        assert (cells[3], cells[4]) == (
+            "yes" if row.uses_text else "no",
+            "yes" if "cls_attention" in row.needs else "no",
+        )
+        assert cells[5] == (row.merges or "dropped")
+        assert cells[1].startswith("before" if row.inside is None else "at layer")
+        assert cells[9] == "1", "all signals that it needs were at hand"
+
+
+@pytest.mark.parametrize("name", ["spare", "cdpruner"])
+def test_the_time_is_measured(name):
+    row = PRUNERS[name]
+    assert 0 < pruners.milliseconds(row, 8, {k: pruners.signals()[k] for k in row.needs}) < 60_000
