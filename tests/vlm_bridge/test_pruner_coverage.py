@@ -361,6 +361,14 @@ def test_cen_prune_is_centred_max_min(seed, standardize, scale):
     assert list(got.indices) == slow_max_min(rows, quality, k, argmax(nearest, []))
 
 
+@pytest.mark.parametrize("scale", ["minmax", "sigmoid"])
+def test_a_zero_row_is_like_nothing(scale):
+    x = token_rows(1, 12, 6).double()
+    x[5] = 0
+    got = cen_prune.distinctiveness(x, scale)
+    assert np.allclose(got, slow_distinctiveness(x.numpy(), scale), rtol=1e-10)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_cen_prune_on_cdpruner_is_a_determinant(seed):
     """Greedy MAP: each step takes the token with which the kernel's determinant is largest."""
@@ -389,7 +397,8 @@ def test_centring_ignores_a_common_offset_and_distinctiveness_does_not():
 
 @pytest.mark.parametrize("options", [{}, {"base": "cdpruner"}, {"scale": "sigmoid"}, {"standardize": True}])
 def test_equal_tokens_have_no_centred_direction(options):
-    x = torch.full((9, 5), 0.1)
+    x = torch.tensor([[0.1, -0.7, 1 / 3, 3.3, 1e-5]], dtype=torch.float64).expand(9, -1)
+    assert (x.mean(0) != x[0]).any(), "the mean is rounded"
     assert (cen_prune.centred_rows(x.double()) == 0).all()
     assert select_tokens(x, 4, "cen_prune", **options).tolist() == [0, 1, 2, 3]
 
