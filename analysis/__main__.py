@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     gpu.add_argument("--tiny", action="store_true", help="try the plumbing on the CPU with toy sizes")
 
     pruners = commands.add_parser("pruners", help="what every pruner needs, does and costs")
-    pruners.add_argument("--keep", type=int, default=64, help="tokens of 576")
+    pruners.add_argument("--keep", type=int, nargs="+", default=[64, 192], help="tokens of 576")
     pruners.add_argument("--names", nargs="+", help="only these")
     pruners.add_argument("--docs", type=Path, help="put the table into this folder, too")
     pruners.add_argument("--out", type=Path, default=OUT / "pruners")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm_bridge import PRUNERS, select_tokens
+from vlm_bridge import PRUNERS, BridgeError, select_tokens
 from vlm_bridge.cost import Decoder
 from vlm_bridge.pruners.inside import tokens_per_layer
 from vlm_bridge.pruners.plan import Pruner
@@ -36,10 +36,10 @@ OF_CSSP = ("residual", "greedy", "strong_rrqr", "osinsky", "volume", "leverage_t
 HEADER = ("pruner", "acts", "reads", "text", "CLS", "what is not kept", "tokens a layer", "FLOPs", "KV", "ms")
 
 
-def main(keep: int, out: Path, docs: Path | None, names: list[str] | None = None) -> int:
-    """Measure, print and write the table."""
+def main(keep: list[int], out: Path, docs: Path | None, names: list[str] | None = None) -> int:
+    """Measure, print and write a table for every budget."""
     out.mkdir(parents=True, exist_ok=True)
-    text = page(keep, names)
+    text = "\n".join(page(one, names) for one in keep)
     print(text)
     (out / "pruners.md").write_text(text)
     if docs is not None:
@@ -67,7 +67,11 @@ def page(keep: int, names: list[str] | None = None) -> str:
 
 def line(row: Pruner, keep: int, given: Mapping[str, Any]) -> tuple[str, ...]:
     """One row of the table."""
-    layers = per_layer(row, keep)
+    try:
+        layers = per_layer(row, keep)
+    except BridgeError as error:
+        least = str(error).split(". Give")[0].split("so that ")[-1]
+        return (f"`{row.name}`", "cannot", least, *["–"] * (len(HEADER) - 3))
     own = {name: given[name] for name in row.accepts if name in row.needs or name in row.requires}
     return (
         f"`{row.name}`",

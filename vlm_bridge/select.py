@@ -129,7 +129,7 @@ def choose(
     request.check(signals)
     factors = request.weights(features, signals)
     split = [None] * len(images) if factors is None else list(factors.reshape(-1, n))
-    read = signals_of_images(request.pruner.reads, signals, features)
+    read = signals_of_images(request.of_plan, signals, features)
     choices = choose_all(
         request, images, split, read, parts_of(keep, images, tol), tol, generators(rng, lead)
     )
@@ -163,9 +163,15 @@ class Request:
         return tuple(dict.fromkeys([*self.of_relevance, *self.pruner.requires]))
 
     @property
+    def of_plan(self) -> tuple[str, ...]:
+        """Signals that the plan reads, and the rows that it merges."""
+        merged = ("vision_clip",) if self.pruner.before_projector else ()
+        return tuple(dict.fromkeys([*self.pruner.reads, *merged]))
+
+    @property
     def wants(self) -> tuple[str, ...]:
-        """Signals that are used where they can be had: `needs`, and what the plan can do without."""
-        return tuple(dict.fromkeys([*self.needs, *self.pruner.reads]))
+        """Signals that are used where they can be had."""
+        return tuple(dict.fromkeys([*self.needs, *self.of_plan]))
 
     def check(self, given: Iterable[str]) -> None:
         """Refuse a request whose signals are not given, naming them and the pruners that would work."""
@@ -387,7 +393,8 @@ def choose_one(
     if k == n and tol is None:
         return Choice(tuple(range(n)))
     drawn = {"rng": rng} if pruner.draws else {}
-    plan = pruner.plan(features, k, factor, **signals, **drawn, **request.options)
+    read = {name: signals[name] for name in pruner.reads if name in signals}
+    plan = pruner.plan(features, k, factor, **read, **drawn, **request.options)
     if plan.indices is None:
         return Choice(tuple(run(plan, k, tol, rng)))
     if tol is not None:

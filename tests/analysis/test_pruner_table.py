@@ -30,7 +30,7 @@ def test_costs_inside_the_llm():
 def test_every_row_is_in_the_table(monkeypatch, tmp_path, capsys):
     """Each published system and baseline has a line with its own words; nothing is timed here."""
     monkeypatch.setattr(pruners, "milliseconds", lambda row, keep, given: float(set(row.needs) <= set(given)))
-    assert main(["pruners", "--out", str(tmp_path), "--docs", str(tmp_path)]) == 0
+    assert main(["pruners", "--keep", "192", "--out", str(tmp_path), "--docs", str(tmp_path)]) == 0
     text = (tmp_path / "pruners.inc").read_text()
     assert text in capsys.readouterr().out
     lines = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
@@ -48,6 +48,12 @@ def test_every_row_is_in_the_table(monkeypatch, tmp_path, capsys):
         assert cells[5] == (row.merges or "dropped")
         assert cells[1].startswith("before" if row.inside is None else "at layer")
         assert cells[9] == "1", "all signals that it needs were at hand"
+
+
+def test_a_budget_that_cannot_be_is_said():
+    line = pruners.line(PRUNERS["pyramiddrop"], 64, {})
+    assert line[:2] == ("`pyramiddrop`", "cannot")
+    assert line[2] == "144.8 is the least", "8 layers of 32 work on all of 576, 24 on one token: 4632/32"
 
 
 @pytest.mark.parametrize("name", ["spare", "cdpruner"])

@@ -15,7 +15,33 @@ from torch import Tensor
 
 import cssp
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.pruners import cdpruner, divprune, random, resprune, spare, uniform_grid
+from vlm_bridge.pruners import (
+    average_pool,
+    cdpruner,
+    cen_prune,
+    dart,
+    divprune,
+    family,
+    fastv,
+    holov,
+    litelvlm,
+    lrcp,
+    mmtok,
+    norm_top,
+    prumerge,
+    pyramiddrop,
+    random,
+    resprune,
+    spare,
+    sparsevlm,
+    svd_prune,
+    top_relevance,
+    trim,
+    uniform_grid,
+    visionzip,
+    vispruner,
+    zoo_prune,
+)
 from vlm_bridge.pruners.plan import Plan, Pruner
 
 
@@ -29,9 +55,13 @@ def _row_of_method(name: str) -> Pruner:
     return Pruner(name, f"cssp: {method.summary}", method.citation, plan, open_options=True)
 
 
+_BEFORE = (spare, resprune, cdpruner, divprune, family, svd_prune, cen_prune, lrcp, mmtok, zoo_prune)
+_OF_THE_TOWER = (vispruner, visionzip, prumerge, trim, holov, litelvlm)
+_INSIDE = (fastv, sparsevlm, pyramiddrop, dart)
+_BASELINES = (random, uniform_grid, average_pool, norm_top, top_relevance)
+
 PRUNERS: dict[str, Pruner] = {
-    row.name: row
-    for row in (spare.ROW, resprune.ROW, cdpruner.ROW, divprune.ROW, uniform_grid.ROW, random.ROW)
+    module.ROW.name: module.ROW for module in (*_BEFORE, *_OF_THE_TOWER, *_INSIDE, *_BASELINES)
 }
 PRUNERS |= {name: _row_of_method(name) for name in cssp.METHODS if name not in PRUNERS}
 
