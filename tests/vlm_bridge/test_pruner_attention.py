@@ -12,7 +12,8 @@ import pytest
 import torch
 from pruner_inputs import cls_attention, one_head, rows
 
-from vlm_bridge import PRUNERS, BridgeError, select_tokens
+from vlm_bridge import BridgeError, select_tokens
+from vlm_bridge.merge import merge_tokens
 from vlm_bridge.pruners import ranking
 from vlm_bridge.pruners.holov import ROW as HOLOV
 from vlm_bridge.pruners.prumerge import ROW as PRUMERGE
@@ -23,12 +24,6 @@ from vlm_bridge.pruners.vispruner import ROW as VISPRUNER
 DATA = Path(__file__).parent / "data"
 ROWS = (VISPRUNER, VISIONZIP, PRUMERGE, TRIM, HOLOV)
 MERGING = (VISIONZIP, PRUMERGE, TRIM)
-
-
-@pytest.fixture(autouse=True)
-def table(monkeypatch):
-    for row in ROWS:
-        monkeypatch.setitem(PRUNERS, row.name, row)
 
 
 def official(name):
@@ -412,6 +407,21 @@ def test_row_says_what_it_reads(row):
         del signals[missing]
         with pytest.raises(BridgeError, match=missing):
             select_tokens(x, 4, row.name, **signals)
+
+
+@pytest.mark.parametrize("row", MERGING, ids=lambda row: row.name)
+def test_rows_of_the_tower_are_merged_then_projected(row):
+    vision, signals = inputs(1, 30, row)
+    weight = rows(np.random.default_rng(5), 12, 7)
+
+    def project(x):
+        return torch.tanh(x @ weight)
+
+    (merged,) = merge_tokens(project(vision), 8, row.name, vision_clip=vision, projector=project, **signals)
+    got, made = planned(row, vision, 8, **signals)
+    order = best_first([-j for j in got])
+    assert merged.indices.tolist() == [got[j] for j in order]
+    torch.testing.assert_close(merged.rows, project(made[order]))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

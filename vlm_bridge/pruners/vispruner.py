@@ -52,7 +52,7 @@ def thinned(rows: Tensor, count: int) -> Tensor:
     pool = torch.arange(len(rows), device=rows.device)
     while len(pool) > count:
         even, odd = pool[::2], pool[1::2]
-        dropped = min(_ROUND, len(pool) - count, len(even))
+        dropped = min(_ROUND, len(pool) - count)
         nearest = cosine[even[:, None], odd].amax(-1)
         pool = torch.cat([even[nearest.argsort(descending=True)[dropped:]], odd])
     return pool
