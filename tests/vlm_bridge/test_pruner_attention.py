@@ -316,6 +316,18 @@ def test_trim_is_its_definition(n, k, mean, adaptive):
         torch.testing.assert_close(tokens, torch.stack(made))
 
 
+def test_trim_without_outliers():
+    """The mean of everything; where the mean is not wanted, one token."""
+    x, signals = inputs(0, 30, TRIM)
+    signals["clip_patches"][:] = 1
+    got, tokens = planned(TRIM, x, 9, adaptive=True, **signals)
+    assert got == (0,)
+    torch.testing.assert_close(tokens[0], x.mean(0))
+    got, tokens = planned(TRIM, x, 9, adaptive=True, mean=False, **signals)
+    assert got == (0,)
+    assert torch.equal(tokens[0], x[0])
+
+
 def test_trim_orders_tokens_that_softmax_cannot_tell_apart():
     x, signals = inputs(0, 30, TRIM)
     signals["clip_text"] = 1e4 * signals["clip_text"]
