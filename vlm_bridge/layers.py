@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 
 from vlm_bridge.attention import check_layer
+from vlm_bridge.budget import PerTile, Shared, Spectral, check_keep
 from vlm_bridge.calls import check_generate
 from vlm_bridge.cost import Cost, Decoder
 from vlm_bridge.errors import BridgeError
@@ -50,6 +51,13 @@ class InsideSettings:
     def __post_init__(self) -> None:
         if self.positions not in POSITIONS:
             raise BridgeError(f"positions = {self.positions!r}: allowed are {', '.join(POSITIONS)}.")
+        if isinstance(self.keep, (PerTile, Shared, Spectral)):
+            raise BridgeError(
+                f"keep = {self.keep!r}: pruner {self.method!r} acts inside the LLM, where an image is one piece; "
+                "give tokens, a share, or one of these per image."
+            )
+        if self.keep is not None:
+            check_keep(self.keep)
         for name in self.options:
             if name in SIGNALS:
                 raise BridgeError(
@@ -131,6 +139,10 @@ def check_model(model: Any) -> Any:
             "windows are counted in tokens of the cache and would reach further after pruning."
         )
     _kernel(model)
+    if len({parameter.device for parameter in layers.parameters()}) > 1:
+        raise BridgeError(
+            f"{name}: the decoder lies on several devices, which pruning inside it does not follow."
+        )
     if model.training and any(getattr(layer, "gradient_checkpointing", False) for layer in layers):
         raise BridgeError("gradient checkpointing runs layers twice; switch it off to prune inside the LLM.")
     return decoder

@@ -6,10 +6,10 @@ import inside_oracle as oracle
 import pytest
 import torch
 from tiny_qwen import LAYERS, deep_llava, qwen_inputs, tiny_qwen
-from tiny_vlm import IMAGE, generated, positions_of, tiny_inputs
+from tiny_vlm import FAMILIES, IMAGE, generated, positions_of, tiny_inputs, tiny_tensor_model
 from transformers import DynamicCache, StaticCache
 
-from vlm_bridge import PRUNERS, BridgeError, prune, prune_inputs
+from vlm_bridge import PRUNERS, BridgeError, Shared, prune, prune_inputs
 from vlm_bridge.cost import Decoder
 from vlm_bridge.pruners import dart, fastv, pyramiddrop, sparsevlm
 from vlm_bridge.segments import Segment
@@ -128,6 +128,32 @@ def test_pruned_equals_masked(deep, kind, method, images):
 def test_other_qwens(deep, kind, method):
     """Qwen3-VL has norms on queries and keys, and rows added behind its first layer."""
     assert_equals_reference(deep[kind], inputs_of(kind, deep[kind], (2, 1)), method, 9, steps=5)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "internvl"])
+def test_other_families(models, family):
+    """Packed tiles with separators, and an encoder that gives one tensor; ragged sizes."""
+    model = tiny_tensor_model() if family == "internvl" else models[family]
+    inputs = tiny_inputs(model, (2, 1), (4, 9))
+    with prune(model, 5, "fastv", layer=1) as report:
+        got = generated(model, inputs, 4)
+    images = oracle.image_columns(inputs, report.sizes)
+    rule = oracle.last_token(images, [[5]] * 3, own=False)
+    want = oracle.reference(model, inputs, report.sizes, (1,), rule, 4)
+    assert [kept.tolist() for kept in report.kept] == want.kept[0]
+    torch.testing.assert_close(got.logits, want.logits, atol=TOLERANCE, rtol=0)
+
+
+def test_inputs_embeds(deep):
+    """Placeholders are found by their embedding; the answer comes alone, as `generate` has it."""
+    model = deep["llava"]
+    inputs = inputs_of("llava", model)
+    embeds = {name: value for name, value in inputs.items() if name != "input_ids"}
+    embeds["inputs_embeds"] = model.get_input_embeddings()(inputs["input_ids"]).detach()
+    with prune(model, 7, "dart"):
+        want = generated(model, inputs, 5).tokens
+        got = model.generate(**embeds, max_new_tokens=5, do_sample=False)
+    assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -529,7 +555,10 @@ def test_refusals(deep):
     refused(model, inputs, "layers from 1 to 3", layer=0)
     refused(model, inputs, "no option 'layers'.*layer", layers=3)
     refused(model, inputs, "has 36 tokens", keep=37)
-    refused(model, inputs, "image 1: keep = 0", keep=[4, 0])
+    refused(model, inputs, "image 1: keep = 37", keep=[4, 37])
+    refused(model, inputs, "keep = 0", keep=[4, 0])
+    refused(model, inputs, "keep = 1.5", keep=1.5)
+    refused(model, inputs, "one piece", keep=Shared(9))
     refused(model, inputs, "3 budgets for 2 images", keep=[4, 4, 4])
     refused(model, inputs, "keep = None", keep=None)
     refused(model, inputs, "relevance", relevance="anti")
