@@ -8,7 +8,7 @@ head are left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -101,3 +101,47 @@ def cost_of(model: Any, visual: tuple[int, int], before: Sequence[int], after: S
     kv = [sum(decoder.kv_bytes(n) for n in prompts) for prompts in (before, after)]
     flops = [sum(decoder.prefill_flops(n) for n in prompts) for prompts in (before, after)]
     return Cost(*visual, sum(before), sum(after), *kv, *flops)
+
+
+def cost_of_layers(
+    model: Any, lengths: list[int], rows: list[int], layers: list[tuple[int, ...]], visual: int
+) -> Cost:
+    """Cost of one call in which layers work on different numbers of tokens, summed over the layers.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+    lengths : list of int
+        Real tokens of every prompt.
+    rows : list of int
+        Prompt of each image.
+    layers : list of tuples of int
+        Tokens of each image in every layer; all of them in the first.
+    visual : int
+        Tokens of all images before pruning.
+
+    Returns
+    -------
+    Cost
+        "After" for tokens and prompts is what the last layer works on. Reading attention is not counted.
+    """
+    per_layer = [list(lengths) for _ in layers[0]]
+    for row, counts in zip(rows, layers, strict=True):
+        for index, count in enumerate(counts):
+            per_layer[index][row] -= counts[0] - count
+    prompts = (sum(lengths), sum(per_layer[-1]))
+    tokens = (visual, sum(counts[-1] for counts in layers))
+    decoder = Decoder.of(model)
+    if decoder is None:
+        return Cost(*tokens, *prompts)
+    one = replace(decoder, layers=1)
+    depth = len(per_layer)
+    kv = (
+        depth * sum(map(one.kv_bytes, lengths)),
+        sum(one.kv_bytes(n) for layer in per_layer for n in layer),
+    )
+    flops = (
+        depth * sum(map(one.prefill_flops, lengths)),
+        sum(one.prefill_flops(n) for layer in per_layer for n in layer),
+    )
+    return Cost(*tokens, *prompts, *kv, *flops)

@@ -57,6 +57,18 @@ class Image:
         """Rows of the image that are there before a stage, ascending."""
         return self.cuts[stage - 1].kept if stage else torch.arange(len(self.columns))
 
+    def merge(self) -> Tensor | None:
+        """Product of the cuts' merge matrices, (k, n); None where nothing was merged."""
+        if all(cut.merge is None for cut in self.cuts):
+            return None
+        found = torch.eye(len(self.columns))
+        for stage, cut in enumerate(self.cuts):
+            step = cut.merge
+            if step is None:
+                step = (self.alive(stage) == cut.kept[:, None]).float()
+            found = step.to(found) @ found
+        return found
+
 
 @dataclass(frozen=True)
 class Entering:
@@ -282,8 +294,8 @@ class Passage:
         if wanted.keep >= len(alive) and not wanted.options:
             image.cuts.append(Cut(wanted.layer, alive))
             return
-        start = perf_counter()
         signals = self._signals(image, before, entering, place)
+        start = perf_counter()
         features = entering.hidden[image.row, before]
         plan = self.pruner.plan(
             features, min(wanted.keep, len(alive)), None, **signals, **{**self.options, **wanted.options}
