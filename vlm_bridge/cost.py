@@ -1,17 +1,25 @@
-"""Tokens, KV-cache bytes and prefill FLOPs, from the model's own config.
+"""Tokens, KV-cache bytes and prefill FLOPs, from the model's own config, and when pruning pays.
 
 An estimate of the decoder only: the vision tower runs either way. A multiply-add counts two FLOPs;
-attention is counted in full (no causal halving), as the pruning papers do; norms, softmax, embedding and
-head are left out.
+attention is counted in full (no causal halving, no windows), as the pruning papers do; norms, softmax,
+rotary embedding, embedding and head are left out.
+
+When it pays: pruning takes `seconds`, the time to choose. It saves ``flops_saved`` once, in the prefill, at
+the device's FLOP/s, and ``kv_bytes_saved`` with every token that is generated, because a decoding step reads
+the whole KV cache, at the device's bytes/s. Weights, activations and the launching of kernels cost the same
+either way; prompts of a batch decode together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+
+from vlm_bridge.errors import BridgeError
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,8 @@ class Cost:
         Keys and values of the prompts in the model's dtype.
     flops_before, flops_after : float
         Prefill.
+    seconds : float
+        Time to choose, without encoder and signals. Measured, hence not compared by ``==``.
     """
 
     tokens_before: int = 0
@@ -38,9 +48,74 @@ class Cost:
     kv_bytes_after: int = 0
     flops_before: float = 0.0
     flops_after: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    @property
+    def flops_saved(self) -> float:
+        """FLOPs of the prefill."""
+        return self.flops_before - self.flops_after
+
+    @property
+    def kv_bytes_saved(self) -> int:
+        """Bytes of the KV cache, once in memory and once a decoding step in traffic."""
+        return self.kv_bytes_before - self.kv_bytes_after
+
+    @property
+    def break_even_rate(self) -> float:
+        """FLOP/s below which the prefill alone pays for choosing; infinite where no time was measured."""
+        if self.seconds == 0:
+            return math.inf if self.flops_saved > 0 else 0.0
+        return self.flops_saved / self.seconds
+
+    def break_even(self, flops_per_second: float, bytes_per_second: float = math.inf) -> float:
+        """Generated tokens, for every prompt, from which pruning has paid for the time to choose.
+
+        Parameters
+        ----------
+        flops_per_second : float
+            What the device reaches in a prefill, not its peak.
+        bytes_per_second : float
+            Memory bandwidth it reaches in decoding; by default reading the cache costs nothing.
+
+        Returns
+        -------
+        float
+            0 where the prefill alone has paid, infinite where pruning never pays; a fraction means within
+            the next token.
+
+        Raises
+        ------
+        BridgeError
+            A rate that is not positive.
+        """
+        for name, rate in (("flops_per_second", flops_per_second), ("bytes_per_second", bytes_per_second)):
+            if not rate > 0:
+                raise BridgeError(f"{name} = {rate!r}: a positive rate is wanted.")
+        missing = self.seconds - self.flops_saved / flops_per_second
+        if missing <= 0:
+            return 0.0
+        per_token = self.kv_bytes_saved / bytes_per_second
+        return missing / per_token if per_token > 0 else math.inf
+
+    def __str__(self) -> str:
+        prompt = f"prompt {self.prompt_before} -> {self.prompt_after} tokens"
+        if not self.flops_before:
+            return f"{prompt} (the config does not name the decoder's sizes)"
+        cache = f"KV cache {_scaled(self.kv_bytes_before, 'B')} -> {_scaled(self.kv_bytes_after, 'B')}"
+        work = f"prefill {_scaled(self.flops_before, 'FLOP')} -> {_scaled(self.flops_after, 'FLOP')}"
+        rate = _scaled(self.break_even_rate, "FLOP/s")
+        return f"{prompt}, {cache}, {work}; the prefill alone pays for choosing below {rate}"
+
+
+def _scaled(value: float, unit: str) -> str:
+    """Three digits with a decimal prefix: 1.25 GB."""
+    if not math.isfinite(value) or value <= 0:
+        return f"{value:g} {unit}"
+    power = min(max(int(math.log10(value) // 3), 0), 5)
+    return f"{value / 1000**power:.3g} {('', 'k', 'M', 'G', 'T', 'P')[power]}{unit}"
 
 
 @dataclass(frozen=True)

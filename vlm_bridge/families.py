@@ -1,9 +1,14 @@
 """Where each model family keeps its visual tokens: a row per family.
 
 A family is what the bridge must know and cannot ask the model: how patch embeddings are packed into rows,
-and what is refused and why. A model without a row works when it follows the common contract of transformers
->= 5.18: a public ``get_image_features`` whose ``pooler_output`` lists the visual rows in placeholder order,
-one placeholder id per row in ``input_ids``, 1-D positions, and ``mm_encoder_outputs`` in ``forward``.
+what the encoder's entries are, and which tokens see those behind them. A model without a row works when it
+follows the common contract of transformers >= 5.18: ``get_image_features`` (and ``get_video_features``) whose
+``pooler_output`` lists the visual rows in placeholder order, one placeholder id per row in ``input_ids``,
+positions that are 1-D or come from ``get_rope_index``, and ``mm_encoder_outputs`` in ``forward``.
+
+What needs no row, because it can be asked: multi-dimensional positions (``get_rope_index``), rows for later
+layers (``deepstack_features``), separators (``image_newline``), windows (``config.layer_types``). PaliGemma
+counts positions from one; rotary positions are relative, so the common offset changes nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +24,38 @@ from torch import Tensor, nn
 
 from vlm_bridge.errors import BridgeError
 
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of visual input.
+
+    Attributes
+    ----------
+    name : str
+        ``get_{name}_features`` encodes it, ``mm_encoder_outputs[name]`` holds the answer.
+    pixels : tuple of str
+        Arguments that bring it.
+    ids : tuple of str
+        Names of its placeholder id in the config.
+    """
+
+    name: str
+    pixels: tuple[str, ...]
+    ids: tuple[str, ...]
+
+    def given(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether a call brings it, as pixels or encoded."""
+        return self.encoded(inputs) is not None or any(inputs.get(name) is not None for name in self.pixels)
+
+    def encoded(self, inputs: Mapping[str, Any]) -> Any:
+        """What the caller has had encoded already; None where nothing."""
+        return (inputs.get("mm_encoder_outputs") or {}).get(self.name)
+
+
 PIXELS = ("pixel_values", "pixel_values_images", "image_patches")
-VIDEO = ("pixel_values_videos", "video_grid_thw")
+IMAGE = Kind("image", PIXELS, ("image_token_id", "image_token_index"))
+VIDEO = Kind("video", ("pixel_values_videos",), ("video_token_id", "video_token_index"))
+KINDS = (IMAGE, VIDEO)
 
 
 @dataclass(frozen=True)
@@ -38,12 +73,18 @@ class Family:
     pack : callable
         ``pack(base, tiles, inputs)``: (T, n, d) per-tile rows to one (n_i, d) tensor per image, in the
         order and number of the image's visual tokens; separator rows come out as zeros.
+    tiled : bool
+        The encoder's entries are tiles, and an image is an unbroken run of placeholders.
+    bidirectional : bool
+        Visual tokens see those behind them, so that a prompt cannot be read in chunks.
     """
 
     model_type: str
     decoder: str = "language_model"
     projector: str = "multi_modal_projector"
     pack: Callable[[Any, Tensor, Mapping[str, Any]], list[Tensor]] | None = None
+    tiled: bool = False
+    bidirectional: bool = False
 
     def count(self, base: Any, inputs: Mapping[str, Any], tiles: int) -> list[int]:
         """Tiles of each image."""
@@ -95,21 +136,21 @@ def tiles_per_image(base: Any, inputs: Mapping[str, Any]) -> list[int]:
 FAMILIES: dict[str, Family] = {
     row.model_type: row
     for row in (
-        Family("llava", pack=one_tile),
+        Family("llava", pack=one_tile),  # LLaVA-1.5, LLaVA-NeXT-Interleave
         Family("llava_next", pack=anyres),
         Family("llava_onevision", pack=anyres),
+        Family("qwen2_vl"),
+        Family("qwen2_5_vl"),
+        Family("qwen3_vl"),
+        Family("internvl", tiled=True),
+        Family("smolvlm", decoder="text_model"),  # one entry a prompt: its images share a budget
+        Family("idefics3", decoder="text_model"),
+        Family("paligemma", bidirectional=True),
+        Family("gemma3", bidirectional=True),
     )
 }
 
-REFUSED = {
-    **dict.fromkeys(
-        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm4v_moe"),
-        "its multi-dimensional rotary positions are not rewritten yet",
-    ),
-    "paligemma": "its one-based positions and bidirectional prefix are not rewritten yet",
-    "gemma3": "its block-bidirectional image mask is not rewritten yet",
-}
-"""Model types known to need more than the common contract."""
+_LAYERS = {"full_attention", "sliding_attention"}
 
 
 def find_family(model: Any) -> Family:
@@ -118,21 +159,28 @@ def find_family(model: Any) -> Family:
     Raises
     ------
     BridgeError
-        No ``get_image_features``, no ``mm_encoder_outputs`` (transformers < 5.18), no placeholder id, or a
-        family that needs more than the contract.
+        No ``get_image_features``, no ``mm_encoder_outputs`` (transformers < 5.18), an encoder-decoder, layers
+        that are not attention over tokens, or no placeholder id.
     """
     name = type(model).__name__
-    kind = getattr(getattr(model, "config", None), "model_type", None)
     if not callable(getattr(base_of(model), "get_image_features", None)):
         raise BridgeError(f"{name} has no get_image_features: not a vision-language model the bridge knows.")
-    if kind in REFUSED:
-        raise BridgeError(f"{name} is not supported: {REFUSED[kind]}. Supported: {', '.join(FAMILIES)}.")
-    if callable(getattr(base_of(model), "get_rope_index", None)):
-        raise BridgeError(f"{name} is not supported: its rotary positions are multi-dimensional.")
     if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
         raise BridgeError(f"{name}.forward takes no mm_encoder_outputs; upgrade to transformers >= 5.18.")
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise BridgeError(
+            f"{name} is not supported: its visual rows go through a text encoder. Supported: decoder-only models, "
+            f"such as {', '.join(FAMILIES)}."
+        )
+    others = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - _LAYERS
+    if others:
+        raise BridgeError(
+            f"{name} is not supported: its layers of type {', '.join(sorted(others))} pass on more than single "
+            f"tokens, so that a dropped token is not one that is not seen. Supported: {', '.join(FAMILIES)}."
+        )
     placeholder_id(model)
-    return FAMILIES.get(str(kind), Family(str(kind)))
+    kind = str(getattr(model.config, "model_type", None))
+    return FAMILIES.get(kind, Family(kind))
 
 
 def base_of(model: Any) -> Any:
@@ -141,15 +189,31 @@ def base_of(model: Any) -> Any:
     return base if isinstance(base, nn.Module) else model
 
 
-def placeholder_id(model: Any) -> int:
+def placeholder_id(model: Any, kind: Kind = IMAGE) -> int:
     """Id that stands in ``input_ids`` for a visual row."""
-    for name in ("image_token_id", "image_token_index"):
-        found = getattr(model.config, name, None)
-        if found is not None:
-            return int(found)
-    raise BridgeError(
-        f"{type(model).__name__}.config has no image_token_id, so placeholders cannot be found."
-    )
+    found = next((v for v in (getattr(model.config, name, None) for name in kind.ids) if v is not None), None)
+    if found is None:
+        raise BridgeError(
+            f"{type(model).__name__}.config has no {kind.ids[0]}, so placeholders cannot be found."
+        )
+    return int(found)
+
+
+def separators_of(model: Any, rows: Tensor) -> Tensor:
+    """Which of an image's rows (n, d) only end a row of its grid, or a video: (n,) bool."""
+    newline = getattr(base_of(model), "image_newline", None)
+    if not isinstance(newline, Tensor):
+        return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+    return (rows == newline.to(rows)).all(-1)
+
+
+def window_of(model: Any) -> int | None:
+    """Tokens that a layer with a sliding window sees; None without such layers."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    slides = kinds is None or "sliding_attention" in kinds
+    window = getattr(config, "sliding_window", None)
+    return int(window) if slides and window and getattr(config, "use_sliding_window", True) else None
 
 
 def decoder_of(model: Any, family: Family) -> Any:

@@ -7,7 +7,7 @@ are ordinary arguments of ``forward`` and ``generate``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,69 +15,118 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import PIXELS, VIDEO, base_of, placeholder_id
+from vlm_bridge.families import IMAGE, KINDS, VIDEO, Family, Kind, base_of, placeholder_id
 
 POSITIONS = ("keep", "compact")
 _FILL = {"token_type_ids": 0, "mm_token_type_ids": 0, "labels": -100, "inputs_embeds": 0}
 
 
+def has_visuals(inputs: Mapping[str, Any]) -> bool:
+    """Whether the call brings an image or a video."""
+    return any(kind.given(inputs) for kind in KINDS)
+
+
 def has_images(inputs: Mapping[str, Any]) -> bool:
-    """Whether the call brings an image to prune; video is refused."""
-    if any(inputs.get(name) is not None for name in VIDEO):
+    """Whether the call brings an image; video is refused."""
+    if VIDEO.given(inputs):
         raise BridgeError(
-            "video inputs are not pruned yet; pass images only, or run the call outside the context."
+            "video inputs are not pruned inside the LLM yet; pass images only, use a pruner that acts before it, or "
+            "run the call outside the context."
         )
-    given = (inputs.get("mm_encoder_outputs") or {}).get("image")
-    return given is not None or any(inputs.get(name) is not None for name in PIXELS)
+    return IMAGE.given(inputs)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The encoder's answer: one (n_i, d) tensor per image, and what the model wants back.
+    """The encoder's answer for one kind of input.
 
     Attributes
     ----------
-    images : list of Tensor (n_i, d)
+    entries : list of Tensor (n_i, d)
+        As the encoder divides its rows: into images, tiles, videos or prompts, in placeholder order.
+    planes : list of list of Tensor (n_i, d)
+        Rows that the decoder adds behind its first layers, divided alike.
     output : ModelOutput
     stacked : bool
-        Whether the model expects a tensor (images, n, d) instead of a list.
+        Whether the model takes a tensor (entries, n, d) instead of a list.
     arguments : frozenset of str
         Inputs that the encoder has consumed.
     """
 
-    images: list[Tensor]
+    entries: list[Tensor]
+    planes: list[list[Tensor]]
     output: Any
     stacked: bool
     arguments: frozenset[str]
 
-    def replaced(self, rows: list[Tensor]) -> Any:
-        """The output with other rows, as the model wants it: a new object, since `generate` changes it."""
-        pooled: Any = rows
-        if self.stacked:
-            same = len({len(r) for r in rows}) == 1
-            pooled = torch.stack(rows) if same else torch.cat(rows)[None]
-        return type(self.output)(pooler_output=pooled)
+    def replaced(self, rows: list[Tensor], planes: Sequence[list[Tensor]]) -> Any:
+        """The output with other rows: a new object, since `generate` changes it. Always with a list of rows."""
+        deep = {"deepstack_features": list(planes)} if self.planes else {}
+        return type(self.output)(pooler_output=rows, **deep)
 
 
-def encode(model: Any, inputs: Mapping[str, Any]) -> Encoded:
-    """Run the public ``get_image_features`` with the arguments it names, as `generate` itself does."""
-    encoder = base_of(model).get_image_features
+def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded:
+    """Run the public encoder of `kind` with the arguments it names, as `generate` itself does."""
+    name = f"get_{kind.name}_features"
+    encoder = getattr(base_of(model), name, None)
+    if encoder is None:
+        raise BridgeError(f"{type(model).__name__} takes no {kind.name}: it has no {name}.")
     names = [p for p in inspect.signature(encoder).parameters if p != "kwargs" and p in inputs]
-    output = (inputs.get("mm_encoder_outputs") or {}).get("image")
+    output = kind.encoded(inputs)
     if output is None:
         output = encoder(**{name: inputs[name] for name in names}, return_dict=True)
-    elif any(inputs.get(name) is not None for name in PIXELS):
-        raise BridgeError("pass either pixels or mm_encoder_outputs['image'], not both.")
-    if getattr(output, "deepstack_features", None) is not None:
-        raise BridgeError(
-            f"{type(model).__name__} also feeds visual rows to later layers; that is not pruned yet."
-        )
+    elif any(inputs.get(name) is not None for name in kind.pixels):
+        raise BridgeError(f"pass either pixels or mm_encoder_outputs[{kind.name!r}], not both.")
     pooled = output.pooler_output
     if pooled is None or (isinstance(pooled, Tensor) and pooled.ndim != 3):
-        raise BridgeError(
-            f"{type(model).__name__}.get_image_features gives no list of visual rows per image."
-        )
-    return Encoded(list(pooled), output, isinstance(pooled, Tensor), frozenset(names))
+        raise BridgeError(f"{type(model).__name__}.{name} gives no list of visual rows per {kind.name}.")
+    entries, planes = list(pooled), [list(plane) for plane in getattr(output, "deepstack_features", None) or ()]
+    for plane in planes:
+        if [getattr(rows, "shape", ())[:1] for rows in plane] != [rows.shape[:1] for rows in entries]:
+            raise BridgeError(
+                f"{type(model).__name__} also feeds visual rows to later layers, and not as one list per layer of one "
+                f"tensor per {kind.name}; these cannot be cut."
+            )
+    return Encoded(entries, planes, output, isinstance(pooled, Tensor), frozenset(names))
+
+
+def stacked(outputs: Mapping[str, Any], kinds: frozenset[str]) -> dict[str, Any]:
+    """The encoder outputs of a pruned call as the model wants them: of `kinds`, one tensor."""
+    found = dict(outputs)
+    for name in kinds & found.keys():
+        rows = found[name].pooler_output
+        if not isinstance(rows, Tensor):
+            same = len({len(r) for r in rows}) == 1
+            found[name] = type(found[name])(
+                **{**found[name], "pooler_output": torch.stack(rows) if same else torch.cat(rows)[None]}
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Visual:
+    """An image or a video in a prompt.
+
+    Attributes
+    ----------
+    kind : Kind
+    row : int
+        Of the batch.
+    columns : Tensor (n,)
+        Of the prompt.
+    rows : Tensor (n, d)
+    planes : tuple of Tensor (n, d)
+        Its rows for later layers.
+    tiles : Tensor (n,)
+        Of the encoder's entry, and of the unbroken run of placeholders, that each row stands in.
+    """
+
+    kind: Kind
+    row: int
+    columns: Tensor
+    rows: Tensor
+    planes: tuple[Tensor, ...]
+    tiles: Tensor
 
 
 @dataclass(frozen=True)
@@ -86,39 +135,34 @@ class Prompt:
 
     Attributes
     ----------
-    placeholders : Tensor (B, L) bool
+    of_kind : mapping from the name of a kind to Tensor (B, L) bool
+        Placeholders.
     mask : Tensor (B, L) bool
         Real tokens.
-    positions : Tensor (B, L)
-        The positions the unpruned model would use: the caller's, else 0, 1, ... over real tokens.
     """
 
-    placeholders: Tensor
+    of_kind: Mapping[str, Tensor]
     mask: Tensor
-    positions: Tensor
 
     @classmethod
     def of(cls, model: Any, inputs: Mapping[str, Any]) -> Prompt:
-        """Read ``input_ids`` or ``inputs_embeds``, ``attention_mask`` and ``position_ids``."""
-        ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
-        if ids is not None and (embeds is None or ids.shape[1] == embeds.shape[1]):
-            placeholders = ids == placeholder_id(model)
-        elif embeds is not None:
-            table = model.get_input_embeddings()
-            marker = table(torch.tensor(placeholder_id(model), device=embeds.device))
-            placeholders = (embeds == marker.to(embeds)).all(-1)
-        else:
-            raise BridgeError("inputs hold an image but neither input_ids nor inputs_embeds.")
+        """Read ``input_ids`` or ``inputs_embeds``, and ``attention_mask``."""
+        found = _placeholders(model, inputs)
+        like = found[IMAGE.name]
         given = inputs.get("attention_mask")
-        if given is not None and tuple(given.shape) != tuple(placeholders.shape):
+        if given is not None and tuple(given.shape) != tuple(like.shape):
             raise BridgeError(
-                f"attention_mask of shape {tuple(given.shape)}: expected the prompt's, "
-                f"{tuple(placeholders.shape)}."
+                f"attention_mask of shape {tuple(given.shape)}: expected the prompt's, {tuple(like.shape)}."
             )
-        mask = torch.ones_like(placeholders) if given is None else given.to(placeholders.device).bool()
-        return cls(placeholders, mask, _positions(inputs.get("position_ids"), mask))
+        mask = torch.ones_like(like) if given is None else given.to(like.device).bool()
+        return cls(found, mask)
 
-    def places(self, sizes: list[int], token_id: int) -> list[tuple[int, Tensor]]:
+    @property
+    def placeholders(self) -> Tensor:
+        """(B, L) bool, of all kinds."""
+        return torch.stack(list(self.of_kind.values())).any(0)
+
+    def places(self, sizes: list[int], token_id: int, kind: Kind = IMAGE) -> list[tuple[int, Tensor]]:
         """(row, columns (n_i,)) of every image, in placeholder order.
 
         Raises
@@ -126,29 +170,107 @@ class Prompt:
         BridgeError
             As many placeholders as visual rows are needed, and no image may straddle two prompts.
         """
-        where = self.placeholders.nonzero()
+        name = kind.name
+        where = self.of_kind[name].nonzero()
         if len(where) != sum(sizes):
             raise BridgeError(
-                f"the prompts hold {len(where)} placeholders (id {token_id}), the images give {sum(sizes)} "
-                f"visual rows ({sizes}); the processor and the images do not match."
+                f"the prompts hold {len(where)} placeholders (id {token_id}), the {name}s give {sum(sizes)} "
+                f"visual rows ({sizes}); the processor and the {name}s do not match."
             )
         spans = []
         for i, span in enumerate(where.split(sizes)):
             if (span[:, 0] != span[0, 0]).any():
                 raise BridgeError(
-                    f"image {i} has {len(span)} visual rows, but the placeholders of row {int(span[0, 0])} "
+                    f"{name} {i} has {len(span)} visual rows, but the placeholders of row {int(span[0, 0])} "
                     f"end before."
                 )
             spans.append((int(span[0, 0]), span[:, 1]))
         return spans
 
+    def runs(self, kind: Kind) -> list[int]:
+        """Lengths of the unbroken runs of placeholders."""
+        where = self.of_kind[kind.name].nonzero()
+        return torch.unique_consecutive(_run(where[:, 0], where[:, 1]), return_counts=True)[1].tolist()
 
-def _positions(given: Tensor | None, mask: Tensor) -> Tensor:
-    if given is None:
-        return (mask.long().cumsum(-1) - 1).masked_fill(~mask, 0)
-    if given.ndim != 2:
-        raise BridgeError(f"position_ids of shape {tuple(given.shape)}: only (B, L) is pruned so far.")
-    return given.to(mask.device).expand(mask.shape)
+    def visuals(self, model: Any, family: Family, encoded: Mapping[Kind, Encoded]) -> list[Visual]:
+        """What the encoders gave, image by image and video by video, in placeholder order."""
+        found = []
+        for kind, answer in encoded.items():
+            sizes = [len(rows) for rows in answer.entries if len(rows)]
+            entry = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
+            if family.tiled and self.of_kind[kind.name].sum() == sum(sizes):
+                sizes = self.runs(kind)
+            places = self.places(sizes, placeholder_id(model, kind), kind)
+            rows = torch.cat(answer.entries).split(sizes) if sizes else ()
+            planes = [torch.cat(plane).split(sizes) for plane in answer.planes]
+            for i, ((row, columns), tile) in enumerate(zip(places, entry.split(sizes), strict=True)):
+                tiles = torch.unique_consecutive(
+                    torch.stack([tile.to(columns.device), _run(tile.to(columns.device), columns)]),
+                    dim=1,
+                    return_inverse=True,
+                )[1]
+                found.append(Visual(kind, row, columns, rows[i], tuple(p[i] for p in planes), tiles))
+        return sorted(found, key=lambda visual: (visual.row, int(visual.columns[0])))
+
+
+def _run(row: Tensor, column: Tensor) -> Tensor:
+    """Number of the unbroken run that each of some places, in order, belongs to."""
+    starts = torch.ones_like(row)
+    starts[1:] = (row.diff() != 0) | (column.diff() != 1)
+    return starts.cumsum(0) - 1
+
+
+def _placeholders(model: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
+    test: Callable[[int], Tensor]
+    if ids is not None and (embeds is None or ids.shape[1] == embeds.shape[1]):
+        like, test = ids, lambda token: ids == token
+    elif embeds is not None:
+        table = model.get_input_embeddings()
+        like = embeds[..., 0]
+
+        def test(token: int) -> Tensor:
+            return (embeds == table(torch.tensor(token, device=embeds.device)).to(embeds)).all(-1)
+    else:
+        raise BridgeError("inputs hold an image but neither input_ids nor inputs_embeds.")
+    none = torch.zeros_like(like, dtype=torch.bool)
+    return {
+        kind.name: test(placeholder_id(model, kind)) if kind is IMAGE or kind.given(inputs) else none
+        for kind in KINDS
+    }
+
+
+def positions_of(model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> Tensor:
+    """The positions that the unpruned model would use, (B, L) or (4, B, L): text, time, height and width.
+
+    The caller's, else those of the model's ``get_rope_index`` on the full prompt, else 0, 1, ... over real tokens.
+    """
+    mask, given = prompt.mask, inputs.get("position_ids")
+    rope = getattr(base_of(model), "get_rope_index", None)
+    text = (mask.long().cumsum(-1) - 1).masked_fill(~mask, 0)
+    if given is not None:
+        given = given.to(mask.device)
+        if given.ndim == 2:
+            return given.expand(mask.shape)
+        if not callable(rope) or given.ndim != 3 or given.shape[0] not in (3, 4):
+            raise BridgeError(f"position_ids of shape {tuple(given.shape)}: expected (B, L).")
+        return torch.cat([text[None], given[-3:].expand(3, *mask.shape)])
+    if not callable(rope):
+        return text
+    names = inspect.signature(rope).parameters
+    needed = ["input_ids", "mm_token_type_ids"]
+    needed += [f"{kind.name}_grid_thw" for kind in KINDS if kind.given(inputs)]
+    missing = [name for name in needed if name in names and inputs.get(name) is None]
+    if missing:
+        raise BridgeError(
+            f"{type(model).__name__} places visual tokens on a grid, which is read from {', '.join(missing)}: pass what "
+            "the processor gives, or position_ids."
+        )
+    arguments = {name: inputs[name] for name in names if inputs.get(name) is not None}
+    found = rope(**{**arguments, "attention_mask": mask.long()})[0]
+    if not isinstance(found, Tensor) or found.shape != (3, *mask.shape):
+        raise BridgeError(f"{type(model).__name__}.get_rope_index gives no positions (3, B, L).")
+    return torch.cat([text[None], found.to(mask.device)])
 
 
 @dataclass(frozen=True)
@@ -161,7 +283,8 @@ class Layout:
         Original column behind each new one; −1 where there is padding.
     length : int
         L, columns of the original prompt.
-    mask, positions : Tensor (B, L')
+    mask : Tensor (B, L')
+    positions : Tensor (B, L') or (4, B, L')
     """
 
     source: Tensor
@@ -170,19 +293,30 @@ class Layout:
     positions: Tensor
 
     @classmethod
-    def of(cls, prompt: Prompt, dropped: Tensor, positions: str) -> Layout:
-        """Take the `dropped` (B, L) columns out; padding stays on the side where it was, left by default."""
-        stay = prompt.mask & ~dropped
-        length = prompt.mask.shape[1]
+    def of(cls, real: Tensor, dropped: Tensor, places: Tensor, positions: str) -> Layout:
+        """Take the `dropped` columns out; padding stays on the side where it was, left by default.
+
+        Parameters
+        ----------
+        real, dropped : Tensor (B, L) bool
+        places : Tensor (B, L) or (4, B, L)
+            Original positions.
+        positions : {"keep", "compact"}
+        """
+        stay = real & ~dropped
+        length = real.shape[1]
         width = int(stay.sum(1).max()) if dropped.any() else length
-        right = bool((~prompt.mask[:, -1]).any()) and bool(prompt.mask[:, 0].all())
+        right = bool((~real[:, -1]).any()) and bool(real[:, 0].all())
         order = torch.argsort((~stay if right else stay).long(), dim=1, stable=True)
         order = order[:, :width] if right else order[:, length - width :]
         mask = stay.gather(1, order)
         source = torch.where(mask, order, -1)
-        found = prompt.positions.gather(1, order)
+        compact = mask.long().cumsum(-1) - 1
+        found = places.gather(-1, order.expand(*places.shape[:-1], width))
         if positions == "compact":
-            found = mask.long().cumsum(-1) - 1
+            found = compact.expand_as(found)
+        elif found.ndim == 3:  # a gap in the text row, which turns nothing, would be read as a packed sequence
+            found = torch.cat([compact[None], found[1:]])
         return cls(source, length, mask.long(), found.masked_fill(~mask, 0))
 
     @property
@@ -190,10 +324,12 @@ class Layout:
         """Columns fewer than before."""
         return self.length - self.source.shape[1]
 
-    @property
-    def following(self) -> Tensor:
-        """Position (B, 1) of the first token after the prompt."""
-        return (self.positions * self.mask).amax(1, keepdim=True) + 1
+    def following(self, start: int, count: int) -> Tensor:
+        """Positions (B, count) or (4, B, count) of tokens after the prompt, from the `start`-th on."""
+        last = (self.positions * self.mask).amax(-1, keepdim=True)
+        if last.ndim == 3:
+            last = torch.cat([last[:1], last[1:].amax(0, keepdim=True).expand(3, -1, -1)])
+        return last + 1 + torch.arange(start, start + count, device=last.device)
 
     def gather(self, tensor: Tensor, fill: float) -> Tensor:
         """The columns of `tensor` (B, L, ...) that stay."""
@@ -205,18 +341,17 @@ class Layout:
 
 
 def shortened(
-    inputs: Mapping[str, Any], layout: Layout, encoded: Encoded, rows: list[Tensor], pad_id: int
+    inputs: Mapping[str, Any], layout: Layout, outputs: Mapping[str, Any], consumed: frozenset[str], pad_id: int
 ) -> dict[str, Any]:
-    """The new inputs: everything of prompt length cut by `layout`, pixels replaced by the chosen `rows`."""
-    new = {name: value for name, value in inputs.items() if name not in encoded.arguments}
+    """The new inputs: everything of prompt length cut by `layout`, what the encoders read replaced by `outputs`."""
+    new = {name: value for name, value in inputs.items() if name not in consumed}
     for name, fill in {"input_ids": pad_id, **_FILL}.items():
         value = new.get(name)
         if isinstance(value, Tensor) and value.ndim >= 2 and value.shape[1] == layout.length:
             new[name] = layout.gather(value, fill)
-    others = {k: v for k, v in (inputs.get("mm_encoder_outputs") or {}).items() if k != "image"}
     new["attention_mask"] = layout.mask
     new["position_ids"] = layout.positions
-    new["mm_encoder_outputs"] = {**others, "image": encoded.replaced(rows)}
+    new["mm_encoder_outputs"] = {**(inputs.get("mm_encoder_outputs") or {}), **outputs}
     return new
 
 

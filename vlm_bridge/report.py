@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -57,7 +57,8 @@ class Report:
     calls : int
         Pruned calls; pass-through calls do not count.
     cost : Cost
-        Tokens, KV-cache bytes and prefill FLOPs before and after, summed over calls.
+        Tokens, KV-cache bytes and prefill FLOPs before and after, summed over calls, and the time to choose:
+        ``report.cost.break_even(flops_per_second, bytes_per_second)`` says when pruning pays.
     """
 
     method: str
@@ -70,7 +71,16 @@ class Report:
     cuts: list[tuple[Cut, ...]] = field(default_factory=list)
     layers: list[tuple[int, ...]] = field(default_factory=list)
     calls: int = 0
-    cost: Cost = field(default_factory=Cost)
+    _cost: Cost = field(default_factory=Cost, repr=False)
+
+    @property
+    def cost(self) -> Cost:
+        """Summed over calls."""
+        return replace(self._cost, seconds=sum(self.seconds))
+
+    @cost.setter
+    def cost(self, cost: Cost) -> None:
+        self._cost = cost
 
     def __repr__(self) -> str:
         kept = sum(len(k) for k in self.kept)

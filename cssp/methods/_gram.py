@@ -42,9 +42,10 @@ def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], int]:
     least = max(p.noise, SINGLE_REACH * p.largest if single else 0.0) ** 2
     score = np.where(p.candidates, N, -math.inf)
     R = np.empty((steps, n), dtype=A.dtype)
-    C = np.empty((m, steps), dtype=A.dtype, order="F")  # A_S
+    C, copied = np.empty((m, steps), dtype=A.dtype, order="F"), 0  # A_S, as far as it was needed
     X = np.zeros((steps, steps), dtype=A.dtype)  # the inverse of R's columns S
     S: list[int] = []
+    lengths2 = np.empty(steps, dtype=N.dtype)  # exact[S]
     rank, floor2 = 0, p.floor**2
     for t in range(steps):
         first = int(score.argmax())
@@ -62,6 +63,7 @@ def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], int]:
             break
         j = int(near[0])
         if near.size > 1:
+            C[:, copied:t], copied = take_columns(A, S[copied:]), t
             e = take_columns(A, near) - C[:, :t] @ (X[:t, :t] @ R[:t, near])
             N[near] = score[near] = column_norms2(e)
             E[near] = LEAST * eps * np.sqrt(exact[near] * N[near])
@@ -70,7 +72,7 @@ def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], int]:
         # A_S x, x = X r, is the part of a_j in the span so far. Errors of G enter N_j as |x|² of them; where that is more
         # than E says, they conspire (Kahan's matrix).
         x = X[:t, :t] @ R[:t, j]
-        if unit * float(np.abs(x) ** 2 @ exact[S]) > CONSPIRACY * float(E[j]):
+        if unit * float(squares(x) @ lengths2[:t]) > CONSPIRACY * float(E[j]):
             break
         row = R[t]
         if t:
@@ -80,7 +82,7 @@ def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], int]:
             row[:] = G[j]
         height = float(N[j])
         row /= math.sqrt(height)
-        C[:, t], X[t, t] = A[:, j], 1 / math.sqrt(height)
+        lengths2[t], X[t, t] = exact[j], 1 / math.sqrt(height)
         X[:t, t] = x * -X[t, t]
         loss = squares(row)
         N -= loss

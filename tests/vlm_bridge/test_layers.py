@@ -199,6 +199,41 @@ def test_eager_attention(deep, kind, method):
     assert_equals_reference(model, inputs_of(kind, model, (2, 1)), method, 8, steps=3)
 
 
+def dense(module, query, key, value, attention_mask, scaling, **kwargs):
+    """What a flash kernel computes: a padding mask (B, keys) or None, causal from the last key backwards."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+    value = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
+    assert attention_mask is None or attention_mask.shape == (len(key), key.shape[2])
+    seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril(key.shape[2] - query.shape[2])[
+        None
+    ]
+    if attention_mask is not None:
+        seen = seen & attention_mask[:, None].bool()
+    scores = (query @ key.mT * scaling).masked_fill(~seen[:, None], torch.finfo(query.dtype).min)
+    return (scores.softmax(-1) @ value).transpose(1, 2), None
+
+
+@pytest.mark.parametrize("images", [(2, 1), (1,)], ids=["padded", "alone"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_masks(deep, kind, method, images):
+    """Kernels with padding masks, as flash attention's: a stand-in for one, since there is none for CPUs."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    name = "flash_attention_dense"
+    ALL_ATTENTION_FUNCTIONS[name] = dense
+    ALL_MASK_ATTENTION_FUNCTIONS[name] = ALL_MASK_ATTENTION_FUNCTIONS["flash_attention_2"]
+    try:
+        model = copy.deepcopy(deep[kind])
+        model.config.get_text_config()._attn_implementation = name
+        assert_equals_reference(
+            model, inputs_of(kind, model, images, (4, 9)[: len(images)]), method, 8, steps=4
+        )
+    finally:
+        del ALL_ATTENTION_FUNCTIONS[name], ALL_MASK_ATTENTION_FUNCTIONS[name]
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_pruning_matters_and_keeping_all_changes_nothing(deep, kind, method):

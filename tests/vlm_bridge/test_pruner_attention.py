@@ -16,6 +16,7 @@ from vlm_bridge import BridgeError, select_tokens
 from vlm_bridge.merge import merge_tokens
 from vlm_bridge.pruners import ranking
 from vlm_bridge.pruners.holov import ROW as HOLOV
+from vlm_bridge.pruners.holov import crop_scores
 from vlm_bridge.pruners.prumerge import ROW as PRUMERGE
 from vlm_bridge.pruners.trim import ROW as TRIM
 from vlm_bridge.pruners.visionzip import ROW as VISIONZIP
@@ -357,6 +358,21 @@ def test_holov_conforms(name):
     assert (len(there) < keep) == (seed == LEFTOVERS)
 
 
+def slow_crop_score(x, a):
+    size = len(x)
+    if size == 1:
+        return float(a[0])
+    unit = [v / (v.norm() + 1e-6) for v in x]
+    variance = []
+    for i, u in enumerate(unit):
+        cosine = [0.0 if i == j else float(u @ v) for j, v in enumerate(unit)]
+        mean = sum(cosine) / (size - 1)
+        variance.append(sum((c - mean) ** 2 for c in cosine) / (size - 1))
+    big = [1000 * float(b) for b in a]
+    factor = (sum(big) / size) / (sum(variance) / size + 1e-6)
+    return sum(b + 0.09 * factor * v for b, v in zip(big, variance, strict=True)) / size
+
+
 def slow_holov(x, attention, k, crops):
     n, a = len(x), attention.mean(0)
     groups, start = [], 0
@@ -365,20 +381,7 @@ def slow_holov(x, attention, k, crops):
         groups.append(list(range(start, start + size)))
         start += size
     groups = [g for g in groups if g]
-    scores = []
-    for group in groups:
-        if len(group) == 1:
-            scores.append(float(a[group[0]]))
-            continue
-        unit = [x[j] / (x[j].norm() + 1e-6) for j in group]
-        variance = []
-        for i, u in enumerate(unit):
-            cosine = [0.0 if i == j else float(u @ v) for j, v in enumerate(unit)]
-            mean = sum(cosine) / (len(group) - 1)
-            variance.append(sum((c - mean) ** 2 for c in cosine) / (len(group) - 1))
-        big = [1000 * float(a[j]) for j in group]
-        factor = (sum(big) / len(big)) / (sum(variance) / len(variance) + 1e-6)
-        scores.append(sum(b + 0.09 * factor * v for b, v in zip(big, variance, strict=True)) / len(big))
+    scores = [slow_crop_score(x[group], a[group]) for group in groups]
     share = [s / (sum(scores) + 1e-6) for s in scores]
     granted = [math.floor(s * k) for s in share]
     for c in best_first(share)[: k - sum(granted)]:
@@ -390,14 +393,27 @@ def slow_holov(x, attention, k, crops):
 
 
 @pytest.mark.parametrize(
-    ("n", "k", "crops"), [(60, 13, 4), (61, 13, 4), (61, 50, 7), (20, 6, 16), (12, 5, 40), (30, 7, 1)]
+    ("n", "k", "crops"),
+    [(60, 13, 4), (61, 13, 4), (61, 50, 7), (20, 6, 16), (12, 5, 40), (30, 7, 1), (50, 20, 30)],
 )
 def test_holov_is_its_definition(n, k, crops):
     for seed in range(4):
         x, signals = inputs(seed, n, HOLOV)
         x, signals["cls_attention"] = x.double(), signals["cls_attention"].double()
+        signals["cls_attention"][:, -1] += 9 * (seed == 3)  # more than a crop of many, less than its share
+        x[: seed * n // 4] = 0  # crops without variance: elsewhere it scales all scores alike
         got, _ = planned(HOLOV, x, k, crops=crops, **signals)
         assert list(got) == slow_holov(x, signals["cls_attention"], k, crops)
+
+
+def test_holov_scores_of_near_orthogonal_tokens():
+    """Where variances are as small as what is added to them, they tell crops apart."""
+    rng = np.random.default_rng(0)
+    x = torch.eye(12) + 1e-3 * rows(rng, 36, 12).view(3, 12, 12)
+    a = cls_attention(rng, 3, 12)
+    want = [slow_crop_score(*crop) for crop in zip(x.double(), a, strict=True)]
+    assert (torch.tensor(want) / a.mean(1) / 1090 < 0.97).all()
+    torch.testing.assert_close(crop_scores(x, a), torch.tensor(want), rtol=1e-4, atol=0)
 
 
 def test_holov_chooses_the_official_number_of_crops():
@@ -537,6 +553,7 @@ def test_unit_rows_at_any_scale():
     for scale in (1.0, 2.0**-100, 2.0**100, 2.0**-120):
         assert torch.equal(ranking.unit_rows(x * scale), want)
     assert torch.equal(ranking.unit_rows(torch.zeros(2, 3)), torch.zeros(2, 3))
+    assert torch.isfinite(ranking.unit_rows(x * 2.0**-140)).all()
 
 
 @pytest.mark.parametrize("n", [2, 4, 5, 100, 577])

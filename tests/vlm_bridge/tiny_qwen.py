@@ -31,6 +31,16 @@ _QWEN = {
 }
 
 
+def _uneven(model):
+    """As `_awake`, and norms with weights of their own."""
+    model = _awake(model)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("norm.weight"):
+                weight.uniform_(0.5, 1.5)
+    return model
+
+
 def deep_llava(seed: int = 0):
     """A LLaVA with four decoder layers."""
     torch.manual_seed(seed)
@@ -41,7 +51,7 @@ def deep_llava(seed: int = 0):
         image_token_index=IMAGE,
         vision_feature_select_strategy="default",
     )
-    return _awake(LlavaForConditionalGeneration(config))
+    return _uneven(LlavaForConditionalGeneration(config))
 
 
 def tiny_qwen(kind: str = "qwen2_5_vl", seed: int = 0):
@@ -95,7 +105,7 @@ def tiny_qwen(kind: str = "qwen2_5_vl", seed: int = 0):
         }
         config = Qwen3VLConfig(text_config=text, vision_config=vision, **_QWEN)
         model = Qwen3VLForConditionalGeneration(config)
-    model = _awake(model)
+    model = _uneven(model)
     with torch.no_grad():
         for token in (VIDEO, START, END):
             model.lm_head.weight[token] = 0

@@ -6,6 +6,9 @@ of its cosines with the others of its crop, and c the factor that gives v the cr
 of one token scores a. Each crop is given ⌊k · share⌋ tokens of highest attention, its share being that of
 its mean score, and the crops of largest share one more each until k are given.
 
+By the factor c the mean of 0.09·v·c over a crop is 0.09 times that of 1000·a, for any v well above 1e-6. So in
+effect the variance scales all crops alike, and the shares are those of the mean attention.
+
 The official code for LLaVA has 64 tokens and 16 crops written into it; the one for Qwen2.5-VL chooses
 ⌊(1024/576) n/k⌋ crops, which is 16 for 64 of 576 and is the default here. A crop that is given more tokens
 than it has keeps all of them; what is left over the official code fills with zero rows (LLaVA) or repeats
