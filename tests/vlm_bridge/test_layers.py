@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_qwen import LAYERS, deep_llava, qwen_inputs, tiny_qwen
 from tiny_vlm import FAMILIES, IMAGE, generated, positions_of, tiny_inputs, tiny_tensor_model
-from transformers import DynamicCache, StaticCache
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, StaticCache
 
 from vlm_bridge import PRUNERS, BridgeError, Shared, prune, prune_inputs
 from vlm_bridge.cost import Decoder
@@ -216,22 +216,15 @@ def dense(module, query, key, value, attention_mask, scaling, **kwargs):
 @pytest.mark.parametrize("images", [(2, 1), (1,)], ids=["padded", "alone"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_masks(deep, kind, method, images):
+def test_padding_masks(deep, kind, method, images, monkeypatch):
     """Kernels with padding masks, as flash attention's: a stand-in for one, since there is none for CPUs."""
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
     name = "flash_attention_dense"
-    ALL_ATTENTION_FUNCTIONS[name] = dense
-    ALL_MASK_ATTENTION_FUNCTIONS[name] = ALL_MASK_ATTENTION_FUNCTIONS["flash_attention_2"]
-    try:
-        model = copy.deepcopy(deep[kind])
-        model.config.get_text_config()._attn_implementation = name
-        assert_equals_reference(
-            model, inputs_of(kind, model, images, (4, 9)[: len(images)]), method, 8, steps=4
-        )
-    finally:
-        del ALL_ATTENTION_FUNCTIONS[name], ALL_MASK_ATTENTION_FUNCTIONS[name]
+    monkeypatch.setitem(AttentionInterface._global_mapping, name, dense)
+    padding = AttentionMaskInterface._global_mapping["flash_attention_2"]
+    monkeypatch.setitem(AttentionMaskInterface._global_mapping, name, padding)
+    model = copy.deepcopy(deep[kind])
+    model.config.get_text_config()._attn_implementation = name
+    assert_equals_reference(model, inputs_of(kind, model, images, (4, 9)[: len(images)]), method, 8, steps=4)
 
 
 @pytest.mark.parametrize("method", METHODS)
