@@ -8,6 +8,7 @@ import torch
 from tiny_qwen import LAYERS, deep_llava, qwen_inputs, tiny_qwen
 from tiny_vlm import FAMILIES, IMAGE, generated, positions_of, tiny_inputs, tiny_tensor_model
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, StaticCache
+from transformers.modeling_flash_attention_utils import _is_packed_sequence
 
 from vlm_bridge import PRUNERS, BridgeError, Shared, prune, prune_inputs
 from vlm_bridge.cost import Decoder
@@ -199,8 +200,13 @@ def test_eager_attention(deep, kind, method):
     assert_equals_reference(model, inputs_of(kind, model, (2, 1)), method, 8, steps=3)
 
 
-def dense(module, query, key, value, attention_mask, scaling, **kwargs):
-    """What a flash kernel computes: a padding mask (B, keys) or None, causal from the last key backwards."""
+def dense(module, query, key, value, attention_mask, scaling, position_ids=None, **kwargs):
+    """What a flash kernel computes: a padding mask (B, keys) or None, causal from the last key backwards.
+
+    Positions with gaps would be read as packed sequences.
+    """
+    assert position_ids is None or position_ids.shape[-1] == query.shape[2]
+    assert not _is_packed_sequence(position_ids, len(query))
     key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
     value = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
     assert attention_mask is None or attention_mask.shape == (len(key), key.shape[2])
