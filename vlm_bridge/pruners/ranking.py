@@ -30,7 +30,8 @@ def unit_rows(rows: Tensor) -> Tensor:
     """
     rows = at_least_float32(rows)
     exponent = torch.frexp(rows.abs().amax(-1, keepdim=True)).exponent
-    rows = torch.ldexp(rows, -exponent.clamp(-120, 120))
+    half = exponent // 2  # 2^exponent itself may be beyond range
+    rows = torch.ldexp(torch.ldexp(rows, -half), half - exponent)
     norms = rows.norm(dim=-1, keepdim=True)
     return rows / torch.where(norms > 0, norms, 1)
 
