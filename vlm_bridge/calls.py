@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 from transformers.generation import utils as generation
 
 from vlm_bridge.errors import BridgeError
+from vlm_bridge.families import find_family
 
 _REFUSED = {
     "assistant_model": "an assistant would have to see the same pruned prompt",
@@ -71,21 +72,32 @@ def moved_lengths(model: Any, arguments: dict[str, Any], dropped: int) -> None:
             arguments[name] = max(int(value) - dropped, 0)
 
 
-def check_expansion(model: Any, arguments: Mapping[str, Any], images: int) -> None:
-    """Refuse beams where the model wants one tensor for all images and they keep different numbers of rows.
-
-    The rows then stand in one block, which `generate` would repeat as a whole instead of prompt by prompt.
-    """
-    configs = [arguments.get("generation_config"), getattr(model, "generation_config", None)]
-    copies = [
-        arguments.get(name, _first(configs, name)) or 1 for name in ("num_beams", "num_return_sequences")
-    ]
-    rows = arguments["mm_encoder_outputs"]["image"].pooler_output
-    if max(copies) > 1 and isinstance(rows, Tensor) and rows.shape[0] != images:
+def check_chunks(model: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse chunks of a prompt whose visual tokens see those behind them, which are in a later chunk."""
+    if find_family(model).bidirectional and _set(model, arguments, "prefill_chunk_size"):
         raise BridgeError(
-            f"{type(model).__name__} takes all images as one tensor: beams or several answers need "
-            "the same number of kept tokens for every image."
+            f"generate(prefill_chunk_size=...): visual tokens of {type(model).__name__} see those behind them, so that "
+            "its prompts cannot be read in chunks."
         )
+
+
+def expected_tokens(model: Any, arguments: Mapping[str, Any]) -> int:
+    """How many tokens `generate` will add at most."""
+    new = _set(model, arguments, "max_new_tokens")
+    if new is not None:
+        return int(new)
+    longest = _set(model, arguments, "max_length")
+    if longest is None or longest == GenerationConfig().max_length:
+        return 20  # the default counts new tokens
+    tokens = arguments.get("input_ids")
+    return int(longest) - (0 if tokens is None else tokens.shape[1])
+
+
+def _set(model: Any, arguments: Mapping[str, Any], name: str) -> Any:
+    """What the call, its generation config or the model's own says."""
+    if arguments.get(name) is not None:
+        return arguments[name]
+    return _first([arguments.get("generation_config"), getattr(model, "generation_config", None)], name)
 
 
 def _first(configs: list[Any], name: str) -> Any:

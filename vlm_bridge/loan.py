@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from vlm_bridge.calls import (
     FullView,
-    check_expansion,
+    check_chunks,
     check_generate,
+    expected_tokens,
     inferred_mask,
     moved_lengths,
     restored,
@@ -24,7 +25,7 @@ from vlm_bridge.calls import (
 )
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.fold import KeyBias
-from vlm_bridge.inputs import Layout, has_images
+from vlm_bridge.inputs import Layout, has_visuals, stacked
 from vlm_bridge.report import Report
 from vlm_bridge.rewrite import Rewritten, Settings, rewrite
 
@@ -42,6 +43,7 @@ class Loan:
         self.generate = getattr(model, "generate", None)
         self.generating = False
         self.pending: Rewritten | None = None
+        self.stacked: frozenset[str] = frozenset()
 
     def attach(self, modules: list[nn.Module]) -> None:
         """Put generate and hooks on."""
@@ -69,7 +71,7 @@ class Loan:
         arguments = _named(self.generate, args, kwargs)
         if arguments.get("inputs") is not None:
             arguments["input_ids"] = arguments.pop("inputs")
-        if not has_images(arguments):
+        if not has_visuals(arguments):
             cache = arguments.get("past_key_values")
             if cache is not None and cache in self.layouts:
                 raise BridgeError(
@@ -79,23 +81,24 @@ class Loan:
         if self.generating:
             raise BridgeError("generate was called while this model is generating with images.")
         check_generate(arguments)
+        check_chunks(self.model, arguments)
         with torch.no_grad():
             mask = inferred_mask(self.model, arguments)
             if mask is not None:
                 arguments["attention_mask"] = mask
-            done = rewrite(self.model, arguments, self.settings, self.rng, self.report)
+            ahead = expected_tokens(self.model, arguments)
+            done = rewrite(self.model, arguments, self.settings, self.rng, self.report, ahead)
         assert done is not None
         return self._generate(done, arguments.get("input_ids"))
 
     def _generate(self, done: Rewritten, full: Tensor | None) -> Any:
         assert self.generate is not None
         arguments, view = done.inputs, None
-        check_expansion(self.model, arguments, done.images)
         moved_lengths(self.model, arguments, done.layout.dropped)
         if full is not None:
             view = FullView(full, arguments["input_ids"].shape[1])
             shown_in_full(arguments, view)
-        self.generating = True
+        self.generating, self.stacked = True, done.stacked
         self._set_bias(done.bias)
         try:
             output = self.generate(**arguments)
@@ -108,10 +111,10 @@ class Loan:
     def before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Prune a plain call, continue a pruned cache, or leave the call alone."""
         if self.generating:
-            return args, _with_mask(kwargs)
+            return args, self._during_generate(kwargs)
         arguments = _named(module.forward, args, kwargs)
         cache = arguments.get("past_key_values")
-        if has_images(arguments):
+        if has_visuals(arguments):
             if cache is not None and cache.get_seq_length() > 0:
                 raise BridgeError(
                     "a call with images on a filled cache: pruning rewrites whole prompts; pass none."
@@ -119,12 +122,19 @@ class Loan:
             self.pending = rewrite(self.model, arguments, self.settings, self.rng, self.report)
             assert self.pending is not None
             self._set_bias(self.pending.bias)
-            return (), self.pending.inputs
+            return (), _with_stacks(self.pending.inputs, self.pending.stacked)
         if cache is not None and cache in self.layouts:
             layout, bias = self.layouts[cache]
             self._set_bias(bias)
             return (), _continued(arguments, layout, cache.get_seq_length())
         return None
+
+    def _during_generate(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """What `generate` hands to the model, with the mask and the form of visual rows that it wants.
+
+        `generate` repeats lists of rows prompt by prompt, but one tensor as a whole: it was given lists.
+        """
+        return _with_stacks(_with_mask(kwargs), self.stacked)
 
     def after_forward(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Remember the cache a pruned prompt went into."""
@@ -151,6 +161,11 @@ def _named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict
     rest = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)
     others = bound.pop(rest, {}) if rest is not None else {}
     return {**bound, **others}
+
+
+def _with_stacks(kwargs: dict[str, Any], kinds: frozenset[str]) -> dict[str, Any]:
+    outputs = kwargs.get("mm_encoder_outputs")
+    return {**kwargs, "mm_encoder_outputs": stacked(outputs, kinds)} if outputs else kwargs
 
 
 def _with_mask(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -182,6 +197,5 @@ def _continued(arguments: dict[str, Any], layout: Layout, past: int) -> dict[str
         )
     result = {**arguments, "attention_mask": torch.cat([layout.mask, tail], dim=1)}
     if arguments.get("position_ids") is None:
-        steps = torch.arange(past - width, past - width + new, device=layout.mask.device)
-        result["position_ids"] = layout.following + steps
+        result["position_ids"] = layout.following(past - width, new)
     return result

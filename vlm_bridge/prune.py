@@ -16,6 +16,7 @@ import numpy as np
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import attention_modules, find_family
 from vlm_bridge.fold import check_attention
+from vlm_bridge.inputs import stacked
 from vlm_bridge.layers import LayerLoan, inside_loan
 from vlm_bridge.loan import Loan
 from vlm_bridge.pruners import find_pruner
@@ -37,6 +38,7 @@ def prune_inputs(
     processor: Any = None,
     clip: Any = None,
     clean: Callable[[str], str] | None = None,
+    separators: str = "prune",
     rng: Any = None,
     **signals: Any,
 ) -> tuple[dict[str, Any], Report]:
@@ -45,8 +47,9 @@ def prune_inputs(
     The result goes to ``model(**new)`` or ``model.generate(**new)``; sequences then start with the *pruned*
     prompt. Call it again for each call: `generate` changes ``mm_encoder_outputs`` when it expands beams.
     With ``positions="keep"`` leave the cache on in `generate`, which drops a mask of ones: without mask and
-    cache, transformers reads a gap in the positions as the border of a packed sequence. `prune` takes care
-    of both.
+    cache, transformers reads a gap in the positions as the border of a packed sequence. Where the model takes
+    one tensor for all images (InternVL, PaliGemma, Gemma3) and they keep different numbers of rows, `generate`
+    mixes them up under beams or several answers. `prune` takes care of all three.
 
     Parameters
     ----------
@@ -57,7 +60,7 @@ def prune_inputs(
         As in `select_tokens`; budgets and scores per image, in placeholder order.
     positions : {"keep", "compact"}
         Original positions with gaps, or 0, 1, ...
-    processor, clip, **signals
+    processor, clip, separators, **signals
         As in `prune`.
 
     Returns
@@ -77,10 +80,15 @@ def prune_inputs(
         raise BridgeError(
             "prune_inputs cannot fold: the attention bias needs hooks on the model; use prune(fold=True)."
         )
-    settings = Settings(keep, method, relevance, positions, False, tol, processor, clip, clean, signals)
+    settings = Settings(
+        keep, method, relevance, positions, False, tol, processor, clip, clean, separators, signals
+    )
     report = Report(method)
     done = rewrite(model, inputs, settings, np.random.default_rng(rng), report)
-    return (dict(inputs) if done is None else done.inputs), report
+    if done is None:
+        return dict(inputs), report
+    outputs = stacked(done.inputs["mm_encoder_outputs"], done.stacked)
+    return {**done.inputs, "mm_encoder_outputs": outputs}, report
 
 
 @contextmanager
@@ -96,6 +104,7 @@ def prune(
     processor: Any = None,
     clip: Any = None,
     clean: Callable[[str], str] | None = None,
+    separators: str = "prune",
     rng: Any = None,
     **signals: Any,
 ) -> Iterator[Report]:
@@ -128,6 +137,9 @@ def prune(
         The model's processor or tokenizer, to tell words from special tokens and to read the prompt for CLIP.
     clip : optional
         ``CLIPModel``, or (``CLIPModel``, tokenizer), with the model's own vision tower: CLIP's joint space.
+    separators : {"prune", "keep"}
+        Rows that only end a row of an image's grid, or a video (``image_newline``): tokens like others, or kept
+        always. They count in `keep` either way, except in `PerTile`, which counts what is in the tiles.
     clean : callable, optional
         From the prompt's text to the text that relevance is measured against, such as `clean_prompt` or
         `content_words`; it needs `processor`.
@@ -155,7 +167,9 @@ def prune(
         loan = inside_loan(model, keep, method, positions, signals, **others)
     else:
         family = find_family(model)
-        settings = Settings(keep, method, relevance, positions, fold, tol, processor, clip, clean, signals)
+        settings = Settings(
+            keep, method, relevance, positions, fold, tol, processor, clip, clean, separators, signals
+        )
         if fold:
             check_attention(model)
             modules = attention_modules(model, family)

@@ -14,16 +14,18 @@ from torch import Tensor
 from vlm_bridge.budget import Part, PerTile, check_keep, parts_of
 from vlm_bridge.cost import cost_of
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import find_family, placeholder_id
+from vlm_bridge.families import IMAGE, VIDEO, Kind, find_family, separators_of, window_of
 from vlm_bridge.fold import FOLDS, merged_rows
 from vlm_bridge.inputs import (
     POSITIONS,
     Encoded,
     Layout,
     Prompt,
+    Visual,
     encode,
-    has_images,
+    has_visuals,
     padding_id,
+    positions_of,
     shortened,
 )
 from vlm_bridge.pruners.plan import SIGNALS
@@ -40,6 +42,8 @@ from vlm_bridge.select import (
 from vlm_bridge.signals import Live, Sources
 from vlm_bridge.tower import projection, watched
 
+SEPARATORS = ("prune", "keep")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -54,12 +58,14 @@ class Settings:
     processor: Any = None
     clip: Any = None
     clean: Callable[[str], str] | None = None
+    separators: str = "prune"
     given: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_keep(self.keep, self.tol)
-        if self.positions not in POSITIONS:
-            raise BridgeError(f"positions = {self.positions!r}: allowed are {', '.join(POSITIONS)}.")
+        for name, allowed in (("positions", POSITIONS), ("separators", SEPARATORS)):
+            if getattr(self, name) not in allowed:
+                raise BridgeError(f"{name} = {getattr(self, name)!r}: allowed are {', '.join(allowed)}.")
         if self.fold is True:
             object.__setattr__(self, "fold", "cluster")
         if self.fold and self.fold not in FOLDS:
@@ -102,27 +108,31 @@ class Rewritten:
     Attributes
     ----------
     inputs : dict
+        With lists of rows in ``mm_encoder_outputs``.
     layout : Layout
     bias : Tensor (B, L'), optional
         log(cluster size) of folded tokens.
-    images : int
+    stacked : frozenset of str
+        Kinds of which the model takes one tensor instead of a list, see `stacked`.
     """
 
     inputs: dict[str, Any]
     layout: Layout
     bias: Tensor | None
-    images: int
+    stacked: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What stays of one image.
+    """What stays of one image or video.
 
     Attributes
     ----------
     indices : Tensor (k,)
         Ascending.
     rows : Tensor (k, d)
+    planes : tuple of Tensor (k, d)
+        For later layers.
     sizes : Tensor (k,), optional
         How many tokens each row stands for, where attention is told.
     coefficients : Tensor (k, n) or (k, n + 1), optional
@@ -131,41 +141,115 @@ class Kept:
 
     indices: Tensor
     rows: Tensor
+    planes: tuple[Tensor, ...]
     sizes: Tensor | None = None
     coefficients: Tensor | None = None
 
 
 def rewrite(
-    model: Any, inputs: Mapping[str, Any], settings: Settings, rng: np.random.Generator, report: Report
+    model: Any,
+    inputs: Mapping[str, Any],
+    settings: Settings,
+    rng: np.random.Generator,
+    report: Report,
+    ahead: int = 0,
 ) -> Rewritten | None:
-    """Prune the images of `inputs`, entering what was done in `report`; None when there are none.
+    """Prune what `inputs` show, entering what was done in `report`; None when they show nothing.
 
-    The report is written last, so that a call that fails leaves no half entry.
+    `ahead` is how many tokens will follow the prompt. The report is written last, so that a call that fails
+    leaves no half entry.
     """
     family = find_family(model)
-    if not has_images(inputs):
+    if not has_visuals(inputs):
         return None
     request = settings.request()
     given = {k: v for k, v in settings.given.items() if k in SIGNALS and v is not None}
     tiled = ("vision_clip",) if isinstance(settings.keep, PerTile) else ()
     watch = tuple(name for name in request.wants if name not in given) + tiled
     with watched(model, family, inputs, watch) as tower:
-        encoded = encode(model, inputs)
+        encoded = {IMAGE: encode(model, inputs)} if IMAGE.given(inputs) else {}
+    if VIDEO.given(inputs):
+        encoded[VIDEO] = encode(model, inputs, VIDEO)
     prompt = Prompt.of(model, inputs)
-    places = prompt.places([len(image) for image in encoded.images], placeholder_id(model))
-    for i, (image, (row, _)) in enumerate(zip(encoded.images, places, strict=True)):
-        check_finite(image, f"image {i} (row {row}): ")
-    images = [image.detach() for image in encoded.images]
+    visuals = prompt.visuals(model, family, encoded)
+    for i, visual in enumerate(visuals):
+        check_finite(visual.rows, f"{visual.kind.name} {i} (row {visual.row}): ")
+    places = positions_of(model, inputs, prompt)
+    images = [visual.rows.detach() for visual in visuals]
     sources = Sources(given, settings.processor, settings.clip, settings.clean)
-    live = Live(model, family, inputs, prompt, places, tower, sources)
+    live = Live(model, family, inputs, prompt, visuals, tower, sources)
     tiles = live.tiles() if tiled else None
-    parts = parts_of(settings.keep, images, settings.tol, [row for row, _ in places], tiles)
+    parts = parts_of(settings.keep, images, settings.tol, [visual.row for visual in visuals], tiles)
+    protected = [_protected(model, image, settings) for image in images]
+    parts = [_without(part, protected) for part in parts]
     signals = live.gather(request)
     start = perf_counter()
     choices = _choose(request, images, signals, settings, parts, rng)
+    choices = [_with(choice, rows) for choice, rows in zip(choices, protected, strict=True)]
     seconds = perf_counter() - start
-    kept = _kept(encoded.images, choices, signals, settings, request, projection(model, family))
-    return _assemble(model, inputs, settings, report, encoded, prompt, places, kept, seconds)
+    kept = _kept(visuals, choices, signals, settings, request, projection(model, family))
+    dropped = prompt.placeholders
+    for one, visual in zip(kept, visuals, strict=True):
+        dropped[visual.row, visual.columns[one.indices.to(visual.columns.device)]] = False
+    if settings.positions == "keep" and dropped.any():
+        _check_window(model, int(prompt.mask.sum(1).max()) + ahead)
+    layout = Layout.of(prompt.mask, dropped, places, settings.positions)
+    new = _new_inputs(model, inputs, layout, prompt, encoded, visuals, kept)
+    bias = _bias(layout, prompt, visuals, kept) if settings.fold else None
+
+    sizes = [len(image) for image in images]
+    report.errors += [
+        reconstruction_error(image, one.indices) for image, one in zip(images, kept, strict=True)
+    ]
+    report.kept += [one.indices for one in kept]
+    report.merges += [one.coefficients for one in kept]
+    report.sizes += sizes
+    report.seconds += [seconds * n / sum(sizes) for n in sizes]
+    report.rows += [visual.row for visual in visuals]
+    report.calls += 1
+    counts = (sum(sizes), sum(len(one.indices) for one in kept))
+    report.cost += cost_of(model, counts, prompt.mask.sum(1).tolist(), layout.mask.sum(1).tolist())
+    stacks = frozenset(kind.name for kind, answer in encoded.items() if answer.stacked)
+    return Rewritten(new, layout, bias, stacks)
+
+
+def _protected(model: Any, image: Tensor, settings: Settings) -> Tensor:
+    """Rows (s,) that stay whatever the pruner says."""
+    if settings.separators == "prune":
+        return torch.zeros(0, dtype=torch.int64)
+    return separators_of(model, image).nonzero()[:, 0].cpu()
+
+
+def _without(part: Part, protected: list[Tensor]) -> Part:
+    """The part with rows that stay taken out, of its budget too."""
+    rows = tuple((i, own[~torch.isin(own.cpu(), protected[i]).to(own.device)]) for i, own in part.rows)
+    k = part.k - sum(len(own) for _, own in part.rows) + sum(len(own) for _, own in rows)
+    if k < 1:
+        raise BridgeError(
+            f"keep = {part.k} of image {part.rows[0][0]}, but {part.k - k} of its rows are separators, which stay and "
+            "count: keep more, or use separators='prune'."
+        )
+    return Part(rows, k)
+
+
+def _with(choice: Choice, protected: Tensor) -> Choice:
+    """The choice and the rows that stay, as they are."""
+    if not len(protected):
+        return choice
+    merge = choice.merge
+    if merge is not None:
+        merge = torch.cat([merge, torch.nn.functional.one_hot(protected, merge.shape[1]).to(merge)])
+    return Choice((*choice.indices, *protected.tolist()), merge)
+
+
+def _check_window(model: Any, length: int) -> None:
+    """Refuse gaps where a sliding window, which is counted in tokens of the cache, would reach over them."""
+    window = window_of(model)
+    if window is not None and length > window:
+        raise BridgeError(
+            f"{type(model).__name__} has layers that see {window} tokens, and prompt and answer have {length}: behind "
+            "a gap these layers would see further than before. Use positions='compact', which counts both anew."
+        )
 
 
 def _choose(
@@ -189,16 +273,17 @@ def _choose(
 
 
 def _kept(
-    images: list[Tensor],
+    visuals: list[Visual],
     choices: list[Choice],
     signals: list[dict[str, Any]],
     settings: Settings,
     request: Request,
     project: Callable[[Tensor], Tensor] | None,
 ) -> list[Kept]:
-    """The rows that stay: as they were, merged by the pruner, or folded."""
+    """The rows that stay: as they were, merged by the pruner, or folded; those of later layers alike."""
     found = []
-    for image, choice, read in zip(images, choices, signals, strict=True):
+    for visual, choice, read in zip(visuals, choices, signals, strict=True):
+        image = visual.rows
         indices, coefficients = choice.ascending()
         sizes = None
         if coefficients is not None:
@@ -209,44 +294,37 @@ def _kept(
             rows, sizes, coefficients = folded.rows, folded.sizes, folded.coefficients
         else:
             rows = image[indices.to(image.device)]
-        found.append(Kept(indices, rows, sizes, coefficients))
+        if coefficients is None:
+            planes = tuple(plane[indices.to(plane.device)] for plane in visual.planes)
+        else:
+            planes = tuple(merged_rows(plane, indices, coefficients, {}, None) for plane in visual.planes)
+        found.append(Kept(indices, rows, planes, sizes, coefficients))
     return found
 
 
-def _assemble(
+def _new_inputs(
     model: Any,
     inputs: Mapping[str, Any],
-    settings: Settings,
-    report: Report,
-    encoded: Encoded,
+    layout: Layout,
     prompt: Prompt,
-    places: list[tuple[int, Tensor]],
+    encoded: Mapping[Kind, Encoded],
+    visuals: list[Visual],
     kept: list[Kept],
-    seconds: float,
-) -> Rewritten:
-    """Shorten the prompt to what is kept and write the report."""
-    dropped = prompt.placeholders.clone()
-    multiplicity = torch.ones(prompt.mask.shape, device=prompt.mask.device)
-    for one, (row, columns) in zip(kept, places, strict=True):
-        stay = columns[one.indices.to(columns.device)]
-        dropped[row, stay] = False
-        if one.sizes is not None:
-            multiplicity[row, stay] = one.sizes.to(multiplicity)
-    layout = Layout.of(prompt, dropped, settings.positions)
-    rows = [one.rows for one in kept]
-    new = shortened(inputs, layout, encoded, rows, padding_id(model, inputs, prompt.mask))
-    bias = layout.gather(multiplicity, 1).log() if settings.fold else None
+) -> dict[str, Any]:
+    """The inputs with what is kept in place of what was encoded."""
+    outputs = {}
+    for kind, answer in encoded.items():
+        own = [one for one, visual in zip(kept, visuals, strict=True) if visual.kind is kind]
+        planes = [[one.planes[layer] for one in own] for layer in range(len(answer.planes))]
+        outputs[kind.name] = answer.replaced([one.rows for one in own], planes)
+    consumed = frozenset(name for answer in encoded.values() for name in answer.arguments)
+    return shortened(inputs, layout, outputs, consumed, padding_id(model, inputs, prompt.mask))
 
-    sizes = [len(image) for image in encoded.images]
-    report.errors += [
-        reconstruction_error(image, one.indices) for image, one in zip(encoded.images, kept, strict=True)
-    ]
-    report.kept += [one.indices for one in kept]
-    report.merges += [one.coefficients for one in kept]
-    report.sizes += sizes
-    report.seconds += [seconds * n / sum(sizes) for n in sizes]
-    report.rows += [row for row, _ in places]
-    report.calls += 1
-    visual = (sum(sizes), sum(len(one.indices) for one in kept))
-    report.cost += cost_of(model, visual, prompt.mask.sum(1).tolist(), layout.mask.sum(1).tolist())
-    return Rewritten(new, layout, bias, len(kept))
+
+def _bias(layout: Layout, prompt: Prompt, visuals: list[Visual], kept: list[Kept]) -> Tensor:
+    """log(how many tokens each of the new prompt stands for) (B, L')."""
+    counts = torch.ones(prompt.mask.shape, device=prompt.mask.device)
+    for one, visual in zip(kept, visuals, strict=True):
+        if one.sizes is not None:
+            counts[visual.row, visual.columns[one.indices.to(counts.device)]] = one.sizes.to(counts)
+    return layout.gather(counts, 1).log()

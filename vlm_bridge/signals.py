@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import Family, base_of, one_tile
-from vlm_bridge.inputs import Prompt
+from vlm_bridge.families import IMAGE, Family, anyres, base_of
+from vlm_bridge.inputs import Prompt, Visual
 from vlm_bridge.pruners.plan import SIGNALS
 from vlm_bridge.select import Request, as_tensor, missing_signals
 from vlm_bridge.tower import CAPTURED, Tower, projection
@@ -57,7 +57,7 @@ class Live:
     family: Family
     inputs: Mapping[str, Any]
     prompt: Prompt
-    places: list[tuple[int, Tensor]]
+    visuals: list[Visual]
     tower: Tower
     sources: Sources
 
@@ -79,13 +79,13 @@ class Live:
         for values in found.values():
             for i, value in enumerate(values):
                 if isinstance(value, Tensor):
-                    values[i] = value.to(self.places[i][1].device)
-        return [{name: values[i] for name, values in found.items()} for i in range(len(self.places))]
+                    values[i] = value.to(self.visuals[i].columns.device)
+        return [{name: values[i] for name, values in found.items()} for i in range(len(self.visuals))]
 
-    def tiles(self) -> list[Tensor] | None:
-        """Tile of each row (n_i,) of each image, −1 for separators; None where a tile is an image."""
-        if self.family.pack in (None, one_tile):
-            return None
+    def tiles(self) -> list[Tensor]:
+        """Tile of each row (n_i,) of each image, −1 for separators."""
+        if self.family.pack is not anyres:
+            return [visual.tiles for visual in self.visuals]
         rows = self.tower.tiles("vision_clip")
         marks = torch.arange(1, len(rows) + 1, dtype=torch.float64, device=rows.device)
         packed = self._pack(marks[:, None, None].expand(-1, rows.shape[1], 1))
@@ -95,7 +95,7 @@ class Live:
 
     def _signal(self, name: str) -> list[Any]:
         if self.sources.given.get(name) is not None:
-            return per_image(name, self.sources.given[name], len(self.places))
+            return per_image(name, self.sources.given[name], len(self.visuals))
         if name == "llm_text":
             return self._by_row(self._llm_text)
         if name == "clip_text":
@@ -107,8 +107,9 @@ class Live:
             project = projection(self.model, self.family)
             if project is None:
                 raise BridgeError(f"no projector {self.family.projector!r} is known.")
-            return [project] * len(self.places)
+            return [project] * len(self.visuals)
         if name == "vision_cls":
+            self._no_videos()
             counts = self.family.count(base_of(self.model), self.inputs, len(self.tower.tiles(name)))
             return [tiles[0] for tiles in self.tower.tiles(name).split(counts)]
         if name in CAPTURED:
@@ -121,9 +122,14 @@ class Live:
         raise BridgeError(f"{name} is not known before the LLM runs.")
 
     def _pack(self, tiles: Tensor) -> list[Tensor]:
+        self._no_videos()
         if self.family.pack is None:
             raise BridgeError(f"how {self.family.model_type!r} packs its tiles is not known.")
         return self.family.pack(base_of(self.model), tiles, self.inputs)
+
+    def _no_videos(self) -> None:
+        if any(visual.kind is not IMAGE for visual in self.visuals):
+            raise BridgeError("how rows of the vision tower make up a video is not known.")
 
     def _missing(self, request: Request, name: str, error: BridgeError) -> str:
         have = []
@@ -137,8 +143,8 @@ class Live:
         return f"{missing_signals(request.pruner, [name], have, relevance)} Here {error}."
 
     def _by_row(self, of_row: Any) -> list[Tensor]:
-        rows = {row: of_row(row) for row in dict.fromkeys(row for row, _ in self.places)}
-        return [rows[row] for row, _ in self.places]
+        rows = {row: of_row(row) for row in dict.fromkeys(visual.row for visual in self.visuals)}
+        return [rows[visual.row] for visual in self.visuals]
 
     def _text_ids(self, row: int) -> Tensor:
         ids = self.inputs.get("input_ids")

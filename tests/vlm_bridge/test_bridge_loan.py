@@ -487,8 +487,8 @@ def test_unsupported_models_are_refused(llava):
     with pytest.raises(BridgeError, match=r"transformers >= 5.18"), prune(old, 7):
         pass
     del old.forward
-    old.config.model_type = "qwen2_5_vl"
-    with pytest.raises(BridgeError, match=r"rotary positions.*llava, llava_next"), prune(old, 7):
+    old.config.text_config.layer_types = ["full_attention", "linear_attention"]
+    with pytest.raises(BridgeError, match=r"type linear_attention.*llava, llava_next"), prune(old, 7):
         pass
 
 

@@ -5,7 +5,7 @@ import torch
 from tiny_vlm import N, tiny_inputs, tiny_tensor_model
 
 from vlm_bridge import PRUNERS, BridgeError, Relevance, prune, select_tokens
-from vlm_bridge.families import find_family
+from vlm_bridge.families import IMAGE, find_family
 from vlm_bridge.inputs import Prompt, encode
 from vlm_bridge.pruners.plan import Plan, Pruner
 from vlm_bridge.signals import Live, Sources
@@ -38,8 +38,8 @@ def live(model, inputs):
     with torch.no_grad(), watched(model, family, inputs, request.wants) as tower:
         encoded = encode(model, inputs)
     prompt = Prompt.of(model, inputs)
-    places = prompt.places([len(image) for image in encoded.images], 7)
-    return Live(model, family, inputs, prompt, places, tower, Sources()), request, encoded
+    visuals = prompt.visuals(model, family, {IMAGE: encoded})
+    return Live(model, family, inputs, prompt, visuals, tower, Sources()), request, encoded
 
 
 @pytest.mark.parametrize("layer", [-2, 1, -1])
@@ -63,7 +63,7 @@ def test_signals_are_those_of_the_tower(llava, layer):
         torch.testing.assert_close(found["cls_attention"], out.attentions[at][i, :, 0, 1:])
         want = keys[i, 1:].unflatten(-1, (4, 8)).transpose(0, 1)
         torch.testing.assert_close(found["vision_keys"], want)
-        torch.testing.assert_close(found["projector"](found["vision_clip"]), encoded.images[i].detach())
+        torch.testing.assert_close(found["projector"](found["vision_clip"]), encoded.entries[i].detach())
         assert found["cls_attention"].shape == (4, N)
 
 
@@ -72,7 +72,7 @@ def test_tiles_are_packed_like_the_image(models):
     model = models["llava_next"]
     inputs = tiny_inputs(model, (2, 1), (4, 9))
     call, request, encoded = live(model, inputs)
-    for image, found, tile in zip(encoded.images, call.gather(request), call.tiles(), strict=True):
+    for image, found, tile in zip(encoded.entries, call.gather(request), call.tiles(), strict=True):
         real = tile >= 0
         assert (found["vision_clip"][~real] == 0).all()
         torch.testing.assert_close(found["projector"](found["vision_clip"][real]), image[real].detach())
