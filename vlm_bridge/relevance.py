@@ -113,10 +113,15 @@ def cosines(visual: Tensor, text: Tensor) -> Tensor:
 
 
 def unit_rows(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Rows divided by their Euclidean norms, at least in float32; zero rows stay zero."""
+    """Rows divided by their norms as x/‖x‖ rounds, at least in float32; zero rows stay zero.
+
+    Official code divides plainly, and where cosines differ by little more than rounding the last bit counts.
+    Scaling by a power of two first changes no bit, and no norm overflows.
+    """
     rows = rows.to(dtype or torch.promote_types(rows.dtype, torch.float32))
-    peak = rows.abs().amax(-1, keepdim=True)
-    rows = rows / torch.where(peak > 0, peak, 1)  # norms neither overflow nor underflow
+    exponent = torch.frexp(rows.abs().amax(-1, keepdim=True)).exponent
+    half = exponent // 2  # 2^exponent itself may be beyond range
+    rows = torch.ldexp(torch.ldexp(rows, -half), half - exponent)
     norms = rows.norm(dim=-1, keepdim=True)
     return rows / torch.where(norms > 0, norms, 1)
 

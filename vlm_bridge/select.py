@@ -25,7 +25,14 @@ from vlm_bridge.pruners import PRUNERS, Plan, Pruner, find_pruner
 from vlm_bridge.pruners.plan import SIGNALS, WANTED
 from vlm_bridge.relevance import Relevance, weights
 
-TOKEN_AXIS = {"clip_patches": -2, "vision_clip": -2, "cls_attention": -1, "vision_keys": -2, "attention": -1}
+TOKEN_AXIS = {
+    "clip_patches": -2,
+    "vision_clip": -2,
+    "cls_attention": -1,
+    "vision_keys": -2,
+    "vision_values": -2,
+    "attention": -1,
+}
 """Where a signal has one entry per visual token."""
 
 _QUIET = threading.Lock()

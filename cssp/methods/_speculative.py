@@ -38,7 +38,10 @@ DROP = 1e-4
 CANCELLED = 16
 
 #: A guess that yields fewer picks than this was not worth its block.
-WORTH = 4
+WORTH = 8
+
+#: Picks of the textbook before the next guess, twice as many after each that was not worth it in a row.
+PAUSE = 8
 
 #: After a guess that was right in part the next one is this many times as long as that part.
 GROW = 2.0
@@ -87,7 +90,7 @@ class _Run:
         self.single = A.dtype in (np.float32, np.complex64)
         self.indices, self.rank = list(p.include), 0
         self.open = p.candidates.copy()
-        self.length, self.walk, self.pause = FIRST, 1, 1
+        self.length, self.walk, self.pause = FIRST, 1, PAUSE
         # A tie goes to the lowest index: columns are ranked by norms bent down a little along the index.
         self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
         self._start(list(p.include))
@@ -169,9 +172,9 @@ class _Run:
             self.pause = min(2 * self.pause, self.p.k)
             self.walk = self.pause
         elif taken == length:
-            self.length, self.pause = min(2 * self.length, LONGEST), 1
+            self.length, self.pause = min(2 * self.length, LONGEST), PAUSE
         else:
-            self.length, self.pause = max(WORTH + 1, min(self.length, int(GROW * taken))), 1
+            self.length, self.pause = max(WORTH + 1, min(self.length, int(GROW * taken))), PAUSE
 
     def _stroll(self, steps: int) -> int:
         """Up to ``steps`` picks of the textbook, one product each, with as little as possible between the products.

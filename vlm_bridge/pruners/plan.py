@@ -19,6 +19,7 @@ SIGNALS = {
     "vision_clip": 2,
     "vision_cls": 1,
     "vision_keys": 3,
+    "vision_values": 3,
     "cls_attention": 2,
     "projector": None,
     "hidden": 2,
@@ -30,7 +31,8 @@ SIGNALS = {
 
 `clip_patches` (n, d) and `clip_text` (M, d): CLIP's joint space. `llm_text` (M, d): the prompt's rows of the
 LLM's embedding table. Of the vision tower at its feature layer: `vision_clip` (n, d), the rows that the
-projector is given; `vision_cls` (d,), the CLS row; `vision_keys` (heads, n, d); `cls_attention` (heads, n),
+projector is given; `vision_cls` (d,), the CLS row; `vision_keys` and `vision_values` (heads, n, d);
+`cls_attention` (heads, n),
 from CLS to the patches. `projector`: a callable, rows of the vision tower to rows of the LLM. Of a layer of
 the LLM: `hidden` (L, d), `keys` (heads, L, d), `attention` (heads, queries, n) of text tokens to the image,
 and `image_start`, the image's first place among the L."""
@@ -42,6 +44,7 @@ WANTED = {
     "vision_clip": "the vision tower's rows",
     "vision_cls": "a vision tower with a CLS token",
     "vision_keys": "the vision tower's keys",
+    "vision_values": "the vision tower's values",
     "cls_attention": "a vision tower with a CLS token",
     "projector": "the model's projector",
     "hidden": "hidden states of a decoder layer",

@@ -33,8 +33,8 @@ from vlm_bridge.pruners.ranking import (
     descending,
     head_mean,
     outliers,
-    unit_rows,
 )
+from vlm_bridge.relevance import unit_rows
 
 
 def prumerge(

@@ -22,20 +22,6 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def unit_rows(rows: Tensor) -> Tensor:
-    """Rows divided by their norms as x/‖x‖ rounds in the precision of `rows`; zero rows stay zero.
-
-    Official code divides plainly, and where cosines differ by little more than rounding the last bit counts.
-    Scaling by a power of two first changes no bit, and no norm overflows.
-    """
-    rows = at_least_float32(rows)
-    exponent = torch.frexp(rows.abs().amax(-1, keepdim=True)).exponent
-    half = exponent // 2  # 2^exponent itself may be beyond range
-    rows = torch.ldexp(torch.ldexp(rows, -half), half - exponent)
-    norms = rows.norm(dim=-1, keepdim=True)
-    return rows / torch.where(norms > 0, norms, 1)
-
-
 def descending(scores: Tensor) -> Tensor:
     """Indices (n,) by descending score (n,); ties in ascending order of index."""
     return scores.sort(descending=True, stable=True).indices
