@@ -478,6 +478,37 @@ def test_given_back_after_exceptions(deep, kind, where, monkeypatch):
     assert_same_state(before, _state(model))
 
 
+def test_the_models_own_generate_comes_back(deep):
+    """An instance attribute that was there before, as other tools set it."""
+    model = copy.deepcopy(deep["llava"])
+    inputs = inputs_of("llava", model)
+    calls, inner = [], model.generate
+
+    def mine(*args, **kwargs):
+        calls.append(1)
+        return inner(*args, **kwargs)
+
+    model.generate = mine
+    with prune(model, 5, "fastv"):
+        generated(model, inputs, 1)
+    assert calls == [1]
+    assert vars(model)["generate"] is mine
+
+
+def test_the_decoder_alone_is_left_alone(deep):
+    """Only calls of the model are pruned: hooks stand aside once it has returned."""
+    model = deep["llava"]
+    inputs = inputs_of("llava", model, (1,), (6,))
+    embeds = model.get_input_embeddings()(inputs["input_ids"]).detach()
+    decoder = model.model.language_model
+    with torch.no_grad():
+        want = decoder(inputs_embeds=embeds).last_hidden_state
+        with prune(model, 5, "fastv"):
+            model(**inputs)
+            got = decoder(inputs_embeds=embeds).last_hidden_state
+    assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_report(deep, method):
     model = deep["llava"]

@@ -342,6 +342,11 @@ def test_counts_follow_the_shares():
         assert all(abs(c - w) < 2 for c, w in zip(counts, want, strict=True))
 
 
+def test_what_is_left_goes_where_most_was_cut_off():
+    """Exact counts 5.1, 3.8 and 1.9, and one token to give."""
+    assert counts_for_average(4, (1, 2, 3), 10, (0.51, 0.38, 0.19), 5.2) == (5, 3, 2)
+
+
 def test_every_count_survives_the_round_trip():
     """counts → average → counts, for counts that are their own shares."""
     layers, stages, n = 8, (2, 4, 6), 12
