@@ -80,7 +80,10 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
     pooled = output.pooler_output
     if pooled is None or (isinstance(pooled, Tensor) and pooled.ndim != 3):
         raise BridgeError(f"{type(model).__name__}.{name} gives no list of visual rows per {kind.name}.")
-    entries, planes = list(pooled), [list(plane) for plane in getattr(output, "deepstack_features", None) or ()]
+    entries, planes = (
+        list(pooled),
+        [list(plane) for plane in getattr(output, "deepstack_features", None) or ()],
+    )
     for plane in planes:
         if [getattr(rows, "shape", ())[:1] for rows in plane] != [rows.shape[:1] for rows in entries]:
             raise BridgeError(
@@ -315,7 +318,9 @@ class Layout:
         found = places.gather(-1, order.expand(*places.shape[:-1], width))
         if positions == "compact":
             found = compact.expand_as(found)
-        elif found.ndim == 3:  # a gap in the text row, which turns nothing, would be read as a packed sequence
+        elif (
+            found.ndim == 3
+        ):  # a gap in the text row, which turns nothing, would be read as a packed sequence
             found = torch.cat([compact[None], found[1:]])
         return cls(source, length, mask.long(), found.masked_fill(~mask, 0))
 
@@ -341,7 +346,11 @@ class Layout:
 
 
 def shortened(
-    inputs: Mapping[str, Any], layout: Layout, outputs: Mapping[str, Any], consumed: frozenset[str], pad_id: int
+    inputs: Mapping[str, Any],
+    layout: Layout,
+    outputs: Mapping[str, Any],
+    consumed: frozenset[str],
+    pad_id: int,
 ) -> dict[str, Any]:
     """The new inputs: everything of prompt length cut by `layout`, what the encoders read replaced by `outputs`."""
     new = {name: value for name, value in inputs.items() if name not in consumed}
