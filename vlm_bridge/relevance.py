@@ -121,7 +121,8 @@ def unit_rows(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     rows = rows.to(dtype or torch.promote_types(rows.dtype, torch.float32))
     exponent = torch.frexp(rows.abs().amax(-1, keepdim=True)).exponent
     half = exponent // 2  # 2^exponent itself may be beyond range
-    rows = torch.ldexp(torch.ldexp(rows, -half), half - exponent)
+    one = torch.ones_like(rows[..., :1])
+    rows = rows * torch.ldexp(one, -half) * torch.ldexp(one, half - exponent)
     norms = rows.norm(dim=-1, keepdim=True)
     return rows / torch.where(norms > 0, norms, 1)
 
