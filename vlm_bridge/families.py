@@ -73,8 +73,9 @@ class Family:
     pack : callable
         ``pack(base, tiles, inputs)``: (T, n, d) per-tile rows to one (n_i, d) tensor per image, in the
         order and number of the image's visual tokens; separator rows come out as zeros.
-    tiled : bool
-        The encoder's entries are tiles, and an image is an unbroken run of placeholders.
+    unit : {"entry", "run", "prompt"}
+        What counts as one image: an entry of the encoder's answer; where entries are tiles, an unbroken run of
+        placeholders; or, where tiles stand between words, all that a prompt shows.
     bidirectional : bool
         Visual tokens see those behind them, so that a prompt cannot be read in chunks.
     """
@@ -83,7 +84,7 @@ class Family:
     decoder: str = "language_model"
     projector: str = "multi_modal_projector"
     pack: Callable[[Any, Tensor, Mapping[str, Any]], list[Tensor]] | None = None
-    tiled: bool = False
+    unit: str = "entry"
     bidirectional: bool = False
 
     def count(self, base: Any, inputs: Mapping[str, Any], tiles: int) -> list[int]:
@@ -142,9 +143,9 @@ FAMILIES: dict[str, Family] = {
         Family("qwen2_vl"),
         Family("qwen2_5_vl"),
         Family("qwen3_vl"),
-        Family("internvl", tiled=True),
-        Family("smolvlm", decoder="text_model"),  # one entry a prompt: its images share a budget
-        Family("idefics3", decoder="text_model"),
+        Family("internvl", unit="run"),
+        Family("smolvlm", decoder="text_model", unit="prompt"),
+        Family("idefics3", decoder="text_model", unit="prompt"),
         Family("paligemma", bidirectional=True),
         Family("gemma3", bidirectional=True),
     )

@@ -94,15 +94,14 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
 
 
 def stacked(outputs: Mapping[str, Any], kinds: frozenset[str]) -> dict[str, Any]:
-    """The encoder outputs of a pruned call as the model wants them: of `kinds`, one tensor."""
+    """The encoder outputs of a pruned call as the model wants them: of `kinds`, one tensor (entries, n, d)."""
     found = dict(outputs)
     for name in kinds & found.keys():
         rows = found[name].pooler_output
         if not isinstance(rows, Tensor):
             same = len({len(r) for r in rows}) == 1
-            found[name] = type(found[name])(
-                **{**found[name], "pooler_output": torch.stack(rows) if same else torch.cat(rows)[None]}
-            )
+            rows = torch.stack(rows) if same else torch.cat(rows)[:, None]
+            found[name] = type(found[name])(**{**found[name], "pooler_output": rows})
     return found
 
 
@@ -190,10 +189,12 @@ class Prompt:
             spans.append((int(span[0, 0]), span[:, 1]))
         return spans
 
-    def runs(self, kind: Kind) -> list[int]:
-        """Lengths of the unbroken runs of placeholders."""
-        where = self.of_kind[kind.name].nonzero()
-        return torch.unique_consecutive(_run(where[:, 0], where[:, 1]), return_counts=True)[1].tolist()
+    def units(self, kind: Kind, unit: str) -> list[int]:
+        """Numbers of placeholders in each unbroken run, or in each prompt that has any."""
+        rows, columns = self.of_kind[kind.name].nonzero().T
+        return torch.unique_consecutive(_run(rows, columns) if unit == "run" else rows, return_counts=True)[
+            1
+        ].tolist()
 
     def visuals(self, model: Any, family: Family, encoded: Mapping[Kind, Encoded]) -> list[Visual]:
         """What the encoders gave, image by image and video by video, in placeholder order."""
@@ -201,8 +202,8 @@ class Prompt:
         for kind, answer in encoded.items():
             sizes = [len(rows) for rows in answer.entries if len(rows)]
             entry = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
-            if family.tiled and self.of_kind[kind.name].sum() == sum(sizes):
-                sizes = self.runs(kind)
+            if family.unit != "entry" and self.of_kind[kind.name].sum() == sum(sizes):
+                sizes = self.units(kind, family.unit)
             places = self.places(sizes, placeholder_id(model, kind), kind)
             rows = torch.cat(answer.entries).split(sizes) if sizes else ()
             planes = [torch.cat(plane).split(sizes) for plane in answer.planes]

@@ -132,7 +132,7 @@ class Loan:
     def _during_generate(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """What `generate` hands to the model, with the mask and the form of visual rows that it wants.
 
-        `generate` repeats lists of rows prompt by prompt, but one tensor as a whole: it was given lists.
+        `generate` copies lists of rows prompt by prompt, but one tensor as a whole: it was given lists.
         """
         return _with_stacks(_with_mask(kwargs), self.stacked)
 

@@ -48,8 +48,8 @@ def prune_inputs(
     prompt. Call it again for each call: `generate` changes ``mm_encoder_outputs`` when it expands beams.
     With ``positions="keep"`` leave the cache on in `generate`, which drops a mask of ones: without mask and
     cache, transformers reads a gap in the positions as the border of a packed sequence. Where the model takes
-    one tensor for all images (InternVL, PaliGemma, Gemma3) and they keep different numbers of rows, `generate`
-    mixes them up under beams or several answers. `prune` takes care of all three.
+    one tensor for all images (InternVL, PaliGemma, Gemma3) and prompts keep different numbers of rows, older
+    releases mix them up under beams or several answers. `prune` takes care of all three.
 
     Parameters
     ----------

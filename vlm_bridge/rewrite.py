@@ -311,12 +311,22 @@ def _new_inputs(
     visuals: list[Visual],
     kept: list[Kept],
 ) -> dict[str, Any]:
-    """The inputs with what is kept in place of what was encoded."""
+    """The inputs with what is kept in place of what was encoded.
+
+    One entry a prompt: when `generate` copies prompts, older releases do not keep the order of several.
+    """
     outputs = {}
     for kind, answer in encoded.items():
-        own = [one for one, visual in zip(kept, visuals, strict=True) if visual.kind is kind]
-        planes = [[one.planes[layer] for one in own] for layer in range(len(answer.planes))]
-        outputs[kind.name] = answer.replaced([one.rows for one in own], planes)
+        prompts: dict[int, list[Kept]] = {}
+        for one, visual in zip(kept, visuals, strict=True):
+            if visual.kind is kind:
+                prompts.setdefault(visual.row, []).append(one)
+        rows = [torch.cat([one.rows for one in own]) for own in prompts.values()]
+        planes = [
+            [torch.cat([one.planes[layer] for one in own]) for own in prompts.values()]
+            for layer in range(len(answer.planes))
+        ]
+        outputs[kind.name] = answer.replaced(rows, planes)
     consumed = frozenset(name for answer in encoded.values() for name in answer.arguments)
     return shortened(inputs, layout, outputs, consumed, padding_id(model, inputs, prompt.mask))
 

@@ -13,7 +13,7 @@ from tiny_vlm import (
     tiny_tensor_model,
 )
 
-from vlm_bridge import PRUNERS, BridgeError, prune, prune_inputs
+from vlm_bridge import PRUNERS, prune, prune_inputs
 
 BEFORE = {name: row for name, row in PRUNERS.items() if not (row.inside or row.open_options)}
 SUBSETS = (*(name for name, row in BEFORE.items() if not row.merges), "residual", "greedy")

@@ -238,8 +238,7 @@ def _videos(model, kind, total, g):
     if kind == "qwen2_5_vl":
         extra["second_per_grid_ts"] = torch.ones(total)
     if kind == "qwen3_vl":  # one run a frame, behind its time
-        frames = [[[30, START] + [VIDEO] * int(h * w // 4) + [END]] * int(t) for t, h, w in grids]
-        return extra, [sum(one, []) for one in frames]
+        return extra, [([30, START] + [VIDEO] * int(h * w // 4) + [END]) * int(t) for t, h, w in grids]
     return extra, [[START] + [VIDEO] * int(grid.prod() // 4) + [END] for grid in grids]
 
 
