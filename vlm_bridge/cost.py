@@ -120,7 +120,19 @@ def _scaled(value: float, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Decoder:
-    """The sizes that cost depends on."""
+    """The sizes that cost depends on.
+
+    Attributes
+    ----------
+    layers, width, heads, key_heads, head_width : int
+    mlp_width : int
+        Of a gated MLP (three matrices); of experts, the width of all that a token is sent to.
+    bytes_per_value : int
+    window, windowed : int
+        Tokens that the cache of a layer with a sliding window can hold, and how many of the layers have one.
+    experts : int
+        Width of the router in front of experts.
+    """
 
     layers: int
     width: int
@@ -129,34 +141,70 @@ class Decoder:
     head_width: int
     mlp_width: int
     bytes_per_value: int
+    window: int = 0
+    windowed: int = 0
+    experts: int = 0
 
     @classmethod
     def of(cls, model: Any) -> Decoder | None:
-        """Read from ``config.get_text_config()``; None where the config does not name them."""
+        """Read from ``config.get_text_config()``; None where it does not name them, or they differ by layer."""
         config = model.config.get_text_config()
+        kinds = _layer_kinds(config)
+        if set(kinds) - {"full_attention", "sliding_attention"}:
+            return None
         try:
             heads, width = config.num_attention_heads, config.hidden_size
-            return cls(
+            found = cls(
                 layers=config.num_hidden_layers,
                 width=width,
                 heads=heads,
                 key_heads=getattr(config, "num_key_value_heads", None) or heads,
                 head_width=getattr(config, "head_dim", None) or width // heads,
-                mlp_width=config.intermediate_size,
+                mlp_width=_mlp_width(config),
                 bytes_per_value=torch.finfo(model.dtype).bits // 8,
+                window=(getattr(config, "sliding_window", None) or 1) - 1,
+                windowed=kinds.count("sliding_attention"),
+                experts=(getattr(config, "num_experts", None) or 0) if _has_experts(config) else 0,
             )
-        except AttributeError:
+        except (AttributeError, TypeError):
             return None
+        return found if all(isinstance(size, int) for size in vars(found).values()) else None
 
     def kv_bytes(self, n: int) -> int:
         """KV-cache bytes of n tokens."""
-        return 2 * self.layers * self.key_heads * self.head_width * self.bytes_per_value * n
+        stored = (self.layers - self.windowed) * n + self.windowed * min(n, self.window)
+        return 2 * self.key_heads * self.head_width * self.bytes_per_value * stored
 
     def prefill_flops(self, n: int) -> float:
-        """FLOPs of a prefill of n tokens (gated MLP: three matrices)."""
+        """FLOPs of a prefill of n tokens."""
         attention = self.width * self.head_width * (2 * self.heads + 2 * self.key_heads)
-        linear = 2 * n * (attention + 3 * self.width * self.mlp_width)
+        linear = 2 * n * (attention + self.width * (3 * self.mlp_width + self.experts))
         return float(self.layers * (linear + 4 * n * n * self.heads * self.head_width))
+
+
+def _layer_kinds(config: Any) -> list[str]:
+    """Kind of attention of every layer, where the config says; the cache is built by the same rule."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return list(kinds)
+    windows = getattr(config, "sliding_window", None) is not None
+    return ["sliding_attention"] * config.num_hidden_layers if windows else []
+
+
+def _has_experts(config: Any) -> bool:
+    return bool(
+        getattr(config, "num_experts_per_tok", None) and getattr(config, "moe_intermediate_size", None)
+    )
+
+
+def _mlp_width(config: Any) -> int:
+    """Of a dense MLP, or of the experts that a token is sent to; AttributeError where layers differ."""
+    if not _has_experts(config):
+        return config.intermediate_size
+    mixed = getattr(config, "mlp_only_layers", None) or getattr(config, "first_k_dense_replace", 0)
+    if mixed or getattr(config, "decoder_sparse_step", 1) != 1 or getattr(config, "n_shared_experts", None):
+        raise AttributeError("layers with and without experts")
+    return config.num_experts_per_tok * config.moe_intermediate_size
 
 
 def cost_of(model: Any, visual: tuple[int, int], before: Sequence[int], after: Sequence[int]) -> Cost:

@@ -25,7 +25,7 @@ from vlm_bridge.cli import main
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "analysis" / "reference"
-CHAT = "{% for m in messages %}{% for c in m.content %}{{ c.text if c.type == 'text' else '<image> ' }}{% endfor %}{% endfor %} w42"
+CHAT = "{% for m in messages %}{% for c in m.content %}{{ c.text if c.type == 'text' else '<image> ' }}{% endfor %}{% endfor %}{% if add_generation_prompt %} w42{% endif %}"
 
 
 def processor_of(model, chat=None):
