@@ -8,6 +8,7 @@ bridge refuses, with `BridgeError`, `REFUSED` says so and why; anything else tha
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 
 import torch
 from tiny_families import (
@@ -22,6 +23,8 @@ from tiny_families import (
     original_positions,
     stay_mask,
 )
+from transformers import GenerationMixin
+from transformers.generation import utils as generation
 
 from vlm_bridge import PerTile, prune, prune_inputs
 
@@ -370,5 +373,26 @@ REFUSED = {
     },
     **{("chunked prefill", name): "see those behind them" for name in BIDIRECTIONAL},
 }
+if not hasattr(generation, "_slice_mm_encoder_output"):
+    REFUSED |= {("chunked prefill", name): "drops images in this release" for name in FAMILIES}
 for _name in WITH_VIDEO:
     del REFUSED["videos", _name], REFUSED["images and videos", _name]
+
+
+def copies_in_order():
+    """Whether `generate` copies the images A, B of a prompt as A, B, A, B; older releases as A, A, B, B."""
+    rows = [torch.full((2, 1), float(i)) for i in range(2)]
+    output = {"image": SimpleNamespace(pooler_output=rows)}
+    owner = SimpleNamespace(config=SimpleNamespace(image_token_id=7))
+    GenerationMixin._expand_multimodal_outputs(owner, torch.full((1, 4), 7), output, 2)
+    return [float(one[0, 0]) for one in output["image"].pooler_output] == [0.0, 1.0, 0.0, 1.0]
+
+
+_COPIED = ("`mm_encoder_outputs`", "beams, several answers, scores", "sampling, several answers")
+UNJUDGED = set()
+if not copies_in_order():
+    UNJUDGED = {
+        *((cell, "internvl") for cell in _COPIED),
+        *(("images and videos", name) for name in WITH_VIDEO),
+    }
+"""Cells in which the oracle, `generate` itself, would be wrong."""
