@@ -10,6 +10,7 @@ from tiny_qwen import LAYERS, deep_llava, tiny_qwen
 from tiny_vlm import _TEXT, _awake, tiny_inputs, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
+    Gemma3ForConditionalGeneration,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
@@ -97,15 +98,17 @@ def test_inside_the_llm_layer_by_layer(kind, method):
 
 def test_heads_of_another_width_and_windows():
     """Gemma's heads are no share of the width; in half of its layers the cache holds a window."""
-    model = family_model("gemma3")
-    text = model.config.get_text_config()
-    text.sliding_window = 16
+    config = family_model("gemma3").config
+    config.text_config.head_dim, config.text_config.sliding_window = 20, 16
+    model = eager(_awake(Gemma3ForConditionalGeneration(config)))
     sizes = Decoder.of(model)
-    assert sizes.head_width * sizes.heads != 2 * sizes.width
+    assert sizes.head_width * sizes.heads != sizes.width
     assert (sizes.windowed, sizes.window) == (1, 15)
     inputs = family_call(model, (1,), (30,)).inputs
-    _, cache = counted(model, **inputs)
-    assert sizes.kv_bytes(inputs["input_ids"].shape[1]) == cache
+    flops, cache = counted(model, **inputs)
+    n = inputs["input_ids"].shape[1]
+    assert sizes.prefill_flops(n) == flops["model.language_model"]
+    assert sizes.kv_bytes(n) == cache
     assert sizes.kv_bytes(10) == sizes.kv_bytes(5) * 2
 
 
@@ -138,7 +141,7 @@ def test_what_is_not_known_is_not_guessed(monkeypatch):
     for change in (
         {"intermediate_size": [96, 48]},
         {"layer_types": ["full_attention", "linear_attention"]},
-        {"num_attention_heads": None},
+        {"num_attention_heads": None, "head_dim": None},
         {"hidden_size": "removed"},
     ):
         sizes = {**text.to_dict(), **change}
