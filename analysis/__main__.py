@@ -1,5 +1,5 @@
 """``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
-pruners`` (``--help`` after any of them)."""
+pruners | families`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -95,6 +95,11 @@ def main(arguments: list[str] | None = None) -> int:
     pruners.add_argument("--docs", type=Path, help="put the table into this folder, too")
     pruners.add_argument("--out", type=Path, default=OUT / "pruners")
 
+    families = commands.add_parser("families", help="every feature on every model family, against the oracle")
+    families.add_argument("--names", nargs="+", help="only these")
+    families.add_argument("--docs", type=Path, help="put the table into this folder, too")
+    families.add_argument("--out", type=Path, default=OUT / "families")
+
     chosen = vars(parser.parse_args(arguments))
     run = {
         "study": _study,
@@ -108,6 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
         "fuzz": _fuzz,
         "gpu": _gpu,
         "pruners": _pruners,
+        "families": _families,
     }
     return run[chosen.pop("command")](**chosen)
 
@@ -197,6 +203,12 @@ def _pruners(**options) -> int:
     from . import pruners
 
     return pruners.main(**options)
+
+
+def _families(**options) -> int:
+    from . import families
+
+    return families.main(**options)
 
 
 if __name__ == "__main__":
