@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import cssp
+from cssp.linalg import gram
 
 from . import peers
 from .inputs import Size
@@ -65,7 +66,7 @@ def _products(A: np.ndarray, k: int) -> Callable[[], Any]:
 def _gram(A: np.ndarray, k: int) -> Callable[[], Any]:
     def run() -> None:
         for X in _items(A):
-            X.T @ X
+            gram(X)
 
     return run
 

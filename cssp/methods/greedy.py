@@ -18,6 +18,7 @@ from cssp.linalg import (
     column_norms2,
     conjugate,
     frobenius2,
+    gram,
     orthogonalise,
     project_off,
     take_columns,
@@ -200,11 +201,11 @@ class _State:
         A, B = self.A, self.B
         self.eps = float(self.xp.finfo(A.dtype).eps)
         if B.shape[1] <= 2 * self.p.m:
-            self.T, self.K = adjoint(B) @ A, None
+            self.T, self.K = gram(A) if B is A else adjoint(B) @ A, None
             self.f = column_norms2(self.T)
             self.R, self.S, self.t = self._rows(self.p.n), self._rows(B.shape[1]), 0
         else:
-            self.T, self.K = None, B @ adjoint(B)
+            self.T, self.K = None, gram(adjoint(B))
             self.f = _quadratic(A, self.K)
         self.g = self.xp.asarray(g, copy=True)
         self.phi0 = self.phi

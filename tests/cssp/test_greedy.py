@@ -1,11 +1,13 @@
 """Greedy gain against the definition: at every step no column lowers the Frobenius error more."""
 
+import sys
+
 import mpmath
 import numpy as np
 import oracles
 import pytest
 
-from cssp import select
+from cssp import linalg, select
 
 
 def worst_step(A, S, B=None):
@@ -123,3 +125,22 @@ def test_nearly_dependent_columns_of_which_one_has_all_that_is_left(dtype, rest)
         assert S[0] in (0, 1, 2)
         gains = oracles.gains(A, S[:1], B)
         assert gains[S[1]] > 0.99 * gains.max()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex64"])
+def test_gram_by_blocks(monkeypatch, dtype):
+    """A product with its own transpose in pieces: threaded OpenBLAS crashes beyond some 15,000 columns."""
+    A = np.random.default_rng(0).standard_normal((5, 23)).astype(dtype) * (1 + 0.5j if dtype[0] == "c" else 1)
+    whole = linalg.gram(A)
+    for width in (1, 7, 22, 23):
+        monkeypatch.setattr(linalg, "WIDEST", width)
+        np.testing.assert_allclose(linalg.gram(A), A.conj().T @ A, rtol=1e-5)
+        np.testing.assert_allclose(linalg.gram(A), whole, rtol=1e-5)
+        assert select(A, 4, "greedy").indices.tolist() == select(A.copy(), 4, "greedy").indices.tolist()
+    asked = []
+    monkeypatch.setattr(
+        sys.modules["cssp.methods.greedy"], "gram", lambda X: asked.append(X.shape) or linalg.gram(X)
+    )
+    select(A, 3, "greedy")
+    select(A.T.copy(), 3, "greedy")
+    assert asked == [(23, 5), (23, 5)], "no product of an array with itself goes another way"
