@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import IMAGE, KINDS, VIDEO, Family, Kind, base_of, placeholder_id
+from vlm_bridge.families import IMAGE, KINDS, VIDEO, Family, Kind, base_of, placeholder_id, window_of
 
 POSITIONS = ("keep", "compact")
 _FILL = {"token_type_ids": 0, "mm_token_type_ids": 0, "labels": -100, "inputs_embeds": 0}
@@ -289,12 +289,18 @@ class Layout:
         L, columns of the original prompt.
     mask : Tensor (B, L')
     positions : Tensor (B, L') or (4, B, L')
+    longest : int
+        Real tokens of the longest original prompt.
+    gaps : bool
+        Whether positions skip what was dropped.
     """
 
     source: Tensor
     length: int
     mask: Tensor
     positions: Tensor
+    longest: int
+    gaps: bool
 
     @classmethod
     def of(cls, real: Tensor, dropped: Tensor, places: Tensor, positions: str) -> Layout:
@@ -323,7 +329,9 @@ class Layout:
             found.ndim == 3
         ):  # a gap in the text row, which turns nothing, would be read as a packed sequence
             found = torch.cat([compact[None], found[1:]])
-        return cls(source, length, mask.long(), found.masked_fill(~mask, 0))
+        found = found.masked_fill(~mask, 0)
+        gaps = positions == "keep" and bool(dropped.any())
+        return cls(source, length, mask.long(), found, int(real.sum(1).max()), gaps)
 
     @property
     def dropped(self) -> int:
@@ -344,6 +352,16 @@ class Layout:
         extra = tensor.ndim - 2
         index = index.reshape(*index.shape, *[1] * extra).expand(*index.shape, *tensor.shape[2:])
         return tensor.gather(1, index).masked_fill(empty.reshape(*empty.shape, *[1] * extra), fill)
+
+
+def check_window(model: Any, layout: Layout, ahead: int) -> None:
+    """Refuse gaps where a sliding window, which is counted in tokens of the cache, would reach over them."""
+    window, length = window_of(model), layout.longest + ahead
+    if layout.gaps and window is not None and length > window:
+        raise BridgeError(
+            f"{type(model).__name__} has layers that see {window} tokens, and prompt and answer have {length}: behind "
+            "a gap these layers would see further than before. Use positions='compact', which counts both anew."
+        )
 
 
 def shortened(

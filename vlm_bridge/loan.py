@@ -25,7 +25,7 @@ from vlm_bridge.calls import (
 )
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.fold import KeyBias
-from vlm_bridge.inputs import Layout, has_visuals, stacked
+from vlm_bridge.inputs import Layout, check_window, has_visuals, stacked
 from vlm_bridge.report import Report
 from vlm_bridge.rewrite import Rewritten, Settings, rewrite
 
@@ -125,8 +125,10 @@ class Loan:
             return (), _with_stacks(self.pending.inputs, self.pending.stacked)
         if cache is not None and cache in self.layouts:
             layout, bias = self.layouts[cache]
+            continued = _continued(arguments, layout, cache.get_seq_length())
+            check_window(self.model, layout, continued["attention_mask"].shape[1] - layout.mask.shape[1])
             self._set_bias(bias)
-            return (), _continued(arguments, layout, cache.get_seq_length())
+            return (), continued
         return None
 
     def _during_generate(self, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -113,14 +113,14 @@ def prune(
     ``model.generate(**inputs)`` stays as it is: the full prompt stands in front of the answer,
     ``max_length`` counts it, streamers and processors see it. ``model(**inputs)`` gives the logits of the
     pruned prompt; decoding on with the cache it returns works inside the block, with the full prompt's mask
-    or none. A call without an image passes through untouched.
+    or none. A call without image and video passes through untouched.
 
     Parameters
     ----------
     model : PreTrainedModel
         A vision-language model of transformers >= 5.18.
-    keep : int, float, one per image of every call, PerTile, Shared, Spectral, or None with `tol`
-        Tokens, or share of an image's tokens, to keep; see `vlm_bridge.budget` for the others.
+    keep : int, float, one per image or video of every call, PerTile, Shared, Spectral, or None with `tol`
+        Tokens, or share of an image's tokens, to keep, in the order of the placeholders; see `vlm_bridge.budget` for the others.
     method : str
         A name in `PRUNERS`.
     relevance : None, "anti", "normal", Relevance, or scores

@@ -14,7 +14,7 @@ from torch import Tensor
 from vlm_bridge.budget import Part, PerTile, check_keep, parts_of
 from vlm_bridge.cost import cost_of
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import IMAGE, VIDEO, Kind, find_family, separators_of, window_of
+from vlm_bridge.families import IMAGE, VIDEO, Kind, find_family, separators_of
 from vlm_bridge.fold import FOLDS, merged_rows
 from vlm_bridge.inputs import (
     POSITIONS,
@@ -22,6 +22,7 @@ from vlm_bridge.inputs import (
     Layout,
     Prompt,
     Visual,
+    check_window,
     encode,
     has_visuals,
     padding_id,
@@ -191,9 +192,8 @@ def rewrite(
     dropped = prompt.placeholders
     for one, visual in zip(kept, visuals, strict=True):
         dropped[visual.row, visual.columns[one.indices.to(visual.columns.device)]] = False
-    if settings.positions == "keep" and dropped.any():
-        _check_window(model, int(prompt.mask.sum(1).max()) + ahead)
     layout = Layout.of(prompt.mask, dropped, places, settings.positions)
+    check_window(model, layout, ahead)
     new = _new_inputs(model, inputs, layout, prompt, encoded, visuals, kept)
     bias = _bias(layout, prompt, visuals, kept) if settings.fold else None
 
@@ -240,16 +240,6 @@ def _with(choice: Choice, protected: Tensor) -> Choice:
     if merge is not None:
         merge = torch.cat([merge, torch.nn.functional.one_hot(protected, merge.shape[1]).to(merge)])
     return Choice((*choice.indices, *protected.tolist()), merge)
-
-
-def _check_window(model: Any, length: int) -> None:
-    """Refuse gaps where a sliding window, which is counted in tokens of the cache, would reach over them."""
-    window = window_of(model)
-    if window is not None and length > window:
-        raise BridgeError(
-            f"{type(model).__name__} has layers that see {window} tokens, and prompt and answer have {length}: behind "
-            "a gap these layers would see further than before. Use positions='compact', which counts both anew."
-        )
 
 
 def _choose(

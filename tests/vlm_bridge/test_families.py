@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from family_cells import CELLS, REFUSED, UNJUDGED
+from family_cells import CELLS, REFUSED, UNJUDGED, copies_in_order
 from tiny_families import (
     BIDIRECTIONAL,
     FAMILIES,
@@ -92,6 +92,11 @@ def test_one_tensor_for_all_images_under_beams(family):
             one = model.generate(**alone, **options)
         assert torch.equal(one.sequences[0, -6:], got.sequences[row, -6:])
         assert abs(one.sequences_scores[0] - got.sequences_scores[row]) <= TOLERANCE
+    new, _ = prune_inputs(model, call.inputs, [3, 5])
+    if copies_in_order():
+        same = model.generate(**new, **options)
+        assert torch.equal(same.sequences[:, -6:], got.sequences[:, -6:])
+        assert (same.sequences_scores - got.sequences_scores).abs().max() <= TOLERANCE
     new, _ = prune_inputs(model, call.inputs, [3, 5])
     new["mm_encoder_outputs"]["image"].pooler_output = new["mm_encoder_outputs"][
         "image"
@@ -194,6 +199,15 @@ def test_windows_reach_no_further_than_before():
                 model.generate(**call.inputs, max_new_tokens=4, do_sample=False)
             with prune(model, 1.0):
                 model.generate(**call.inputs, max_new_tokens=4, do_sample=False)
+            with prune(model, 5), torch.no_grad():
+                out = model(**call.inputs, use_cache=True)
+                for step in range(4):
+                    token = {"input_ids": torch.full((1, 1), 20), "past_key_values": out.past_key_values}
+                    if step == 3:
+                        with pytest.raises(BridgeError, match=f"answer have {length + 4}"):
+                            model(**token)
+                    else:
+                        model(**token)
         else:
             with prune(model, 5) as report:
                 got = model.generate(**call.inputs, max_new_tokens=4, do_sample=False)
