@@ -37,11 +37,8 @@ DROP = 1e-4
 #: Cholesky QR is taken where it adds no more than this factor to the rounding of textbook orthogonalisation.
 CANCELLED = 16
 
-#: A guess that yields fewer picks than this was not worth its block.
-WORTH = 8
-
-#: Picks of the textbook before the next guess, twice as many after each that was not worth it in a row.
-PAUSE = 8
+#: A guess costs as much as so many textbook picks: for the product, and for the block, which does not grow with n.
+JUDGED, BLOCKED = 4, 24_000
 
 #: After a guess that was right in part the next one is this many times as long as that part.
 GROW = 2.0
@@ -90,7 +87,8 @@ class _Run:
         self.single = A.dtype in (np.float32, np.complex64)
         self.indices, self.rank = list(p.include), 0
         self.open = p.candidates.copy()
-        self.length, self.walk, self.pause = FIRST, 1, PAUSE
+        self.worth = JUDGED + min(8, BLOCKED // max(1, p.n))
+        self.length, self.walk, self.pause = FIRST, 1, self.worth
         # A tie goes to the lowest index: columns are ranked by norms bent down a little along the index.
         self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
         self._start(list(p.include))
@@ -168,13 +166,13 @@ class _Run:
             return
         guess, V = self._guess(length)
         taken = self._judge(guess, V) if guess.size > 1 else self._step()
-        if taken < WORTH < length:
+        if taken < self.worth < length:
             self.pause = min(2 * self.pause, self.p.k)
             self.walk = self.pause
         elif taken == length:
-            self.length, self.pause = min(2 * self.length, LONGEST), PAUSE
+            self.length, self.pause = min(2 * self.length, LONGEST), self.worth
         else:
-            self.length, self.pause = max(WORTH + 1, min(self.length, int(GROW * taken))), PAUSE
+            self.length, self.pause = max(self.worth + 1, min(self.length, int(GROW * taken))), self.worth
 
     def _stroll(self, steps: int) -> int:
         """Up to ``steps`` picks of the textbook, one product each, with as little as possible between the products.
