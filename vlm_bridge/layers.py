@@ -19,14 +19,15 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from vlm_bridge.calls import check_generate
+from vlm_bridge.choose import reconstruction_error
 from vlm_bridge.cost import cost_of_layers
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import PIXELS, base_of, placeholder_id
+from vlm_bridge.given import check_finite
 from vlm_bridge.inputs import Prompt, has_images
 from vlm_bridge.passage import Image, Passage
 from vlm_bridge.pruners.inside import Stage, tokens_per_layer
 from vlm_bridge.report import Report
-from vlm_bridge.select import check_finite, reconstruction_error
 from vlm_bridge.terms import InsideSettings, check_cache, check_decoding, check_model, kernel_form
 
 

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.budget import Part, PerTile, check_keep, parts_of
+from vlm_bridge.choose import Choice, choose_all, reconstruction_error
 from vlm_bridge.cost import cost_of
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import IMAGE, VIDEO, Kind, find_family, separators_of
 from vlm_bridge.fold import FOLDS, merged_rows
+from vlm_bridge.given import as_tensor, check_finite, signals_of_images
 from vlm_bridge.inputs import (
     POSITIONS,
     Encoded,
@@ -31,15 +33,7 @@ from vlm_bridge.inputs import (
 )
 from vlm_bridge.pruners.plan import SIGNALS
 from vlm_bridge.report import Report
-from vlm_bridge.select import (
-    Choice,
-    Request,
-    as_tensor,
-    check_finite,
-    choose_all,
-    reconstruction_error,
-    signals_of_images,
-)
+from vlm_bridge.request import Request
 from vlm_bridge.signals import Live, Sources
 from vlm_bridge.tower import projection, watched
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import IMAGE, Family, anyres, base_of
+from vlm_bridge.given import as_tensor
 from vlm_bridge.inputs import Prompt, Visual
 from vlm_bridge.pruners.plan import SIGNALS
-from vlm_bridge.select import Request, as_tensor, missing_signals
+from vlm_bridge.request import Request, missing_signals
 from vlm_bridge.tower import CAPTURED, Tower, projection
 
 

@@ -31,7 +31,7 @@ MEAN = Pruner("mean", "test", "test", mean_first, weighted=False, merges="mean",
 
 
 def live(model, inputs):
-    from vlm_bridge.select import Request
+    from vlm_bridge.request import Request
 
     request = Request(SEEN, None, {})
     family = find_family(model)

@@ -1,0 +1,199 @@
+"""Choosing: a request, the images of a call, and the parts of them that a budget speaks of.
+
+Tokens are rows here and columns in cssp: an image's plan hands `features.mT` over.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import cssp
+from cssp.errors import RankDeficientError
+from vlm_bridge.budget import Part
+from vlm_bridge.errors import BridgeError
+from vlm_bridge.given import TOKEN_AXIS
+from vlm_bridge.pruners import Plan
+from vlm_bridge.request import Request
+
+_QUIET = threading.Lock()
+"""`warnings.catch_warnings` changes the whole process, so that one thread at a time may use it."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen of one image, or of several that share a budget.
+
+    Attributes
+    ----------
+    indices : tuple of int
+        Kept tokens in order of choice.
+    merge : Tensor (k, n) or (k, n + 1), optional
+        As in `Plan`.
+    """
+
+    indices: tuple[int, ...]
+    merge: Tensor | None = None
+
+    def ascending(self) -> tuple[Tensor, Tensor | None]:
+        """Indices (k,) in ascending order, and the merge matrix in that order."""
+        order = sorted(range(len(self.indices)), key=self.indices.__getitem__)
+        indices = torch.tensor([self.indices[j] for j in order], dtype=torch.int64)
+        return indices, None if self.merge is None else self.merge[order]
+
+
+def choose_all(
+    request: Request,
+    images: Sequence[Tensor],
+    factors: Sequence[Tensor | None],
+    signals: Sequence[Mapping[str, Any]],
+    parts: Sequence[Part],
+    tol: float | None,
+    rngs: Sequence[np.random.Generator],
+) -> list[Choice]:
+    """What is kept of each image (n_i, d), part by part; a part draws from its first image's generator."""
+    kept: list[list[int]] = [[] for _ in images]
+    merged: list[list[Tensor]] = [[] for _ in images]
+    for part in parts:
+        first = part.rows[0][0]
+        if len(part.rows) == 1 and part.n == len(images[first]):
+            found = choose_one(
+                request, images[first], part.k, factors[first], tol, rngs[first], signals[first]
+            )
+            kept[first], merged[first] = list(found.indices), [] if found.merge is None else [found.merge]
+            continue
+        found, owners = _choose_part(request, images, factors, signals, part, tol, rngs[first])
+        for position, j in enumerate(found.indices):
+            image, row = owners[j]
+            kept[image].append(row)
+            if found.merge is not None:
+                spread = found.merge.new_zeros(len(images[image]))
+                spread[part.rows[0][1].to(spread.device)] = found.merge[position]
+                merged[image].append(spread[None])
+    return [Choice(tuple(k), torch.cat(m) if m else None) for k, m in zip(kept, merged, strict=True)]
+
+
+def _choose_part(
+    request: Request,
+    images: Sequence[Tensor],
+    factors: Sequence[Tensor | None],
+    signals: Sequence[Mapping[str, Any]],
+    part: Part,
+    tol: float | None,
+    rng: np.random.Generator,
+) -> tuple[Choice, list[tuple[int, int]]]:
+    """The choice among the rows of a part, and (image, row) of each of them."""
+    if len(part.rows) > 1 and request.pruner.merges:
+        raise BridgeError(
+            f"pruner {request.pruner.name!r} merges tokens, and cannot across images: no Shared."
+        )
+
+    def joined(name: str, values: list[Any]) -> Any:
+        axis = TOKEN_AXIS.get(name)
+        return values[0] if axis is None else torch.cat(values, dim=axis)
+
+    def rows_of(name: str, value: Any, rows: Tensor) -> Any:
+        axis = TOKEN_AXIS.get(name)
+        return value if axis is None else value.index_select(axis, rows.to(value.device))
+
+    names = [name for name in signals[part.rows[0][0]] if name != "vision_cls"]
+    read = {
+        name: joined(name, [rows_of(name, signals[i][name], rows) for i, rows in part.rows]) for name in names
+    }
+    features = torch.cat([images[i][rows.to(images[i].device)] for i, rows in part.rows])
+    factor = None
+    if factors[part.rows[0][0]] is not None:
+        factor = torch.cat([f[rows.to(f.device)] for i, rows in part.rows if (f := factors[i]) is not None])
+    owners = [(i, int(row)) for i, rows in part.rows for row in rows]
+    found = choose_one(request, features, part.k, factor, tol, rng, read)
+    return _at_least_one(found, owners, features.norm(dim=-1)), owners
+
+
+def _at_least_one(found: Choice, owners: list[tuple[int, int]], norms: Tensor) -> Choice:
+    """The choice with a token of every image: the last picks make way for an image's longest row."""
+    chosen = list(found.indices)
+    for image in dict.fromkeys(i for i, _ in owners):
+        if all(owners[j][0] != image for j in chosen):
+            counts = Counter(owners[j][0] for j in chosen)
+            spare = max(p for p, j in enumerate(chosen) if counts[owners[j][0]] > 1)
+            chosen[spare] = max((j for j, (i, _) in enumerate(owners) if i == image), key=norms.__getitem__)
+    return Choice(tuple(chosen), found.merge)
+
+
+def choose_one(
+    request: Request,
+    features: Tensor,
+    k: int,
+    factor: Tensor | None,
+    tol: float | None,
+    rng: np.random.Generator,
+    signals: Mapping[str, Any],
+) -> Choice:
+    """What the pruner keeps of one image (n, d): k tokens, unless `tol` or its own rule stops earlier."""
+    pruner, n = request.pruner, features.shape[-2]
+    if k == n and tol is None:
+        return Choice(tuple(range(n)))
+    drawn = {"rng": rng} if pruner.draws else {}
+    read = {name: signals[name] for name in pruner.reads if name in signals}
+    plan = pruner.plan(features, k, factor, **read, **drawn, **request.options)
+    if plan.indices is None:
+        return Choice(tuple(run(plan, k, tol, rng)))
+    if tol is not None:
+        raise BridgeError(f"pruner {pruner.name!r} chooses by a rule of its own and cannot honour tol.")
+    if not 0 < len(set(plan.indices)) == len(plan.indices) <= k:
+        raise BridgeError(f"pruner {pruner.name!r} gave {len(plan.indices)} tokens for keep = {k}.")
+    return Choice(plan.indices, plan.merge)
+
+
+def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list[int]:
+    """Let cssp choose.
+
+    A budget above the numerical rank is no fault in pruning: cssp completes the set, without its warning.
+    """
+    assert plan.columns is not None
+    columns = plan.columns.detach()
+    n = columns.shape[-1]
+    if k == n and tol is None:
+        return list(range(n))
+
+    def chosen(deficient: str, generator: np.random.Generator) -> list[int]:
+        found = cssp.select(
+            columns,
+            None if k == n else k,
+            method=plan.method,
+            weights=plan.weights,
+            tol=tol,
+            include=list(plan.include) or None,
+            deficient=deficient,
+            rng=generator,
+            **plan.options,
+        )
+        return [int(j) for j in torch.as_tensor(found.indices).tolist()]  # one transfer from the device
+
+    again = copy.deepcopy(rng)
+    try:
+        return chosen("raise", rng)
+    except RankDeficientError:
+        with _QUIET, warnings.catch_warnings():
+            warnings.simplefilter("ignore", cssp.RankDeficientWarning)
+            return chosen("fill", again)
+    except cssp.CsspError as error:
+        raise BridgeError(str(error)) from error
+
+
+def reconstruction_error(features: Tensor, kept: Any) -> float:
+    """‖X − P_S X‖_F / ‖X‖_F of the rows `kept` of `features` (n, d); 0 when all stay."""
+    kept = [int(j) for j in kept]
+    if len(kept) == features.shape[0]:
+        return 0.0
+    chosen = cssp.select(features.detach().mT, len(kept), include=kept, deficient="truncate")
+    return float(chosen.relative_error)

@@ -1,0 +1,133 @@
+"""A pruner together with the caller's relevance and options, and what is said where something is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlm_bridge.errors import BridgeError
+from vlm_bridge.given import as_tensor
+from vlm_bridge.pruners import PRUNERS, Pruner, find_pruner
+from vlm_bridge.pruners.plan import SIGNALS, WANTED
+from vlm_bridge.relevance import Relevance, weights
+
+
+@dataclass(frozen=True)
+class Request:
+    """A pruner together with the caller's relevance and options, checked once."""
+
+    pruner: Pruner
+    relevance: Relevance | Tensor | None
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, method: str, relevance: Any, given: Mapping[str, Any]) -> Request:
+        """Look the pruner up, resolve the relevance, and tell options from signals."""
+        pruner = find_pruner(method)
+        options = {k: v for k, v in given.items() if k not in SIGNALS}
+        check_options(pruner, options)
+        return cls(pruner, resolve_relevance(pruner, relevance), options)
+
+    @property
+    def of_relevance(self) -> tuple[str, ...]:
+        """Signals that the resolved relevance reads."""
+        return self.relevance.signals if isinstance(self.relevance, Relevance) else ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Signals without which nothing goes: the resolved relevance's and the plan's own."""
+        return tuple(dict.fromkeys([*self.of_relevance, *self.pruner.requires]))
+
+    @property
+    def of_plan(self) -> tuple[str, ...]:
+        """Signals that the plan reads, and the rows that it merges."""
+        merged = ("vision_clip",) if self.pruner.before_projector else ()
+        return tuple(dict.fromkeys([*self.pruner.reads, *merged]))
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """Signals that are used where they can be had."""
+        return tuple(dict.fromkeys([*self.needs, *self.of_plan]))
+
+    def check(self, given: Iterable[str]) -> None:
+        """Refuse a request whose signals are not given, naming them and the pruners that would work."""
+        for needed, relevance in ((self.of_relevance, self.relevance), (self.pruner.requires, None)):
+            missing = [name for name in needed if name not in given]
+            if missing:
+                raise BridgeError(missing_signals(self.pruner, missing, given, relevance))
+
+    def weights(self, features: Tensor, signals: Mapping[str, Any]) -> Tensor | None:
+        """Weights (..., n) of the tokens of `features` (..., n, d), or None."""
+        if self.relevance is None:
+            return None
+        if isinstance(self.relevance, Tensor):
+            return check_scores(self.relevance.to(features.device), features)
+        read = {name: as_tensor(name, signals[name]).to(features.device) for name in self.of_relevance}
+        return weights(self.relevance, features, read)
+
+
+def resolve_relevance(pruner: Pruner, relevance: Any) -> Relevance | Tensor | None:
+    """What the caller's `relevance` means for this pruner."""
+    if relevance is None:
+        return pruner.relevance
+    if not pruner.weighted:
+        names = ", ".join(sorted(name for name, row in PRUNERS.items() if row.weighted))
+        raise BridgeError(f"pruner {pruner.name!r} uses no relevance; these do: {names}.")
+    if isinstance(relevance, Relevance):
+        return relevance
+    if isinstance(relevance, str) and relevance in ("anti", "normal"):
+        return replace(pruner.relevance or Relevance(), sign=relevance)  # type: ignore[arg-type]
+    if isinstance(relevance, str):
+        raise BridgeError(f"relevance = {relevance!r}: allowed are 'anti', 'normal', Relevance or scores.")
+    return as_tensor("relevance", relevance)
+
+
+def check_options(pruner: Pruner, options: Mapping[str, Any]) -> None:
+    """Refuse options that the pruner does not have; cssp checks those of its own methods."""
+    unknown = [name for name in options if name not in pruner.options]
+    if unknown and not pruner.open_options:
+        allowed = ", ".join(pruner.options) or "none"
+        raise BridgeError(
+            f"pruner {pruner.name!r} has no option {unknown[0]!r}. Its options: {allowed}; "
+            f"signals: {', '.join(SIGNALS)}."
+        )
+
+
+def missing_signals(
+    pruner: Pruner, missing: Sequence[str], given: Iterable[str], relevance: Any = None
+) -> str:
+    """The message for signals that were not given and could not be had."""
+    wanted = " and ".join(dict.fromkeys(WANTED[name] for name in missing))
+    where = scores = ""
+    if relevance is not None:
+        where, scores = f" with relevance in {relevance.where}", "give relevance scores, "
+    return (
+        f"pruner {pruner.name!r}{where} needs {wanted}; missing: {', '.join(missing)}. Pass "
+        f"{'it' if len(missing) == 1 else 'them'} by name, {scores}or use a pruner that works without: "
+        f"{workable(given)}."
+    )
+
+
+def workable(given: Iterable[str]) -> str:
+    """Names of the published pruners for which the given signals suffice, and a word on the others."""
+    have = set(given)
+    names = [name for name, row in PRUNERS.items() if set(row.needs) <= have and not row.open_options]
+    return f"{', '.join(names)}, or any cssp method"
+
+
+def check_scores(given: Tensor, features: Tensor) -> Tensor:
+    """Relevance scores as they must be to serve as column weights."""
+    if given.shape != features.shape[:-1]:
+        raise BridgeError(
+            f"relevance scores of shape {tuple(given.shape)}: expected {tuple(features.shape[:-1])}."
+        )
+    if not torch.isfinite(given).all() or (given < 0).any():
+        raise BridgeError(
+            "relevance scores multiply the columns: they must be finite and not negative. Scale signed ones "
+            "to [0, 1], or pass a Relevance with its sign and scale."
+        )
+    return given
