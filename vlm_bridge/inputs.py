@@ -80,10 +80,8 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
     pooled = output.pooler_output
     if pooled is None or (isinstance(pooled, Tensor) and pooled.ndim != 3):
         raise BridgeError(f"{type(model).__name__}.{name} gives no list of visual rows per {kind.name}.")
-    entries, planes = (
-        list(pooled),
-        [list(plane) for plane in getattr(output, "deepstack_features", None) or ()],
-    )
+    entries = list(pooled)
+    planes = [list(plane) for plane in getattr(output, "deepstack_features", None) or ()]
     for plane in planes:
         if [getattr(rows, "shape", ())[:1] for rows in plane] != [rows.shape[:1] for rows in entries]:
             raise BridgeError(
@@ -192,9 +190,8 @@ class Prompt:
     def units(self, kind: Kind, unit: str) -> list[int]:
         """Numbers of placeholders in each unbroken run, or in each prompt that has any."""
         rows, columns = self.of_kind[kind.name].nonzero().T
-        return torch.unique_consecutive(_run(rows, columns) if unit == "run" else rows, return_counts=True)[
-            1
-        ].tolist()
+        group = _run(rows, columns) if unit == "run" else rows
+        return torch.unique_consecutive(group, return_counts=True)[1].tolist()
 
     def visuals(self, model: Any, family: Family, encoded: Mapping[Kind, Encoded]) -> list[Visual]:
         """What the encoders gave, image by image and video by video, in placeholder order."""
@@ -208,20 +205,16 @@ class Prompt:
             rows = torch.cat(answer.entries).split(sizes) if sizes else ()
             planes = [torch.cat(plane).split(sizes) for plane in answer.planes]
             for i, ((row, columns), tile) in enumerate(zip(places, entry.split(sizes), strict=True)):
-                tiles = torch.unique_consecutive(
-                    torch.stack([tile.to(columns.device), _run(tile.to(columns.device), columns)]),
-                    dim=1,
-                    return_inverse=True,
-                )[1]
+                tiles = _run(tile.to(columns.device), columns)
                 found.append(Visual(kind, row, columns, rows[i], tuple(p[i] for p in planes), tiles))
         return sorted(found, key=lambda visual: (visual.row, int(visual.columns[0])))
 
 
-def _run(row: Tensor, column: Tensor) -> Tensor:
-    """Number of the unbroken run that each of some places, in order, belongs to."""
-    starts = torch.ones_like(row)
-    starts[1:] = (row.diff() != 0) | (column.diff() != 1)
-    return starts.cumsum(0) - 1
+def _run(group: Tensor, column: Tensor) -> Tensor:
+    """Number of the unbroken run, inside of one group, that each of some places, in order, belongs to."""
+    starts = torch.zeros_like(column)
+    starts[1:] = (group.diff() != 0) | (column.diff() != 1)
+    return starts.cumsum(0)
 
 
 def _placeholders(model: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from tiny_families import (
     stay_mask,
 )
 
-from vlm_bridge import BridgeError, prune, prune_inputs
+from vlm_bridge import BridgeError, PerTile, prune, prune_inputs
 
 TOLERANCE = 1e-5
 
@@ -305,3 +305,32 @@ def test_layouts_that_cannot_be_cut(monkeypatch):
         patch.setattr(model.config, "is_encoder_decoder", True)
         with pytest.raises(BridgeError, match="text encoder"):
             prune_inputs(model, call.inputs, 5)
+
+
+def test_what_is_not_known_of_videos_is_named():
+    """OneVision pools the rows of a video's frames: what pruners read of the tower has no place in them."""
+    model = shared_model("llava_onevision")
+    call = family_call(model, (1, 0), videos=(0, 1))
+    for method in ("visionzip", "vispruner"):
+        with prune(model, 5, method), pytest.raises(BridgeError, match="make up a video is not known"):
+            model.generate(**call.inputs, max_new_tokens=1)
+    images = family_call(model, (1, 1))
+    with prune(model, 5, "vispruner") as report:
+        model.generate(**images.inputs, max_new_tokens=1)
+    assert report.calls == 1
+
+
+def test_sixty_four_of_an_image_not_of_a_tile():
+    """InternVL's tiles and those of SmolVLM belong to one image; `PerTile` counts tiles, and frames of Qwen3-VL."""
+    model = shared_model("internvl")
+    call = family_call(model, (2, 1))
+    _, report = prune_inputs(model, call.inputs, 7)
+    assert report.sizes == [18, 18, 18]
+    assert [len(k) for k in report.kept] == [7, 7, 7]
+    _, report = prune_inputs(model, call.inputs, PerTile(2))
+    assert [[int((k // 9 == tile).sum()) for tile in (0, 1)] for k in report.kept] == [[2, 2]] * 3
+    model = shared_model("qwen3_vl")
+    call = family_call(model, (0, 0), videos=(1, 1))
+    _, report = prune_inputs(model, call.inputs, PerTile(2))
+    assert report.sizes == [32, 24]
+    assert [len(k) for k in report.kept] == [4, 6]
