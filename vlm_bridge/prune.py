@@ -17,7 +17,7 @@ from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import attention_modules, find_family
 from vlm_bridge.fold import check_attention
 from vlm_bridge.inputs import stacked
-from vlm_bridge.layers import LayerLoan, inside_loan
+from vlm_bridge.inside.layers import LayerLoan, inside_loan
 from vlm_bridge.loan import Loan
 from vlm_bridge.pruners import find_pruner
 from vlm_bridge.report import Report

@@ -12,8 +12,8 @@ from transformers.modeling_flash_attention_utils import _is_packed_sequence
 
 from vlm_bridge import PRUNERS, BridgeError, Shared, prune, prune_inputs
 from vlm_bridge.cost import Decoder
+from vlm_bridge.inside.segments import Segment
 from vlm_bridge.pruners import dart, fastv, pyramiddrop, sparsevlm
-from vlm_bridge.segments import Segment
 
 TOLERANCE = 1e-5
 KINDS = ("llava", "qwen2_5_vl")

@@ -1,6 +1,6 @@
 """One prompt on its way through the decoder: what is cut before which layer, and what comes out again.
 
-Everything here works on the arguments that decoder layers are called with; `vlm_bridge.layers` hangs it into
+Everything here works on the arguments that decoder layers are called with; `vlm_bridge.inside.layers` hangs it into
 a model.
 """
 
@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm_bridge.attention import attention_rows, key_states, rotary_gravity
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.inputs import Prompt
+from vlm_bridge.inside.attention import attention_rows, key_states, rotary_gravity
+from vlm_bridge.inside.segments import Segment, take, visible
 from vlm_bridge.pruners.inside import Stage
 from vlm_bridge.pruners.plan import Pruner
 from vlm_bridge.report import Cut
-from vlm_bridge.segments import Segment, take, visible
 
 
 @dataclass

@@ -14,11 +14,11 @@ from typing import Any
 from torch import nn
 from transformers.cache_utils import DynamicLayer
 
-from vlm_bridge.attention import check_layer
 from vlm_bridge.budget import PerTile, Shared, Spectral, check_keep
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import Family, base_of, decoder_of, placeholder_id
 from vlm_bridge.inputs import POSITIONS
+from vlm_bridge.inside.attention import check_layer
 from vlm_bridge.pruners import find_pruner
 from vlm_bridge.pruners.inside import Stage
 from vlm_bridge.pruners.plan import SIGNALS, Pruner

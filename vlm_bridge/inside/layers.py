@@ -25,10 +25,10 @@ from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import PIXELS, base_of, placeholder_id
 from vlm_bridge.given import check_finite
 from vlm_bridge.inputs import Prompt, has_images
-from vlm_bridge.passage import Image, Passage
+from vlm_bridge.inside.passage import Image, Passage
+from vlm_bridge.inside.terms import InsideSettings, check_cache, check_decoding, check_model, kernel_form
 from vlm_bridge.pruners.inside import Stage, tokens_per_layer
 from vlm_bridge.report import Report
-from vlm_bridge.terms import InsideSettings, check_cache, check_decoding, check_model, kernel_form
 
 
 class LayerLoan:
