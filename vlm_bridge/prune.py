@@ -120,9 +120,11 @@ def prune(
     model : PreTrainedModel
         A vision-language model of transformers >= 5.18.
     keep : int, float, one per image or video of every call, PerTile, Shared, Spectral, or None with `tol`
-        Tokens, or share of an image's tokens, to keep, in the order of the placeholders; see `vlm_bridge.budget` for the others.
+        Tokens, or share of an image's tokens, to keep, in the order of the placeholders; see
+        `vlm_bridge.budget` for the others. Of ``"pyramiddrop"`` and ``"sparsevlm"`` the average over layers.
     method : str
-        A name in `PRUNERS`.
+        A name in `PRUNERS`. Systems inside the LLM (``"fastv"``, ``"dart"``, ``"pyramiddrop"``,
+        ``"sparsevlm"``) work by hooks on its layers, and take no `relevance`, `fold`, `tol`, `clip`, `clean`.
     relevance : None, "anti", "normal", Relevance, or scores
         As in `select_tokens`; scores (images, n) or a list of (n_i,).
     positions : {"keep", "compact"}
