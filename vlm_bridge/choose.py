@@ -147,11 +147,23 @@ def choose_one(
     plan = pruner.plan(features, k, factor, **read, **drawn, **request.options)
     if plan.indices is None:
         return Choice(tuple(run(plan, k, tol, rng)))
-    if tol is not None:
+    if tol is not None and not (plan.nested and plan.columns is not None):
         raise BridgeError(f"pruner {pruner.name!r} chooses by a rule of its own and cannot honour tol.")
+    if tol is not None:
+        return Choice(_first_within(plan, tol))
     if not 0 < len(set(plan.indices)) == len(plan.indices) <= k:
         raise BridgeError(f"pruner {pruner.name!r} gave {len(plan.indices)} tokens for keep = {k}.")
     return Choice(plan.indices, plan.merge)
+
+
+def _first_within(plan: Plan, tol: float) -> tuple[int, ...]:
+    """The fewest of a nested plan's indices that reconstruct its columns to `tol`; all of them if none do."""
+    assert plan.indices is not None
+    with _QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore", cssp.RankDeficientWarning)
+        errors = cssp.select(plan.columns, len(plan.indices), include=list(plan.indices)).errors
+    reached = (errors.sqrt() <= tol * errors[0].sqrt()).nonzero()
+    return plan.indices[: max(1, int(reached[0]))] if len(reached) else plan.indices
 
 
 def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list[int]:

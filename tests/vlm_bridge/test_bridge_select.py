@@ -79,6 +79,19 @@ def test_divprune_conforms_in_order(vectors, count):
     assert distinct(features, got) == distinct(features, vectors[f"divprune_order_{count}"])
 
 
+@pytest.mark.parametrize("k", [1, 2, 12, 39])
+def test_divprune_is_k_center_on_unit_columns(tokens, k):
+    """From the most isolated token on, as cssp's `farthest` has it; in double precision nothing is rounded away."""
+    x = tokens["features"].double()
+    unit = x / x.norm(dim=-1, keepdim=True)
+    distances = (1 - unit @ unit.T).fill_diagonal_(np.inf)
+    seed = int(distances.min(0).values.argmax())
+    want = cssp.select(unit.mT, k, method="farthest", include=[seed], deficient="truncate").indices.tolist()
+    got = select_tokens(x, k, "divprune", order="chosen").tolist()
+    assert got[: len(want)] == want
+    assert len(want) >= min(k, 24)
+
+
 # the bridge chooses what cssp chooses -------------------------------------------------------------
 
 
@@ -223,6 +236,29 @@ def test_tol_keeps_the_fewest_tokens_that_reach_it(tokens):
     assert len(select_tokens(x, 3, "spare", tol=0.5)) == 3
 
 
+def test_tol_cuts_a_nested_rule(tokens):
+    """DivPrune's order, as far as the raw tokens are not yet reconstructed; other rules refuse."""
+    x = tokens["features"]
+    order = select_tokens(x, 39, "divprune", order="chosen").tolist()
+    for tol in (0.9, 0.5, 0.1):
+        got = select_tokens(x, 39, "divprune", tol=tol, order="chosen").tolist()
+        assert got == order[: len(got)]
+        residual = [
+            torch.linalg.matrix_norm(x.T - _onto(x[order[:t]].T, x.T)) for t in (len(got), len(got) - 1)
+        ]
+        assert residual[0] <= tol * x.norm() * (1 + 1e-5)
+        assert len(got) == 1 or residual[1] > tol * x.norm() * (1 - 1e-5)
+    assert len(select_tokens(x, None, "divprune", tol=0.5)) < 24
+    with pytest.raises(BridgeError, match="cannot honour tol"):
+        select_tokens(x, 5, "uniform_grid", tol=0.5)
+
+
+def _onto(C, X):
+    return (
+        C @ torch.linalg.lstsq(C.double(), X.double()).solution.float() if C.shape[1] else torch.zeros_like(X)
+    )
+
+
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 7), (6, 6), (5, 9), (24, 24), (9, 2)])
 def test_uniform_grid_is_spread(h, w):
     for k in range(1, h * w + 1):
@@ -297,9 +333,7 @@ def test_nan_names_image_and_token(tokens):
 
 
 def test_missing_signals_are_named(tokens):
-    with pytest.raises(
-        BridgeError, match=r"'cdpruner'.*missing: clip_text.*works without: spare"
-    ) as caught:
+    with pytest.raises(BridgeError, match=r"'cdpruner'.*missing: clip_text.*works without: spare") as caught:
         select_tokens(tokens["features"], 4, "cdpruner", clip_patches=tokens["clip_patches"])
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, cssp.CsspError)

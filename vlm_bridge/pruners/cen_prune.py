@@ -54,7 +54,7 @@ def cen_prune(
     unit = centred_rows(rows)
     if base == "cdpruner":
         return Plan(unit.mT, "residual", quality)
-    return Plan(indices=max_min(unit, quality, k, most_isolated(unit)))
+    return Plan(indices=max_min(unit, quality, k, most_isolated(1 - unit @ unit.mT)))
 
 
 def centred_rows(rows: Tensor) -> Tensor:

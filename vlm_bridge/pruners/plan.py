@@ -71,6 +71,8 @@ class Plan:
         Options of the method.
     indices : tuple of int, optional
         The answer itself, in order of choice, for rules that are not a cssp method.
+    nested : bool
+        Whether the first of `indices` are the answer for a smaller k, so that a tolerance can cut them.
     merge : Tensor (len(indices), n) or (len(indices), n + 1), optional
         For systems that merge: output row j is merge[j] @ rows, at the place of token indices[j]; rows of
         the identity are tokens left as they are. The last of n + 1 columns is the vision tower's CLS row.
@@ -82,6 +84,7 @@ class Plan:
     include: tuple[int, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     indices: tuple[int, ...] | None = None
+    nested: bool = False
     merge: Tensor | None = None
 
 
