@@ -5,7 +5,6 @@ An *instance* attribute ``generate`` and hooks; nothing is assigned to a class.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vlm_bridge.borrow import Borrowed, named
 from vlm_bridge.calls import (
     FullView,
     check_chunks,
@@ -30,18 +30,15 @@ from vlm_bridge.report import Report
 from vlm_bridge.rewrite import Rewritten, Settings, rewrite
 
 
-class Loan:
+class Loan(Borrowed):
     """What a model carries while it is pruned, and how it is given back."""
 
     def __init__(self, model: Any, settings: Settings, rng: np.random.Generator) -> None:
-        self.model, self.settings, self.rng = model, settings, rng
+        super().__init__(model)
+        self.settings, self.rng = settings, rng
         self.report = Report(settings.method)
         self.layouts: WeakKeyDictionary[Any, tuple[Layout, Tensor | None]] = WeakKeyDictionary()
         self.bias: KeyBias | None = None
-        self.handles: list[Any] = []
-        self.own_generate = model.__dict__.get("generate")
-        self.generate = getattr(model, "generate", None)
-        self.generating = False
         self.pending: Rewritten | None = None
         self.stacked: frozenset[str] = frozenset()
 
@@ -52,23 +49,17 @@ class Loan:
         if modules:
             self.bias = KeyBias(modules)
             self.handles.append(self.bias)
-        if self.generate is not None:
-            self.model.__dict__["generate"] = self.pruned_generate
+        self.lend(self.pruned_generate)
 
     def detach(self) -> None:
         """Take everything off, whatever was on."""
-        self.model.__dict__.pop("generate", None)
-        if self.own_generate is not None:
-            self.model.__dict__["generate"] = self.own_generate
-        for handle in self.handles:
-            handle.remove()
-        self.handles.clear()
+        super().detach()
         self.layouts.clear()
 
     def pruned_generate(self, *args: Any, **kwargs: Any) -> Any:
         """The caller's `generate`, on a pruned prompt."""
         assert self.generate is not None
-        arguments = _named(self.generate, args, kwargs)
+        arguments = named(self.generate, args, kwargs)
         if arguments.get("inputs") is not None:
             arguments["input_ids"] = arguments.pop("inputs")
         if not has_visuals(arguments):
@@ -112,7 +103,7 @@ class Loan:
         """Prune a plain call, continue a pruned cache, or leave the call alone."""
         if self.generating:
             return args, self._during_generate(kwargs)
-        arguments = _named(module.forward, args, kwargs)
+        arguments = named(module.forward, args, kwargs)
         cache = arguments.get("past_key_values")
         if has_visuals(arguments):
             if cache is not None and cache.get_seq_length() > 0:
@@ -154,15 +145,6 @@ class Loan:
     def _set_bias(self, bias: Tensor | None) -> None:
         if self.bias is not None:
             self.bias.value = bias
-
-
-def _named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments of a call by name."""
-    signature = inspect.signature(function)
-    bound = dict(signature.bind_partial(*args, **kwargs).arguments)
-    rest = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)
-    others = bound.pop(rest, {}) if rest is not None else {}
-    return {**bound, **others}
 
 
 def _with_stacks(kwargs: dict[str, Any], kinds: frozenset[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from vlm_bridge.borrow import Borrowed, named
 from vlm_bridge.calls import check_generate
 from vlm_bridge.choose import reconstruction_error
 from vlm_bridge.cost import cost_of_layers
@@ -31,21 +32,18 @@ from vlm_bridge.pruners.inside import Stage, tokens_per_layer
 from vlm_bridge.report import Report
 
 
-class LayerLoan:
+class LayerLoan(Borrowed):
     """What a model carries while it is pruned inside the LLM, and how it is given back."""
 
     def __init__(self, model: Any, settings: InsideSettings) -> None:
-        self.model, self.settings = model, settings
+        super().__init__(model)
+        self.settings = settings
         self.decoder = check_model(model)
         self.depth = len(self.decoder.layers)
         self.cut_layers = self._stage_layers()
         self._check_positions()
         self.report = Report(settings.method)
         self.passages: WeakKeyDictionary[Any, Passage] = WeakKeyDictionary()
-        self.handles: list[Any] = []
-        self.own_generate = model.__dict__.get("generate")
-        self.generate = getattr(model, "generate", None)
-        self.generating = False
         self.prompts: int | None = None
         self.uncached: Passage | None = None
         self.current: Passage | None = None
@@ -58,17 +56,11 @@ class LayerLoan:
         for index, layer in enumerate(self.decoder.layers):
             put(layer.register_forward_pre_hook(partial(self.before_layer, index), with_kwargs=True))
         put(self.decoder.layers[-1].register_forward_hook(self.after_last))
-        if self.generate is not None:
-            self.model.__dict__["generate"] = self.pruned_generate
+        self.lend(self.pruned_generate)
 
     def detach(self) -> None:
         """Take everything off, whatever was on."""
-        self.model.__dict__.pop("generate", None)
-        if self.own_generate is not None:
-            self.model.__dict__["generate"] = self.own_generate
-        for handle in self.handles:
-            handle.remove()
-        self.handles.clear()
+        super().detach()
         self.passages.clear()
         self.current = self.uncached = None
 
@@ -254,15 +246,6 @@ class LayerLoan:
             report.layers[len(report.layers) - len(images) :],
             sum(len(image.columns) for image in images),
         )
-
-
-def named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments of a call by name."""
-    signature = inspect.signature(function)
-    bound = dict(signature.bind_partial(*args, **kwargs).arguments)
-    rest = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)
-    others = bound.pop(rest, {}) if rest is not None else {}
-    return {**bound, **others}
 
 
 def inside_loan(
