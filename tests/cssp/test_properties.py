@@ -124,10 +124,9 @@ def check_errors(call, s, T):
     sigma = np.linalg.svd(C, compute_uv=False) if C.size else np.ones(1)
     if sigma.min() > 1e-6 and (lengths > 1e-12 * total).all():  # the span is certain
         T = np.asarray(T, dtype=np.result_type(T, np.float64))
-        allowed = 1e-9
-        if "weights" in call.options:  # the product with the weights is rounded to the dtype of A
-            swell = 1 + np.linalg.norm(np.abs(X[:, indices]) @ np.abs(T)) / total
-            allowed = max(allowed, 8 * precision(call) * swell)
+        # The product with the weights is rounded to the dtype of A, and all products in double.
+        swell = 1 + np.linalg.norm(np.abs(X[:, indices]) @ np.abs(T)) / total
+        allowed = max(1e-9, 8 * (precision(call) if "weights" in call.options else EPS) * swell)
         expected = np.linalg.norm(oracles.residual_matrix(X, indices)) / total
         assert abs(s.relative_error - expected) <= allowed, "the error is that of the columns"
         if "weights" not in call.options and 1e-140 < float(np.abs(call.A[:, indices[0]]).max()) < 1e140:
@@ -525,12 +524,12 @@ def test_greedy_takes_the_largest_gain(A, data):
         if not E[s.indices[t]] > 1e-3 * E.max():  # the direction of what is left is rounding's
             break
         gains = oracles.gains(A, list(s.indices[:t]))
-        clear = (
-            np.linalg.norm(A, axis=0).max() * 1e-13 < E
-        )  # what is rounding is not chosen, whatever its gain
+        largest = np.linalg.norm(A, axis=0).max()
+        clear = largest * 1e-13 < E  # what is rounding is not chosen, whatever its gain
         if not clear.any():
             break
-        assert gains[s.indices[t]] >= gains[clear].max() - 1e-9 * total
+        rounding = 1e-9 + 16 * EPS * largest / E[clear]  # of the direction of what is left of a column
+        assert gains[s.indices[t]] >= (gains[clear] - rounding * total).max()
 
 
 # --- wrong arguments ------------------------------------------------------------------------------------
