@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from vlm_bridge.errors import BridgeError
 
 
 class Borrowed:
@@ -16,6 +20,17 @@ class Borrowed:
         self.own_generate = model.__dict__.get("generate")
         self.generate = getattr(model, "generate", None)
         self.generating = False
+        self.busy = threading.Lock()
+
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """One call of `generate` with images at a time, whichever thread it comes from."""
+        if not self.busy.acquire(blocking=False):
+            raise BridgeError("generate was called while this model is generating with images.")
+        try:
+            yield
+        finally:
+            self.busy.release()
 
     def lend(self, generate: Callable[..., Any]) -> None:
         """Let the model's `generate` be this one, if it has one."""

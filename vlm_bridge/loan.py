@@ -69,18 +69,17 @@ class Loan(Borrowed):
                     "generate cannot continue on a pruned cache; pass the whole conversation again."
                 )
             return self.generate(*args, **kwargs)
-        if self.generating:
-            raise BridgeError("generate was called while this model is generating with images.")
-        check_generate(arguments)
-        check_chunks(self.model, arguments)
-        with torch.no_grad():
-            mask = inferred_mask(self.model, arguments)
-            if mask is not None:
-                arguments["attention_mask"] = mask
-            ahead = expected_tokens(self.model, arguments)
-            done = rewrite(self.model, arguments, self.settings, self.rng, self.report, ahead)
-        assert done is not None
-        return self._generate(done, arguments.get("input_ids"))
+        with self.occupied():
+            check_generate(arguments)
+            check_chunks(self.model, arguments)
+            with torch.no_grad():
+                mask = inferred_mask(self.model, arguments)
+                if mask is not None:
+                    arguments["attention_mask"] = mask
+                ahead = expected_tokens(self.model, arguments)
+                done = rewrite(self.model, arguments, self.settings, self.rng, self.report, ahead)
+            assert done is not None
+            return self._generate(done, arguments.get("input_ids"))
 
     def _generate(self, done: Rewritten, full: Tensor | None) -> Any:
         assert self.generate is not None

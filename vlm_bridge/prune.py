@@ -6,6 +6,7 @@ is assigned to a class, and everything is taken off in `finally`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ from vlm_bridge.report import Report
 from vlm_bridge.rewrite import Settings, rewrite
 
 _ACTIVE: WeakSet[Any] = WeakSet()
+_LOCK = threading.Lock()
 
 
 def prune_inputs(
@@ -160,26 +162,28 @@ def prune(
         An unsupported model, unknown pruner or option, budget out of range, missing signal, NaN features,
         placeholders that do not match; also a `prune` inside another on the same model.
     """
-    if model in _ACTIVE:
-        raise BridgeError("this model is being pruned already; leave that block first.")
-    loan: Loan | LayerLoan
-    modules: list[Any] = []
-    if find_pruner(method).inside is not None:
-        others = {"relevance": relevance, "fold": fold, "tol": tol, "clip": clip, "clean": clean}
-        loan = inside_loan(model, keep, method, positions, signals, **others)
-    else:
-        family = find_family(model)
-        settings = Settings(
-            keep, method, relevance, positions, fold, tol, processor, clip, clean, separators, signals
-        )
-        if fold:
-            check_attention(model)
-            modules = attention_modules(model, family)
-        loan = Loan(model, settings, np.random.default_rng(rng))
-    try:
+    with _LOCK:
+        if model in _ACTIVE:
+            raise BridgeError("this model is being pruned already; leave that block first.")
         _ACTIVE.add(model)
+    loan: Loan | LayerLoan | None = None
+    modules: list[Any] = []
+    try:
+        if find_pruner(method).inside is not None:
+            others = {"relevance": relevance, "fold": fold, "tol": tol, "clip": clip, "clean": clean}
+            loan = inside_loan(model, keep, method, positions, signals, **others)
+        else:
+            family = find_family(model)
+            settings = Settings(
+                keep, method, relevance, positions, fold, tol, processor, clip, clean, separators, signals
+            )
+            if fold:
+                check_attention(model)
+                modules = attention_modules(model, family)
+            loan = Loan(model, settings, np.random.default_rng(rng))
         loan.attach(modules)
         yield loan.report
     finally:
-        loan.detach()
+        if loan is not None:
+            loan.detach()
         _ACTIVE.discard(model)

@@ -357,10 +357,6 @@ def lent(inputs):
     return found
 
 
-RACE = pytest.mark.xfail(strict=True, reason="asking whether the model is free and taking it are two steps")
-
-
-@RACE
 @pytest.mark.parametrize("method", METHODS)
 def test_one_model_is_lent_to_one_thread(lent, inputs, expected, method, monkeypatch):
     """Two blocks at the same time, which meet between the check and the hooks, and would meet again inside."""
@@ -402,7 +398,7 @@ def test_one_model_is_lent_to_one_thread(lent, inputs, expected, method, monkeyp
     ("method", "place"),
     [
         ("spare", "tower"),
-        pytest.param("spare", "before the prompt", marks=RACE),
+        ("spare", "before the prompt"),
         ("fastv", "tower"),
         ("fastv", "before the prompt"),
     ],

@@ -70,20 +70,19 @@ class LayerLoan(Borrowed):
         arguments = named(self.generate, args, kwargs)
         if not has_images(arguments):
             return self.generate(*args, **kwargs)
-        if self.generating:
-            raise BridgeError("generate was called while this model is generating with images.")
-        check_generate(arguments)
-        check_decoding(self.model, arguments)
-        prompt = next(
-            arguments[name]
-            for name in ("input_ids", "inputs", "inputs_embeds")
-            if arguments.get(name) is not None
-        )
-        self.generating, self.prompts = True, prompt.shape[0]
-        try:
-            return self.generate(*args, **kwargs)
-        finally:
-            self.generating, self.prompts, self.uncached = False, None, None
+        with self.occupied():
+            check_generate(arguments)
+            check_decoding(self.model, arguments)
+            prompt = next(
+                arguments[name]
+                for name in ("input_ids", "inputs", "inputs_embeds")
+                if arguments.get(name) is not None
+            )
+            self.generating, self.prompts = True, prompt.shape[0]
+            try:
+                return self.generate(*args, **kwargs)
+            finally:
+                self.generating, self.prompts, self.uncached = False, None, None
 
     def before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Open a passage for a prompt with images, go on with one whose cache comes back, or stand aside."""
