@@ -56,7 +56,11 @@ def speculative(p: Problem, guesses: bool | None = None) -> Picks:
     By default in the way that costs least: from the Gram matrix where k is not small beside n, by guesses where A is larger
     than the cache, one product per pick otherwise. ``guesses`` insists on guesses, or on one product per pick.
     """
-    p = p.numpy()
+    with np.errstate(invalid="ignore"):  # all numbers are finite; BLAS flags lanes that it does not use
+        return _speculative(p.numpy(), guesses)
+
+
+def _speculative(p: Problem, guesses: bool | None) -> Picks:
     A = _fit_for_blas(p.A)
     in_cache = A.nbytes <= CACHE
     rank = None
@@ -100,7 +104,8 @@ class _Run:
     def _start(self, directions: list[int]) -> None:
         """Q and N behind these columns."""
         p, A = self.p, self.A
-        self.Q = np.empty((p.m, min(p.k, p.m)), dtype=A.dtype, order="F")
+        # Zeros: kernels of BLAS may load what lies behind the columns in use, and flag what they find there.
+        self.Q = np.zeros((p.m, min(p.k, p.m)), dtype=A.dtype, order="F")
         self.block = np.empty(0, dtype=np.int64), np.empty((0, p.m), dtype=A.dtype), 0
         self.exact = np.array(p.norms2 if A.dtype == p.A.dtype else column_norms2(A))
         self.N, self.r = self.exact.copy(), 0
