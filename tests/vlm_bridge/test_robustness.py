@@ -217,7 +217,7 @@ GIVING_BACK = ("detach", "remove", "<lambda>")
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("spare", {"fold": True}), ("resprune", {}), ("sparsevlm", {})],
+    [("spare", {"fold": True}), ("resprune", {}), ("vispruner", {}), ("sparsevlm", {})],
     ids=lambda o: o if isinstance(o, str) else "-".join(o),
 )
 def test_every_function_of_the_bridge_may_fail(model, inputs, method, options):
