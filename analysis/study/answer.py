@@ -1,0 +1,101 @@
+"""Answers of many prunings at once, without `generate`.
+
+A pruned model is the unpruned one without the dropped tokens, the others at their places (the oracle of the bridge's
+tests). So every set of kept tokens is a prefix of its own in one batch, and the questions stand behind it side by side,
+blind to each other: one forward pass answers them all. Folded tokens add the logarithm of their sizes to the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .seen import Model, Seen
+
+BUDGET = 6000  # tokens of one batch, padding included
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Visual tokens as they go in, and who is asked about them.
+
+    Attributes
+    ----------
+    rows : Tensor (k, d)
+    places : Tensor (k,) of int64
+        Among the image's tokens.
+    asked : tuple of int
+        Numbers of the questions.
+    sizes : Tensor (k,), optional
+        How many tokens each stands for, where attention is told.
+    """
+
+    rows: Tensor
+    places: Tensor
+    asked: tuple[int, ...]
+    sizes: Tensor | None = None
+
+
+@torch.no_grad()
+def answers(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[list[int]]:
+    """The most probable next word for every question of every prefix, as ids."""
+    length = [
+        len(seen.before) + len(p.rows) + sum(len(seen.questions[q]) for q in p.asked) for p in prefixes
+    ]
+    order = sorted(range(len(prefixes)), key=length.__getitem__)
+    found: list[list[int]] = [[] for _ in prefixes]
+    for batch in _batches(order, length):
+        for i, said in zip(batch, _batch(own, seen, [prefixes[i] for i in batch]), strict=True):
+            found[i] = said
+    return found
+
+
+def _batches(order: Sequence[int], length: Sequence[int]) -> Iterator[list[int]]:
+    """Runs of similar length, each of at most `BUDGET` tokens."""
+    batch: list[int] = []
+    for i in order:
+        if batch and length[i] * (len(batch) + 1) > BUDGET:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _batch(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[list[int]]:
+    b, n = len(seen.before), len(seen.tokens)
+    texts = [own.embed(ids) for ids in seen.questions]
+    total = max(b + len(p.rows) + sum(len(texts[q]) for q in p.asked) for p in prefixes)
+    x = seen.tokens.new_zeros(len(prefixes), total, seen.tokens.shape[1])
+    positions = torch.zeros(len(prefixes), total, dtype=torch.int64)
+    segment = torch.full((len(prefixes), total), -2)  # -1: the prefix, -2: padding
+    bias = torch.zeros(len(prefixes), total)
+    last: list[list[int]] = []
+    for i, p in enumerate(prefixes):
+        at = b + len(p.rows)
+        x[i, :at] = torch.cat([seen.before, p.rows.to(seen.before)])
+        positions[i, :at] = torch.cat([torch.arange(b), b + p.places])
+        segment[i, :at] = -1
+        if p.sizes is not None:
+            bias[i, b:at] = p.sizes.log().to(bias)
+        last.append([])
+        for q in p.asked:
+            end = at + len(texts[q])
+            x[i, at:end] = texts[q]
+            positions[i, at:end] = torch.arange(b + n, b + n + end - at)
+            segment[i, at:end] = q
+            last[i].append(end - 1)
+            at = end
+    causal = torch.ones(total, total, dtype=torch.bool).tril()
+    same = (segment[:, :, None] == segment[:, None]) | (segment[:, None] == -1)
+    mask = torch.where(same & causal, bias[:, None], torch.finfo(x.dtype).min)
+    hidden = own.decoder(
+        inputs_embeds=x, attention_mask=mask[:, None], position_ids=positions, use_cache=False
+    ).last_hidden_state
+    rows = [i for i, ends in enumerate(last) for _ in ends]
+    said = own.model.lm_head(hidden[rows, [end for ends in last for end in ends]]).argmax(-1).tolist()
+    split = iter(said)
+    return [[next(split) for _ in ends] for ends in last]

@@ -1,0 +1,259 @@
+"""Running a plan: units in worker processes, resumed where a run was killed, and packed into one small file."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from .arms import ARMS, KEEPS, PLANE, PLANE_KEEPS, Arm
+from .predictors import NAMES
+from .seen import Model
+from .units import Unit, study_image
+
+EXPLORE, CONFIRM = 100_000, 900_000
+"""First scene of the study, and first of the range that is touched once; the model card has the scenes below."""
+PER_SKILL = 2  # a skill and scene; one where a scene has no two
+
+
+def model_name(folder: str) -> str:
+    return Path(folder).name if folder else "reference"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study covers.
+
+    Attributes
+    ----------
+    models : tuple of str
+        Folders of checkpoints; empty: the shipped one. Their names must differ.
+    families : tuple of str
+    scenes, plane_scenes : int
+        Scenes of each family, and how many of them get the plane of the family of pruners, too.
+    keeps, arms : tuple
+    first : int
+        Number of the first scene.
+    """
+
+    models: tuple[str, ...] = ("",)
+    families: tuple[str, ...] = ("objects", "digits")
+    scenes: int = 6
+    plane_scenes: int = 1
+    keeps: tuple[float, ...] = KEEPS
+    arms: tuple[str, ...] = tuple(ARMS)
+    first: int = EXPLORE
+
+    def __post_init__(self) -> None:
+        names = [model_name(folder) for folder in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"models {names}: folders of different names are needed.")
+        unknown = [name for name in self.arms if name not in ARMS]
+        if unknown:
+            raise ValueError(f"unknown arms {unknown}; choose from {list(ARMS)}.")
+
+    def units(self) -> list[tuple[str, str, int]]:
+        """(model folder, family, scene)."""
+        scenes = range(self.first, self.first + self.scenes)
+        return [(model, family, i) for i in scenes for model in self.models for family in self.families]
+
+    def has_plane(self, scene: int) -> bool:
+        return scene - self.first < self.plane_scenes
+
+
+QUICK = Plan(scenes=4)
+COMPLETE = Plan(scenes=170, plane_scenes=60)
+
+
+def unit_path(out: Path, unit: tuple[str, str, int]) -> Path:
+    model, family, scene = unit
+    return out / "rows" / model_name(model) / f"{family}-{scene}.npz"
+
+
+def run(plan: Plan, out: Path, workers: int = 2) -> Path:
+    """Run what is missing of a plan; returns the folder. A killed run goes on where it stopped."""
+    out.mkdir(parents=True, exist_ok=True)
+    todo = [unit for unit in plan.units() if not _whole(plan, out, unit)]
+    total = len(plan.units())
+    with tqdm(total=total, initial=total - len(todo), desc="study", unit="scene") as bar:
+        if not todo:
+            return out
+        if workers <= 1:
+            for unit in todo:
+                _study(plan, unit).save(unit_path(out, unit))
+                bar.update()
+            return out
+        with ProcessPoolExecutor(min(workers, len(todo)), initializer=_start) as pool:
+            jobs = {pool.submit(_study, plan, unit): unit for unit in todo}
+            try:
+                for job in as_completed(jobs):
+                    job.result().save(unit_path(out, jobs[job]))
+                    bar.update()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return out
+
+
+def _whole(plan: Plan, out: Path, unit: tuple[str, str, int]) -> bool:
+    """Whether the unit's file has been run with these arms and budgets (or those that its model can run)."""
+    path = unit_path(out, unit)
+    if not path.exists():
+        return False
+    with np.load(path) as file:
+        found = set(zip(file["arms"].tolist(), file["keeps"].tolist(), strict=True))
+    arms, plane = arms_of(plan, unit, load(unit[0]))
+    cells = {(a.name, k) for a in arms if not a.inside for k in plan.keeps}
+    return cells | {(a.name, k) for a in plane for k in PLANE_KEEPS} <= found
+
+
+def arms_of(plan: Plan, unit: tuple[str, str, int], own: Model) -> tuple[list[Arm], list[Arm]]:
+    """Arms and points of the plane that the unit's model can run: without a joint space none that reads it."""
+
+    def possible(arm: Arm) -> bool:
+        return own.clip is not None or not {"clip_text", "clip_patches"} & set(arm.signals)
+
+    plane = list(PLANE.values()) if plan.has_plane(unit[2]) else []
+    return [ARMS[name] for name in plan.arms if possible(ARMS[name])], [a for a in plane if possible(a)]
+
+
+_LOADED: dict[str, Model] = {}
+
+
+def _start() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def load(folder: str) -> Model:
+    """A checkpoint and, in its sub-folder ``joint``, the CLIP model around its vision tower with its tokenizer."""
+    if folder in _LOADED:
+        return _LOADED[folder]
+    from transformers import AutoTokenizer, CLIPModel
+
+    from .. import reference
+
+    home = Path(folder) if folder else reference.HERE
+    model, processor = reference.load(folder or None)
+    clip = None
+    if (home / "joint").is_dir():
+        joint = CLIPModel.from_pretrained(home / "joint", local_files_only=True).float().eval()
+        joint.vision_model = getattr(model.model.vision_tower, "vision_model", model.model.vision_tower)
+        clip = (joint, AutoTokenizer.from_pretrained(home / "joint", local_files_only=True))
+    _LOADED[folder] = Model(model, processor, clip)
+    return _LOADED[folder]
+
+
+def _study(plan: Plan, unit: tuple[str, str, int]) -> Unit:
+    model, family, number = unit
+    own = load(model)
+    arms, plane = arms_of(plan, unit, own)
+    scene = scene_of(family, number)
+    return study_image(own, scene.image, scene.questions, arms, plan.keeps, [number], plane, PLANE_KEEPS)
+
+
+def scene_of(family: str, number: int) -> Any:
+    """A scene of the study: of the test split, which no training saw."""
+    from .. import scenes
+
+    skills = [name for name in scenes.FAMILIES[family] if name in scenes.SKILLS]
+    return scenes.make(number, "test", dict.fromkeys(skills, PER_SKILL), family)
+
+
+def confirm(plan: Plan, out: Path, workers: int = 2) -> Path:
+    """Run a plan on the scenes that are touched once; another plan there is refused.
+
+    Raises
+    ------
+    ValueError
+        The folder holds a confirmation of another plan.
+    """
+    plan = replace(plan, first=CONFIRM)
+    note = out / "confirmed.json"
+    told = json.loads(json.dumps(asdict(plan)))
+    if note.exists() and json.loads(note.read_text()) != told:
+        raise ValueError(
+            f"{note}: these scenes have been used with another plan; what they say counts only the first time."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(told, indent=1) + "\n")
+    return run(plan, out, workers)
+
+
+def pack(out: Path, path: Path) -> Path:
+    """All units of a folder in one file that needs no model: answers right or not, predictors to 3 %, no words said."""
+    files = sorted((out / "rows").glob("*/*.npz"))
+    if not files:
+        raise ValueError(f"{out} has no rows; run `python -m analysis study` first.")
+    units = [(f.parent.name, *f.stem.rsplit("-", 1), Unit.load(f)) for f in files]
+    cells = list(dict.fromkeys(cell for *_, unit in units for cell in unit.cells))
+    at = {cell: i for i, cell in enumerate(cells)}
+    skills = sorted({str(s) for *_, unit in units for s in unit.skills})
+    questions = sum(len(unit.skills) for *_, unit in units)
+    right = np.full((len(cells), questions), False)
+    ran = np.zeros((len(cells), len(units)), bool)
+    tokens, seconds = np.zeros((2, len(cells), len(units)), np.float32)
+    numbers = np.full((len(NAMES), len(cells), len(units)), np.nan, np.float32)
+    owner, skill = np.zeros((2, questions), np.int32)
+    start = 0
+    for u, (_, _, _, unit) in enumerate(units):
+        rows, stop = [at[cell] for cell in unit.cells], start + len(unit.skills)
+        right[rows, start:stop] = unit.right
+        ran[rows, u], tokens[rows, u], seconds[rows, u] = True, unit.tokens, unit.seconds
+        numbers[:, rows, u] = unit.predictors.T
+        owner[start:stop], skill[start:stop] = u, [skills.index(s) for s in unit.skills]
+        start = stop
+    arrays = {
+        "arms": np.array([a for a, _ in cells]),
+        "keeps": np.array([k for _, k in cells]),
+        "models": np.array([m for m, *_ in units]),
+        "families": np.array([f for _, f, *_ in units]),
+        "scenes": np.array([s for _, _, s, _ in units]),
+        "skills": np.array(skills),
+        "owner": owner,
+        "skill": skill.astype(np.uint8),
+        "right": np.packbits(right, axis=1),
+        "ran": np.packbits(ran, axis=1),
+        "tokens": np.round(tokens, 2).astype(np.float16),
+        "seconds": np.array([_mean_where(s, r) for s, r in zip(seconds, ran, strict=True)], np.float32),
+        "predictors": quantised(numbers),
+        "names": np.array(list(NAMES)),
+    }
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as file:
+        for name, array in arrays.items():
+            text = io.BytesIO()
+            np.save(text, array)
+            file.writestr(f"{name}.npy", text.getvalue())
+    return path
+
+
+def _mean_where(values: np.ndarray, ran: np.ndarray) -> float:
+    return float(values[ran].mean()) if ran.any() else float("nan")
+
+
+LEAST, MOST = 1e-3, 10.0
+
+
+def quantised(values: np.ndarray) -> np.ndarray:
+    """Numbers up to 10 as bytes on a logarithmic scale, to 2 %; 0 is zero or less than 1e-3, 255 is NaN."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.round(1 + 253 * np.log(values / LEAST) / np.log(MOST / LEAST))
+    steps = np.where(np.isnan(values), 255, np.where(values < LEAST, 0, np.clip(steps, 1, 254)))
+    return steps.astype(np.uint8)
+
+
+def restored(steps: np.ndarray) -> np.ndarray:
+    """The numbers that `quantised` wrote."""
+    values = LEAST * (MOST / LEAST) ** ((steps.astype(np.float32) - 1) / 253)
+    return np.where(steps == 255, np.nan, np.where(steps == 0, 0, values)).astype(np.float32)
+
+

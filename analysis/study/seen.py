@@ -1,0 +1,110 @@
+"""What an encoder says about one image, once for all arms: tokens, signals of the tower, states of the first layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlm_bridge.families import base_of, find_family
+from vlm_bridge.signals import clip_patch_embeds, clip_text_embeds, special_ids
+from vlm_bridge.tower import projection, watched
+
+TOWER = ("vision_clip", "vision_cls", "vision_keys", "cls_attention")
+LAYERS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint whose decoder takes embeddings, positions and an additive mask, as Llama's does.
+
+    ``clip``: (CLIPModel, tokenizer) with the checkpoint's own vision tower, or None.
+    """
+
+    model: Any
+    processor: Any
+    clip: tuple[Any, Any] | None = None
+
+    @property
+    def decoder(self) -> Any:
+        return base_of(self.model).language_model
+
+    def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
+        return self.model.get_input_embeddings()(torch.as_tensor(ids)).detach()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image and the questions about it.
+
+    Attributes
+    ----------
+    tokens : Tensor (n, d)
+        What the projector gives.
+    before : Tensor (b, d)
+        Embeddings of what stands before the image.
+    questions : list of Tensor (L_q,) of int64
+        Ids of what stands behind it.
+    signals : dict
+        Of the image, by the names of `vlm_bridge.pruners.plan.SIGNALS`.
+    asked : list of dict
+        Of each question: ``llm_text`` and, where there is a joint space, ``clip_text``.
+    layers : tuple of Tensor (n, d)
+        The tokens behind the first decoder layers of the unpruned model; text stands behind the image and cannot be seen.
+    """
+
+    tokens: Tensor
+    before: Tensor
+    questions: list[Tensor]
+    signals: dict[str, Any]
+    asked: list[dict[str, Tensor]]
+    layers: tuple[Tensor, ...]
+
+    def spaces(self) -> dict[str, Tensor]:
+        """Rows (n, d) whose reconstruction is measured."""
+        found = {"tokens": self.tokens, "tower": self.signals["vision_clip"]}
+        return found | {f"layer {i}": rows for i, rows in zip(LAYERS, self.layers, strict=True)}
+
+
+@torch.no_grad()
+def look(own: Model, image: Any, questions: Sequence[str]) -> Seen:
+    """Encode an image once and read the questions: prompts are ``<image> question``."""
+    model, family = own.model, find_family(own.model)
+    inputs = dict(own.processor(images=[image], text=["<image>"], return_tensors="pt"))
+    with watched(model, family, inputs, (*TOWER, "clip_patches")) as tower:
+        answer = base_of(model).get_image_features(inputs["pixel_values"], return_dict=True)
+    tokens = answer.pooler_output[0]
+    tiles = {name: tower.tiles(name)[0] for name in TOWER}
+    signals = {
+        "vision_clip": tiles["vision_clip"],
+        "vision_cls": tiles["vision_cls"],
+        "vision_keys": tiles["vision_keys"].transpose(0, 1),
+        "cls_attention": tiles["cls_attention"].mT,
+        "projector": projection(model, family),
+    }
+    if own.clip is not None:
+        signals["clip_patches"] = clip_patch_embeds(own.clip[0], tiles["vision_clip"][None])[0]
+    ids = inputs["input_ids"][0]
+    places = (ids == model.config.image_token_id).nonzero()[:, 0]
+    first = own.embed(ids[: places[0]])
+    tokenizer = own.processor.tokenizer
+    behind = [
+        torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in questions
+    ]
+    whole = torch.cat([first, tokens])[None]
+    states = own.decoder(inputs_embeds=whole, use_cache=False, output_hidden_states=True).hidden_states
+    layers = tuple(states[i][0, len(first) :] for i in LAYERS)
+    return Seen(tokens, first, behind, signals, [_asked(own, text, ids) for text, ids in zip(questions, behind, strict=True)], layers)
+
+
+def _asked(own: Model, text: str, ids: Tensor) -> dict[str, Tensor]:
+    words = ids[~torch.isin(ids, torch.tensor(sorted(special_ids(own.model, own.processor))))]
+    found = {"llm_text": own.embed(words)}
+    if own.clip is not None:
+        model, tokenizer = own.clip
+        plain = own.processor.tokenizer.decode(words, skip_special_tokens=True)
+        found["clip_text"] = clip_text_embeds(model, tokenizer, plain)
+    return found

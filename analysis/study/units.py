@@ -1,0 +1,175 @@
+"""One unit of work: all cells of a plan on one image. What it gives is one small file, written in one step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import vlm_bridge
+from vlm_bridge import BridgeError
+
+from .answer import Prefix, answers
+from .arms import BLIND, FULL, Arm
+from .keep import kept
+from .predictors import NAMES, Measure
+from .seen import Model, Seen, look
+
+Cell = tuple[str, float]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Results of one image.
+
+    Attributes
+    ----------
+    cells : tuple of (arm, keep)
+    said : array (cells, questions) of str
+    right : array (cells, questions) of bool
+    tokens : array (cells,)
+        Mean number of visual tokens kept.
+    seconds : array (cells,)
+        To choose, mean over the questions that share a choice.
+    predictors : array (cells, len(NAMES)), mean over questions
+    skills, texts, gold : arrays (questions,) of str
+    """
+
+    cells: tuple[Cell, ...]
+    said: np.ndarray
+    right: np.ndarray
+    tokens: np.ndarray
+    seconds: np.ndarray
+    predictors: np.ndarray
+    skills: np.ndarray
+    texts: np.ndarray
+    gold: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write the whole file or none of it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        arrays = {name: value for name, value in vars(self).items() if name != "cells"}
+        names, keeps = zip(*self.cells, strict=True)
+        with part.open("wb") as file:
+            np.savez_compressed(file, arms=np.array(names), keeps=np.array(keeps), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Unit:
+        with np.load(path) as file:
+            found = dict(file)
+        names, keeps = found.pop("arms").tolist(), found.pop("keeps").tolist()
+        return cls(cells=tuple(zip(names, keeps, strict=True)), **found)
+
+
+def study_image(
+    own: Model,
+    image: Any,
+    questions: Sequence[Any],
+    arms: Sequence[Arm],
+    keeps: Sequence[float],
+    rng: Sequence[int],
+    plane: Sequence[Arm] = (),
+    plane_keeps: Sequence[float] = (),
+) -> Unit:
+    """All cells on one image: ``questions`` have skill, text and answer; ``rng`` seeds what is drawn."""
+    seen = look(own, image, [q.text for q in questions])
+    measure = Measure.of(seen)
+    every = tuple(range(len(questions)))
+    n = len(seen.tokens)
+    cells: list[Cell] = [(FULL, 1.0), (BLIND, 0.0)]
+    prefixes = [
+        Prefix(seen.tokens, torch.arange(n), every),
+        Prefix(seen.tokens[:0], torch.arange(0), every),
+    ]
+    sets: list[Tensor] = [torch.arange(n), torch.arange(0)]
+    owner, seconds = [0, 1], [0.0, 0.0]
+    ready: dict[int, list[str]] = {}
+    for arm, budgets in [*((a, keeps) for a in arms), *((a, plane_keeps) for a in plane)]:
+        if arm.inside:
+            for keep in budgets:
+                one = _inside(own, seen, questions, arm, keep, image)
+                if one is None:
+                    continue
+                cells.append((arm.name, keep))
+                words, places, spent = one
+                ready[len(cells) - 1] = words
+                for q, row in zip(every, places, strict=True):
+                    sets.append(row)
+                    prefixes.append(Prefix(seen.tokens[:0], row, (q,)))
+                    owner.append(len(cells) - 1)
+                    seconds.append(spent / len(every))
+            continue
+        for keep, found in zip(budgets, kept(arm, seen, budgets, rng), strict=True):
+            cells.append((arm.name, keep))
+            for each in found:
+                prefixes.append(each.prefix)
+                sets.append(each.places)
+                owner.append(len(cells) - 1)
+                seconds.append(each.seconds)
+    live = [i for i, cell in enumerate(owner) if cell not in ready]
+    replies = answers(own, seen, [prefixes[i] for i in live])
+    said = np.empty((len(cells), len(questions)), dtype=object)
+    to_word = own.processor.tokenizer.convert_ids_to_tokens
+    for i, ids in zip(live, replies, strict=True):
+        said[owner[i], list(prefixes[i].asked)] = to_word(ids)
+    for cell, words in ready.items():
+        said[cell] = words
+    numbers = measure(sets, [p.asked for p in prefixes]).numpy()
+    gold = np.array([q.answer for q in questions])
+    return Unit(
+        tuple(cells),
+        said.astype(str),
+        said.astype(str) == gold,
+        _mean(np.array([len(s) for s in sets], float)[:, None], owner)[:, 0],
+        _mean(np.array(seconds)[:, None], owner)[:, 0],
+        _mean(numbers, owner).astype(np.float32),
+        np.array([q.skill for q in questions]),
+        np.array([q.text for q in questions]),
+        gold,
+    )
+
+
+def _mean(values: np.ndarray, owner: Sequence[int]) -> np.ndarray:
+    """Means (cells, ...) of the rows that belong to each cell."""
+    total = np.zeros((max(owner) + 1, values.shape[1]))
+    np.add.at(total, owner, values)
+    return total / np.bincount(owner)[:, None]
+
+
+@torch.no_grad()
+def _inside(
+    own: Model, seen: Seen, questions: Sequence[Any], arm: Arm, keep: float, image: Any
+) -> tuple[list[str], list[Tensor], float] | None:
+    """A system inside the language model, on the live model; None where it cannot keep so few."""
+    texts = [f"<image> {q.text}" for q in questions]
+    inputs = own.processor(images=[image] * len(texts), text=texts, padding=True, return_tensors="pt")
+    del inputs["pixel_values"]
+    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    features = seen.tokens[None].expand(len(texts), -1, -1)
+    inputs["mm_encoder_outputs"] = {"image": _Encoded(pooler_output=list(features))}
+    try:
+        with vlm_bridge.prune(own.model, keep, arm.method, **arm.options) as report:
+            logits = own.model(**inputs).logits[:, -1]
+    except BridgeError:
+        return None
+    words = own.processor.tokenizer.convert_ids_to_tokens(logits.argmax(-1).tolist())
+    return words, [row.cpu() for row in report.kept], sum(report.seconds)
+
+
+def _Encoded(**values: Any) -> Any:
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    return BaseModelOutputWithPooling(**values)
+
+
+NAMES_IN_ORDER = tuple(NAMES)
