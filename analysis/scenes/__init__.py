@@ -1,8 +1,10 @@
-"""Compositional scenes on photographic backgrounds, with questions that have one right answer.
+"""Scenes on photographs, of two families, with questions that have one right answer.
 
-A scene is 96 x 96 pixels, that is 12 x 12 patches of 8: three to eight objects (shape, colour, size) that do not
-overlap, one handwritten digit that fills exactly one patch, and a crop of a photograph behind. Scenes are a pure
-function of (split, seed): ``make(7, "test")`` is the same picture everywhere.
+A scene is 96 x 96 pixels, that is 12 x 12 patches of 8, with a crop of a photograph behind. In the family ``objects``
+five to ten things (shape, colour, size) lie on it that do not overlap, and one handwritten digit that fills exactly one
+patch. In the family ``digits`` five to nine handwritten digits in coloured ink do, each in a patch of its own. Scenes are
+a pure function of (family, split, seed): ``make(7, "test")`` is the same picture everywhere. Test scenes show other
+halves of the photographs and other handwriting than training scenes.
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ import numpy as np
 from PIL import Image
 
 from . import backgrounds, drawing
-from .drawing import COLOURS, RADII, SHAPES, SIZES, Thing
-from .questions import ANSWERS, SKILLS, WORDS, Question, ask
+from .drawing import COLOURS, RADII, SHAPES, SIZES, Mark, Thing
+from .questions import ANSWERS, FAMILIES, SKILLS, WORDS, Question, ask
 
 __all__ = [
     "ANSWERS",
+    "FAMILIES",
     "GRID",
     "IMAGE",
     "PATCH",
     "SKILLS",
     "WORDS",
+    "Mark",
     "Question",
     "Scene",
     "Thing",
@@ -43,13 +47,13 @@ class Scene:
     ``pixels`` uint8 (96, 96, 3); ``owner`` int8 (12, 12): the object that covers at least 30 % of the patch, or -1.
     """
 
+    family: str
     split: str
     seed: int
     pixels: np.ndarray
     things: tuple[Thing, ...]
+    marks: tuple[Mark, ...]
     background: str
-    digit: int
-    digit_patch: tuple[int, int]
     owner: np.ndarray
     questions: tuple[Question, ...]
 
@@ -58,43 +62,56 @@ class Scene:
         return Image.fromarray(self.pixels)
 
 
+def make(
+    seed: int, split: str = "test", per_skill: dict[str, int] | None = None, family: str = "objects"
+) -> Scene:
+    """The scene number ``seed`` of a split and family, with its questions (``QUESTIONS`` unless told otherwise).
+
+    Of ``per_skill`` only the skills of the family are asked.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
+    if family not in FAMILIES:
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)}; got {family!r}")
+    rng = np.random.default_rng([SPLITS.index(split), seed, list(FAMILIES).index(family)])
+    behind = backgrounds.NAMES[int(rng.integers(len(backgrounds.NAMES)))]
+    canvas = backgrounds.crop(behind, IMAGE, split == "train", rng)
+    things = tuple(_place(rng, int(rng.integers(5, 11)))) if family == "objects" else ()
+    share = np.zeros((max(1, len(things)), GRID, GRID))
+    for i, thing in enumerate(things):
+        share[i] = drawing.paint(canvas, thing, rng).reshape(GRID, PATCH, GRID, PATCH).mean((1, 3))
+    owner = np.where(share.max(0) >= 0.3, share.argmax(0), -1).astype(np.int8)
+    free = rng.permutation(np.argwhere(share.sum(0) == 0))
+    colours: list[str | None] = [None]
+    if family == "digits":
+        palette = rng.permutation(COLOURS)[: int(rng.integers(3, len(COLOURS) + 1))]
+        colours = [str(c) for c in rng.choice(palette, int(rng.integers(5, 10)))]
+    values = rng.permutation(10)[: int(rng.integers(3, 9))] if family == "digits" else np.arange(10)
+    marks = tuple(
+        drawing.write(canvas, int(rng.choice(values)), (int(r), int(c)), colour, PATCH, split == "train", rng)
+        for (r, c), colour in zip(free, colours, strict=False)
+    )
+    canvas += rng.normal(0, 3, canvas.shape).astype(np.float32)
+    pixels = np.clip(canvas, 0, 255).astype(np.uint8)
+    scene = Scene(family, split, seed, pixels, things, marks, behind, owner, ())
+    asked = {name: n for name, n in (per_skill or QUESTIONS).items() if name in FAMILIES[family]}
+    questions = tuple(ask(scene, rng, asked))
+    return Scene(family, split, seed, pixels, things, marks, behind, owner, questions)
+
+
 def _place(rng: np.random.Generator, wanted: int) -> list[Thing]:
     """Objects that keep at least two pixels apart; a few attributes repeat so that counts and twins exist."""
     things: list[Thing] = []
     palette = list(rng.permutation(COLOURS)[: int(rng.integers(3, len(COLOURS) + 1))])
     forms = list(rng.permutation(SHAPES)[: int(rng.integers(3, len(SHAPES) + 1))])
-    for _ in range(60):
-        size = SIZES[int(rng.integers(2))]
+    for _ in range(120):
+        size = SIZES[int(rng.random() < 0.4)]
         radius = rng.uniform(*RADII[size])
         x, y = rng.uniform(radius + 1, IMAGE - radius - 1, 2)
-        if all(np.hypot(x - t.x, y - t.y) > 1.12 * (radius + t.radius) + 2 for t in things):
-            shape, colour = (
-                str(forms[int(rng.integers(len(forms)))]),
-                str(palette[int(rng.integers(len(palette)))]),
-            )
+        if all(np.hypot(x - t.x, y - t.y) > 1.08 * (radius + t.radius) + 2 for t in things):
+            shape, colour = str(rng.choice(forms)), str(rng.choice(palette))
             angle = rng.uniform(-0.25, 0.25)
             things.append(Thing(shape, colour, size, float(x), float(y), float(radius), float(angle)))
         if len(things) == wanted:
             break
     return things
-
-
-def make(seed: int, split: str = "test", per_skill: dict[str, int] | None = None) -> Scene:
-    """The scene number ``seed`` of a split, with its questions (two a skill, one for digit and background)."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
-    rng = np.random.default_rng([SPLITS.index(split), seed])
-    behind = backgrounds.NAMES[int(rng.integers(len(backgrounds.NAMES)))]
-    canvas = backgrounds.crop(behind, IMAGE, rng)
-    things = tuple(_place(rng, int(rng.integers(3, 9))))
-    cover = np.stack([drawing.paint(canvas, thing, rng) for thing in things])
-    share = cover.reshape(len(things), GRID, PATCH, GRID, PATCH).mean((2, 4))
-    owner = np.where(share.max(0) >= 0.3, share.argmax(0), -1).astype(np.int8)
-    free = np.argwhere(share.sum(0) == 0)
-    row, col = (int(v) for v in free[int(rng.integers(len(free)))])
-    digit = drawing.paint_digit(canvas, row, col, PATCH, split != "train", rng)
-    canvas += rng.normal(0, 3, canvas.shape).astype(np.float32)
-    pixels = np.clip(canvas, 0, 255).astype(np.uint8)
-    scene = Scene(split, seed, pixels, things, behind, digit, (row, col), owner, ())
-    questions = tuple(ask(scene, rng, per_skill or QUESTIONS))
-    return Scene(split, seed, pixels, things, behind, digit, (row, col), owner, questions)

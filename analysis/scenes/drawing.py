@@ -1,4 +1,4 @@
-"""Objects and their pixels: five shapes, six colours, two sizes, and one handwritten digit."""
+"""Objects and their pixels: five shapes, six colours, two sizes; and handwritten digits."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ class Thing:
     y: float
     radius: float
     angle: float
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One handwritten digit: its value, its patch (row, column), and its ink where that is coloured."""
+
+    value: int
+    patch: tuple[int, int]
+    colour: str | None
 
 
 def _outline(shape: str, angle: float) -> np.ndarray:
@@ -105,17 +114,29 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     return data.images.astype(np.float32) / 16, data.target
 
 
-def paint_digit(
-    canvas: np.ndarray, row: int, col: int, patch: int, held_out: bool, rng: np.random.Generator
-) -> int:
-    """Write one handwritten 8 x 8 digit into a patch of ``canvas`` (in place); returns its value.
+def write(
+    canvas: np.ndarray,
+    value: int,
+    patch: tuple[int, int],
+    colour: str | None,
+    size: int,
+    training: bool,
+    rng: np.random.Generator,
+) -> Mark:
+    """Write a handwritten 8 x 8 digit into a patch of ``canvas`` (in place), in white where no colour is given.
 
     The last fifth of the handwriting samples is kept for held-out scenes.
     """
     images, values = _digits()
     first = int(0.8 * len(images))
-    i = int(rng.integers(first, len(images)) if held_out else rng.integers(0, first))
-    box = canvas[row * patch : (row + 1) * patch, col * patch : (col + 1) * patch]
-    ink = images[i][..., None]
-    box += 0.92 * (ink * 250 + (1 - ink) * 25 - box)
-    return int(values[i])
+    samples = images[:first][values[:first] == value] if training else images[first:][values[first:] == value]
+    ink = samples[int(rng.integers(len(samples)))][..., None]
+    row, column = patch
+    box = canvas[row * size : (row + 1) * size, column * size : (column + 1) * size]
+    if colour is None:
+        paper, paint = np.float32(25), np.array((250.0, 250.0, 250.0))
+    else:  # on darkened ground, so that every ink can be told from it
+        paper = np.clip(0.3 * box, 0, 60)
+        paint = np.clip(np.array(_RGB[colour]) * rng.uniform(0.9, 1.1), 0, 255)
+    box += 0.92 * (ink * paint + (1 - ink) * paper - box)
+    return Mark(value, patch, colour)

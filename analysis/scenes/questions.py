@@ -1,4 +1,4 @@
-"""Questions about a scene, nine skills, answers balanced so that a blind reader stays near chance.
+"""Questions about a scene, balanced so that a blind reader stays near chance.
 
 Every question is asked only where the scene has exactly one right answer. The answer is drawn first
 (uniformly among those the scene can give) and the question second: that is what keeps the prior flat.
@@ -6,14 +6,14 @@ Every question is asked only where the scene has exactly one right answer. The a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from .backgrounds import NAMES as BACKGROUNDS
-from .drawing import COLOURS, SHAPES, Thing
+from .drawing import COLOURS, SHAPES, SIZES, Mark, Thing
 
 if TYPE_CHECKING:
     from . import Scene
@@ -22,6 +22,8 @@ COUNTS = ("zero", "one", "two", "three", "four")
 DIGITS = tuple(f"d{i}" for i in range(10))
 DIRECTIONS = ("left", "right", "above", "below")
 RELATIVE = ("larger", "smaller", "equal")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,126 +35,129 @@ class Question:
     answer: str
 
 
-def _pick(rng: np.random.Generator, options: list):
+def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def _unique(scene: Scene, key: Callable[[Thing], object]) -> list[Thing]:
-    """Objects that alone have their value of ``key``."""
-    seen = [key(t) for t in scene.things]
-    return [t for t, value in zip(scene.things, seen, strict=True) if seen.count(value) == 1]
+def _unique(all_of: Sequence[T], key: Callable[[T], object]) -> list[T]:
+    """Those that alone have their value of ``key``."""
+    seen = [key(t) for t in all_of]
+    return [t for t, value in zip(all_of, seen, strict=True) if seen.count(value) == 1]
+
+
+def _by_answer(rng: np.random.Generator, cases: list[tuple[str, str]]) -> tuple[str, str] | None:
+    """A (text, answer) whose answer is uniform among those that occur."""
+    if not cases:
+        return None
+    wanted = _pick(rng, sorted({answer for _, answer in cases}))
+    return _pick(rng, [case for case in cases if case[1] == wanted])
+
+
+def _question(skill: str, case: tuple[str, str] | None) -> Question | None:
+    return None if case is None else Question(skill, *case)
+
+
+# ---- objects
 
 
 def existence(scene: Scene, rng: np.random.Generator) -> Question | None:
     """Yes/no; a "no" asks for a colour and a shape that are both there, but on different objects."""
     pairs = {(t.colour, t.shape) for t in scene.things}
+    case = _presence(rng, pairs, COLOURS, SHAPES)
+    return case and Question("existence", f"is there a {case[0]} {case[1]} ?", case[2])
+
+
+def _presence(
+    rng: np.random.Generator, pairs: set[tuple[str, str]], first: Sequence[str], second: Sequence[str]
+) -> tuple[str, str, str] | None:
     if rng.random() < 0.5:
-        colour, shape = _pick(rng, sorted(pairs))
-        answer = "yes"
-    else:
-        colours, shapes = sorted({c for c, _ in pairs}), sorted({s for _, s in pairs})
-        if rng.random() < 0.4:
-            colours, shapes = list(COLOURS), list(SHAPES)
-        absent = [(c, s) for c in colours for s in shapes if (c, s) not in pairs]
-        if not absent:
-            return None
-        colour, shape = _pick(rng, absent)
-        answer = "no"
-    return Question("existence", f"is there a {colour} {shape} ?", answer)
+        return *_pick(rng, sorted(pairs)), "yes"
+    here = sorted({c for c, _ in pairs}), sorted({s for _, s in pairs})
+    if rng.random() < 0.4:
+        here = list(first), list(second)
+    absent = [(c, s) for c in here[0] for s in here[1] if (c, s) not in pairs]
+    return (*_pick(rng, absent), "no") if absent else None
 
 
 def colour(scene: Scene, rng: np.random.Generator) -> Question | None:
-    things = _unique(scene, lambda t: t.shape)
-    if not things:
-        return None
-    t = _pick(rng, things)
-    return Question("colour", f"what colour is the {t.shape} ?", t.colour)
+    """Of an object that its shape names, or its size and shape."""
+    plain = _unique(scene.things, lambda t: t.shape)
+    sized = _unique(scene.things, lambda t: (t.size, t.shape))
+    cases = [(f"what colour is the {t.shape} ?", t.colour) for t in plain]
+    cases += [(f"what colour is the {t.size} {t.shape} ?", t.colour) for t in sized if t not in plain]
+    return _question("colour", _by_answer(rng, cases))
 
 
 def shape(scene: Scene, rng: np.random.Generator) -> Question | None:
-    things = _unique(scene, lambda t: t.colour)
-    if not things:
-        return None
-    t = _pick(rng, things)
-    return Question("shape", f"what shape is the {t.colour} object ?", t.shape)
+    plain = _unique(scene.things, lambda t: t.colour)
+    sized = _unique(scene.things, lambda t: (t.size, t.colour))
+    cases = [(f"what shape is the {t.colour} object ?", t.shape) for t in plain]
+    cases += [(f"what shape is the {t.size} {t.colour} object ?", t.shape) for t in sized if t not in plain]
+    return _question("shape", _by_answer(rng, cases))
 
 
 def count(scene: Scene, rng: np.random.Generator) -> Question | None:
-    tally: dict[int, list[str]] = {}
-    for word in COLOURS + SHAPES:
-        n = sum(word in (t.colour, t.shape) for t in scene.things)
-        tally.setdefault(n, []).append(f"{word} object" if word in COLOURS else word)
-    n = int(
-        rng.choice(len(COUNTS), p=(0.11, 0.13, 0.15, 0.24, 0.37))
-    )  # high counts are rarer: draw them more often
-    if n not in tally:
-        return None
-    return Question("count", f"how many {_pick(rng, tally[n])} ?", COUNTS[n])
+    tally = {w: sum(w in (t.colour, t.shape) for t in scene.things) for w in COLOURS + SHAPES}
+    cases = [(f"how many {w} {'object' if w in COLOURS else ''} ?", n) for w, n in tally.items()]
+    return _counted(rng, "count", cases)
+
+
+def _counted(rng: np.random.Generator, skill: str, cases: list[tuple[str, int]]) -> Question | None:
+    """High counts are rarer: they are drawn more often."""
+    n = int(rng.choice(len(COUNTS), p=(0.15, 0.15, 0.17, 0.22, 0.31)))
+    texts = [text for text, many in cases if many == n]
+    return Question(skill, " ".join(_pick(rng, texts).split()), COUNTS[n]) if texts else None
 
 
 def spatial(scene: Scene, rng: np.random.Generator) -> Question | None:
-    things = _unique(scene, lambda t: (t.colour, t.shape))
-    if len(things) < 2:
-        return None
-    wanted = _pick(rng, list(DIRECTIONS))
-    pairs = [(a, b) for a in things for b in things if a is not b and direction(a, b) == wanted]
-    if not pairs:
-        return None
-    a, b = _pick(rng, pairs)
-    return Question("spatial", f"where is the {a.colour} {a.shape} from the {b.colour} {b.shape} ?", wanted)
+    things = _unique(scene.things, lambda t: (t.colour, t.shape))
+    cases = [
+        (f"where is the {a.colour} {a.shape} from the {b.colour} {b.shape} ?", where)
+        for a in things
+        for b in things
+        if a is not b and (where := direction(a.x - b.x, a.y - b.y, 12)) is not None
+    ]
+    return _question("spatial", _by_answer(rng, cases))
 
 
-def direction(a: Thing, b: Thing) -> str | None:
-    """Where ``a`` lies as seen from ``b``; None where neither axis clearly dominates."""
-    dx, dy = a.x - b.x, a.y - b.y
-    if abs(dx) > max(1.5 * abs(dy), 12):
+def direction(dx: float, dy: float, least: float) -> str | None:
+    """Where something lies that is (dx, dy) away; None where neither axis clearly dominates."""
+    if abs(dx) > max(1.5 * abs(dy), least):
         return "right" if dx > 0 else "left"
-    if abs(dy) > max(1.5 * abs(dx), 12):
+    if abs(dy) > max(1.5 * abs(dx), least):
         return "below" if dy > 0 else "above"
     return None
 
 
 def comparison(scene: Scene, rng: np.random.Generator) -> Question | None:
-    things = _unique(scene, lambda t: (t.colour, t.shape))
-    wanted = RELATIVE[int(rng.choice(len(RELATIVE), p=(0.37, 0.37, 0.26)))]
+    things = _unique(scene.things, lambda t: (t.colour, t.shape))
     order = {("large", "small"): "larger", ("small", "large"): "smaller"}
-    pairs = [
-        (a, b)
+    wanted = RELATIVE[int(rng.choice(len(RELATIVE), p=(0.38, 0.38, 0.24)))]
+    cases = [
+        (f"how large is the {a.colour} {a.shape} against the {b.colour} {b.shape} ?", wanted)
         for a in things
         for b in things
         if a is not b and order.get((a.size, b.size), "equal") == wanted
     ]
-    if not pairs:
-        return None
-    a, b = _pick(rng, pairs)
-    return Question(
-        "comparison", f"how large is the {a.colour} {a.shape} against the {b.colour} {b.shape} ?", wanted
-    )
+    return _question("comparison", _by_answer(rng, cases))
 
 
 def two_hops(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """From an object to its twin in colour (or shape), and to what that twin is."""
-    by_colour = rng.random() < 0.5
-    anchors = _unique(scene, (lambda t: t.shape) if by_colour else (lambda t: t.colour))
+    """From an object to its only twin in colour (or shape), and to what that twin is."""
     cases = []
-    for a in anchors:
-        twins = [
-            t
-            for t in scene.things
-            if t is not a and (t.colour == a.colour if by_colour else t.shape == a.shape)
-        ]
+    for a in _unique(scene.things, lambda t: t.shape):
+        twins = [t for t in scene.things if t is not a and t.colour == a.colour]
         if len(twins) == 1:
-            cases.append((a, twins[0]))
-    if not cases:
-        return None
-    a, twin = _pick(rng, cases)
-    if by_colour:
-        return Question("two hops", f"what shape shares the colour of the {a.shape} ?", twin.shape)
-    return Question("two hops", f"what colour shares the shape of the {a.colour} object ?", twin.colour)
+            cases.append((f"what shape shares the colour of the {a.shape} ?", twins[0].shape))
+    for a in _unique(scene.things, lambda t: t.colour):
+        twins = [t for t in scene.things if t is not a and t.shape == a.shape]
+        if len(twins) == 1:
+            cases.append((f"what colour shares the shape of the {a.colour} object ?", twins[0].colour))
+    return _question("two hops", _by_answer(rng, cases))
 
 
 def digit(scene: Scene, rng: np.random.Generator) -> Question:
-    return Question("fine detail", "which digit is written ?", DIGITS[scene.digit])
+    return Question("fine detail", "which digit is written ?", DIGITS[scene.marks[0].value])
 
 
 def background(scene: Scene, rng: np.random.Generator) -> Question:
@@ -161,47 +166,127 @@ def background(scene: Scene, rng: np.random.Generator) -> Question:
 
 def size(scene: Scene, rng: np.random.Generator) -> Question | None:
     """A stepping stone to comparison: one object's size."""
-    things = _unique(scene, lambda t: (t.colour, t.shape))
-    if not things:
-        return None
-    t = _pick(rng, things)
-    return Question(
-        "size", f"how large is the {t.colour} {t.shape} ?", "larger" if t.size == "large" else "smaller"
-    )
+    things = _unique(scene.things, lambda t: (t.colour, t.shape))
+    answer = {"large": "larger", "small": "smaller"}
+    cases = [(f"how large is the {t.colour} {t.shape} ?", answer[t.size]) for t in things]
+    return _question("size", _by_answer(rng, cases))
 
 
 def place(scene: Scene, rng: np.random.Generator) -> Question | None:
     """A stepping stone to spatial relations: the half of the picture an object lies in."""
-    things = _unique(scene, lambda t: (t.colour, t.shape))
-    across = rng.random() < 0.5
-    off_centre = [t for t in things if abs((t.x if across else t.y) - 48) > 6]
-    if not off_centre:
-        return None
-    t = _pick(rng, off_centre)
-    pair = DIRECTIONS[:2] if across else DIRECTIONS[2:]
-    answer = pair[int((t.x if across else t.y) > 48)]
-    return Question("place", f"where is the {t.colour} {t.shape} {' '.join(pair)} ?", answer)
+    cases = []
+    for t in _unique(scene.things, lambda t: (t.colour, t.shape)):
+        for pair, at in ((DIRECTIONS[:2], t.x), (DIRECTIONS[2:], t.y)):
+            if abs(at - 48) > 6:
+                cases.append((f"where is the {t.colour} {t.shape} {' '.join(pair)} ?", pair[int(at > 48)]))
+    return _question("place", _by_answer(rng, cases))
 
 
-SKILLS: dict[str, Callable[..., Question | None]] = {
-    "existence": existence,
-    "colour": colour,
-    "shape": shape,
-    "count": count,
-    "spatial": spatial,
-    "comparison": comparison,
-    "two hops": two_hops,
-    "fine detail": digit,
-    "background": background,
+# ---- digits
+
+
+def reading(scene: Scene, rng: np.random.Generator) -> Question | None:
+    marks = _unique(scene.marks, lambda m: m.colour)
+    return _question("reading", _by_answer(rng, [(f"which digit is {m.colour} ?", _d(m)) for m in marks]))
+
+
+def ink(scene: Scene, rng: np.random.Generator) -> Question | None:
+    marks = _unique(scene.marks, lambda m: m.value)
+    cases = [(f"what colour is the {_d(m)} ?", str(m.colour)) for m in marks]
+    return _question("ink", _by_answer(rng, cases))
+
+
+def presence(scene: Scene, rng: np.random.Generator) -> Question | None:
+    pairs = {(str(m.colour), _d(m)) for m in scene.marks}
+    case = _presence(rng, pairs, COLOURS, DIGITS)
+    return case and Question("presence", f"is there a {case[0]} {case[1]} ?", case[2])
+
+
+def tally(scene: Scene, rng: np.random.Generator) -> Question | None:
+    cases = [
+        (f"how many {c} digits ?", sum(m.colour == c for m in scene.marks)) for c in COLOURS
+    ] + [(f"how many {d} ?", sum(_d(m) == d for m in scene.marks)) for d in DIGITS]
+    return _counted(rng, "tally", cases)
+
+
+def order(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """The largest or smallest digit of a colour that several have."""
+    cases = []
+    for c in COLOURS:
+        values = sorted({m.value for m in scene.marks if m.colour == c})
+        if len(values) > 1:
+            cases.append((f"which {c} digit is the largest ?", DIGITS[values[-1]]))
+            cases.append((f"which {c} digit is the smallest ?", DIGITS[values[0]]))
+    return _question("order", _by_answer(rng, cases))
+
+
+def layout(scene: Scene, rng: np.random.Generator) -> Question | None:
+    marks = _unique(scene.marks, lambda m: m.value)
+    cases = [
+        (f"where is the {_d(a)} from the {_d(b)} ?", where)
+        for a in marks
+        for b in marks
+        if a is not b
+        and (where := direction(a.patch[1] - b.patch[1], a.patch[0] - b.patch[0], 1)) is not None
+    ]
+    return _question("layout", _by_answer(rng, cases))
+
+
+def ground(scene: Scene, rng: np.random.Generator) -> Question:
+    return Question("ground", "what is behind ?", scene.background)
+
+
+def spot(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """A stepping stone to the layout: the half of the picture a digit lies in."""
+    cases = []
+    for m in _unique(scene.marks, lambda m: m.value):
+        for pair, at in ((DIRECTIONS[:2], m.patch[1]), (DIRECTIONS[2:], m.patch[0])):
+            cases.append((f"where is the {_d(m)} {' '.join(pair)} ?", pair[int(at > 5)]))
+    return _question("spot", _by_answer(rng, cases))
+
+
+def _d(mark: Mark) -> str:
+    return DIGITS[mark.value]
+
+
+Asker = Callable[["Scene", np.random.Generator], Question | None]
+# The skills of each family of scenes; those named last are stepping stones, asked in training only: without them nothing
+# rewards finding an object's size or place before comparing two.
+FAMILIES: dict[str, dict[str, Asker]] = {
+    "objects": {
+        "existence": existence,
+        "colour": colour,
+        "shape": shape,
+        "count": count,
+        "spatial": spatial,
+        "comparison": comparison,
+        "two hops": two_hops,
+        "fine detail": digit,
+        "background": background,
+        "size": size,
+        "place": place,
+    },
+    "digits": {
+        "reading": reading,
+        "ink": ink,
+        "presence": presence,
+        "tally": tally,
+        "order": order,
+        "layout": layout,
+        "ground": ground,
+        "spot": spot,
+    },
 }
-# Asked in training only: without them nothing rewards finding an object's size or place before comparing two.
-STEPPING_STONES: dict[str, Callable[..., Question | None]] = {"size": size, "place": place}
+STEPPING_STONES = ("size", "place", "spot")
+SKILLS = tuple(name for skills in FAMILIES.values() for name in skills if name not in STEPPING_STONES)
 ANSWERS = ("yes", "no", *COLOURS, *SHAPES, *COUNTS, *DIRECTIONS, *RELATIVE, *DIGITS, *BACKGROUNDS)
 _TEMPLATES = (
-    "is there a what colour is the what shape is the object how many where is the from the how large is the against the "
-    "what shape shares the colour of the what colour shares the shape of the which digit is written what is behind ?"
+    "is there a what colour is the what shape is the object ? how many digits where is the from the how large is the "
+    "against the what shape shares the colour of the which digit is written what is behind largest smallest"
 )
-WORDS = tuple(dict.fromkeys([*_TEMPLATES.split(), *ANSWERS]))
+# What only captions say, see ``captions.py``: they are words of the text tower.
+_CAPTIONS = "picture of and on with in it"
+WORDS = tuple(dict.fromkeys([*_TEMPLATES.split(), *SIZES, *ANSWERS, *_CAPTIONS.split()]))
 
 
 def ask(scene: Scene, rng: np.random.Generator, per_skill: dict[str, int]) -> Iterator[Question]:
@@ -209,10 +294,11 @@ def ask(scene: Scene, rng: np.random.Generator, per_skill: dict[str, int]) -> It
 
     A skill that cannot be asked with the answer drawn is tried again a few times.
     """
+    skills = FAMILIES[scene.family]
     for name, wanted in per_skill.items():
         found: dict[str, Question] = {}
         for _ in range(3 * wanted):
-            question = (SKILLS | STEPPING_STONES)[name](scene, rng)
+            question = skills[name](scene, rng)
             if question is not None:
                 found.setdefault(question.text, question)
             if len(found) == wanted:

@@ -1,13 +1,17 @@
-"""The code that a visual token is first taught: a sum of unit vectors, one for each thing its patch shows.
+"""The code that a visual token is first taught: a sum of vectors, one for each thing its patch shows.
 
-A token's target is ``sum_f C_f[what the patch shows of factor f] + M z``, z the patch's leading whitened pixel components
-(its texture). Codes of words (a colour, a shape, a digit, a background) are the initial embeddings of these words, so that
-projected tokens start in the language model's own space and at its scale: matching *scale* as well as direction is what
-keeps the projected features within a few times the norm of words, and positions and texture in the code keep their
-spectrum from collapsing.
+A token's target is ``sum_f C_f[what the patch shows of factor f] + P p + M z + r``: p the patch's place along smooth
+curves (near patches have near codes, and left or right is a linear reading), z its leading whitened pixel components at unit
+contrast (its texture), r a vector several times as long that the flattest patches carry, as the outlier tokens of large vision towers
+sit where an image says little. Codes of words (a colour, a shape, a digit, a background) are the initial embeddings of
+these words, so that projected tokens start in the language model's own space and at its scale: matching *scale* as well
+as direction is what keeps the projected features within a few times the norm of words, and positions and texture in the
+code keep their spectrum from collapsing.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -20,10 +24,12 @@ from ..scenes.questions import DIGITS
 from .data import FACTORS, TOKEN
 from .model import PIXEL_MEAN, PIXEL_STD, WIDTH
 
-TEXTURE = 24
-TEXTURE_SCALE = 0.2
+TEXTURE = 96
+TEXTURE_SCALE, FAINT = 0.18, 0.1  # of a component; mean square below which texture is not brought up to it
+OUTLIER, FLATTEST = 4.0, 0.02  # length of r, and the share of training patches that carry it
 _WORDS = {"shape": SHAPES, "colour": COLOURS, "digit": DIGITS, "background": BACKGROUNDS}
 _HAS_NOTHING = ("shape", "colour", "size", "centre", "digit")
+READ = tuple(name for name in FACTORS if name not in ("row", "column"))
 
 
 class Codes(nn.Module):
@@ -32,27 +38,34 @@ class Codes(nn.Module):
     def __init__(self, words: Tensor, pixels: np.ndarray, seed: int):
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
-        for name, size in FACTORS.items():
-            code = torch.randn(size, WIDTH, generator=draw) * WIDTH**-0.5
+        for name in READ:
+            code = torch.randn(FACTORS[name], WIDTH, generator=draw) * WIDTH**-0.5
             if name in _WORDS:
                 code[-len(_WORDS[name]) :] = words[[TOKEN[w] for w in _WORDS[name]]].detach()
             if name in _HAS_NOTHING:
                 code[0] = 0
             self.register_buffer(name, code)
-        self.register_buffer(
-            "texture", torch.linalg.qr(torch.randn(WIDTH, TEXTURE, generator=draw))[0].T.contiguous()
-        )
+        frame = torch.linalg.qr(torch.randn(WIDTH, 2 * 5 + TEXTURE + 1, generator=draw))[0].T.contiguous()
+        along = curve(GRID)
+        self.register_buffer("row", along @ frame[:5])
+        self.register_buffer("column", along @ frame[5:10])
+        self.register_buffer("outlier", OUTLIER * frame[10])
+        scale = TEXTURE_SCALE * (torch.arange(TEXTURE) + 1.0) ** -0.1
+        self.register_buffer("texture", scale[:, None] * frame[11:])
         x = patches(normalise(torch.from_numpy(pixels))).flatten(0, 1)
         self.register_buffer("mean", x.mean(0))
         values, vectors = torch.linalg.eigh(torch.cov((x - self.mean).T))
         leading = values.argsort(descending=True)[1 : TEXTURE + 1]  # the first component is brightness
         self.register_buffer("whiten", vectors[:, leading] / values[leading].sqrt())
+        self.register_buffer("flat", x.std(1).quantile(FLATTEST))
 
     def target(self, factors: Tensor, pixels: Tensor) -> Tensor:
         """(B, 144, 8) factors and (B, 3, 96, 96) normalised pixels to (B, 144, 256) tokens."""
         token = sum(getattr(self, name)[factors[..., i]] for i, name in enumerate(FACTORS))
-        z = ((patches(pixels) - self.mean) @ self.whiten).clamp(-3, 3)
-        return token + TEXTURE_SCALE * (z @ self.texture)
+        x = patches(pixels)
+        z = (x - self.mean) @ self.whiten
+        z = z / (z.square().mean(-1, keepdim=True) + FAINT).sqrt()
+        return token + z @ self.texture + (x.std(-1) < self.flat)[..., None] * self.outlier
 
     def loss(self, tokens: Tensor, factors: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Squared distance to the target plus how well the factors can be read back; and the share read back."""
@@ -60,6 +73,8 @@ class Codes(nn.Module):
         distance = (tokens - self.target(factors, pixels)).square().sum(-1).mean()
         reading, right = 0.0, []
         for i, name in enumerate(FACTORS):
+            if name not in READ:
+                continue
             logits = 8 * (tokens @ getattr(self, name).T)
             reading = reading + F.cross_entropy(logits.flatten(0, 1), factors[..., i].flatten())
             shown = (
@@ -69,6 +84,14 @@ class Codes(nn.Module):
             )
             right.append((logits.argmax(-1) == factors[..., i])[shown].float().mean())
         return distance + 0.5 * reading, torch.stack(right)
+
+
+def curve(length: int) -> Tensor:
+    """Places 0 .. length - 1 as points of a smooth curve, float32 (length, 5), mean squared norm 1."""
+    t = (torch.arange(length) + 0.5) / length
+    waves = [f(2 * math.pi * w * t) / w**0.5 for w in (1, 2) for f in (torch.cos, torch.sin)]
+    points = torch.stack([3.0 * (t - 0.5), *waves], 1)
+    return points / points.square().sum(1).mean().sqrt()
 
 
 def normalise(pixels: Tensor) -> Tensor:

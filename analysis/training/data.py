@@ -13,7 +13,8 @@ from tqdm import tqdm
 from .. import scenes
 from ..scenes import COLOURS, GRID, PATCH, SHAPES, SIZES
 from ..scenes.backgrounds import NAMES as BACKGROUNDS
-from .model import BOS, EOS, IMAGE_TOKEN, PAD, VOCABULARY
+from .captions import caption
+from .model import BOS, CAPTION, EOS, IMAGE_TOKEN, PAD, VOCABULARY
 
 TOKEN = {word: i for i, word in enumerate(VOCABULARY)}
 PREFIX = 1 + GRID * GRID  # <s> and the image
@@ -23,15 +24,24 @@ TRAINING_QUESTIONS = {
     "existence": 2,
     "colour": 2,
     "shape": 2,
-    "count": 3,
-    "spatial": 4,
-    "comparison": 4,
-    "two hops": 4,
+    "count": 4,
+    "spatial": 5,
+    "comparison": 5,
+    "two hops": 3,
     "fine detail": 1,
     "background": 1,
-    "size": 3,
-    "place": 4,
+    "size": 2,
+    "place": 3,
+    "reading": 3,
+    "ink": 2,
+    "presence": 3,
+    "tally": 5,
+    "order": 5,
+    "layout": 5,
+    "ground": 1,
+    "spot": 3,
 }
+CAPTIONS = 2  # a scene
 # What a patch can show: the factors of the code that a visual token is trained to carry, and their sizes.
 FACTORS = {
     "shape": len(SHAPES) + 1,
@@ -50,7 +60,8 @@ class Arrays:
     """A batch of scenes.
 
     pixels uint8 (N, 96, 96, 3); factors int8 (N, 144, 8); tokens int16, segments int8 and targets int16, each (N, 200):
-    question words, the number of the question (-1: padding) and the word to predict there (0: none).
+    question words, the number of the question (-1: padding) and the word to predict there (0: none). captions int16
+    (N, 2, 32): true statements about the scene, between <s> and </s>.
     """
 
     pixels: np.ndarray
@@ -58,6 +69,7 @@ class Arrays:
     tokens: np.ndarray
     segments: np.ndarray
     targets: np.ndarray
+    captions: np.ndarray
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -77,7 +89,9 @@ def factors(scene: scenes.Scene) -> np.ndarray:
         here = scene.owner == i
         out[here, :3] = SHAPES.index(t.shape) + 1, COLOURS.index(t.colour) + 1, SIZES.index(t.size) + 1
         out[int(t.y) // PATCH, int(t.x) // PATCH, 3] = 1
-    out[(*scene.digit_patch, 4)] = scene.digit + 1
+    for mark in scene.marks:
+        out[(*mark.patch, 4)] = mark.value + 1
+        out[(*mark.patch, 1)] = 0 if mark.colour is None else COLOURS.index(mark.colour) + 1
     out[..., 5] = BACKGROUNDS.index(scene.background)
     out[..., 6], out[..., 7] = np.indices((GRID, GRID))
     return out.reshape(GRID * GRID, -1)
@@ -102,14 +116,24 @@ def pack(questions: tuple[scenes.Question, ...], rng: np.random.Generator) -> tu
     return tokens, segments, targets
 
 
+def describe(scene: scenes.Scene, rng: np.random.Generator) -> np.ndarray:
+    """Captions of a scene as token ids, int16 (2, 32)."""
+    out = np.full((CAPTIONS, CAPTION), PAD, np.int16)
+    for line in out:
+        ids = [BOS, *(TOKEN[w] for w in caption(scene, rng).split()[: CAPTION - 2]), EOS]
+        line[: len(ids)] = ids
+    return out
+
+
 def _shard(folder: str, split: str, number: int) -> None:
     path = Path(folder) / f"{split}-{number:04d}.npz"
     if path.exists():
         return
     rows = []
     for seed in range(number * SHARD, (number + 1) * SHARD):
-        scene = scenes.make(seed, split, TRAINING_QUESTIONS)
-        rows.append((scene.pixels, factors(scene), *pack(scene.questions, np.random.default_rng(seed))))
+        scene = scenes.make(seed, split, TRAINING_QUESTIONS, "digits" if seed % 5 > 2 else "objects")
+        rng = np.random.default_rng(seed)
+        rows.append((scene.pixels, factors(scene), *pack(scene.questions, rng), describe(scene, rng)))
     part = path.with_suffix(".part.npz")
     np.savez(
         part, **dict(zip(Arrays.__dataclass_fields__, map(np.stack, zip(*rows, strict=True)), strict=True))

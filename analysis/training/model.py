@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    CLIPConfig,
     CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextConfig,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -16,10 +19,11 @@ from transformers import (
 
 from ..scenes import GRID, IMAGE, PATCH, WORDS
 
-SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
+SPECIAL = ("<pad>", "<s>", "<unk>", "</s>", "<image>")  # CLIP's text model takes an end of id 2 for a legacy mark
 VOCABULARY = (*SPECIAL, *WORDS)
-PAD, BOS, EOS, UNK, IMAGE_TOKEN = range(len(SPECIAL))
+PAD, BOS, UNK, EOS, IMAGE_TOKEN = range(len(SPECIAL))
 WIDTH = 256
+CAPTION = 32  # words of a caption, at the most
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 
 
@@ -59,6 +63,32 @@ def config() -> LlavaConfig:
     )
 
 
+def joint_config() -> CLIPConfig:
+    """The joint space of the vision tower and a small text tower."""
+    text = CLIPTextConfig(
+        vocab_size=config().text_config.vocab_size,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=CAPTION,
+        projection_dim=128,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+    )
+    return CLIPConfig(text_config=text.to_dict(), vision_config=config().vision_config.to_dict(), projection_dim=128)
+
+
+def build_joint(seed: int, model: LlavaForConditionalGeneration) -> CLIPModel:
+    """A freshly initialised CLIP around the vision tower of ``model``, whose weights it shares."""
+    with torch.random.fork_rng():
+        torch.random.manual_seed(seed + 1)
+        joint = CLIPModel(joint_config())
+    joint.vision_model = getattr(model.model.vision_tower, "vision_model", model.model.vision_tower)
+    return joint
+
+
 def build(seed: int) -> LlavaForConditionalGeneration:
     """A freshly initialised model; word embeddings start as unit-norm codes (see ``codes.py``)."""
     with torch.random.fork_rng():
@@ -92,12 +122,14 @@ def _mimetic(layer) -> None:
         torch.nn.init.normal_(part.weight, std=0.7 * part.in_features**-0.5)
 
 
-def processor() -> LlavaProcessor:
-    """Word tokenizer and image processor: ``processor(images=[...], text=["<image> what is behind ?"])``."""
+def tokenizer(after: str = "<s> $A") -> PreTrainedTokenizerFast:
+    """One token a word. The text tower's has ``</s>`` behind: ``tokenizer("<s> $A </s>")``."""
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
-    tokenizer = PreTrainedTokenizerFast(
+    words.post_processor = processors.TemplateProcessing(
+        single=after, special_tokens=[("<s>", BOS), ("</s>", EOS)]
+    )
+    return PreTrainedTokenizerFast(
         tokenizer_object=words,
         pad_token="<pad>",
         bos_token="<s>",
@@ -106,6 +138,10 @@ def processor() -> LlavaProcessor:
         extra_special_tokens={"image_token": "<image>"},
         padding_side="left",
     )
+
+
+def processor() -> LlavaProcessor:
+    """Word tokenizer and image processor: ``processor(images=[...], text=["<image> what is behind ?"])``."""
     pixels = CLIPImageProcessorPil(
         do_resize=True,
         size={"height": IMAGE, "width": IMAGE},
@@ -116,7 +152,7 @@ def processor() -> LlavaProcessor:
     )
     return LlavaProcessor(
         image_processor=pixels,
-        tokenizer=tokenizer,
+        tokenizer=tokenizer(),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,

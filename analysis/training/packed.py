@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .data import PREFIX
-from .model import BOS, PAD
+from .model import BOS, EOS, PAD
 
 
 def visual_tokens(model, pixels: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def answer_loss(
     logits = F.linear(hidden[asked], embed.weight).float()
     gold = targets[asked]
     loss = F.cross_entropy(logits, gold, weight)
-    is_answer = gold != 2  # </s> follows every answer
+    is_answer = gold != EOS  # which follows every answer
     return loss, (logits.argmax(-1) == gold)[is_answer], gold[is_answer]
 
 
