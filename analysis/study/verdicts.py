@@ -1,0 +1,395 @@
+"""The six questions of the study, each with its number, its interval, and a rule that was fixed before the run.
+
+Rules are in docs/study/plan.md; what is decided here is decided there. A verdict is one of *yes*, *no*, *partly* and
+*not settled*; a question whose arms were not run is *not asked*.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .. import statistics
+from ..statistics import Draws, Interval, Results, interval, simultaneous
+
+TIGHT = 0.15
+"""Budgets below are tight: there pruners differ."""
+MARGIN = 0.01
+"""Accuracy that counts as no difference."""
+COMPOSITIONAL = ("count", "spatial", "comparison", "two hops", "tally", "order", "layout")
+"""Skills whose questions are about two things or more."""
+YES, NO, PARTLY, OPEN, UNASKED = "yes", "no", "partly", "not settled", "not asked"
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a verdict: what it is, its interval, and the same in every stratum."""
+
+    name: str
+    all: Interval
+    strata: dict[str, Interval] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer: its question, the verdict, a sentence with the number, the rule, and the numbers behind it."""
+
+    question: str
+    verdict: str
+    statement: str
+    rule: str
+    numbers: tuple[Number, ...] = ()
+
+
+class Study:
+    """The resamples of a study, of each of its strata, and what all verdicts ask of them."""
+
+    def __init__(self, results: Results, resamples: int = statistics.RESAMPLES):
+        self.results = results
+        self.draws = Draws(results, resamples=resamples)
+        pairs = results.strata()
+        self.parts = {
+            f"{model}, {family}": Draws(results.only(model, family), resamples=resamples)
+            for model, family in (pairs if len(pairs) > 1 else [])
+        }
+        self.tight = [k for k in results.keeps if k <= TIGHT] or results.keeps[-1:]
+
+    def has(self, *arms: str) -> bool:
+        return all(self.results.index(a, k) is not None for a in arms for k in self.tight)
+
+    def number(self, name: str, statistic: Callable[[Draws], np.ndarray]) -> Number:
+        parts = {part: interval(statistic(d)) for part, d in self.parts.items()}
+        return Number(name, interval(statistic(self.draws)), parts)
+
+    def numbers(self, statistics_: dict[str, Callable[[Draws], np.ndarray]]) -> list[Number]:
+        """Several at once: intervals over all strata hold together."""
+        values = np.stack([f(self.draws) for f in statistics_.values()], 1)
+        return [
+            Number(name, all_, {part: interval(f(d)) for part, d in self.parts.items()})
+            for (name, f), all_ in zip(statistics_.items(), simultaneous(values), strict=True)
+        ]
+
+
+def verdicts(results: Results, resamples: int = statistics.RESAMPLES) -> list[Verdict]:
+    """All six, in the order of the plan."""
+    study = Study(results, resamples)
+    return [one(study) for one in (predicts, diversity, relevance, lower_error, compensation, best)]
+
+
+# ---- 1
+
+
+def predicts(study: Study) -> Verdict:
+    question = "Does reconstruction error predict accuracy across methods at a fixed budget?"
+    rule = (
+        "ρ is Spearman's correlation of error and accuracy over the arms that drop tokens without reading the question, "
+        "at one budget. Yes: the mean of ρ over budgets is at most −0.5, its interval lies below −0.3, and at every budget "
+        "the simultaneous interval lies below 0. No: the interval of the mean lies above −0.3. Partly: the interval of the "
+        "mean lies below 0. Else not settled."
+    )
+    keeps = study.results.keeps
+    usable = [k for k in keeps if np.isfinite(statistics.within(study.draws, k)[0])]
+    if not usable:
+        return Verdict(question, UNASKED, "Fewer than three such arms were run.", rule)
+    mean = study.number(
+        "mean ρ over budgets", lambda d: np.nanmean([statistics.within(d, k) for k in usable], axis=0)
+    )
+    each = study.numbers({f"ρ at {k:.0%} kept": lambda d, k=k: statistics.within(d, k) for k in usable})
+    more = [
+        study.number("partial correlation given the budget", statistics.partial),
+        study.number("all budgets pooled", statistics.pooled),
+        study.number("image by image, within an arm and budget", statistics.across_images),
+        study.number("arm by arm, within an image and budget", statistics.across_arms),
+    ]
+    for name in ("unseen pruner", "unseen pruner and budget", "error alone"):
+        more.append(study.number(f"forecast skill: {name}", lambda d, n=name: statistics.proxy(d)[n]))
+    below = [k for k, n in zip(usable, each, strict=True) if n.all.high < 0]
+    if mean.all.value <= -0.5 and mean.all.high < -0.3 and len(below) == len(usable):
+        verdict = YES
+    elif mean.all.low > -0.3:
+        verdict = NO
+    elif mean.all.high < 0:
+        verdict = PARTLY
+    else:
+        verdict = OPEN
+    where = ", ".join(f"{k:.0%}" for k in below) or "no budget"
+    skill = more[4].all
+    statement = (
+        f"Mean ρ over budgets {mean.all}; below zero for certain at {where}. Knowing an unseen pruner's error removes "
+        f"{_share(skill)} of the squared error that a forecast from the budget alone makes; image by image, within an arm, "
+        f"ρ is {more[2].all}."
+    )
+    return Verdict(question, verdict, statement, rule, (mean, *each, *more))
+
+
+def _share(skill: Interval) -> str:
+    return f"{skill.value:.0%} [{skill.low:.0%}, {skill.high:.0%}]"
+
+
+# ---- 2
+
+
+def diversity(study: Study) -> Verdict:
+    question = "Does the residual rule (SPARE) beat cosine diversity (DivPrune), and more so on compositional skills?"
+    rule = (
+        "Accuracy of spare minus divprune, paired, mean over tight budgets (at most 15 %); and that gap on skills about "
+        f"two things or more ({', '.join(COMPOSITIONAL)}) minus the gap on the others. The two intervals hold together. "
+        "Yes: both lie above 0. Partly: the first does. No: the first lies below 0.01. Else not settled."
+    )
+    if not study.has("spare", "divprune"):
+        return Verdict(question, UNASKED, "spare or divprune was not run.", rule)
+    skills = study.results.skills
+    two, one = [s for s in skills if s in COMPOSITIONAL], [s for s in skills if s not in COMPOSITIONAL]
+
+    def gap(chosen: Sequence[str] | None) -> Callable[[Draws], np.ndarray]:
+        return lambda d: d.gaps("spare", "divprune", study.tight, chosen)
+
+    asked = {"spare − divprune": gap(None)}
+    if one and two:
+        asked["the same, compositional minus other skills"] = lambda d: gap(two)(d) - gap(one)(d)
+    found = study.numbers(asked)
+    first, second = found[0].all, found[-1].all
+    if first.low > 0:
+        verdict = YES if len(found) > 1 and second.low > 0 else PARTLY
+    else:
+        verdict = NO if first.high < MARGIN else OPEN
+    per_skill = study.numbers({f"spare − divprune: {s}": gap([s]) for s in skills}) if len(skills) > 1 else []
+    per_budget = study.numbers(
+        {f"spare − divprune at {k:.0%}": lambda d, k=k: d.gap("spare", "divprune", k) for k in study.results.keeps}
+    )
+    plain = Draws(study.results, "question", resamples=len(study.draws.strata[0].weights) - 1)
+    by_question = Number("spare − divprune, questions resampled", interval(gap(None)(plain)))
+    statement = f"At tight budgets spare answers {_points(first)} points more than divprune"
+    statement += f"; on compositional skills the gap is {_points(second)} points larger." if len(found) > 1 else "."
+    return Verdict(question, verdict, statement, rule, (*found, by_question, *per_budget, *per_skill))
+
+
+def _points(value: Interval) -> str:
+    return f"{100 * value.value:+.1f} [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
+
+
+# ---- 3
+
+
+def relevance(study: Study) -> Verdict:
+    question = "Does anti-relevance beat no relevance and relevance with the usual sign, and in which space?"
+    rule = (
+        "spare with anti-relevance minus spare, and minus spare with normal relevance, mean over tight budgets, in the "
+        "language model's and in CLIP's space; the intervals hold together. Yes in a space where both lie above 0; no where "
+        "one lies below 0.01; else not settled. Overall: yes if in both, partly if in one, no if in none."
+    )
+    asked: dict[str, Callable[[Draws], np.ndarray]] = {}
+    for space in ("LLM space", "CLIP space"):
+        anti, normal = f"spare, anti, {space}", f"spare, normal, {space}"
+        if study.has("spare", anti, normal):
+            for against, words in (("spare", "none"), (normal, "normal")):
+                asked[f"anti − {words}, {space}"] = lambda d, a=anti, b=against: d.gaps(a, b, study.tight)
+            asked[f"normal − none, {space}"] = lambda d, a=normal: d.gaps(a, "spare", study.tight)
+    if not asked:
+        return Verdict(question, UNASKED, "No arm with relevance was run.", rule)
+    found = study.numbers(asked)
+    by_name = {n.name: n.all for n in found}
+    said, parts = [], []
+    for space in ("LLM space", "CLIP space"):
+        if f"anti − none, {space}" not in by_name:
+            continue
+        both = [by_name[f"anti − {w}, {space}"] for w in ("none", "normal")]
+        verdict = YES if min(b.low for b in both) > 0 else NO if min(b.high for b in both) < MARGIN else OPEN
+        said.append(verdict)
+        parts.append(
+            f"in {space} anti-relevance answers {_points(both[0])} points more than none and {_points(both[1])} more than normal"
+        )
+    if all(v == YES for v in said):
+        overall = YES
+    elif YES in said:
+        overall = PARTLY
+    else:
+        overall = NO if all(v == NO for v in said) else OPEN
+    statement = "; ".join(parts) + "."
+    return Verdict(question, overall, statement[0].upper() + statement[1:], rule, tuple(found))
+
+
+# ---- 4
+
+
+def lower_error(study: Study) -> Verdict:
+    question = "Do Farahat's gain, strong RRQR or Osinsky's rule beat the residual rule where their error is lower?"
+    rule = (
+        "Accuracy of each minus spare, paired, mean over tight budgets, over the images on which its mean error at that budget is the "
+        "lower one; the intervals of all methods hold together. Yes: all lie above 0. Partly: one does. No: all lie below "
+        "0.01. Else not settled."
+    )
+    methods = [m for m in ("greedy", "strong rrqr", "osinsky", "volume") if study.has("spare", m)]
+    if not methods:
+        return Verdict(question, UNASKED, "None of these methods was run.", rule)
+    found = study.numbers({f"{m} − spare where its error is lower": lambda d, m=m: _where_lower(d, m, study.tight) for m in methods})
+    more = study.numbers({f"{m} − spare, all images": lambda d, m=m: d.gaps(m, "spare", study.tight) for m in methods})
+    errors = [
+        study.number(f"error of {m} over error of spare", lambda d, m=m: _error_ratio(d, m, study.tight)) for m in methods
+    ]
+    known = [n.all for n in found if np.isfinite(n.all.value)]
+    if not known:
+        verdict = OPEN
+    elif all(n.low > 0 for n in known):
+        verdict = YES
+    elif any(n.low > 0 for n in known):
+        verdict = PARTLY
+    else:
+        verdict = NO if all(n.high < MARGIN for n in known) else OPEN
+    statement = "; ".join(
+        f"{m}, with {e.all.value:.2f} times the error, answers {_points(n.all)} points more where its error is lower"
+        for m, n, e in zip(methods, found, errors, strict=True)
+    )
+    return Verdict(question, verdict, statement[0].upper() + statement[1:] + ".", rule, (*found, *more, *errors))
+
+
+def _where_lower(draws: Draws, method: str, keeps: Sequence[float]) -> np.ndarray:
+    """Gap of a method to spare over the images where its error is lower, (1 + B,)."""
+
+    def one(s: statistics.Stratum) -> np.ndarray:
+        right, asked = s.counts()
+        errors = s.by_scene(draws.results.predictors["error"])
+        gaps = []
+        for keep in keeps:
+            i, j = draws.results.index(method, keep), draws.results.index("spare", keep)
+            lower = (errors[i] < errors[j]).astype(float)
+            total = s.weights @ (asked[i] * lower)
+            gaps.append(np.where(total > 0, s.weights @ ((right[i] - right[j]) * lower) / np.maximum(total, 1), np.nan))
+        table = np.stack(gaps)
+        good = np.isfinite(table)
+        return np.where(good.any(0), np.where(good, table, 0).sum(0) / np.maximum(good.sum(0), 1), np.nan)
+
+    return draws.mean(one)
+
+
+def _error_ratio(draws: Draws, method: str, keeps: Sequence[float]) -> np.ndarray:
+    def one(s: statistics.Stratum) -> np.ndarray:
+        e = s.predictor("error")
+        return np.mean(
+            [e[:, draws.results.index(method, k)] / e[:, draws.results.index("spare", k)] for k in keeps], axis=0
+        )
+
+    return draws.mean(one)
+
+
+# ---- 5
+
+
+def compensation(study: Study) -> Verdict:
+    question = "Does compensation help: folding dropped tokens into those that are kept?"
+    rule = (
+        "Accuracy of each arm folded into clusters minus the same arm plain, mean over tight budgets; the intervals of all "
+        "twins hold together. Yes: all lie above 0. Partly: one does and none below. No: all lie below 0.01. Else not "
+        "settled. Filling dropped tokens in with their reconstruction is shown beside: its gain is what lost positions cost, "
+        "what remains to all tokens is what the lost span costs."
+    )
+    twins = [a for a in study.results.arms if a.endswith(" + fold") and study.has(a, a.removesuffix(" + fold"))]
+    if not twins:
+        return Verdict(question, UNASKED, "No folded twin was run.", rule)
+    gain = lambda d, a: d.gaps(a, a.split(" + ")[0], study.tight)  # noqa: E731
+    found = study.numbers({a: lambda d, a=a: gain(d, a) for a in twins})
+    others = [
+        a for a in study.results.arms if a.endswith((" + interpolation fold", " + fill")) and study.has(a, a.split(" + ")[0])
+    ]
+    more = study.numbers({a: lambda d, a=a: gain(d, a) for a in others}) if others else []
+    if all(n.all.low > 0 for n in found):
+        verdict = YES
+    elif any(n.all.low > 0 for n in found) and not any(n.all.high < 0 for n in found):
+        verdict = PARTLY
+    else:
+        verdict = NO if all(n.all.high < MARGIN for n in found) else OPEN
+    gains = [f"{n.name.removesuffix(' + fold')} {_points(n.all)}" for n in found]
+    statement = f"Folding changes accuracy at tight budgets by (points): {'; '.join(gains)}."
+    fills = [f"{n.name.removesuffix(' + fill')} {_points(n.all)}" for n in more if n.name.endswith("+ fill")]
+    if fills:
+        statement += f" Filling in all positions: {'; '.join(fills)}."
+    return Verdict(question, verdict, statement, rule, (*found, *more))
+
+
+# ---- 6
+
+
+def best(study: Study) -> Verdict:
+    question = "Is there a pruner that beats both spare and divprune at every budget?"
+    rule = (
+        "A pruner's score is its smallest gap to spare and divprune over all budgets; gaps of all pruners, rivals and budgets "
+        "are given intervals that hold together. Yes: for some pruner all its intervals lie above 0. Partly: for some pruner "
+        "all lie above −0.01 at every budget and above 0 against both at the tight budgets taken together. No: every pruner has an "
+        "interval below 0.01. Else not settled."
+    )
+    if not study.has("spare", "divprune"):
+        return Verdict(question, UNASKED, "spare or divprune was not run.", rule)
+    keeps = study.results.keeps
+    rivals = ("spare", "divprune")
+    candidates = [
+        a for a in study.results.arms
+        if a not in rivals and not a.startswith("family ") and not a.endswith(" + fill")
+        and all(study.results.index(a, k) is not None for k in keeps)
+    ]  # fmt: skip
+    if not candidates:
+        return Verdict(question, UNASKED, "No other pruner was run at all budgets.", rule)
+    table = np.stack(
+        [study.draws.gap(a, r, k) for a in candidates for r in rivals for k in keeps]
+        + [study.draws.gaps(a, r, study.tight) for a in candidates for r in rivals], 1,
+    )  # fmt: skip
+    held = simultaneous(table)
+    each = len(rivals) * len(keeps)
+    score, low, high, tight = {}, {}, {}, {}
+    for c, a in enumerate(candidates):
+        own = held[c * each : (c + 1) * each]
+        score[a], low[a], high[a] = min(n.value for n in own), min(n.low for n in own), min(n.high for n in own)
+        start = len(candidates) * each + len(rivals) * c
+        tight[a] = min(held[start : start + len(rivals)], key=lambda n: n.low)
+    order = sorted(candidates, key=lambda a: -tight[a].value)
+    winners = [a for a in order if low[a] > 0]
+    near = [a for a in order if low[a] > -MARGIN and tight[a].low > 0]
+    if winners:
+        verdict, chosen = YES, winners[0]
+    elif near:
+        verdict, chosen = PARTLY, near[0]
+    else:
+        verdict = NO if all(h < MARGIN for h in high.values()) else OPEN
+        chosen = order[0]
+    numbers = [Number(f"{a} − the better of both, tight budgets", tight[a]) for a in order[:8]]
+    numbers += study.numbers(
+        {f"{chosen} − {r} at {k:.0%}": lambda d, r=r, k=k: d.gap(chosen, r, k) for r in rivals for k in keeps}
+    )
+    statement = (
+        f"The best at tight budgets is {chosen}: {_points(tight[chosen])} points above the better of spare and divprune; "
+        f"its smallest gap at any budget is {100 * score[chosen]:+.1f} points (lower end {100 * low[chosen]:+.1f})."
+    )
+    return Verdict(question, verdict, statement, rule, tuple(numbers))
+
+
+# ---- written
+
+
+def write(found: Sequence[Verdict], folder: Path, docs: Path | None = None, note: str = "") -> None:
+    """``verdicts.json`` and ``verdicts.md`` in the folder; the page for the documentation too, where asked for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "verdicts.json").write_text(json.dumps([asdict(v) for v in found], indent=1, ensure_ascii=False) + "\n")
+    text = page(found, note)
+    (folder / "verdicts.md").write_text(text)
+    if docs is not None:
+        docs.mkdir(parents=True, exist_ok=True)
+        (docs / "verdicts.md").write_text(text)
+
+
+def page(found: Sequence[Verdict], note: str = "") -> str:
+    """The verdicts as Markdown, strata beside the whole."""
+    lines = ["# Verdicts", "", note or "Rules and statistics: [the plan](plan.md), written before the run.", ""]
+    for i, v in enumerate(found, 1):
+        lines += [f"## {i}. {v.question}", "", f"**{v.verdict.capitalize()}.** {v.statement}", "", f"*Rule:* {v.rule}", ""]
+        if not v.numbers:
+            continue
+        strata = list(v.numbers[0].strata)
+        lines += [f"| | all | {' | '.join(strata)} |" if strata else "| | all |", "|---" * (2 + len(strata)) + "|"]
+        for n in v.numbers:
+            cells = [str(n.all), *(str(n.strata[s]) if s in n.strata else "–" for s in strata)]
+            lines.append(f"| {n.name} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
