@@ -32,3 +32,26 @@ def load(path: str | Path | None = None):
             )
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     return model.eval(), AutoProcessor.from_pretrained(folder, local_files_only=True)
+
+
+def clip(path: str | Path | None = None):
+    """The joint space of the model's vision tower with a text tower: (CLIPModel in float32, tokenizer).
+
+    What ``vlm_bridge.prune(..., clip=...)`` takes for relevance in CLIP's space.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder of the checkpoint has no ``clip/`` beside the weights.
+    """
+    import torch
+    from transformers import AutoTokenizer, CLIPModel
+
+    folder = (HERE if path is None else Path(path)) / "clip"
+    if not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(
+            f"reference model: no text tower in {folder}. The repository ships it: restore it with git, or train a new one "
+            "with `python -m analysis train`."
+        )
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)

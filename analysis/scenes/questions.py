@@ -203,9 +203,9 @@ def presence(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def tally(scene: Scene, rng: np.random.Generator) -> Question | None:
-    cases = [
-        (f"how many {c} digits ?", sum(m.colour == c for m in scene.marks)) for c in COLOURS
-    ] + [(f"how many {d} ?", sum(_d(m) == d for m in scene.marks)) for d in DIGITS]
+    cases = [(f"how many {c} digits ?", sum(m.colour == c for m in scene.marks)) for c in COLOURS] + [
+        (f"how many {d} ?", sum(_d(m) == d for m in scene.marks)) for d in DIGITS
+    ]
     return _counted(rng, "tally", cases)
 
 

@@ -19,7 +19,13 @@ from transformers import (
 
 from ..scenes import GRID, IMAGE, PATCH, WORDS
 
-SPECIAL = ("<pad>", "<s>", "<unk>", "</s>", "<image>")  # CLIP's text model takes an end of id 2 for a legacy mark
+SPECIAL = (
+    "<pad>",
+    "<s>",
+    "<unk>",
+    "</s>",
+    "<image>",
+)  # CLIP's text model takes an end of id 2 for a legacy mark
 VOCABULARY = (*SPECIAL, *WORDS)
 PAD, BOS, UNK, EOS, IMAGE_TOKEN = range(len(SPECIAL))
 WIDTH = 256
@@ -77,7 +83,9 @@ def joint_config() -> CLIPConfig:
         bos_token_id=BOS,
         eos_token_id=EOS,
     )
-    return CLIPConfig(text_config=text.to_dict(), vision_config=config().vision_config.to_dict(), projection_dim=128)
+    return CLIPConfig(
+        text_config=text.to_dict(), vision_config=config().vision_config.to_dict(), projection_dim=128
+    )
 
 
 def build_joint(seed: int, model: LlavaForConditionalGeneration) -> CLIPModel:
@@ -122,12 +130,12 @@ def _mimetic(layer) -> None:
         torch.nn.init.normal_(part.weight, std=0.7 * part.in_features**-0.5)
 
 
-def tokenizer(after: str = "<s> $A") -> PreTrainedTokenizerFast:
-    """One token a word. The text tower's has ``</s>`` behind: ``tokenizer("<s> $A </s>")``."""
+def tokenizer(captions: bool = False) -> PreTrainedTokenizerFast:
+    """One token a word, padded on the left. The text tower's has ``</s>`` behind and is padded on the right."""
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.post_processor = processors.TemplateProcessing(
-        single=after, special_tokens=[("<s>", BOS), ("</s>", EOS)]
+        single="<s> $A </s>" if captions else "<s> $A", special_tokens=[("<s>", BOS), ("</s>", EOS)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=words,
@@ -136,7 +144,8 @@ def tokenizer(after: str = "<s> $A") -> PreTrainedTokenizerFast:
         eos_token="</s>",
         unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
-        padding_side="left",
+        padding_side="right" if captions else "left",
+        model_max_length=CAPTION if captions else None,
     )
 
 

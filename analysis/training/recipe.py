@@ -72,7 +72,9 @@ class Recipe:
         seen = model.model.vision_tower(batch.pixels.bfloat16())
         tokens = model.model.multi_modal_projector(seen.last_hidden_state[:, 1:])
         loss, right = self.codes.loss(tokens, batch.factors, batch.pixels)
-        contrast, matched = joint.contrast(model.joint, seen.pooler_output, batch.captions[:, step % data.CAPTIONS])
+        contrast, matched = joint.contrast(
+            model.joint, seen.pooler_output, batch.captions[:, step % data.CAPTIONS]
+        )
         return loss + CONTRAST * contrast, {
             **dict(zip(READ, right.tolist(), strict=True)),
             "contrast": contrast.item(),

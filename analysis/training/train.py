@@ -14,7 +14,7 @@ import torch
 from .. import reference
 from . import data, evaluate
 from .card import write_card
-from .model import processor
+from .model import processor, tokenizer
 from .recipe import start_model, train_stage
 
 
@@ -50,7 +50,7 @@ def train(
 def finish(out: Path, seed: int, export: Path, scenes: int, spent: dict, count: int = 500) -> dict:
     """Export the trained model, measure it as it was exported and write its card."""
     save(start_model(out, seed, ("vision", "whole")), export)
-    measured = evaluate.measure(*reference.load(export), count=count)
+    measured = evaluate.measure(*reference.load(export), reference.clip(export), count=count)
     steps = {
         name: torch.load(out / f"{name}.pt", weights_only=True)["step"]
         for name in ("language", "vision", "whole")
@@ -62,7 +62,11 @@ def finish(out: Path, seed: int, export: Path, scenes: int, spent: dict, count: 
 
 
 def save(model, folder: Path) -> None:
-    """Weights in half precision as safetensors, with the processor beside them."""
+    """Weights in half precision as safetensors, with the processor beside them; the joint space in ``clip/``."""
     folder.mkdir(parents=True, exist_ok=True)
+    joint = model._modules.pop("joint", None)
     model.half().save_pretrained(folder)
     processor().save_pretrained(folder)
+    if joint is not None:
+        joint.half().save_pretrained(folder / "clip")
+        tokenizer(captions=True).save_pretrained(folder / "clip")
