@@ -15,23 +15,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    study = commands.add_parser(
-        "study", help="prune held-out scenes and relate reconstruction error to accuracy"
-    )
-    study.add_argument("--full", action="store_true", help="the complete study instead of the reduced one")
-    study.add_argument("--scenes", type=int, help="scenes a seed")
-    study.add_argument("--seeds", type=int, help="number of seeds")
+    study = commands.add_parser("study", help="prune held-out scenes in many ways and relate predictors to accuracy")
+    study.add_argument("--full", action="store_true", help="the complete study (hours) instead of the quick one")
+    study.add_argument("--quick", action="store_true", help="the quick one: a few scenes, minutes (the default)")
+    study.add_argument("--scenes", type=int, help="scenes of each family")
+    study.add_argument("--families", nargs="+", help="only these families of scenes")
     study.add_argument("--arms", nargs="+", help="only these arms")
     study.add_argument("--keep", nargs="+", type=float, help="shares of tokens kept")
-    study.add_argument("--model", help="folder of another checkpoint of the same processor")
+    study.add_argument("--plane", type=int, help="scenes of each family that get the plane of the family of pruners")
+    study.add_argument("--model", nargs="+", help="folders of checkpoints (the shipped one)")
+    study.add_argument("--confirm", action="store_true", help="the same plan on the scenes that are touched once")
     study.add_argument(
-        "--out", type=Path, help="where rows, figures and report go (default out/study, out/study-full)"
+        "--questions", type=Path, help="your own questions instead of scenes: JSON lines, or a parquet file (see docs/study/own.md)"
     )
+    study.add_argument("--limit", type=int, help="of your own questions, only those about the first so many images")
+    study.add_argument("--out", type=Path, help="(default out/study, out/study-full; out/study-own with --questions)")
     study.add_argument("--workers", type=int, default=2)
 
-    figures = commands.add_parser("figures", help="draw figures and report again from the rows of a study")
+    figures = commands.add_parser("figures", help="verdicts, figures and report again from the rows of a study, without a model")
+    figures.add_argument("--rows", type=Path, help="packed rows (default: those in OUT)")
+    figures.add_argument("--docs", type=Path, help="put the verdicts into this folder, too")
     figures.add_argument("--out", type=Path, default=OUT / "study")
-    figures.add_argument("--model")
 
     train = commands.add_parser("train", help="train the reference model (resumes where it stopped)")
     train.add_argument("--seed", type=int, default=0)
@@ -118,35 +122,41 @@ def main(arguments: list[str] | None = None) -> int:
     return run[chosen.pop("command")](**chosen)
 
 
-def _study(full: bool, out: Path | None, workers: int, **changes) -> int:
+def _study(
+    full: bool, quick: bool, confirm: bool, out: Path | None, workers: int, questions: Path | None, limit: int | None, **changes
+) -> int:
     from . import study
+    from .study import own
 
-    names = {"keep": "keeps"}
-    changes = {names.get(k, k): v for k, v in changes.items() if v is not None}
-    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
-    unknown = set(changes.get("arms", ())) - set(study.ARMS)
-    if unknown:
-        print(f"unknown arms {sorted(unknown)}; choose from {list(study.ARMS)}", file=sys.stderr)
+    names = {"keep": "keeps", "plane": "plane_scenes", "model": "models"}
+    changes = {names.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None}
+    try:
+        plan = dataclasses.replace(study.COMPLETE if full and not quick else study.QUICK, **changes)
+        if questions is not None:
+            arms = plan.arms if "arms" in changes else own.ARMS
+            folder = own.run(plan.models[0], questions, out or OUT / "study-own", arms, plan.keeps, limit)
+            return _figures(None, folder, None)
+        folder = out or OUT / ("study-full" if full else "study")
+        if confirm:
+            study.confirm(plan, folder / "confirm", workers)
+        else:
+            study.run(plan, folder, workers)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
         return 2
-    plan = dataclasses.replace(study.COMPLETE if full else study.REDUCED, **changes)
-    out = out or OUT / ("study-full" if full else "study")
-    study.run(plan, out, workers)
-    return _figures(out, plan.model)
+    return _figures(None, folder, None, draw=plan.models[0])
 
 
-def _figures(out: Path, model: str | None) -> int:
-    from . import figures, reference, report, statistics
+def _figures(rows: Path | None, out: Path, docs: Path | None, draw: str | None = None) -> int:
+    from . import study
+    from .study import page
 
-    results = statistics.read(out / "rows.csv")
-    print(report.text(results))
-    report.write_summary(results, out / "summary.csv")
-    drawn = figures.draw(results, out, *reference.load(model))
-    card = report.read_card(Path(model) if model else reference.HERE)
-    report.html(results, drawn, card, out / "report.html")
-    print(
-        f"\nreport: {out / 'report.html'}\nrows: {out / 'rows.csv'}, figures: {', '.join(p.name for p in drawn.values())}"
-    )
-    return 0
+    own = None if draw is None else study.load(draw)
+    try:
+        return page.make(rows, out, docs, own)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def _train(**options) -> int:

@@ -1,127 +1,151 @@
-"""The study as a table on the terminal, a CSV and one self-contained HTML page."""
+"""The study as text on the terminal, a CSV and one self-contained HTML page."""
 
 from __future__ import annotations
 
 import base64
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from . import statistics
-from .statistics import Interval, Results
+from .statistics import Draws, interval
+from .study.arms import ARMS, FULL
+from .study.predictors import NAMES
+from .study.verdicts import Verdict
 
 CAPTIONS = {
-    "error_and_accuracy": "Each point is a method; the nearer the points lie to a falling line, the better error predicts "
-    "accuracy at that budget. ρ leaves out folded twins (hollow): their kept rows are means, not columns.",
-    "retained_accuracy": "Accuracy over the accuracy of the unpruned model on the same questions. Dashed lines are the "
-    "folded twins: same tokens kept, each replaced by the mean of its cluster.",
-    "kept_tokens": "The tightest budget on three held-out scenes. Faded patches were dropped before the language model.",
+    "error_and_accuracy": (
+        "Does a lower error go with more right answers?",
+        "Each panel is a budget, each point a pruner; error grows to the right. If error told accuracy, points would fall along a line. ρ is "
+        "Spearman's correlation, with its 95 % interval; the dotted line is the accuracy with all tokens. Pruners that read the question, "
+        "merge tokens or act inside the language model are left out here: error does not describe what they hand on.",
+    ),
+    "retained_accuracy": (
+        "What is left when tokens go",
+        "Accuracy as a share of that with all tokens, against the number of tokens kept (logarithmic). Bands are 95 % intervals over scenes. On the "
+        "right the same kept tokens three ways: the others dropped; folded into the nearest kept one; or put back as their projection "
+        "on the span of the kept ones, so that every position stays filled.",
+    ),
+    "predictors": (
+        "What predicts accuracy best?",
+        "Twelve numbers that need no answers. Correlations are turned so that to the right of 0 means the number points the way its author meant. "
+        "Left: over pruners, at a given budget. Middle: over pruners, for one image. Right: over images, for one pruner.",
+    ),
+    "skills": (
+        "Which questions suffer",
+        "Percentage points lost against all tokens. Rows are ordered by their mean.",
+    ),
+    "plane": (
+        "One family, two exponents",
+        "Greedy residual on tokens of length ‖x‖ᵝ times relevanceᵅ. Published pruners are single cells of this plane: outlined.",
+    ),
+    "tightness": (
+        "Theorems are far from what happens",
+        "Squared error over the least that any subspace of as many dimensions allows: measured on every image (bar and median), and the factor "
+        "that the method's theorem grants (dash). Both axes are logarithmic; 1 is the best possible.",
+    ),
+    "kept_tokens": (
+        "What the pruners look at",
+        "Patches dropped before the language model are faded. Under each name: what the model then answers to the question on the left.",
+    ),
 }
+COLUMNS = ("arm", "group", "keep", "tokens", "accuracy", "low", "high", "retained", *NAMES)
 
 
-def summary(results: Results) -> list[dict]:
-    """One dictionary a cell: method, keep, tokens, error, accuracy and retained accuracy with intervals."""
-    accuracy, retained = statistics.accuracies(results), statistics.retained(results)
-    return [
-        {
-            "method": method,
-            "keep": keep,
-            "tokens": float(results.tokens[i]),
-            "error": float(results.error[i].mean()),
-            "accuracy": accuracy[i],
-            "retained": retained[i],
-        }
-        for i, (method, keep) in enumerate(results.cells)
-    ]
+def summary(draws: Draws) -> list[dict[str, Any]]:
+    """One dictionary a cell: tokens, accuracy with interval, retained accuracy, predictors (means over strata)."""
+    results = draws.results
+    kept = statistics.retained(draws)
+    numbers = {n: draws.mean(lambda s, n=n: s.predictor(n))[0] for n in NAMES}
+    found = []
+    for i, (arm, keep) in enumerate(results.cells):
+        bar = interval(draws.accuracy[:, i])
+        tokens = results.tokens[i][results.ran[i]].mean()
+        group = ARMS[arm].group if arm in ARMS else ("plane" if arm.startswith("family ") else "")
+        row = {"arm": arm, "group": group, "keep": keep, "tokens": tokens, "accuracy": bar.value, "low": bar.low, "high": bar.high}
+        found.append(row | {"retained": kept[0, i]} | {n: numbers[n][i] for n in NAMES})
+    return found
 
 
-def text(results: Results) -> str:
-    """The table for the terminal: a row a method, a column a budget, accuracy and (error)."""
-    keeps = [k for k in results.keeps if k < 1]
-    cells = {(row["method"], row["keep"]): row for row in summary(results)}
-    full = next(row for row in cells.values() if row["keep"] == 1)
-    width = max(len(m) for m in results.methods) + 2
-    lines = [
-        f"{len(results.scenes)} held-out scenes, {int(results.asked[0].sum())} questions; "
-        f"all tokens: accuracy {full['accuracy']}",
-        "accuracy (relative reconstruction error)",
-        "".ljust(width) + "".join(f"{k:.1%} kept".rjust(18) for k in keeps),
-    ]
-    for method in results.methods:
-        if method != full["method"]:
-            row = "".join(
-                f"{cells[method, k]['accuracy'].value:.3f} ({cells[method, k]['error']:.3f})".rjust(18)
-                for k in keeps
-            )
-            lines.append(method.ljust(width) + row)
-    lines += ["", "Spearman correlation of error with accuracy, 95 % interval:"]
-    lines += [f"  {name}: {value}" for name, value in statistics.correlations(results).items()]
+def write_summary(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def text(draws: Draws, rows: Sequence[dict[str, Any]], found: Sequence[Verdict]) -> str:
+    """For the terminal: accuracy (error) of every arm and budget, and the verdicts."""
+    results = draws.results
+    cells = {(r["arm"], r["keep"]): r for r in rows}
+    arms = [a for a in results.arms if a in ARMS]
+    full, blind = statistics.full_and_blind(draws)
+    width = max([len(a) for a in arms], default=0) + 2
+    lines = [headline(draws), f"all tokens: accuracy {full}; none: {blind}", "accuracy (relative reconstruction error)"]
+    lines.append("".ljust(width) + "".join(f"{k:.0%} kept".rjust(15) for k in results.keeps))
+    for arm in arms:
+        shown = [cells.get((arm, k)) for k in results.keeps]
+        lines.append(arm.ljust(width) + "".join((f"{c['accuracy']:.3f} ({c['error']:.3f})" if c else "–").rjust(15) for c in shown))
+    lines.append("")
+    lines += [f"{i}. {v.question}\n   {v.verdict.upper()}. {v.statement}" for i, v in enumerate(found, 1)]
     return "\n".join(lines)
 
 
-def write_summary(results: Results, path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            [
-                "method",
-                "keep",
-                "tokens",
-                "error",
-                "accuracy",
-                "low",
-                "high",
-                "retained",
-                "retained_low",
-                "retained_high",
-            ]
-        )
-        for row in summary(results):
-            a, r = row["accuracy"], row["retained"]
-            numbers = (row["tokens"], row["error"], a.value, a.low, a.high, r.value, r.low, r.high)
-            writer.writerow([row["method"], row["keep"], *(f"{v:.6g}" for v in numbers)])
+def headline(draws: Draws) -> str:
+    """How much was asked."""
+    results = draws.results
+    models, families = ({u[i] for u in results.units} for i in (0, 1))
+    scenes = len({u[1:] for u in results.units})
+    words = [
+        f"{len([a for a in results.arms if a in ARMS])} ways of pruning", f"{len(results.keeps)} budgets",
+        f"{scenes} images of {_count(len(families), 'family', 'families')}",
+        f"{len(results.owner):,} questions", _count(len(models), "model", "models"),
+    ]  # fmt: skip
+    return ", ".join(words)
 
 
-def verdict(found: dict[str, Interval]) -> list[str]:
-    """What the correlations say, in sentences; nothing is claimed where an interval contains zero."""
-    sentences = []
-    for name, rho in found.items():
-        if rho.value != rho.value:
-            sentences.append(f"{name}: too few cells to say.")
-        elif rho.high < 0:
-            sentences.append(f"{name}: lower error goes with higher accuracy (ρ = {rho}).")
-        elif rho.low > 0:
-            sentences.append(f"{name}: lower error goes with lower accuracy, against the theory (ρ = {rho}).")
-        else:
-            sentences.append(f"{name}: no relation that these data can tell from chance (ρ = {rho}).")
-    return sentences
+def _count(n: int, one: str, more: str) -> str:
+    return f"{n} {one if n == 1 else more}"
 
 
-def html(results: Results, figures: dict[str, Path], card: dict | None, path: Path) -> None:
+def html(
+    draws: Draws, rows: Sequence[dict[str, Any]], found: Sequence[Verdict], figures: dict[str, Path], path: Path,
+    cards: dict[str, dict] | None = None, confirmed: Sequence[Verdict] = (),
+) -> None:  # fmt: skip
     """Write the page; figures are embedded, nothing is loaded from elsewhere."""
-    keeps = [k for k in results.keeps if k < 1]
-    rows = {(r["method"], r["keep"]): r for r in summary(results)}
-    pictures = [
-        {"name": name, "caption": CAPTIONS[name], "data": base64.b64encode(p.read_bytes()).decode()}
+    results = draws.results
+    cells = {(r["arm"], r["keep"]): r for r in rows}
+    arms = [a for a in results.arms if a in ARMS]
+    full, blind = statistics.full_and_blind(draws)
+    pictures = {
+        name: {"title": CAPTIONS[name][0], "caption": CAPTIONS[name][1], "data": base64.b64encode(p.read_bytes()).decode()}
         for name, p in figures.items()
-    ]
-    methods = [m for m in results.methods if m != "full"]
-    base = "random" if "random" in methods else methods[0]
-    gaps = {k: statistics.differences(results, base, k) for k in keeps}
-    best = {k: max(rows[m, k]["accuracy"].value for m in methods) for k in keeps}
-    skills = {
-        skill: {i: counts[0, i] / max(counts[1, i], 1) for i in range(len(results.cells))}
-        for skill, counts in results.skills.items()
     }
+    order = [n for n in CAPTIONS if n in pictures]
+    plain = [a for a in arms if not (ARMS[a].fold or ARMS[a].fill) and all((a, k) in cells for k in results.keeps)]
+    ranking = []
+    tight = [k for k in results.keeps if k <= 0.15]
+    if len(plain) > 1 and tight:
+        values = statistics.ranks(draws, plain, tight)
+        first = np.mean(values[1:].argmin(1)[:, None] == np.arange(len(plain)), axis=0)
+        ranking = sorted(
+            ({"arm": a, "rank": interval(values[:, i]), "first": float(first[i])} for i, a in enumerate(plain)),
+            key=lambda r: r["rank"].value,
+        )[:12]
+    best = {k: max((cells[a, k]["accuracy"] for a in plain if (a, k) in cells), default=None) for k in results.keeps}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["html", "j2"])
     )
     page = environment.get_template("report.html.j2").render(
-        results=results, keeps=keeps, rows=rows, methods=methods, pictures=pictures, gaps=gaps, base=base, best=best,
-        full=rows["full", 1.0], verdict=verdict(statistics.correlations(results)), card=card, skills=skills,
-        questions=int(results.asked[0].sum()),
+        headline=headline(draws), verdicts=found, confirmed=confirmed, pictures=[pictures[n] for n in order], keeps=results.keeps,
+        arms=arms, cells=cells, best=best, full=full, blind=blind, ranking=ranking, cards=cards or {}, groups={a: ARMS[a].group for a in arms},
+        names=NAMES, full_name=FULL,
     )  # fmt: skip
     path.write_text(page)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from vlm_bridge import BridgeError
 from .answer import Prefix, answers
 from .arms import BLIND, FULL, Arm
 from .keep import kept
-from .predictors import NAMES, Measure
+from .predictors import Measure
 from .seen import Model, Seen, look
 
 Cell = tuple[str, float]
@@ -37,7 +37,8 @@ class Unit:
         Mean number of visual tokens kept.
     seconds : array (cells,)
         To choose, mean over the questions that share a choice.
-    predictors : array (cells, len(NAMES)), mean over questions
+    predictors : array (cells, predictors)
+        As in `predictors.NAMES`, mean over questions.
     skills, texts, gold : arrays (questions,) of str
     """
 
@@ -117,11 +118,9 @@ def study_image(
                 owner.append(len(cells) - 1)
                 seconds.append(each.seconds)
     live = [i for i, cell in enumerate(owner) if cell not in ready]
-    replies = answers(own, seen, [prefixes[i] for i in live])
     said = np.empty((len(cells), len(questions)), dtype=object)
-    to_word = own.processor.tokenizer.convert_ids_to_tokens
-    for i, ids in zip(live, replies, strict=True):
-        said[owner[i], list(prefixes[i].asked)] = to_word(ids)
+    for i, words in zip(live, _words(own, seen, [prefixes[i] for i in live]), strict=True):
+        said[owner[i], list(prefixes[i].asked)] = words
     for cell, words in ready.items():
         said[cell] = words
     numbers = measure(sets, [p.asked for p in prefixes]).numpy()
@@ -137,6 +136,30 @@ def study_image(
         np.array([q.text for q in questions]),
         gold,
     )
+
+
+def _words(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[list[str]]:
+    """What is said behind each prefix; tokens that several arms keep go through the model once for all their questions."""
+    same: dict[tuple[int, ...], list[int]] = {}
+    alone = [i for i, p in enumerate(prefixes) if not _plain(seen, p)]
+    for i, p in enumerate(prefixes):
+        if _plain(seen, p):
+            same.setdefault(tuple(p.places.tolist()), []).append(i)
+    groups = [*same.values(), *([i] for i in alone)]
+    joint = [
+        replace(prefixes[group[0]], asked=tuple(sorted({q for i in group for q in prefixes[i].asked}))) for group in groups
+    ]
+    found: list[list[str]] = [[] for _ in prefixes]
+    for group, one, ids in zip(groups, joint, answers(own, seen, joint), strict=True):
+        words = dict(zip(one.asked, own.processor.tokenizer.convert_ids_to_tokens(ids), strict=True))
+        for i in group:
+            found[i] = [words[q] for q in prefixes[i].asked]
+    return found
+
+
+def _plain(seen: Seen, p: Prefix) -> bool:
+    """Whether tokens go in as they were."""
+    return p.sizes is None and torch.equal(p.rows, seen.tokens[p.places])
 
 
 def _mean(values: np.ndarray, owner: Sequence[int]) -> np.ndarray:
@@ -170,6 +193,3 @@ def _Encoded(**values: Any) -> Any:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     return BaseModelOutputWithPooling(**values)
-
-
-NAMES_IN_ORDER = tuple(NAMES)

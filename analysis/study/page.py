@@ -1,0 +1,52 @@
+"""From rows to verdicts, figures and report; no model is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import figures, reference, report, statistics
+from . import verdicts
+from .run import pack
+from .seen import Model
+
+
+def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | None = None) -> int:
+    """Write ``rows.npz``, ``verdicts.json`` and ``.md``, ``summary.csv``, figures and ``report.html`` into `out`.
+
+    Parameters
+    ----------
+    rows : Path, optional
+        Packed rows; without, those of the units in `out`, or an earlier ``rows.npz`` there.
+    docs : Path, optional
+        The page of verdicts goes there, too.
+    own : Model, optional
+        To draw the kept tokens; without, an earlier picture is used.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if rows is None:
+        rows = out / "rows.npz"
+        if (out / "rows").is_dir() or not rows.exists():
+            pack(out, rows)
+    results = statistics.read(rows)
+    draws = statistics.Draws(results)
+    found = verdicts.verdicts(results)
+    confirmed = []
+    if (out / "confirm" / "rows").is_dir():
+        confirmed = verdicts.verdicts(statistics.read(pack(out / "confirm", out / "confirm.npz")))
+    elif (out / "confirm.npz").exists():
+        confirmed = verdicts.verdicts(statistics.read(out / "confirm.npz"))
+    table = report.summary(draws)
+    print(report.text(draws, table, found))
+    report.write_summary(table, out / "summary.csv")
+    note = f"{report.headline(draws)}. Rules and statistics: [the plan](plan.md), written before the run."
+    verdicts.write(found, out, docs, note)
+    if confirmed:
+        verdicts.write(confirmed, out / "confirmed")
+    drawn = figures.draw(draws, out, own)
+    card = report.read_card(reference.HERE)
+    names = {u[0] for u in results.units}
+    report.html(
+        draws, table, found, drawn, out / "report.html", {"reference": card} if card and "reference" in names else None, confirmed
+    )
+    print(f"\nreport: {out / 'report.html'}\nrows: {rows}\nverdicts: {out / 'verdicts.md'}")
+    return 0
