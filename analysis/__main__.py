@@ -15,24 +15,48 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    study = commands.add_parser("study", help="prune held-out scenes in many ways and relate predictors to accuracy")
-    study.add_argument("--full", action="store_true", help="the complete study (hours) instead of the quick one")
-    study.add_argument("--quick", action="store_true", help="the quick one: a few scenes, minutes (the default)")
+    study = commands.add_parser(
+        "study", help="prune held-out scenes in many ways and relate predictors to accuracy"
+    )
+    study.add_argument(
+        "--full", action="store_true", help="the complete study (hours) instead of the quick one"
+    )
+    study.add_argument(
+        "--quick", action="store_true", help="the quick one: a few scenes, minutes (the default)"
+    )
     study.add_argument("--scenes", type=int, help="scenes of each family")
     study.add_argument("--families", nargs="+", help="only these families of scenes")
     study.add_argument("--arms", nargs="+", help="only these arms")
     study.add_argument("--keep", nargs="+", type=float, help="shares of tokens kept")
-    study.add_argument("--plane", type=int, help="scenes of each family that get the plane of the family of pruners")
-    study.add_argument("--model", nargs="+", help="folders of checkpoints (the shipped one)")
-    study.add_argument("--confirm", action="store_true", help="the same plan on the scenes that are touched once")
     study.add_argument(
-        "--questions", type=Path, help="your own questions instead of scenes: JSON lines, or a parquet file (see docs/study/own.md)"
+        "--plane", type=int, help="scenes of each family that get the plane of the family of pruners"
     )
-    study.add_argument("--limit", type=int, help="of your own questions, only those about the first so many images")
-    study.add_argument("--out", type=Path, help="(default out/study, out/study-full; out/study-own with --questions)")
+    study.add_argument("--model", nargs="+", help="folders of checkpoints (the shipped one)")
+    study.add_argument(
+        "--confirm", action="store_true", help="the same plan on the scenes that are touched once"
+    )
+    study.add_argument(
+        "--questions",
+        type=Path,
+        help="your own questions instead of scenes: JSON lines, or a parquet file (see docs/study/own.md)",
+    )
+    study.add_argument(
+        "--scoring",
+        choices=("contains", "exact"),
+        default="contains",
+        help="of answers to your own questions",
+    )
+    study.add_argument(
+        "--limit", type=int, help="of your own questions, only those about the first so many images"
+    )
+    study.add_argument(
+        "--out", type=Path, help="(default out/study, out/study-full; out/study-own with --questions)"
+    )
     study.add_argument("--workers", type=int, default=2)
 
-    figures = commands.add_parser("figures", help="verdicts, figures and report again from the rows of a study, without a model")
+    figures = commands.add_parser(
+        "figures", help="verdicts, figures and report again from the rows of a study, without a model"
+    )
     figures.add_argument("--rows", type=Path, help="packed rows (default: those in OUT)")
     figures.add_argument("--docs", type=Path, help="put the verdicts into this folder, too")
     figures.add_argument("--out", type=Path, default=OUT / "study")
@@ -123,18 +147,30 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _study(
-    full: bool, quick: bool, confirm: bool, out: Path | None, workers: int, questions: Path | None, limit: int | None, **changes
+    full: bool,
+    quick: bool,
+    confirm: bool,
+    out: Path | None,
+    workers: int,
+    questions: Path | None,
+    limit: int | None,
+    scoring: str,
+    **changes,
 ) -> int:
     from . import study
     from .study import own
 
     names = {"keep": "keeps", "plane": "plane_scenes", "model": "models"}
-    changes = {names.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None}
+    changes = {
+        names.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
+    }
     try:
         plan = dataclasses.replace(study.COMPLETE if full and not quick else study.QUICK, **changes)
         if questions is not None:
             arms = plan.arms if "arms" in changes else own.ARMS
-            folder = own.run(plan.models[0], questions, out or OUT / "study-own", arms, plan.keeps, limit)
+            folder = own.run(
+                plan.models[0], questions, out or OUT / "study-own", arms, plan.keeps, limit, scoring
+            )
             return _figures(None, folder, None)
         folder = out or OUT / ("study-full" if full else "study")
         if confirm:

@@ -47,7 +47,9 @@ def _percent(keep: float) -> str:
 
 
 def _tokens(results: Results, keep: float) -> float:
-    cells = [i for i, (a, k) in enumerate(results.cells) if k == keep and a in ("spare", "random", "divprune")]
+    cells = [
+        i for i, (a, k) in enumerate(results.cells) if k == keep and a in ("spare", "random", "divprune")
+    ]
     cells = cells or [i for i, (_, k) in enumerate(results.cells) if k == keep]
     ran = results.ran[cells]
     return float(results.tokens[cells][ran].mean())
@@ -59,7 +61,9 @@ def error_and_accuracy(draws: Draws, path: Path) -> bool:
     keeps, full = results.keeps, statistics.full_and_blind(draws)[0].value
     columns = min(4, len(keeps) + 1)
     rows = -(-(len(keeps) + 1) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.3 * columns, 3.1 * rows), squeeze=False, sharey=True)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.3 * columns, 3.1 * rows), squeeze=False, sharey=True
+    )
     error = draws.mean(lambda s: s.predictor("error"))
     seen: dict[str, str] = {}
     for ax, keep in zip(axes.flat, keeps, strict=False):
@@ -90,7 +94,10 @@ def error_and_accuracy(draws: Draws, path: Path) -> bool:
     handles = [Line2D([], [], color=seen[a], marker="o", ls="", label=a) for a in order]
     handles.append(Line2D([], [], color=INK, lw=0.8, ls=":", label="all tokens kept"))
     axes.flat[len(keeps)].legend(handles=handles, loc="center left", frameon=False, fontsize=9)
-    figure.supxlabel("reconstruction error: the share of the tokens that lies outside the span of the kept ones, ‖X − P$_S$X‖ / ‖X‖", fontsize=9.5)
+    figure.supxlabel(
+        "reconstruction error: the share of the tokens that lies outside the span of the kept ones, ‖X − P$_S$X‖ / ‖X‖",
+        fontsize=9.5,
+    )
     figure.tight_layout()
     _save(figure, path)
     return True
@@ -110,13 +117,18 @@ def retained_accuracy(draws: Draws, path: Path) -> bool:
     for ax, (title, arms, kind) in zip(axes[0], panels, strict=True):
         ends: list[tuple[float, str, str]] = []
         for arm in arms:
-            for suffix, style, band in (("", "-", not kind), *((((" + fold"), "--", True), (" + fill", ":", False)) if kind else ())):
+            for suffix, style, band in (
+                ("", "-", not kind),
+                *((((" + fold"), "--", True), (" + fill", ":", False)) if kind else ()),
+            ):
                 at = [(k, i) for k in results.keeps if (i := results.index(arm + suffix, k)) is not None]
                 if not at:
                     continue
                 xs, own = [x[k] for k, _ in at], values[:, [i for _, i in at]]
-                low, high = np.nanquantile(own[1:], (0.025, 0.975), axis=0)
-                ax.plot(xs, own[0], style, color=LEADS[arm], lw=1.7, marker="o" if not suffix else None, ms=3.5)
+                low, high = statistics.band(own)
+                ax.plot(
+                    xs, own[0], style, color=LEADS[arm], lw=1.7, marker="o" if not suffix else None, ms=3.5
+                )
                 if band:
                     ax.fill_between(xs, low, high, color=LEADS[arm], alpha=0.13, lw=0)
                 if not suffix:
@@ -125,7 +137,14 @@ def retained_accuracy(draws: Draws, path: Path) -> bool:
         ax.axhline(100, color=INK, lw=0.8)
         if blind is not None:
             ax.axhline(values[0, blind], color=SOFT, lw=0.8, ls=":")
-            ax.annotate("no tokens at all", (max(x.values()), values[0, blind]), ha="right", va="bottom", fontsize=8, color=SOFT)
+            ax.annotate(
+                "no tokens at all",
+                (max(x.values()), values[0, blind]),
+                ha="right",
+                va="bottom",
+                fontsize=8,
+                color=SOFT,
+            )
         ax.set_xscale("log")
         ticks = sorted({round(v) for v in x.values()})
         ax.set_xticks(ticks, [str(t) for t in ticks])
@@ -134,7 +153,10 @@ def retained_accuracy(draws: Draws, path: Path) -> bool:
         ax.set_xlabel(f"visual tokens kept, of {results.tokens[results.index(FULL, 1.0)].max():.0f}")
         ax.set_title(title)
         if kind:
-            key = [Line2D([], [], color=INK, ls=s, label=t) for s, t in (("-", "dropped"), ("--", "folded"), (":", "filled in"))]
+            key = [
+                Line2D([], [], color=INK, ls=s, label=t)
+                for s, t in (("-", "dropped"), ("--", "folded"), (":", "filled in"))
+            ]
             ax.legend(handles=key, loc="lower right", frameon=False)
     axes[0][0].set_ylabel("accuracy, % of that with all tokens")
     figure.tight_layout()
@@ -156,7 +178,17 @@ def skills(draws: Draws, path: Path) -> bool:
     results = draws.results
     keep = min(results.keeps, key=lambda k: abs(k - 0.06))
     names = [s for s in results.skills]
-    arms = [a for a in results.arms if results.index(a, keep) is not None and (a in LEADS or a.endswith(" + fold") or ARMS.get(a, None) is not None and ARMS[a].group == "published")]
+    arms = [
+        a
+        for a in results.arms
+        if results.index(a, keep) is not None
+        and (
+            a in LEADS
+            or a.endswith(" + fold")
+            or (ARMS.get(a, None) is not None
+            and ARMS[a].group == "published")
+        )
+    ]
     full = results.index(FULL, 1.0)
     table = np.full((len(arms), len(names)), np.nan)
     for j, skill in enumerate(names):
@@ -175,7 +207,15 @@ def skills(draws: Draws, path: Path) -> bool:
         spine.set_visible(False)
     for (i, j), v in np.ndenumerate(table):
         if np.isfinite(v):
-            ax.text(j, i, f"{v:+.0f}", ha="center", va="center", fontsize=7.5, color="white" if abs(v) > 42 else INK)
+            ax.text(
+                j,
+                i,
+                f"{v:+.0f}",
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                color="white" if abs(v) > 42 else INK,
+            )
     bar = figure.colorbar(picture, ax=ax, shrink=0.5, pad=0.02)
     bar.set_label(f"points against all tokens, {_percent(keep)} kept", color=SOFT)
     bar.outline.set_visible(False)
@@ -190,7 +230,9 @@ def plane(draws: Draws, path: Path) -> bool:
     keeps = [k for k in results.keeps if results.index(plane_arm(0.0, 0.0, "llm").name, k) is not None]
     if not spaces or not keeps:
         return False
-    figure, axes = plt.subplots(len(spaces), len(keeps), figsize=(4.9 * len(keeps), 3.3 * len(spaces)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(spaces), len(keeps), figsize=(4.9 * len(keeps), 3.3 * len(spaces)), squeeze=False
+    )
     for row, space in zip(axes, spaces, strict=True):
         for ax, keep in zip(row, keeps, strict=True):
             at = [[results.index(plane_arm(b, a, space).name, keep) for a in ALPHAS] for b in BETAS]
@@ -198,7 +240,15 @@ def plane(draws: Draws, path: Path) -> bool:
             picture = ax.imshow(table, origin="lower", cmap="YlGnBu", aspect="auto")
             middle = (np.nanmin(table) + np.nanmax(table)) / 2
             for (i, j), v in np.ndenumerate(table):
-                ax.text(j, i, f"{v:.0f}", ha="center", va="center", fontsize=8, color="white" if v > middle else INK)
+                ax.text(
+                    j,
+                    i,
+                    f"{v:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if v > middle else INK,
+                )
             ax.set_xticks(range(len(ALPHAS)), [f"{a:+g}" if a else "0" for a in ALPHAS])
             ax.set_yticks(range(len(BETAS)), [f"{b:g}" for b in BETAS])
             ax.grid(visible=False)
@@ -206,11 +256,22 @@ def plane(draws: Draws, path: Path) -> bool:
             ax.set_title(f"{SPACES[space]}, {_percent(keep)} kept ({_tokens(results, keep):.0f} tokens)")
             ax.set_xlabel("against relevance   ←   exponent α   →   with relevance", fontsize=8.5)
             ax.set_ylabel("cosines  ←  exponent β  →  raw", fontsize=8.5)
-            points = {"SPARE": (1.0, 0.0)} | ({"CDPruner": (0.0, -1.0)} if space == "clip" else {"ResPrune": (1.0, 0.5)})
+            points = {"SPARE": (1.0, 0.0)} | (
+                {"CDPruner": (0.0, -1.0)} if space == "clip" else {"ResPrune": (1.0, 0.5)}
+            )
             for name, (b, a) in points.items():
                 j, i = ALPHAS.index(a), BETAS.index(b)
                 ax.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, ec="#c2410c", lw=1.8))
-                ax.text(j, i - 0.33, name, ha="center", va="center", fontsize=6.5, color="#c2410c", fontweight="bold")
+                ax.text(
+                    j,
+                    i - 0.33,
+                    name,
+                    ha="center",
+                    va="center",
+                    fontsize=6.5,
+                    color="#c2410c",
+                    fontweight="bold",
+                )
             bar = figure.colorbar(picture, ax=ax, pad=0.02)
             bar.set_label("right answers, %", color=SOFT)
             bar.outline.set_visible(False)
@@ -252,7 +313,14 @@ def predictors(draws: Draws, path: Path) -> bool:
 
 def tightness(results: Results, path: Path) -> bool:
     """Squared error over the best possible, measured, beside the factor that a theorem allows."""
-    methods = {"spare": "residual", "strong rrqr": "strong_rrqr", "osinsky": "osinsky", "volume": "volume", "random pivot": "random_pivot", "local search": "local_search"}
+    methods = {
+        "spare": "residual",
+        "strong rrqr": "strong_rrqr",
+        "osinsky": "osinsky",
+        "volume": "volume",
+        "random pivot": "random_pivot",
+        "local search": "local_search",
+    }
     shown = [a for a in (*methods, "greedy", "divprune", "random") if a in results.arms]
     if not shown:
         return False
@@ -289,7 +357,16 @@ def tightness(results: Results, path: Path) -> bool:
     figure.supxlabel("visual tokens kept", fontsize=9.5)
     key = [
         Line2D([], [], color=SOFT, lw=4, alpha=0.5, marker="o", label="measured: all images, median"),
-        Line2D([], [], color=INK, marker="_", ms=13, mew=2, ls="", label="what the theorem allows (above 10⁷: not drawn)"),
+        Line2D(
+            [],
+            [],
+            color=INK,
+            marker="_",
+            ms=13,
+            mew=2,
+            ls="",
+            label="what the theorem allows (above 10⁷: not drawn)",
+        ),
     ]
     figure.legend(handles=key, loc="upper center", ncols=2, frameon=False, bbox_to_anchor=(0.5, 1.07))
     figure.tight_layout()
@@ -297,18 +374,24 @@ def tightness(results: Results, path: Path) -> bool:
     return True
 
 
-def kept_tokens(own, path: Path, keep: float = 0.06, arms: Sequence[str] = SHOWN, scenes_: Sequence[tuple[str, int]] = ()) -> bool:
+def kept_tokens(
+    own, path: Path, keep: float = 0.06, arms: Sequence[str] = SHOWN, scenes_: Sequence[tuple[str, int]] = ()
+) -> bool:
     """Which patches every arm keeps, drawn over scenes, with one question and what the model answers."""
     from . import scenes
     from .study.answer import answers
     from .study.keep import kept
-    from .study.run import CONFIRM, EXPLORE, scene_of
+    from .study.plan import CONFIRM, EXPLORE, scene_of
     from .study.seen import look
 
     wanted = scenes_ or (("objects", EXPLORE + 3), ("objects", EXPLORE + 8), ("digits", EXPLORE + 2))
     assert all(number < CONFIRM for _, number in wanted)
-    arms = [a for a in arms if own.clip is not None or not {"clip_text", "clip_patches"} & set(ARMS[a].signals)]
-    figure, axes = plt.subplots(len(wanted), len(arms) + 1, figsize=(1.85 * (len(arms) + 1), 2.25 * len(wanted)), squeeze=False)
+    arms = [
+        a for a in arms if own.clip is not None or not {"clip_text", "clip_patches"} & set(ARMS[a].signals)
+    ]
+    figure, axes = plt.subplots(
+        len(wanted), len(arms) + 1, figsize=(1.85 * (len(arms) + 1), 2.25 * len(wanted)), squeeze=False
+    )
     for row, (family, number) in zip(axes, wanted, strict=True):
         scene = scene_of(family, number)
         question = next((q for q in scene.questions if q.skill in ("two hops", "layout")), scene.questions[0])
@@ -325,7 +408,12 @@ def kept_tokens(own, path: Path, keep: float = 0.06, arms: Sequence[str] = SHOWN
             shade = np.kron(shade, np.ones((scenes.PATCH, scenes.PATCH)))[..., None]
             ax.imshow((scene.pixels * (1 - 0.82 * shade) + 0.82 * 255 * shade).astype(np.uint8))
             right = said == question.answer
-            ax.set_title(f"{arm}\n{said} {'✓' if right else '✗'}", fontsize=7.5, color="#15803d" if right else "#b42318", loc="center")
+            ax.set_title(
+                f"{arm}\n{said} {'✓' if right else '✗'}",
+                fontsize=7.5,
+                color="#15803d" if right else "#b42318",
+                loc="center",
+            )
     for ax in axes.flat:
         ax.set_axis_off()
     figure.tight_layout()

@@ -67,7 +67,15 @@ def summary(draws: Draws) -> list[dict[str, Any]]:
         bar = interval(draws.accuracy[:, i])
         tokens = results.tokens[i][results.ran[i]].mean()
         group = ARMS[arm].group if arm in ARMS else ("plane" if arm.startswith("family ") else "")
-        row = {"arm": arm, "group": group, "keep": keep, "tokens": tokens, "accuracy": bar.value, "low": bar.low, "high": bar.high}
+        row = {
+            "arm": arm,
+            "group": group,
+            "keep": keep,
+            "tokens": tokens,
+            "accuracy": bar.value,
+            "low": bar.low,
+            "high": bar.high,
+        }
         found.append(row | {"retained": kept[0, i]} | {n: numbers[n][i] for n in NAMES})
     return found
 
@@ -87,11 +95,18 @@ def text(draws: Draws, rows: Sequence[dict[str, Any]], found: Sequence[Verdict])
     arms = [a for a in results.arms if a in ARMS]
     full, blind = statistics.full_and_blind(draws)
     width = max([len(a) for a in arms], default=0) + 2
-    lines = [headline(draws), f"all tokens: accuracy {full}; none: {blind}", "accuracy (relative reconstruction error)"]
+    lines = [
+        headline(draws),
+        f"all tokens: accuracy {full}; none: {blind}",
+        "accuracy (relative reconstruction error)",
+    ]
     lines.append("".ljust(width) + "".join(f"{k:.0%} kept".rjust(15) for k in results.keeps))
     for arm in arms:
         shown = [cells.get((arm, k)) for k in results.keeps]
-        lines.append(arm.ljust(width) + "".join((f"{c['accuracy']:.3f} ({c['error']:.3f})" if c else "–").rjust(15) for c in shown))
+        lines.append(
+            arm.ljust(width)
+            + "".join((f"{c['accuracy']:.3f} ({c['error']:.3f})" if c else "–").rjust(15) for c in shown)
+        )
     lines.append("")
     lines += [f"{i}. {v.question}\n   {v.verdict.upper()}. {v.statement}" for i, v in enumerate(found, 1)]
     return "\n".join(lines)
@@ -124,21 +139,33 @@ def html(
     arms = [a for a in results.arms if a in ARMS]
     full, blind = statistics.full_and_blind(draws)
     pictures = {
-        name: {"title": CAPTIONS[name][0], "caption": CAPTIONS[name][1], "data": base64.b64encode(p.read_bytes()).decode()}
+        name: {
+            "title": CAPTIONS[name][0],
+            "caption": CAPTIONS[name][1],
+            "data": base64.b64encode(p.read_bytes()).decode(),
+        }
         for name, p in figures.items()
     }
     order = [n for n in CAPTIONS if n in pictures]
-    plain = [a for a in arms if not (ARMS[a].fold or ARMS[a].fill) and all((a, k) in cells for k in results.keeps)]
+    plain = [
+        a for a in arms if not (ARMS[a].fold or ARMS[a].fill) and all((a, k) in cells for k in results.keeps)
+    ]
     ranking = []
     tight = [k for k in results.keeps if k <= 0.15]
     if len(plain) > 1 and tight:
         values = statistics.ranks(draws, plain, tight)
         first = np.mean(values[1:].argmin(1)[:, None] == np.arange(len(plain)), axis=0)
         ranking = sorted(
-            ({"arm": a, "rank": interval(values[:, i]), "first": float(first[i])} for i, a in enumerate(plain)),
+            (
+                {"arm": a, "rank": interval(values[:, i]), "first": float(first[i])}
+                for i, a in enumerate(plain)
+            ),
             key=lambda r: r["rank"].value,
         )[:12]
-    best = {k: max((cells[a, k]["accuracy"] for a in plain if (a, k) in cells), default=None) for k in results.keeps}
+    best = {
+        k: max((cells[a, k]["accuracy"] for a in plain if (a, k) in cells), default=None)
+        for k in results.keeps
+    }
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["html", "j2"])
     )

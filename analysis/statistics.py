@@ -17,10 +17,12 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from .study.arms import ARMS, BLIND, FULL
+from .study.plan import restored
 from .study.predictors import NAMES
-from .study.run import restored
 
 RESAMPLES = 1000
+LEAST = 8
+"""Scenes of a family below which nothing is said about certainty: intervals are NaN."""
 Cell = tuple[str, float]
 
 
@@ -89,9 +91,7 @@ class Results:
 
     def only(self, model: str | None = None, family: str | None = None) -> Results:
         """The part of one model, or one family."""
-        units = [
-            i for i, (m, f, _) in enumerate(self.units) if model in (None, m) and family in (None, f)
-        ]
+        units = [i for i, (m, f, _) in enumerate(self.units) if model in (None, m) and family in (None, f)]
         asked = np.isin(self.owner, units)
         new = np.cumsum(np.isin(np.arange(len(self.units)), units)) - 1
         return Results(
@@ -108,7 +108,9 @@ def read(path: Path) -> Results:
     questions, units = len(found["owner"]), len(found["models"])
     return Results(
         tuple(zip(found["arms"].tolist(), found["keeps"].tolist(), strict=True)),
-        tuple(zip(found["models"].tolist(), found["families"].tolist(), found["scenes"].tolist(), strict=True)),
+        tuple(
+            zip(found["models"].tolist(), found["families"].tolist(), found["scenes"].tolist(), strict=True)
+        ),
         found["owner"],
         found["skills"][found["skill"]],
         np.unpackbits(found["right"], axis=1, count=questions).astype(bool),
@@ -146,15 +148,17 @@ class Draws:
                 rng = np.random.default_rng([seed, len(drawn)])
                 weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
                 drawn[key] = np.concatenate([np.ones((1, len(names))), weights])
-            scene = np.array([cluster[results.owner[asked] == i][0] for i in own]) if unit == "scene" else None
+            scene = (
+                np.array([cluster[results.owner[asked] == i][0] for i in own]) if unit == "scene" else None
+            )
             self.strata.append(Stratum(results, model, family, asked, cluster, own, scene, drawn[key]))
+        if any(weights.shape[1] < LEAST for weights in drawn.values()):
+            for weights in drawn.values():
+                weights[1:] = np.nan
 
     def mean(self, statistic: Callable[[Stratum], np.ndarray]) -> np.ndarray:
         """The mean over strata; those where it is NaN are left out."""
-        values = np.stack([statistic(s) for s in self.strata])
-        good = np.isfinite(values)
-        count = good.sum(0)
-        return np.where(count > 0, np.where(good, values, 0).sum(0) / np.maximum(count, 1), np.nan)
+        return mean_known([statistic(s) for s in self.strata])
 
     @cached_property
     def accuracy(self) -> np.ndarray:
@@ -200,9 +204,7 @@ class Stratum:
         right, asked = self._cache[key]
         return right, asked
 
-    def accuracy(
-        self, skills: Sequence[str] | None = None, cells: Sequence[int] | None = None
-    ) -> np.ndarray:
+    def accuracy(self, skills: Sequence[str] | None = None, cells: Sequence[int] | None = None) -> np.ndarray:
         """(1 + B, cells)."""
         if cells is None:
             key = ("accuracy", None if skills is None else tuple(skills))
@@ -245,24 +247,42 @@ def interval(values: np.ndarray) -> Interval:
     return Interval(float(values[0]), float(low), float(high))
 
 
+def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends of `interval` for (1 + B, m)."""
+    bars = [interval(column) for column in values.T]
+    return np.array([b.low for b in bars]), np.array([b.high for b in bars])
+
+
 def simultaneous(values: np.ndarray, level: float = 0.95) -> list[Interval]:
     """Intervals of (1 + B, m) that hold all together: studentised, with the quantile of the largest deviation (max-t)."""
     point, draws = values[0], values[1:]
-    spread = np.nanstd(draws, axis=0)
+    spread = _spread(draws)
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = np.abs(draws - point) / spread
-    usable = np.isfinite(deviation).any(0)
-    if not usable.any():
-        return [Interval(float(v), float(v) if s == 0 else float("nan"), float(v) if s == 0 else float("nan")) for v, s in zip(point, spread, strict=True)]
-    wide = float(np.quantile(np.nanmax(deviation[:, usable], axis=1), level))
-    return [Interval(float(v), float(v - wide * s), float(v + wide * s)) for v, s in zip(point, spread, strict=True)]
+    known = np.isfinite(deviation)
+    wide = float(np.quantile(np.where(known, deviation, 0).max(1), level)) if known.any() else 0.0
+    return [
+        Interval(float(v), float(v - wide * s), float(v + wide * s))
+        for v, s in zip(point, spread, strict=True)
+    ]
+
+
+def _spread(draws: np.ndarray) -> np.ndarray:
+    """Standard deviation over resamples (B, m); NaN where fewer than two are known."""
+    good = np.isfinite(draws)
+    count = np.maximum(good.sum(0), 1)
+    mean = np.where(good, draws, 0).sum(0) / count
+    spread = np.sqrt(np.where(good, (draws - mean) ** 2, 0).sum(0) / count)
+    return np.where(good.sum(0) > 1, spread, np.nan)
 
 
 def p_values(values: np.ndarray) -> np.ndarray:
     """Two-sided p of zero for each of (1 + B, m), from the bootstrap's standard error."""
-    spread = np.nanstd(values[1:], axis=0)
+    spread = _spread(values[1:])
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(spread > 0, 2 * norm.sf(np.abs(values[0]) / spread), np.where(values[0] == 0, 1.0, 0.0))
+        return np.where(
+            spread > 0, 2 * norm.sf(np.abs(values[0]) / spread), np.where(values[0] == 0, 1.0, 0.0)
+        )
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -290,7 +310,11 @@ def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _cells(results: Results, keep: float | None, arms: frozenset[str] | None = None) -> list[int]:
     arms = results.blind if arms is None else arms
-    return [i for i, (a, k) in enumerate(results.cells) if a in arms and (0 < k < 1 if keep is None else k == keep)]
+    return [
+        i
+        for i, (a, k) in enumerate(results.cells)
+        if a in arms and (0 < k < 1 if keep is None else k == keep)
+    ]
 
 
 def _usable(s: Stratum, cells: list[int], name: str) -> list[int]:
@@ -316,7 +340,11 @@ def pooled(draws: Draws, name: str = "error") -> np.ndarray:
 
     def one(s: Stratum) -> np.ndarray:
         cells = _usable(s, _cells(draws.results, None), name)
-        return spearman(s.predictor(name)[:, cells], s.accuracy()[:, cells]) if len(cells) > 2 else np.full(len(s.weights), np.nan)
+        return (
+            spearman(s.predictor(name)[:, cells], s.accuracy()[:, cells])
+            if len(cells) > 2
+            else np.full(len(s.weights), np.nan)
+        )
 
     return draws.mean(one)
 
@@ -332,7 +360,9 @@ def partial(draws: Draws, name: str = "error") -> np.ndarray:
                 for values, into in ((s.predictor(name), xs), (s.accuracy(), ys)):
                     ranks = rankdata(values[:, cells], axis=-1)
                     into.append((ranks - ranks.mean(-1, keepdims=True)) / len(cells))
-        return pearson(np.concatenate(xs, -1), np.concatenate(ys, -1)) if xs else np.full(len(s.weights), np.nan)
+        return (
+            pearson(np.concatenate(xs, -1), np.concatenate(ys, -1)) if xs else np.full(len(s.weights), np.nan)
+        )
 
     return draws.mean(one)
 
@@ -411,11 +441,13 @@ def proxy(draws: Draws, name: str = "error") -> dict[str, np.ndarray]:
     """
     parts = [_proxy(s, draws.results, name) for s in draws.strata]
     return {
-        rule: _mean_over([part[rule] for part in parts]) for rule in ("unseen pruner", "unseen pruner and budget", "error alone")
+        rule: mean_known([part[rule] for part in parts])
+        for rule in ("unseen pruner", "unseen pruner and budget", "error alone")
     }
 
 
-def _mean_over(values: list[np.ndarray]) -> np.ndarray:
+def mean_known(values: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of several arrays, entry by entry, without those that are NaN."""
     table = np.stack(values)
     good = np.isfinite(table)
     return np.where(good.any(0), np.where(good, table, 0).sum(0) / np.maximum(good.sum(0), 1), np.nan)
@@ -427,11 +459,15 @@ def _proxy(s: Stratum, results: Results, name: str) -> dict[str, np.ndarray]:
         a for a in results.arms
         if a in results.blind and all((i := results.index(a, k)) is not None and np.isfinite(s.predictor(name)[0, i]) for k in keeps)
     ]  # fmt: skip
-    nothing = dict.fromkeys(("unseen pruner", "unseen pruner and budget", "error alone"), np.full(len(s.weights), np.nan))
+    nothing = dict.fromkeys(
+        ("unseen pruner", "unseen pruner and budget", "error alone"), np.full(len(s.weights), np.nan)
+    )
     if len(arms) < 4 or not keeps:
         return nothing
     at = [[results.index(a, k) for a in arms] for k in keeps]
-    y, x = (np.stack([v[:, row] for row in at], 1) for v in (s.accuracy(), s.predictor(name)))  # (1 + B, K, A)
+    y, x = (
+        np.stack([v[:, row] for row in at], 1) for v in (s.accuracy(), s.predictor(name))
+    )  # (1 + B, K, A)
     if np.isnan(y).any():
         return nothing
     count = len(arms)
@@ -505,7 +541,10 @@ def retained(draws: Draws) -> np.ndarray:
 def full_and_blind(draws: Draws) -> tuple[Interval, Interval]:
     """Accuracy with all tokens and with none."""
     cells = [draws.results.index(FULL, 1.0), draws.results.index(BLIND, 0.0)]
-    both = [Interval(float("nan"), float("nan"), float("nan")) if i is None else interval(draws.accuracy[:, i]) for i in cells]
+    both = [
+        Interval(float("nan"), float("nan"), float("nan")) if i is None else interval(draws.accuracy[:, i])
+        for i in cells
+    ]
     return both[0], both[1]
 
 

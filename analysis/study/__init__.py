@@ -2,7 +2,7 @@
 
 - `arms`: what is compared; `seen`, `keep`, `answer`: an image encoded once, the tokens each arm keeps, and the answers of
   many prunings in one forward pass; `predictors`: numbers that might predict them;
-- `units`, `run`: the work of one image, plans, resumption, and the packed rows;
+- `units`, `plan`: the work of one image, plans, resumption, and the packed rows;
 - `own`: a user's checkpoint and questions;
 - `verdicts`: the six questions, with rules fixed beforehand (docs/study/plan.md).
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import scenes
 from .arms import ARMS, BLIND, FULL, KEEPS, PLANE, Arm
-from .run import COMPLETE, PER_SKILL, QUICK, Plan, confirm, load, pack, run, scene_of
+from .plan import COMPLETE, PER_SKILL, QUICK, Plan, confirm, load, pack, run, scene_of
 
 __all__ = [
     "ARMS", "BLIND", "COMPLETE", "FULL", "KEEPS", "PLANE", "QUESTIONS", "QUICK", "Arm", "Plan", "arguments", "confirm",
@@ -24,7 +24,9 @@ QUESTIONS = dict.fromkeys(scenes.SKILLS, PER_SKILL)
 """Skills that the study asks about, and how many questions of each a scene gives at the most."""
 
 
-def arguments(arm: Arm, keep: float, seed: int, scene: Any, processor: Any, clip: Any = None) -> dict[str, Any]:
+def arguments(
+    arm: Arm, keep: float, seed: int, scene: Any, processor: Any, clip: Any = None
+) -> dict[str, Any]:
     """The arguments of `vlm_bridge.prune` that do what an arm does; filling in has none."""
     if arm.fill:
         raise ValueError(f"arm {arm.name!r} fills dropped tokens in, which is no pruning.")

@@ -39,17 +39,20 @@ class Prefix:
     sizes: Tensor | None = None
 
 
-@torch.no_grad()
 def answers(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[list[int]]:
     """The most probable next word for every question of every prefix, as ids."""
-    length = [
-        len(seen.before) + len(p.rows) + sum(len(seen.questions[q]) for q in p.asked) for p in prefixes
-    ]
+    return [one.argmax(-1).tolist() for one in logits(own, seen, prefixes)]
+
+
+@torch.no_grad()
+def logits(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[Tensor]:
+    """Logits (questions asked, words) of the next word behind every prefix."""
+    length = [len(seen.before) + len(p.rows) + sum(len(seen.questions[q]) for q in p.asked) for p in prefixes]
     order = sorted(range(len(prefixes)), key=length.__getitem__)
-    found: list[list[int]] = [[] for _ in prefixes]
+    found = [seen.tokens] * len(prefixes)
     for batch in _batches(order, length):
-        for i, said in zip(batch, _batch(own, seen, [prefixes[i] for i in batch]), strict=True):
-            found[i] = said
+        for i, one in zip(batch, _batch(own, seen, [prefixes[i] for i in batch]), strict=True):
+            found[i] = one
     return found
 
 
@@ -65,7 +68,7 @@ def _batches(order: Sequence[int], length: Sequence[int]) -> Iterator[list[int]]
         yield batch
 
 
-def _batch(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[list[int]]:
+def _batch(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[Tensor]:
     b, n = len(seen.before), len(seen.tokens)
     texts = [own.embed(ids) for ids in seen.questions]
     total = max(b + len(p.rows) + sum(len(texts[q]) for q in p.asked) for p in prefixes)
@@ -96,6 +99,5 @@ def _batch(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[list[int]
         inputs_embeds=x, attention_mask=mask[:, None], position_ids=positions, use_cache=False
     ).last_hidden_state
     rows = [i for i, ends in enumerate(last) for _ in ends]
-    said = own.model.lm_head(hidden[rows, [end for ends in last for end in ends]]).argmax(-1).tolist()
-    split = iter(said)
-    return [[next(split) for _ in ends] for ends in last]
+    words = own.model.lm_head(hidden[rows, [end for ends in last for end in ends]])
+    return list(words.split([len(ends) for ends in last]))

@@ -130,9 +130,7 @@ def _twins() -> list[Arm]:
     return found
 
 
-ARMS: dict[str, Arm] = {
-    arm.name: arm for arm in (*_published(), *_methods(), *_guided(), *_twins())
-}
+ARMS: dict[str, Arm] = {arm.name: arm for arm in (*_published(), *_methods(), *_guided(), *_twins())}
 
 BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ALPHAS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
@@ -170,6 +168,5 @@ EXCLUDED = {
     "qdeim": "is pivoted QR of the leading singular vectors",
     "bss": "is made for an error of lower rank than the number of columns",
     "exact": "takes exponential time",
-    "family": "is the plane",
 }
 """Pruners without an arm, and why."""

@@ -53,7 +53,9 @@ def _of_question(
     counts = [token_counts(keep, [len(seen.tokens)])[0] for keep in keeps]
 
     def choose(k: int, order: str = "ascending") -> Tensor:
-        generator = np.random.default_rng(list(rng)).spawn(1)[0]  # what `prune` gives the first image of a call
+        generator = np.random.default_rng(list(rng)).spawn(1)[
+            0
+        ]  # what `prune` gives the first image of a call
         return vlm_bridge.select_tokens(
             seen.tokens, k, arm.method, arm.relevance, rng=generator, order=order, **options
         )

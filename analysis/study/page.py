@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .. import figures, reference, report, statistics
 from . import verdicts
-from .run import pack
+from .plan import pack
 from .seen import Model
 
 
@@ -46,7 +46,13 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | No
     card = report.read_card(reference.HERE)
     names = {u[0] for u in results.units}
     report.html(
-        draws, table, found, drawn, out / "report.html", {"reference": card} if card and "reference" in names else None, confirmed
+        draws,
+        table,
+        found,
+        drawn,
+        out / "report.html",
+        {"reference": card} if card and "reference" in names else None,
+        confirmed,
     )
     print(f"\nreport: {out / 'report.html'}\nrows: {rows}\nverdicts: {out / 'verdicts.md'}")
     return 0

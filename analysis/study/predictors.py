@@ -62,7 +62,9 @@ class Measure:
         self.cosine = unit_rows(wide["tokens"]) @ unit_rows(wide["tokens"]).mT
         values = torch.linalg.eigvalsh(self.grams["tokens"]).clamp(min=0).flip(0)
         self.tails = torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)])
-        self.attention = None if attention is None else attention.double().mean(0) / attention.double().mean(0).sum()
+        self.attention = (
+            None if attention is None else attention.double().mean(0) / attention.double().mean(0).sum()
+        )
         self.relevance = [w.double().square() for w in relevance]
 
     @classmethod
@@ -96,7 +98,9 @@ class Measure:
         columns["error, cosine"] = (raw / diagonal.clamp(min=1e-300)).mean(1).sqrt()
         if self.relevance:
             ratio = [
-                torch.stack([(h @ self.relevance[q] / (diagonal @ self.relevance[q])).sqrt() for q in qs]).mean()
+                torch.stack(
+                    [(h @ self.relevance[q] / (diagonal @ self.relevance[q])).sqrt() for q in qs]
+                ).mean()
                 for h, qs in zip(raw, asked, strict=True)
             ]
             columns["error, weighted"] = torch.stack(ratio)
@@ -104,7 +108,11 @@ class Measure:
             if name != "tokens":
                 columns[f"error, {name}"] = (heights[name].sum(1) / self.energy[name]).sqrt()
         best = self.tails[k]
-        columns["error / optimum"] = (raw.sum(1) / best).sqrt() if best > 1e-10 * self.energy["tokens"] else raw.new_full((len(sets),), float("nan"))
+        columns["error / optimum"] = (
+            (raw.sum(1) / best).sqrt()
+            if best > 1e-10 * self.energy["tokens"]
+            else raw.new_full((len(sets),), float("nan"))
+        )
         if k > 1:
             pairs = 1 - self.cosine[sets[:, :, None], sets[:, None]]
             upper = torch.ones(k, k, dtype=torch.bool).triu(1)

@@ -91,13 +91,18 @@ def look(own: Model, image: Any, questions: Sequence[str]) -> Seen:
     places = (ids == model.config.image_token_id).nonzero()[:, 0]
     first = own.embed(ids[: places[0]])
     tokenizer = own.processor.tokenizer
-    behind = [
-        torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in questions
-    ]
+    behind = [torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in questions]
     whole = torch.cat([first, tokens])[None]
     states = own.decoder(inputs_embeds=whole, use_cache=False, output_hidden_states=True).hidden_states
     layers = tuple(states[i][0, len(first) :] for i in LAYERS)
-    return Seen(tokens, first, behind, signals, [_asked(own, text, ids) for text, ids in zip(questions, behind, strict=True)], layers)
+    return Seen(
+        tokens,
+        first,
+        behind,
+        signals,
+        [_asked(own, text, ids) for text, ids in zip(questions, behind, strict=True)],
+        layers,
+    )
 
 
 def _asked(own: Model, text: str, ids: Tensor) -> dict[str, Tensor]:

@@ -147,7 +147,8 @@ def _words(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[list[str]
             same.setdefault(tuple(p.places.tolist()), []).append(i)
     groups = [*same.values(), *([i] for i in alone)]
     joint = [
-        replace(prefixes[group[0]], asked=tuple(sorted({q for i in group for q in prefixes[i].asked}))) for group in groups
+        replace(prefixes[group[0]], asked=tuple(sorted({q for i in group for q in prefixes[i].asked})))
+        for group in groups
     ]
     found: list[list[str]] = [[] for _ in prefixes]
     for group, one, ids in zip(groups, joint, answers(own, seen, joint), strict=True):

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import statistics
 from ..statistics import Draws, Interval, Results, interval, simultaneous
+from .arms import ARMS
 
 TIGHT = 0.15
 """Budgets below are tight: there pruners differ."""
@@ -96,7 +97,7 @@ def predicts(study: Study) -> Verdict:
     if not usable:
         return Verdict(question, UNASKED, "Fewer than three such arms were run.", rule)
     mean = study.number(
-        "mean ρ over budgets", lambda d: np.nanmean([statistics.within(d, k) for k in usable], axis=0)
+        "mean ρ over budgets", lambda d: statistics.mean_known([statistics.within(d, k) for k in usable])
     )
     each = study.numbers({f"ρ at {k:.0%} kept": lambda d, k=k: statistics.within(d, k) for k in usable})
     more = [
@@ -159,12 +160,19 @@ def diversity(study: Study) -> Verdict:
         verdict = NO if first.high < MARGIN else OPEN
     per_skill = study.numbers({f"spare − divprune: {s}": gap([s]) for s in skills}) if len(skills) > 1 else []
     per_budget = study.numbers(
-        {f"spare − divprune at {k:.0%}": lambda d, k=k: d.gap("spare", "divprune", k) for k in study.results.keeps}
+        {
+            f"spare − divprune at {k:.0%}": lambda d, k=k: d.gap("spare", "divprune", k)
+            for k in study.results.keeps
+        }
     )
     plain = Draws(study.results, "question", resamples=len(study.draws.strata[0].weights) - 1)
     by_question = Number("spare − divprune, questions resampled", interval(gap(None)(plain)))
-    statement = f"At tight budgets spare answers {_points(first)} points more than divprune"
-    statement += f"; on compositional skills the gap is {_points(second)} points larger." if len(found) > 1 else "."
+    statement = f"At tight budgets spare minus divprune is {_points(first)} points"
+    statement += (
+        f"; on compositional skills that gap minus the one on other skills is {_points(second)}."
+        if len(found) > 1
+        else "."
+    )
     return Verdict(question, verdict, statement, rule, (*found, by_question, *per_budget, *per_skill))
 
 
@@ -201,7 +209,7 @@ def relevance(study: Study) -> Verdict:
         verdict = YES if min(b.low for b in both) > 0 else NO if min(b.high for b in both) < MARGIN else OPEN
         said.append(verdict)
         parts.append(
-            f"in {space} anti-relevance answers {_points(both[0])} points more than none and {_points(both[1])} more than normal"
+            f"in {space} anti-relevance changes accuracy by {_points(both[0])} points against none and {_points(both[1])} against normal"
         )
     if all(v == YES for v in said):
         overall = YES
@@ -217,7 +225,9 @@ def relevance(study: Study) -> Verdict:
 
 
 def lower_error(study: Study) -> Verdict:
-    question = "Do Farahat's gain, strong RRQR or Osinsky's rule beat the residual rule where their error is lower?"
+    question = (
+        "Do Farahat's gain, strong RRQR or Osinsky's rule beat the residual rule where their error is lower?"
+    )
     rule = (
         "Accuracy of each minus spare, paired, mean over tight budgets, over the images on which its mean error at that budget is the "
         "lower one; the intervals of all methods hold together. Yes: all lie above 0. Partly: one does. No: all lie below "
@@ -226,10 +236,18 @@ def lower_error(study: Study) -> Verdict:
     methods = [m for m in ("greedy", "strong rrqr", "osinsky", "volume") if study.has("spare", m)]
     if not methods:
         return Verdict(question, UNASKED, "None of these methods was run.", rule)
-    found = study.numbers({f"{m} − spare where its error is lower": lambda d, m=m: _where_lower(d, m, study.tight) for m in methods})
-    more = study.numbers({f"{m} − spare, all images": lambda d, m=m: d.gaps(m, "spare", study.tight) for m in methods})
+    found = study.numbers(
+        {
+            f"{m} − spare where its error is lower": lambda d, m=m: _where_lower(d, m, study.tight)
+            for m in methods
+        }
+    )
+    more = study.numbers(
+        {f"{m} − spare, all images": lambda d, m=m: d.gaps(m, "spare", study.tight) for m in methods}
+    )
     errors = [
-        study.number(f"error of {m} over error of spare", lambda d, m=m: _error_ratio(d, m, study.tight)) for m in methods
+        study.number(f"error of {m} over error of spare", lambda d, m=m: _error_ratio(d, m, study.tight))
+        for m in methods
     ]
     known = [n.all for n in found if np.isfinite(n.all.value)]
     if not known:
@@ -241,10 +259,17 @@ def lower_error(study: Study) -> Verdict:
     else:
         verdict = NO if all(n.high < MARGIN for n in known) else OPEN
     statement = "; ".join(
-        f"{m}, with {e.all.value:.2f} times the error, answers {_points(n.all)} points more where its error is lower"
+        f"{m}, with {e.all.value:.2f} times the error, "
+        + (
+            f"is {_points(n.all)} points off where its error is lower"
+            if np.isfinite(n.all.value)
+            else "never has the lower one"
+        )
         for m, n, e in zip(methods, found, errors, strict=True)
     )
-    return Verdict(question, verdict, statement[0].upper() + statement[1:] + ".", rule, (*found, *more, *errors))
+    return Verdict(
+        question, verdict, statement[0].upper() + statement[1:] + ".", rule, (*found, *more, *errors)
+    )
 
 
 def _where_lower(draws: Draws, method: str, keeps: Sequence[float]) -> np.ndarray:
@@ -258,7 +283,11 @@ def _where_lower(draws: Draws, method: str, keeps: Sequence[float]) -> np.ndarra
             i, j = draws.results.index(method, keep), draws.results.index("spare", keep)
             lower = (errors[i] < errors[j]).astype(float)
             total = s.weights @ (asked[i] * lower)
-            gaps.append(np.where(total > 0, s.weights @ ((right[i] - right[j]) * lower) / np.maximum(total, 1), np.nan))
+            gaps.append(
+                np.where(
+                    total > 0, s.weights @ ((right[i] - right[j]) * lower) / np.maximum(total, 1), np.nan
+                )
+            )
         table = np.stack(gaps)
         good = np.isfinite(table)
         return np.where(good.any(0), np.where(good, table, 0).sum(0) / np.maximum(good.sum(0), 1), np.nan)
@@ -270,7 +299,8 @@ def _error_ratio(draws: Draws, method: str, keeps: Sequence[float]) -> np.ndarra
     def one(s: statistics.Stratum) -> np.ndarray:
         e = s.predictor("error")
         return np.mean(
-            [e[:, draws.results.index(method, k)] / e[:, draws.results.index("spare", k)] for k in keeps], axis=0
+            [e[:, draws.results.index(method, k)] / e[:, draws.results.index("spare", k)] for k in keeps],
+            axis=0,
         )
 
     return draws.mean(one)
@@ -287,13 +317,17 @@ def compensation(study: Study) -> Verdict:
         "settled. Filling dropped tokens in with their reconstruction is shown beside: its gain is what lost positions cost, "
         "what remains to all tokens is what the lost span costs."
     )
-    twins = [a for a in study.results.arms if a.endswith(" + fold") and study.has(a, a.removesuffix(" + fold"))]
+    twins = [
+        a for a in study.results.arms if a.endswith(" + fold") and study.has(a, a.removesuffix(" + fold"))
+    ]
     if not twins:
         return Verdict(question, UNASKED, "No folded twin was run.", rule)
     gain = lambda d, a: d.gaps(a, a.split(" + ")[0], study.tight)  # noqa: E731
     found = study.numbers({a: lambda d, a=a: gain(d, a) for a in twins})
     others = [
-        a for a in study.results.arms if a.endswith((" + interpolation fold", " + fill")) and study.has(a, a.split(" + ")[0])
+        a
+        for a in study.results.arms
+        if a.endswith((" + interpolation fold", " + fill")) and study.has(a, a.split(" + ")[0])
     ]
     more = study.numbers({a: lambda d, a=a: gain(d, a) for a in others}) if others else []
     if all(n.all.low > 0 for n in found):
@@ -316,7 +350,7 @@ def compensation(study: Study) -> Verdict:
 def best(study: Study) -> Verdict:
     question = "Is there a pruner that beats both spare and divprune at every budget?"
     rule = (
-        "A pruner's score is its smallest gap to spare and divprune over all budgets; gaps of all pruners, rivals and budgets "
+        "Of pruners in front of the language model, and folded twins: gaps to spare and divprune of all pruners at all budgets "
         "are given intervals that hold together. Yes: for some pruner all its intervals lie above 0. Partly: for some pruner "
         "all lie above −0.01 at every budget and above 0 against both at the tight budgets taken together. No: every pruner has an "
         "interval below 0.01. Else not settled."
@@ -327,7 +361,7 @@ def best(study: Study) -> Verdict:
     rivals = ("spare", "divprune")
     candidates = [
         a for a in study.results.arms
-        if a not in rivals and not a.startswith("family ") and not a.endswith(" + fill")
+        if a not in rivals and not (a in ARMS and (ARMS[a].inside or ARMS[a].fill)) and not a.startswith("family ")
         and all(study.results.index(a, k) is not None for k in keeps)
     ]  # fmt: skip
     if not candidates:
@@ -341,7 +375,11 @@ def best(study: Study) -> Verdict:
     score, low, high, tight = {}, {}, {}, {}
     for c, a in enumerate(candidates):
         own = held[c * each : (c + 1) * each]
-        score[a], low[a], high[a] = min(n.value for n in own), min(n.low for n in own), min(n.high for n in own)
+        score[a], low[a], high[a] = (
+            min(n.value for n in own),
+            min(n.low for n in own),
+            min(n.high for n in own),
+        )
         start = len(candidates) * each + len(rivals) * c
         tight[a] = min(held[start : start + len(rivals)], key=lambda n: n.low)
     order = sorted(candidates, key=lambda a: -tight[a].value)
@@ -371,7 +409,9 @@ def best(study: Study) -> Verdict:
 def write(found: Sequence[Verdict], folder: Path, docs: Path | None = None, note: str = "") -> None:
     """``verdicts.json`` and ``verdicts.md`` in the folder; the page for the documentation too, where asked for."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "verdicts.json").write_text(json.dumps([asdict(v) for v in found], indent=1, ensure_ascii=False) + "\n")
+    (folder / "verdicts.json").write_text(
+        json.dumps([asdict(v) for v in found], indent=1, ensure_ascii=False) + "\n"
+    )
     text = page(found, note)
     (folder / "verdicts.md").write_text(text)
     if docs is not None:
@@ -381,13 +421,28 @@ def write(found: Sequence[Verdict], folder: Path, docs: Path | None = None, note
 
 def page(found: Sequence[Verdict], note: str = "") -> str:
     """The verdicts as Markdown, strata beside the whole."""
-    lines = ["# Verdicts", "", note or "Rules and statistics: [the plan](plan.md), written before the run.", ""]
+    lines = [
+        "# Verdicts",
+        "",
+        note or "Rules and statistics: [the plan](plan.md), written before the run.",
+        "",
+    ]
     for i, v in enumerate(found, 1):
-        lines += [f"## {i}. {v.question}", "", f"**{v.verdict.capitalize()}.** {v.statement}", "", f"*Rule:* {v.rule}", ""]
+        lines += [
+            f"## {i}. {v.question}",
+            "",
+            f"**{v.verdict.capitalize()}.** {v.statement}",
+            "",
+            f"*Rule:* {v.rule}",
+            "",
+        ]
         if not v.numbers:
             continue
         strata = list(v.numbers[0].strata)
-        lines += [f"| | all | {' | '.join(strata)} |" if strata else "| | all |", "|---" * (2 + len(strata)) + "|"]
+        lines += [
+            f"| | all | {' | '.join(strata)} |" if strata else "| | all |",
+            "|---" * (2 + len(strata)) + "|",
+        ]
         for n in v.numbers:
             cells = [str(n.all), *(str(n.strata[s]) if s in n.strata else "–" for s in strata)]
             lines.append(f"| {n.name} | {' | '.join(cells)} |")

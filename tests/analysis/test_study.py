@@ -1,131 +1,299 @@
-"""The study end to end on an untrained model: rows, resumption, statistics, figures and page."""
+"""The study's engine: answers against `prune`, predictors against their definitions, rows, resumption, the page, own questions."""
 
 from __future__ import annotations
 
-import csv
+import dataclasses
+import json
 import re
 
 import numpy as np
 import pytest
+import torch
 
-from analysis import report, statistics, study
+import vlm_bridge
+from analysis import reference, scenes, statistics, study
 from analysis.__main__ import main
+from analysis.study import arms, predictors, units
+from analysis.study import plan as plans
+from analysis.study.answer import Prefix, answers, logits
+from analysis.study.keep import filled, kept
+from analysis.study.seen import Model, look
+from analysis.training.model import build_joint, tokenizer
+from vlm_bridge import PRUNERS
 
-ARMS = ("spare", "resprune", "random", "random + fold")
+KEEPS = (0.22, 0.06)
+
+
+@pytest.fixture(scope="module")
+def live():
+    """The shipped model in a joint space of random weights: which tokens are kept is then arbitrary, but defined."""
+    model, processor = reference.load()
+    return Model(model, processor, (build_joint(0, model).eval(), tokenizer("<s> $A </s>")))
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return scenes.make(7, "test", {"existence": 1, "two hops": 1, "background": 1})
+
+
+@pytest.fixture(scope="module")
+def seen(live, scene):
+    return look(live, scene.image, [q.text for q in scene.questions])
+
+
+def test_every_pruner_has_an_arm_or_a_reason():
+    used = {arm.method for arm in study.ARMS.values()}
+    assert set(PRUNERS) == used | set(arms.EXCLUDED)
+    assert not used & set(arms.EXCLUDED)
+
+
+# ---- answers
+
+
+@torch.no_grad()
+def pruned(live, scene, arm, keep, q):
+    """The model's logits after the prompt, with one question in the call, by the bridge."""
+    texts = [f"<image> {scene.questions[q].text}"]
+    inputs = live.processor(images=[scene.image], text=texts, return_tensors="pt")
+    inputs = {k: inputs[k] for k in ("input_ids", "attention_mask", "pixel_values")}
+    with vlm_bridge.prune(
+        live.model, **study.arguments(arm, keep, 0, scene, live.processor, live.clip)
+    ) as report:
+        out = live.model(**inputs).logits[0, -1]
+    return out, report
+
+
+BEFORE = [a for a in study.ARMS.values() if not (a.inside or a.fill)]
+
+
+@pytest.mark.parametrize("arm", BEFORE, ids=lambda a: a.name)
+def test_answers_are_those_of_the_pruned_model(live, scene, seen, arm):
+    (sets,) = kept(arm, seen, [0.11], [scene.seed])
+    one = sets[1 % len(sets)]
+    mine = logits(live, seen, [dataclasses.replace(one.prefix, asked=(1,))])[0][0]
+    expected, report = pruned(live, scene, arm, 0.11, 1)
+    assert one.places.tolist() == report.kept[0].tolist()
+    torch.testing.assert_close(mine, expected, rtol=0, atol=2e-3)
+
+
+def test_many_prunings_and_questions_in_one_pass_do_not_see_each_other(live, scene, seen):
+    chosen = [study.ARMS[a] for a in ("spare", "random + fold", "divprune + fill")]
+    prefixes = [one.prefix for arm in chosen for sets in kept(arm, seen, KEEPS, [3]) for one in sets]
+    prefixes.append(Prefix(seen.tokens[:0], torch.arange(0), (2, 0)))
+    together = logits(live, seen, prefixes)
+    for prefix, many in zip(prefixes, together, strict=True):
+        for q, row in zip(prefix.asked, many, strict=True):
+            alone = logits(live, seen, [dataclasses.replace(prefix, asked=(q,))])[0][0]
+            torch.testing.assert_close(row, alone, rtol=0, atol=2e-3)
+    assert len({tuple(row[:5].tolist()) for many in together for row in many}) == sum(
+        len(p.asked) for p in prefixes
+    )
+
+
+def test_generate_says_the_same(live, scene, seen):
+    arm = study.ARMS["greedy + fold"]
+    texts = [f"<image> {q.text}" for q in scene.questions]
+    inputs = live.processor(images=[scene.image] * len(texts), text=texts, padding=True, return_tensors="pt")
+    inputs.pop("token_type_ids", None)
+    with vlm_bridge.prune(live.model, **study.arguments(arm, 0.06, 0, scene, live.processor)):
+        out = live.model.generate(**inputs, max_new_tokens=1)[:, -1]
+    ((one,),) = kept(arm, seen, [0.06], [scene.seed])
+    assert answers(live, seen, [one.prefix]) == [out.tolist()]
+
+
+@pytest.mark.parametrize("arm", [a for a in study.ARMS.values() if a.nested], ids=lambda a: a.name)
+def test_one_run_serves_all_budgets(seen, arm):
+    together = kept(arm, seen, (0.5, *KEEPS), [5])
+    alone = kept(dataclasses.replace(arm, nested=False), seen, (0.5, *KEEPS), [5])
+    assert [[o.places.tolist() for o in s] for s in together] == [
+        [o.places.tolist() for o in s] for s in alone
+    ]
+
+
+def test_an_arm_that_does_not_read_the_question_chooses_once(seen):
+    assert [len(s) for s in kept(study.ARMS["spare"], seen, KEEPS, [0])] == [1, 1]
+    assert [len(s) for s in kept(study.ARMS["spare, normal, LLM space"], seen, KEEPS, [0])] == [3, 3]
+    assert {a.name for a in study.ARMS.values() if a.asks} >= {
+        "cdpruner",
+        "resprune",
+        "trim",
+        "mmtok",
+        "fastv",
+        "relevance",
+    }
+
+
+def test_filled_tokens_are_projections(seen):
+    places = torch.tensor([3, 40, 90, 141])
+    rows = filled(seen.tokens, places)
+    assert torch.equal(rows[places], seen.tokens[places])
+    basis = np.linalg.qr(seen.tokens[places].double().numpy().T)[0]
+    expected = seen.tokens.double().numpy() @ basis @ basis.T
+    np.testing.assert_allclose(rows.numpy(), expected, atol=1e-4)
+
+
+# ---- predictors
+
+
+def test_predictors_are_their_definitions(seen):
+    measure = predictors.Measure.of(seen)
+    places = torch.tensor([0, 17, 63, 64, 101, 143])
+    found = dict(zip(predictors.NAMES, measure([places], [[0, 2]])[0].tolist(), strict=True))
+    x = seen.tokens.double().numpy()
+
+    def left(rows, scale=None):
+        basis = np.linalg.qr(rows[places].T)[0]
+        rest = rows - rows @ basis @ basis.T
+        scale = np.ones(len(rows)) if scale is None else scale
+        return np.linalg.norm(rest * scale[:, None]) / np.linalg.norm(rows * scale[:, None])
+
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    pairs = 1 - cosine[np.ix_(places, places)][np.triu_indices(6, 1)]
+    paid = seen.signals["cls_attention"].double().numpy().mean(0)
+    weighted = np.mean([left(x, w.numpy() ** 0.5) for w in (measure.relevance[0], measure.relevance[2])])
+    spectrum = np.linalg.svd(x, compute_uv=False)
+    expected = {
+        "error": left(x),
+        "error, cosine": left(unit),
+        "error, weighted": weighted,
+        "error, tower": left(seen.signals["vision_clip"].double().numpy()),
+        "error, layer 1": left(seen.layers[0].double().numpy()),
+        "error, layer 2": left(seen.layers[1].double().numpy()),
+        "error / optimum": left(x) * np.linalg.norm(x) / np.linalg.norm(spectrum[6:]),
+        "least distance": pairs.min(),
+        "mean distance": pairs.mean(),
+        "coverage": cosine[:, places].max(1).mean(),
+        "attention": paid[places].sum() / paid.sum(),
+        "norm share": (x[places] ** 2).sum() / (x**2).sum(),
+    }
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert 0 < found["attention"] < 1
+
+
+def test_layers_see_the_tokens_alone(live, scene, seen):
+    """States of the first layers do not depend on the question: text stands behind the image."""
+    inputs = live.processor(
+        images=[scene.image], text=["<image> is there a red circle ?"], return_tensors="pt"
+    )
+    inputs.pop("token_type_ids", None)
+    with torch.no_grad():
+        states = live.model(**inputs, output_hidden_states=True).hidden_states
+    image = inputs["input_ids"][0] == live.model.config.image_token_id
+    torch.testing.assert_close(seen.layers[1], states[2][0][image], rtol=0, atol=1e-4)
+
+
+def test_duplicates_among_the_kept_tokens_do_no_harm():
+    x = torch.randn(20, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[1] = x[0]
+    measure = predictors.Measure({"tokens": x})
+    both, one = measure([torch.tensor([0, 1, 2]), torch.tensor([0, 2])], [[0], [0]])[:, 0].tolist()
+    assert both == pytest.approx(one, abs=1e-5)
+    assert torch.isnan(measure([torch.arange(0)], [[0]])).all()
+    assert measure([torch.arange(20)], [[0]])[0, 0] == 0
+
+
+# ---- rows
+
+NAMES = ("spare", "divprune", "random", "random + fold", "resprune", "spare + fill", "fastv")
 
 
 @pytest.fixture(scope="module")
 def plan(untrained):
-    return study.Plan(scenes=2, keeps=(0.25, 0.06), arms=ARMS, model=str(untrained))
+    return study.Plan(models=(str(untrained),), scenes=1, plane_scenes=0, keeps=KEEPS, arms=NAMES)
 
 
 @pytest.fixture(scope="module")
 def finished(plan, tmp_path_factory):
-    out = tmp_path_factory.mktemp("study")
-    return study.run(plan, out, workers=1)
+    return study.run(plan, tmp_path_factory.mktemp("study"), workers=1)
 
 
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_one_row_a_question_and_cell(plan, finished):
-    found = rows(finished)
-    questions = [len(study.held_out(0, i).questions) for i in range(2)]
-    assert len(found) == sum(questions) * len(plan.cells())
-    tokens = {(r["method"], r["keep"], r["tokens"]) for r in found}
-    assert tokens == {(m, str(k), {1.0: "144", 0.25: "36", 0.06: "9"}[k]) for m, k in plan.cells()}
-    assert all(0 <= float(r["error"]) <= 1 for r in found)
-    assert {r["error"] for r in found if r["method"] == "full"} == {"0.0"}
-
-
-def test_folding_keeps_the_same_tokens_and_random_differs_between_scenes(finished):
-    error = {(r["method"], r["keep"], r["scene"]): r["error"] for r in rows(finished)}
-    assert error["random", "0.06", "0"] == error["random + fold", "0.06", "0"]
-    assert error["random", "0.06", "0"] != error["random", "0.06", "1"]
+def test_units_hold_every_cell_and_question(plan, finished):
+    for unit in plan.units():
+        one = units.Unit.load(plans.unit_path(finished, unit))
+        scene = study.scene_of(*unit[1:])
+        assert set(one.cells) == {(a, k) for a in NAMES for k in KEEPS} | {
+            (study.FULL, 1.0),
+            (study.BLIND, 0.0),
+        }
+        assert one.texts.tolist() == [q.text for q in scene.questions]
+        assert (one.right == (one.said == one.gold)).all()
+        tokens = dict(zip(one.cells, one.tokens, strict=True))
+        assert (tokens["spare", 0.06], tokens["divprune", 0.22], tokens[study.FULL, 1.0]) == (9, 32, 144)
+        errors = dict(zip(one.cells, one.predictors[:, 0], strict=True))
+        assert errors["random", 0.06] == errors["random + fold", 0.06]
+        assert errors["spare", 0.06] > errors["spare", 0.22] > 0
 
 
 def test_a_killed_study_goes_on(plan, finished, tmp_path):
-    text = finished.read_text().splitlines(keepends=True)
-    second = next(i for i, r in enumerate(rows(finished)) if r["scene"] != rows(finished)[0]["scene"]) + 1
-    path = tmp_path / "rows.csv"
-    path.write_text(
-        "".join(text[: second + 5]) + text[second + 5][:9]
-    )  # killed within a line of the second scene
-    assert len(study.whole_units(path)) == 1
-    assert path.read_text() == "".join(text[:second])
+    first, second = (plans.unit_path(finished, unit) for unit in plan.units())
+    there = plans.unit_path(tmp_path, plan.units()[0])
+    there.parent.mkdir(parents=True)
+    there.write_bytes(first.read_bytes())
+    plans.unit_path(tmp_path, plan.units()[1]).with_suffix(".1.part").write_bytes(second.read_bytes()[:100])
+    stamp = there.stat().st_mtime_ns
     study.run(plan, tmp_path, workers=1)
-    without_time = lambda p: sorted([tuple(v for k, v in r.items() if k != "seconds") for r in rows(p)])  # noqa: E731
-    assert without_time(path) == without_time(finished)
-    before = path.stat().st_mtime_ns, path.read_bytes()
-    study.run(plan, tmp_path, workers=1)  # nothing left to do
-    assert path.read_bytes() == before[1]
+    assert there.stat().st_mtime_ns == stamp
+    again, expected = (units.Unit.load(plans.unit_path(f, plan.units()[1])) for f in (tmp_path, finished))
+    assert (again.said == expected.said).all()
+    np.testing.assert_array_equal(again.predictors, expected.predictors)
+    more = dataclasses.replace(plan, arms=(*NAMES, "norm top"))
+    assert not plans._whole(more, tmp_path, plan.units()[0])
 
 
-def test_figures_and_one_self_contained_page(plan, finished, capsys):
-    assert main(["figures", "--out", str(finished.parent), "--model", plan.model]) == 0
+def test_packed_rows_say_what_the_units_say(plan, finished, tmp_path):
+    results = statistics.read(study.pack(finished, tmp_path / "rows.npz"))
+    assert len(results.units) == 2
+    for u, (_, family, scene) in enumerate(results.units):
+        one = units.Unit.load(plans.unit_path(finished, (plan.models[0], family, int(scene))))
+        rows = [results.index(*cell) for cell in one.cells]
+        assert (results.right[rows][:, results.owner == u] == one.right).all()
+        assert results.skill[results.owner == u].tolist() == one.skills.tolist()
+        np.testing.assert_allclose(results.tokens[rows, u], one.tokens, rtol=1e-3)
+        for j, name in enumerate(predictors.NAMES):
+            np.testing.assert_allclose(
+                results.predictors[name][rows, u], one.predictors[:, j], rtol=0.02, atol=1e-3
+            )
+
+
+def test_numbers_survive_as_bytes():
+    values = np.array([0.0, 0.00104, 0.02, 0.5, 1.0, 9.9, np.nan])
+    np.testing.assert_allclose(plans.restored(plans.quantised(values)), values, rtol=0.02)
+
+
+def test_verdicts_figures_and_one_self_contained_page_without_a_model(
+    finished, tmp_path, capsys, monkeypatch
+):
+    study.pack(finished, tmp_path / "rows.npz")
+    monkeypatch.setattr(reference, "load", lambda *_: pytest.fail("no model is needed"))
+    assert main(["figures", "--out", str(tmp_path), "--docs", str(tmp_path / "docs")]) == 0
     printed = capsys.readouterr().out
-    assert "random + fold" in printed
-    assert "Spearman" in printed
-    page = (finished.parent / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert "NOT SETTLED" in printed  # one scene settles nothing
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 4
     assert not re.search(r"(src|href)=\"(?!data:)", page)
-    assert len(rows(finished.parent / "summary.csv")) == len(plan.cells())
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", page.split('<div class="verdicts">')[0])
+    assert len(json.loads((tmp_path / "verdicts.json").read_text())) == 6
+    assert (tmp_path / "docs" / "verdicts.md").read_text().count("## ") == 6
 
 
-def test_unknown_arm_is_named(capsys):
+def test_scenes_touched_once_refuse_another_plan(plan, finished, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(plans, "run", lambda plan, out, workers: asked.append(plan) or out)
+    study.confirm(plan, tmp_path)
+    study.confirm(plan, tmp_path)
+    assert all(i >= plans.CONFIRM for one in asked for _, _, i in one.units())
+    assert all(i < plans.CONFIRM for _, _, i in study.COMPLETE.units())
+    with pytest.raises(ValueError, match="first time"):
+        study.confirm(dataclasses.replace(plan, keeps=(0.5,)), tmp_path)
+
+
+def test_what_is_wrong_is_named(tmp_path, capsys):
     assert main(["study", "--arms", "spare", "nonsense"]) == 2
     assert "nonsense" in capsys.readouterr().err
-
-
-def made(right, asked, error, cells=None):
-    """Results with given (cells, scenes) arrays."""
-    right, asked, error = (np.asarray(x, float) for x in (right, asked, error))
-    cells = cells or [("full", 1.0)] + [(f"m{i}", 0.5) for i in range(len(right) - 1)]
-    names = tuple((0, i) for i in range(right.shape[1]))
-    return statistics.Results(tuple(cells), names, right, asked, error, np.full(len(cells), 9.0), {})
-
-
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    """Scenes as clusters: the 95 % interval covers the true accuracy in 86 to 100 of 100 repetitions.
-
-    With coverage 0.95 the chance of fewer than 83 hits is below 1e-6 (binomial tail).
-    """
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(100):
-        asked = np.full((1, 60), 12)
-        level = rng.beta(8, 4, size=60)
-        right = rng.binomial(12, level)[None]
-        (bar,) = statistics.accuracies(made(right, asked, asked * 0, [("full", 1.0)]))
-        hits += bar.low <= 8 / 12 <= bar.high
-    assert hits >= 83
-
-
-def test_correlations_have_the_right_sign_and_stay_out_of_folded_arms():
-    rng = np.random.default_rng(1)
-    error = np.repeat(np.linspace(0, 0.6, 7)[:, None], 80, 1)
-    asked = np.full(error.shape, 20.0)
-    right = rng.binomial(20, 0.9 - error)
-    cells = [("full", 1.0)] + [(f"m{i}", 0.5) for i in range(5)] + [("m0 + fold", 0.5)]
-    right[-1] = 20  # a folded twin with the largest error and perfect answers must not blur the relation
-    found = statistics.correlations(made(right, asked, error, cells))
-    assert found["all budgets pooled"].value == pytest.approx(-1)
-    assert found["within keep = 0.5"].high < 0
-    reversed_ = statistics.correlations(made(20 - right, asked, error, cells))
-    assert reversed_["within keep = 0.5"].low > 0
-    assert any("against the theory" in s for s in report.verdict(reversed_))
-
-
-def test_paired_difference_is_sharper_than_two_intervals():
-    rng = np.random.default_rng(2)
-    level = rng.beta(2, 2, size=100)
-    base = rng.binomial(20, level)
-    right = np.stack([base, base, np.minimum(20, base + 1)])
-    results = made(right, np.full(right.shape, 20.0), np.zeros(right.shape))
-    gap = statistics.differences(results, "m0", 0.5)["m1"]
-    bars = statistics.accuracies(results)
-    assert gap.low > 0
-    assert bars[1].high > bars[2].low
-    assert statistics.retained(results)[1].value == 1
+    assert main(["figures", "--out", str(tmp_path)]) == 2
+    assert "no rows" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="different names"):
+        study.Plan(models=("a/model", "b/model"))
+    with pytest.raises(ValueError, match="fills"):
+        study.arguments(study.ARMS["spare + fill"], 0.5, 0, None, None)
