@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 import cssp
 
 from . import statistics
+from .scenes import SKILLS
 from .statistics import Draws, Results, interval
 from .study.arms import ALPHAS, ARMS, BETAS, BLIND, FULL, SPACES, plane_arm
 from .study.predictors import NAMES, SIGN
@@ -26,6 +27,7 @@ LEADS = {
     "random": "#9ca3af",
 }  # fmt: skip
 """Arms with a colour of their own in every figure; the others are grey."""
+BANDS = ("spare", "divprune", "greedy", "random")
 SHOWN = ("spare", "divprune", "greedy", "cdpruner", "vispruner", "random")
 
 plt.rcParams.update(
@@ -75,7 +77,7 @@ def error_and_accuracy(draws: Draws, path: Path) -> bool:
             ax.errorbar(
                 error[0, i], 100 * bar.value, yerr=[[100 * (bar.value - bar.low)], [100 * (bar.high - bar.value)]],
                 color=colour, marker="o", ms=6 if arm in LEADS else 4.5, elinewidth=0.9, mec="white", mew=0.5,
-                zorder=3 if arm in LEADS else 2,
+                zorder=4 if arm == "spare" else 3 if arm in LEADS else 2,
             )  # fmt: skip
             seen[arm if arm in LEADS else "other pruners"] = colour
         ax.axhline(100 * full, color=INK, lw=0.8, ls=":")
@@ -129,7 +131,7 @@ def retained_accuracy(draws: Draws, path: Path) -> bool:
                 ax.plot(
                     xs, own[0], style, color=LEADS[arm], lw=1.7, marker="o" if not suffix else None, ms=3.5
                 )
-                if band:
+                if band and arm in BANDS:
                     ax.fill_between(xs, low, high, color=LEADS[arm], alpha=0.13, lw=0)
                 if not suffix:
                     ends.append((own[0, -1], arm, LEADS[arm]))
@@ -157,7 +159,7 @@ def retained_accuracy(draws: Draws, path: Path) -> bool:
                 Line2D([], [], color=INK, ls=s, label=t)
                 for s, t in (("-", "dropped"), ("--", "folded"), (":", "filled in"))
             ]
-            ax.legend(handles=key, loc="lower right", frameon=False)
+            ax.legend(handles=key, loc="upper left", frameon=False, ncols=3)
     axes[0][0].set_ylabel("accuracy, % of that with all tokens")
     figure.tight_layout()
     _save(figure, path)
@@ -177,7 +179,7 @@ def skills(draws: Draws, path: Path) -> bool:
     """Points lost against all tokens, arm by skill, at a tight budget."""
     results = draws.results
     keep = min(results.keeps, key=lambda k: abs(k - 0.06))
-    names = [s for s in results.skills]
+    names = [s for s in SKILLS if s in results.skills] or results.skills
     arms = [
         a
         for a in results.arms
@@ -185,8 +187,7 @@ def skills(draws: Draws, path: Path) -> bool:
         and (
             a in LEADS
             or a.endswith(" + fold")
-            or (ARMS.get(a, None) is not None
-            and ARMS[a].group == "published")
+            or (ARMS.get(a, None) is not None and ARMS[a].group == "published")
         )
     ]
     full = results.index(FULL, 1.0)
@@ -210,7 +211,7 @@ def skills(draws: Draws, path: Path) -> bool:
             ax.text(
                 j,
                 i,
-                f"{v:+.0f}",
+                f"{v:+.0f}" if round(v) else "0",
                 ha="center",
                 va="center",
                 fontsize=7.5,
@@ -268,7 +269,7 @@ def plane(draws: Draws, path: Path) -> bool:
                     name,
                     ha="center",
                     va="center",
-                    fontsize=6.5,
+                    fontsize=5.6,
                     color="#c2410c",
                     fontweight="bold",
                 )
@@ -287,9 +288,9 @@ def predictors(draws: Draws, path: Path) -> bool:
     if not names:
         return False
     asked: Sequence[tuple[str, Callable[[Draws, str], np.ndarray]]] = (
-        ("over arms, given the budget", statistics.partial),
-        ("over arms, within an image", statistics.across_arms),
-        ("over images, within an arm", statistics.across_images),
+        ("over pruners, given the budget", statistics.partial),
+        ("over pruners, for one image", statistics.across_arms),
+        ("over images, for one pruner", statistics.across_images),
     )
     found = {title: [interval(SIGN[n] * f(draws, n)) for n in names] for title, f in asked}
     order = np.argsort([bar.value for bar in found[asked[0][0]]])
@@ -303,6 +304,7 @@ def predictors(draws: Draws, path: Path) -> bool:
         ax.axvline(0, color=SOFT, lw=0.8)
         ax.set_title(title)
         ax.set_xlim(-1, 1)
+        ax.set_xticks((-1, -0.5, 0, 0.5, 1))
         ax.set_xlabel("correlation with accuracy\n(right of 0: as meant)")
         ax.set_yticks(range(len(names)), [names[i] for i in order])
         ax.tick_params(axis="y", length=0, labelcolor=INK)

@@ -35,7 +35,6 @@ ARMS = ("spare", "residual, cosine", "divprune", "greedy", "strong rrqr", "osins
 WORDS = 16  # of an answer, at the most
 SCORING = ("contains", "exact")
 SKILLS = ("skill", "category", "question_type", "task", "type")
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 @dataclass(frozen=True)
@@ -147,20 +146,25 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def plain(text: str) -> str:
-    """Lower case without punctuation, articles and double spaces."""
-    text = re.sub(r"[^\w\s.%/-]|\.(?!\d)", " ", text.lower())
-    return " ".join(_ARTICLES.sub(" ", text).split())
+    """Lower case, without punctuation and double spaces."""
+    return " ".join(re.sub(r"[^\w\s.%/-]|\.(?!\d)", " ", text.lower()).split())
 
 
 def right(said: str, answers: Sequence[str], scoring: str = "contains") -> bool:
-    """Whether an answer is one of those given, or has one of them among its words."""
+    """Whether an answer is one of those given, or has one of them among its words; articles do not count, unless they are all."""
     if scoring not in SCORING:
         raise ValueError(f"scoring = {scoring!r}: allowed are {', '.join(SCORING)}.")
-    words = plain(said)
-    golds = [plain(a) for a in answers]
-    if scoring == "exact":
-        return words in golds
-    return any(gold and f" {gold} " in f" {words} " for gold in golds) or words in golds
+    for answer in map(plain, answers):
+        words = plain(said)
+        if short := _without_articles(answer):
+            answer, words = short, _without_articles(words)
+        if words == answer or (scoring == "contains" and answer and f" {answer} " in f" {words} "):
+            return True
+    return False
+
+
+def _without_articles(text: str) -> str:
+    return " ".join(word for word in text.split() if word not in ("a", "an", "the"))
 
 
 def run(

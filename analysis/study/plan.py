@@ -189,7 +189,7 @@ def confirm(plan: Plan, out: Path, workers: int = 2) -> Path:
 
 
 def pack(out: Path, path: Path) -> Path:
-    """All units of a folder in one file that needs no model: answers right or not and predictors to 2 %, without the words said."""
+    """All units of a folder in one file that needs no model: answers right or not and predictors to 2.5 %, without the words said."""
     files = sorted((out / "rows").glob("*/*.npz"))
     if not files:
         raise ValueError(f"{out} has no rows; run `python -m analysis study` first.")
@@ -251,11 +251,11 @@ def _mean_where(values: np.ndarray, ran: np.ndarray) -> float:
     return float(values[ran].mean()) if ran.any() else float("nan")
 
 
-LEAST, MOST = 1e-3, 10.0
+LEAST, MOST = 1e-3, 100.0
 
 
 def quantised(values: np.ndarray) -> np.ndarray:
-    """Numbers up to 10 as bytes on a logarithmic scale, to 2 %; 0 is zero or less than 1e-3, 255 is NaN."""
+    """Numbers up to 100 as bytes on a logarithmic scale, to 2.5 %; 0 is zero or less than 1e-3, 255 is NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.round(1 + 253 * np.log(values / LEAST) / np.log(MOST / LEAST))
     steps = np.where(np.isnan(values), 255, np.where(values < LEAST, 0, np.clip(steps, 1, 254)))
