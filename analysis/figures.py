@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib
 
@@ -399,7 +400,7 @@ def kept_tokens(
         question = next((q for q in scene.questions if q.skill in ("two hops", "layout")), scene.questions[0])
         seen = look(own, scene.image, [question.text])
         row[0].imshow(scene.image)
-        row[0].set_title(f"{question.text}\n({question.answer})", fontsize=7)
+        row[0].set_title(f"{fill(question.text, 26)}\n→ {question.answer}", fontsize=7)
         for ax, arm in zip(row[1:], arms, strict=True):
             ((one,),) = kept(ARMS[arm], seen, [keep], [number])
             ((word,),) = answers(own, seen, [one.prefix])

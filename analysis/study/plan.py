@@ -134,20 +134,14 @@ def _start() -> None:
 
 
 def load(folder: str) -> Model:
-    """A checkpoint and, in its sub-folder ``joint``, the CLIP model around its vision tower with its tokenizer."""
+    """A checkpoint and, where its folder has ``clip/``, the joint space of its vision tower."""
     if folder in _LOADED:
         return _LOADED[folder]
-    from transformers import AutoTokenizer, CLIPModel
-
     from .. import reference
 
     home = Path(folder) if folder else reference.HERE
     model, processor = reference.load(folder or None)
-    clip = None
-    if (home / "joint").is_dir():
-        joint = CLIPModel.from_pretrained(home / "joint", local_files_only=True).float().eval()
-        joint.vision_model = getattr(model.model.vision_tower, "vision_model", model.model.vision_tower)
-        clip = (joint, AutoTokenizer.from_pretrained(home / "joint", local_files_only=True))
+    clip = reference.clip(folder or None) if (home / "clip").is_dir() else None
     _LOADED[folder] = Model(model, processor, clip)
     return _LOADED[folder]
 
