@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, select_autoescape
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from . import statistics
-from .statistics import Draws, interval
+from .statistics import Draws, Results, interval
 from .study.arms import ARMS, FULL
 from .study.predictors import NAMES
 from .study.verdicts import Verdict
@@ -129,9 +128,20 @@ def _count(n: int, one: str, more: str) -> str:
     return f"{n} {one if n == 1 else more}"
 
 
+def strata(results: Results) -> list[dict[str, Any]]:
+    """What was asked of each model on each family of scenes, and what it answers with all tokens and with none."""
+    found = []
+    for model, family in results.strata():
+        part = results.only(model, family)
+        full, blind = statistics.full_and_blind(Draws(part))
+        counts = {"scenes": len(part.units), "questions": len(part.owner)}
+        found.append({"model": model, "family": family, "full": full, "blind": blind} | counts)
+    return found
+
+
 def html(
     draws: Draws, rows: Sequence[dict[str, Any]], found: Sequence[Verdict], figures: dict[str, Path], path: Path,
-    cards: dict[str, dict] | None = None, confirmed: Sequence[Verdict] = (),
+    confirmed: Sequence[Verdict] = (),
 ) -> None:  # fmt: skip
     """Write the page; figures are embedded, nothing is loaded from elsewhere."""
     results = draws.results
@@ -167,16 +177,13 @@ def html(
         for k in results.keeps
     }
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["html", "j2"])
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(["html", "j2"]),
+        undefined=StrictUndefined,
     )
     page = environment.get_template("report.html.j2").render(
         headline=headline(draws), verdicts=found, confirmed=confirmed, pictures=[pictures[n] for n in order], keeps=results.keeps,
-        arms=arms, cells=cells, best=best, full=full, blind=blind, ranking=ranking, cards=cards or {}, groups={a: ARMS[a].group for a in arms},
+        arms=arms, cells=cells, best=best, full=full, blind=blind, ranking=ranking, strata=strata(results), groups={a: ARMS[a].group for a in arms},
         names=NAMES, full_name=FULL,
     )  # fmt: skip
     path.write_text(page)
-
-
-def read_card(folder: Path) -> dict | None:
-    path = folder / "measured.json"
-    return json.loads(path.read_text()) if path.exists() else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import figures, reference, report, statistics
+from .. import figures, report, statistics
 from . import verdicts
 from .plan import pack
 from .seen import Model
@@ -43,16 +43,6 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | No
     if confirmed:
         verdicts.write(confirmed, out / "confirmed")
     drawn = figures.draw(draws, out, own)
-    card = report.read_card(reference.HERE)
-    names = {u[0] for u in results.units}
-    report.html(
-        draws,
-        table,
-        found,
-        drawn,
-        out / "report.html",
-        {"reference": card} if card and "reference" in names else None,
-        confirmed,
-    )
+    report.html(draws, table, found, drawn, out / "report.html", confirmed)
     print(f"\nreport: {out / 'report.html'}\nrows: {rows}\nverdicts: {out / 'verdicts.md'}")
     return 0
