@@ -328,9 +328,15 @@ def tightness(results: Results, path: Path) -> bool:
     if not shown:
         return False
     ratio = results.predictors["error / optimum"] ** 2
-    figure, axes = plt.subplots(1, len(shown), figsize=(1.95 * len(shown), 3.9), sharey=True, squeeze=False)
+    columns = min(5, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.35 * columns, 2.9 * rows), sharey=True, sharex=True, squeeze=False
+    )
+    for ax in axes.flat[len(shown) :]:
+        ax.set_axis_off()
     n = round(float(results.tokens.max()))
-    for ax, arm in zip(axes[0], shown, strict=True):
+    for ax, arm in zip(axes.flat, shown, strict=False):
         colour = LEADS.get(arm, "#475467")
         xs, factors = [], []
         for keep in results.keeps:
@@ -356,7 +362,8 @@ def tightness(results: Results, path: Path) -> bool:
         ax.set_xticks(ticks, [str(t) for t in ticks])
         ax.minorticks_off()
         ax.axhline(1, color=SOFT, lw=0.8, ls=":")
-    axes[0][0].set_ylabel("squared error / least possible")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("squared error / least possible")
     figure.supxlabel("visual tokens kept", fontsize=9.5)
     key = [
         Line2D([], [], color=SOFT, lw=4, alpha=0.5, marker="o", label="measured: all images, median"),
@@ -371,7 +378,7 @@ def tightness(results: Results, path: Path) -> bool:
             label="what the theorem allows (above 10⁷: not drawn)",
         ),
     ]
-    figure.legend(handles=key, loc="upper center", ncols=2, frameon=False, bbox_to_anchor=(0.5, 1.07))
+    figure.legend(handles=key, loc="upper center", ncols=2, frameon=False, bbox_to_anchor=(0.5, 1.05))
     figure.tight_layout()
     _save(figure, path)
     return True

@@ -41,10 +41,10 @@ CAPTIONS = {
     ),
     "plane": (
         "One family, two exponents",
-        "Greedy residual on tokens of length ‖x‖ᵝ times relevanceᵅ. Published pruners are single cells of this plane: outlined.",
+        "Greedy residual on tokens of length ‖x‖ᵝ times relevanceᵅ. Published pruners are single cells of this plane: outlined. Formed on a part of the scenes.",
     ),
     "tightness": (
-        "Theorems are far from what happens",
+        "How far theorems are from what happens",
         "Squared error over the least that any subspace of as many dimensions allows: measured on every image (bar and median), and the factor "
         "that the method's theorem grants (dash). Both axes are logarithmic; 1 is the best possible.",
     ),
@@ -158,7 +158,10 @@ def html(
     }
     order = [n for n in CAPTIONS if n in pictures]
     plain = [
-        a for a in arms if not (ARMS[a].fold or ARMS[a].fill) and all((a, k) in cells for k in results.keeps)
+        a
+        for a in arms
+        if not (ARMS[a].fold or ARMS[a].fill or ARMS[a].inside)
+        and all((a, k) in cells for k in results.keeps)
     ]
     ranking = []
     tight = [k for k in results.keeps if k <= 0.15]

@@ -7,6 +7,7 @@ import json
 import zipfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def run(plan: Plan, out: Path, workers: int = 2) -> Path:
                 _study(plan, unit).save(unit_path(out, unit))
                 bar.update()
             return out
-        with ProcessPoolExecutor(min(workers, len(todo)), initializer=_start) as pool:
+        spawn = get_context("spawn")  # a fork would inherit threads of the linear algebra that are not there
+        with ProcessPoolExecutor(min(workers, len(todo)), spawn, _start) as pool:
             jobs = {pool.submit(_study, plan, unit): unit for unit in todo}
             try:
                 for job in as_completed(jobs):
