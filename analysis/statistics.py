@@ -35,7 +35,18 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return self.written("{:.3f}")
+
+    def written(self, pattern: str, scale: float = 1) -> str:
+        """As text; what is not known is left out."""
+        if np.isnan(self.value):
+            return "unknown"
+        value, low, high = (pattern.format(scale * v) for v in (self.value, self.low, self.high))
+        return (
+            f"{value} [{low}, {high}]"
+            if np.isfinite([self.low, self.high]).all()
+            else f"{value} (no interval)"
+        )
 
 
 @dataclass(frozen=True)

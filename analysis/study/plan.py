@@ -69,7 +69,7 @@ class Plan:
         return scene - self.first < self.plane_scenes
 
 
-QUICK = Plan(scenes=4)
+QUICK = Plan(scenes=8)
 COMPLETE = Plan(scenes=170, plane_scenes=60)
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -128,7 +129,7 @@ def predicts(study: Study) -> Verdict:
 
 
 def _share(skill: Interval) -> str:
-    return f"{skill.value:.0%} [{skill.low:.0%}, {skill.high:.0%}]"
+    return skill.written("{:.0%}")
 
 
 # ---- 2
@@ -177,7 +178,7 @@ def diversity(study: Study) -> Verdict:
 
 
 def _points(value: Interval) -> str:
-    return f"{100 * value.value:+.1f} [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
+    return value.written("{:+.1f}", 100)
 
 
 # ---- 3
@@ -398,7 +399,8 @@ def best(study: Study) -> Verdict:
     )
     statement = (
         f"The best at tight budgets is {chosen}: {_points(tight[chosen])} points above the better of spare and divprune; "
-        f"its smallest gap at any budget is {100 * score[chosen]:+.1f} points (lower end {100 * low[chosen]:+.1f})."
+        f"its smallest gap at any budget is {100 * score[chosen]:+.1f} points"
+        + (f" (lower end {100 * low[chosen]:+.1f})." if np.isfinite(low[chosen]) else ".")
     )
     return Verdict(question, verdict, statement, rule, tuple(numbers))
 
@@ -410,13 +412,22 @@ def write(found: Sequence[Verdict], folder: Path, docs: Path | None = None, note
     """``verdicts.json`` and ``verdicts.md`` in the folder; the page for the documentation too, where asked for."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "verdicts.json").write_text(
-        json.dumps([asdict(v) for v in found], indent=1, ensure_ascii=False) + "\n"
+        json.dumps([_known(asdict(v)) for v in found], indent=1, ensure_ascii=False) + "\n"
     )
     text = page(found, note)
     (folder / "verdicts.md").write_text(text)
     if docs is not None:
         docs.mkdir(parents=True, exist_ok=True)
         (docs / "verdicts.md").write_text(text)
+
+
+def _known(value: Any) -> Any:
+    """The same with None for NaN, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: _known(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(one) for one in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def page(found: Sequence[Verdict], note: str = "") -> str:
