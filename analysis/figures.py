@@ -85,7 +85,7 @@ def error_and_accuracy(draws: Draws, path: Path) -> bool:
         rho = interval(statistics.within(draws, keep))
         ax.set_title(f"{_percent(keep)} kept ({_tokens(results, keep):.0f} tokens)")
         ax.annotate(
-            f"ρ = {rho.value:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]", (0.98, 0.97), xycoords="axes fraction", ha="right",
+            "ρ = " + rho.written("{:+.2f}"), (0.98, 0.97), xycoords="axes fraction", ha="right",
             va="top", fontsize=8, color=SOFT, bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 1},
         )  # fmt: skip
         ax.tick_params(labelleft=True)
