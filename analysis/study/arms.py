@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlm_bridge import PRUNERS, Relevance
+from vlm_bridge import PRUNERS, BridgeError, Relevance
 
 FULL, BLIND = "all tokens", "no tokens"
 KEEPS = (0.5, 0.33, 0.22, 0.11, 0.06, 0.03, 0.02)
@@ -53,6 +53,17 @@ class Arm:
     def inside(self) -> bool:
         """Whether tokens are dropped inside the language model."""
         return PRUNERS[self.method].inside is not None
+
+    def can_keep(self, keep: float, tokens: int, layers: int) -> bool:
+        """Whether a decoder of so many layers can: those in front of the first cut see all tokens, and count."""
+        row = PRUNERS[self.method]
+        if row.inside is None:
+            return True
+        try:
+            row.inside.schedule(layers, tokens, keep)
+        except BridgeError:
+            return False
+        return True
 
     @property
     def signals(self) -> tuple[str, ...]:

@@ -225,14 +225,11 @@ def study(
                     torch.arange(len(features)),
                 )
             else:
-                try:
-                    with vlm_bridge.prune(model, **_arguments(arm, keep, processor, number)) as report:
-                        out = model.generate(**inputs, max_new_tokens=WORDS, do_sample=False)
-                except vlm_bridge.BridgeError:
-                    if not arm.inside:
-                        raise
-                    failed.add(c)  # fewer tokens than the layers in front of its first cut allow
+                if not arm.can_keep(keep, len(features), model.config.get_text_config().num_hidden_layers):
+                    failed.add(c)
                     continue
+                with vlm_bridge.prune(model, **_arguments(arm, keep, processor, number)) as report:
+                    out = model.generate(**inputs, max_new_tokens=WORDS, do_sample=False)
                 kept = report.kept[0].cpu()
                 seconds[c] += report.seconds[0] / len(asked.questions)
             new = out[0, inputs["input_ids"].shape[1] :]

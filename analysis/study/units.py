@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 import vlm_bridge
-from vlm_bridge import BridgeError
 
 from .answer import Prefix, answers
 from .arms import BLIND, FULL, Arm
@@ -98,11 +97,10 @@ def study_image(
     for arm, budgets in [*((a, keeps) for a in arms), *((a, plane_keeps) for a in plane)]:
         if arm.inside:
             for keep in budgets:
-                one = _inside(own, seen, questions, arm, keep, image)
-                if one is None:
+                if not arm.can_keep(keep, n, len(own.decoder.layers)):
                     continue
+                words, places, spent = _inside(own, seen, questions, arm, keep, image)
                 cells.append((arm.name, keep))
-                words, places, spent = one
                 ready[len(cells) - 1] = words
                 for q, row in zip(every, places, strict=True):
                     sets.append(row)
@@ -173,19 +171,16 @@ def _mean(values: np.ndarray, owner: Sequence[int]) -> np.ndarray:
 @torch.no_grad()
 def _inside(
     own: Model, seen: Seen, questions: Sequence[Any], arm: Arm, keep: float, image: Any
-) -> tuple[list[str], list[Tensor], float] | None:
-    """A system inside the language model, on the live model; None where it cannot keep so few."""
+) -> tuple[list[str], list[Tensor], float]:
+    """A system inside the language model, on the live model."""
     texts = [f"<image> {q.text}" for q in questions]
     inputs = own.processor(images=[image] * len(texts), text=texts, padding=True, return_tensors="pt")
     del inputs["pixel_values"]
     inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     features = seen.tokens[None].expand(len(texts), -1, -1)
     inputs["mm_encoder_outputs"] = {"image": _Encoded(pooler_output=list(features))}
-    try:
-        with vlm_bridge.prune(own.model, keep, arm.method, **arm.options) as report:
-            logits = own.model(**inputs).logits[:, -1]
-    except BridgeError:
-        return None
+    with vlm_bridge.prune(own.model, keep, arm.method, **arm.options) as report:
+        logits = own.model(**inputs).logits[:, -1]
     words = own.processor.tokenizer.convert_ids_to_tokens(logits.argmax(-1).tolist())
     return words, [row.cpu() for row in report.kept], sum(report.seconds)
 

@@ -126,6 +126,12 @@ def test_an_arm_that_does_not_read_the_question_chooses_once(seen):
     }
 
 
+def test_what_acts_inside_cannot_keep_fewer_than_its_first_layers_see():
+    asked = [(a.name, k) for a in study.ARMS.values() for k in study.KEEPS if not a.can_keep(k, 144, 4)]
+    assert {name for name, _ in asked} == {"sparsevlm", "pyramiddrop"}
+    assert min(k for k in study.KEEPS if ("pyramiddrop", k) not in asked) == 0.33
+
+
 def test_filled_tokens_are_projections(seen):
     places = torch.tensor([3, 40, 90, 141])
     rows = filled(seen.tokens, places)
