@@ -9,6 +9,8 @@ from . import verdicts
 from .plan import pack
 from .seen import Model
 
+SHIPPED = Path(__file__).parent / "rows.npz"
+
 
 def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | None = None) -> int:
     """Write ``rows.npz``, ``verdicts.json`` and ``.md``, ``summary.csv``, figures and ``report.html`` into `out`.
@@ -16,7 +18,8 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | No
     Parameters
     ----------
     rows : Path, optional
-        Packed rows; without, those of the units in `out`, or an earlier ``rows.npz`` there.
+        Packed rows; without, those of the units in `out`, or an earlier ``rows.npz`` there, or the shipped ones.
+        Those of the scenes touched once lie beside them as ``confirm.npz``.
     docs : Path, optional
         The page of verdicts goes there, too.
     own : Model, optional
@@ -25,7 +28,9 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | No
     out.mkdir(parents=True, exist_ok=True)
     if rows is None:
         rows = out / "rows.npz"
-        if (out / "rows").is_dir() or not rows.exists():
+        if not (out / "rows").is_dir() and not rows.exists() and SHIPPED.exists():
+            rows = SHIPPED
+        elif (out / "rows").is_dir() or not rows.exists():
             pack(out, rows)
     results = statistics.read(rows)
     draws = statistics.Draws(results)
@@ -33,8 +38,8 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | No
     confirmed = []
     if (out / "confirm" / "rows").is_dir():
         confirmed = verdicts.verdicts(statistics.read(pack(out / "confirm", out / "confirm.npz")))
-    elif (out / "confirm.npz").exists():
-        confirmed = verdicts.verdicts(statistics.read(out / "confirm.npz"))
+    elif (kept := rows.with_name("confirm.npz")).exists():
+        confirmed = verdicts.verdicts(statistics.read(kept))
     table = report.summary(draws)
     print(report.text(draws, table, found))
     report.write_summary(table, out / "summary.csv")
