@@ -53,9 +53,7 @@ def _of_question(
     counts = [token_counts(keep, [len(seen.tokens)])[0] for keep in keeps]
 
     def choose(k: int, order: str = "ascending") -> Tensor:
-        generator = np.random.default_rng(list(rng)).spawn(1)[
-            0
-        ]  # what `prune` gives the first image of a call
+        (generator,) = np.random.default_rng(list(rng)).spawn(1)  # what `prune` gives a call's first image
         return vlm_bridge.select_tokens(
             seen.tokens, k, arm.method, arm.relevance, rng=generator, order=order, **options
         )
@@ -92,6 +90,4 @@ def filled(tokens: Tensor, places: Tensor) -> Tensor:
     """Tokens (n, d) with the dropped ones replaced by their projection on the span of the kept ones."""
     chosen = cssp.select(tokens.mT, len(places), include=places.tolist(), deficient="truncate")
     span = torch.as_tensor(chosen.indices)
-    rows = (tokens[span].double().mT @ chosen.coefficients().double()).mT.to(tokens)
-    rows[places] = tokens[places]
-    return rows
+    return (tokens[span].double().mT @ chosen.coefficients().double()).mT.to(tokens)

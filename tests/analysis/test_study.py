@@ -160,7 +160,13 @@ def test_predictors_are_their_definitions(seen):
     cosine = unit @ unit.T
     pairs = 1 - cosine[np.ix_(places, places)][np.triu_indices(6, 1)]
     paid = seen.signals["cls_attention"].double().numpy().mean(0)
-    weighted = np.mean([left(x, w.numpy() ** 0.5) for w in (measure.relevance[0], measure.relevance[2])])
+
+    def relevance(q):
+        words = seen.asked[q]["llm_text"].double().numpy()
+        score = (unit @ (words / np.linalg.norm(words, axis=1, keepdims=True)).T).max(1)
+        return (score - score.min() + 1e-6) / (score.max() - score.min())
+
+    weighted = np.mean([left(x, relevance(q)) for q in (0, 2)])
     spectrum = np.linalg.svd(x, compute_uv=False)
     expected = {
         "error": left(x),
@@ -176,7 +182,7 @@ def test_predictors_are_their_definitions(seen):
         "attention": paid[places].sum() / paid.sum(),
         "norm share": (x[places] ** 2).sum() / (x**2).sum(),
     }
-    assert found == pytest.approx(expected, rel=1e-6)
+    assert found == pytest.approx(expected, rel=1e-5)
     assert 0 < found["attention"] < 1
 
 
