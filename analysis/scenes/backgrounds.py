@@ -53,9 +53,8 @@ def crop(name: str, size: int, training: bool, rng: np.random.Generator) -> np.n
     start, stop = (0, border) if training else (border, width)
     side = int(rng.integers(size, min(stop - start, height)))
     left, top = start + int(rng.integers(0, stop - start - side + 1)), int(rng.integers(0, height - side + 1))
-    pixels = np.asarray(
-        photo.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
-    )
+    part = photo.crop((left, top, left + side, top + side))
+    pixels = np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     contrast, brightness = rng.uniform(0.55, 0.9), rng.uniform(-20, 30)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from .backgrounds import NAMES as BACKGROUNDS
-from .drawing import COLOURS, SHAPES, SIZES, Mark, Thing
+from .drawing import COLOURS, SHAPES, SIZES, Mark
 
 if TYPE_CHECKING:
     from . import Scene

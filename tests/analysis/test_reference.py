@@ -42,7 +42,9 @@ def test_new_scenes_give_the_accuracy_of_the_card(shipped):
     assert np.mean(features) >= 24
 
 
-@pytest.mark.parametrize("arm", ["spare", "resprune", "divprune", "greedy", "vispruner", "uniform grid", "random"])
+@pytest.mark.parametrize(
+    "arm", ["spare", "resprune", "divprune", "greedy", "vispruner", "uniform grid", "random"]
+)
 def test_pruning_equals_masking(shipped, arm):
     """Two prompts with left padding: the pruned logits are those of the full model that cannot see the dropped tokens."""
     model, processor = shipped

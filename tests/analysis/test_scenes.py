@@ -12,7 +12,7 @@ from analysis.scenes import questions
 from analysis.scenes.drawing import Thing, coverage
 from analysis.training import data
 
-SOME = [scenes.make(i, "test") for i in range(120)]
+SOME = [scenes.make(i, "test", family=family) for family in scenes.FAMILIES for i in range(60)]
 
 
 def test_a_scene_is_a_function_of_split_and_seed():
@@ -20,8 +20,11 @@ def test_a_scene_is_a_function_of_split_and_seed():
     assert np.array_equal(a.pixels, b.pixels)
     assert a.questions == b.questions
     assert not np.array_equal(a.pixels, c.pixels)
+    assert not np.array_equal(a.pixels, scenes.make(5, "test", family="digits").pixels)
     with pytest.raises(ValueError, match="split must be one of"):
         scenes.make(0, "holdout")
+    with pytest.raises(ValueError, match="family must be one of objects, digits"):
+        scenes.make(0, family="charts")
 
 
 def right_answer(scene: scenes.Scene, text: str) -> str:
@@ -34,15 +37,20 @@ def right_answer(scene: scenes.Scene, text: str) -> str:
         assert len(found) == 1, (text, found)
         return found[0]
 
-    def find(colour=None, shape=None) -> list[Thing]:
-        return [t for t in scene.things if colour in (None, t.colour) and shape in (None, t.shape)]
+    def find(colour=None, shape=None, size=None) -> list[Thing]:
+        return [
+            t
+            for t in scene.things
+            if colour in (None, t.colour) and shape in (None, t.shape) and size in (None, t.size)
+        ]
 
+    size = next((x for x in w if x in scenes.drawing.SIZES), None)
     if text.startswith("is there"):
         return "yes" if find(*named[0]) else "no"
     if text.startswith("what colour is"):
-        return only(find(shape=w[-1])).colour
+        return only(find(shape=w[-1], size=size)).colour
     if text.startswith("what shape is"):
-        return only(find(colour=w[4])).shape
+        return only(find(colour=w[-2], size=size)).shape
     if text.startswith("how many"):
         return questions.COUNTS[len(find(colour=w[2]) if w[2] in colours else find(shape=w[2]))]
     if text.startswith("where") and len(named) == 1:
@@ -63,20 +71,58 @@ def right_answer(scene: scenes.Scene, text: str) -> str:
     if text.startswith("what colour shares"):
         anchor = only(find(colour=w[-2]))
         return only([t for t in find(shape=anchor.shape) if t is not anchor]).colour
-    return f"d{scene.digit}" if "digit" in text else scene.background
+    return f"d{scene.marks[0].value}" if "digit" in text else scene.background
 
 
-@pytest.mark.parametrize("scene", SOME[:60], ids=lambda s: s.seed)
+def right_digit(scene: scenes.Scene, text: str) -> str:
+    """The same for scenes of digits."""
+    w = text.rstrip(" ?").split()
+    inks = [x for x in w if x in scenes.drawing.COLOURS]
+    values = [int(x[1]) for x in w if x in questions.DIGITS]
+    marks = list(scene.marks)
+    of_ink = [m for m in marks if m.colour in inks]
+    of_value = [[m for m in marks if m.value == v] for v in values]
+
+    def place(found):
+        (mark,) = found
+        return mark.patch
+
+    if text.startswith("is there"):
+        return "yes" if any(m.value == values[0] for m in of_ink) else "no"
+    if text.startswith("what colour"):
+        (mark,) = of_value[0]
+        return mark.colour
+    if text.startswith("how many"):
+        return questions.COUNTS[len(of_ink if inks else of_value[0])]
+    if "largest" in w or "smallest" in w:
+        return f"d{(max if 'largest' in w else min)(m.value for m in of_ink)}"
+    if text.startswith("which digit"):
+        (mark,) = of_ink
+        return f"d{mark.value}"
+    if text.startswith("where") and len(values) == 1:
+        row, column = place(of_value[0])
+        return w[-2] if (column if w[-2] == "left" else row) < 6 else w[-1]
+    if text.startswith("where"):
+        (r0, c0), (r1, c1) = place(of_value[0]), place(of_value[1])
+        if abs(c0 - c1) > abs(r0 - r1):
+            return "left" if c0 < c1 else "right"
+        return "above" if r0 < r1 else "below"
+    return scene.background
+
+
+@pytest.mark.parametrize("scene", SOME, ids=lambda s: f"{s.family} {s.seed}")
 def test_every_question_has_the_one_right_answer(scene):
-    stones = tuple(scenes.ask(scene, np.random.default_rng(scene.seed), {"size": 3, "place": 3}))
+    wanted = {name: 3 for name in scenes.FAMILIES[scene.family] if name in questions.STEPPING_STONES}
+    stones = tuple(scenes.ask(scene, np.random.default_rng(scene.seed), wanted))
     assert scene.questions
+    right = right_answer if scene.family == "objects" else right_digit
     for q in scene.questions + stones:
-        assert right_answer(scene, q.text) == q.answer, q
+        assert right(scene, q.text) == q.answer, q
 
 
 def test_blind_guessing_stays_near_chance():
     said = defaultdict(Counter)
-    for scene in [scenes.make(i, "train") for i in range(400)]:
+    for scene in [scenes.make(i, "train", family=f) for i in range(300) for f in scenes.FAMILIES]:
         for q in scene.questions:
             said[q.skill][q.answer] += 1
     assert set(said) == set(scenes.SKILLS)
@@ -88,6 +134,12 @@ def test_blind_guessing_stays_near_chance():
         "spatial": 4,
         "comparison": 3,
         "two hops": 11,
+        "reading": 10,
+        "ink": 6,
+        "presence": 2,
+        "tally": 5,
+        "order": 10,
+        "layout": 4,
     }
     for skill, answers in said.items():
         share = answers.most_common(1)[0][1] / answers.total()
@@ -98,6 +150,11 @@ def test_blind_guessing_stays_near_chance():
 
 def test_objects_keep_apart_and_patches_know_their_owner():
     for scene in SOME:
+        for mark in scene.marks:
+            assert scene.owner[mark.patch] == -1
+        assert len({mark.patch for mark in scene.marks}) == len(scene.marks)
+        if scene.family == "digits":
+            continue
         masks = np.stack([coverage(t, scenes.IMAGE) for t in scene.things])
         assert (masks > 0).sum(0).max() <= 1 or ((masks > 0.5).sum(0).max() <= 1)
         for row, col in np.argwhere(scene.owner >= 0):
@@ -105,23 +162,43 @@ def test_objects_keep_apart_and_patches_know_their_owner():
             share = masks[(slice(None), *box)].mean((1, 2))
             assert share.argmax() == scene.owner[row, col]
             assert share.max() >= 0.3
-        row, col = scene.digit_patch
-        assert scene.owner[row, col] == -1
 
 
-def test_held_out_scenes_use_other_handwriting():
-    from analysis.scenes import drawing
+def test_held_out_scenes_use_other_handwriting_and_other_halves_of_photographs():
+    from analysis.scenes import backgrounds, drawing
 
     seen = []
-    for held_out in (False, True):
+    for training in (False, True):
         canvas, rng = np.zeros((96, 96, 3), np.float32), np.random.default_rng(0)
         drawn = set()
-        for _ in range(300):
+        for i in range(300):
             canvas[:] = 0
-            drawing.paint_digit(canvas, 0, 0, 8, held_out, rng)
+            drawing.write(canvas, i % 10, (0, 0), None, 8, training, rng)
             drawn.add(canvas[:8, :8].tobytes())
         seen.append(drawn)
     assert not seen[0] & seen[1]
+    marked = np.zeros((300, 500, 3), np.uint8)
+    marked[:, 300:] = 255
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backgrounds, "photograph", lambda name: scenes.Image.fromarray(marked))
+        for seed in range(40):
+            crops = [backgrounds.crop("cat", 96, t, np.random.default_rng(seed)) for t in (True, False)]
+            assert max(crop.std() for crop in crops) < 1
+            assert crops[0].mean() < crops[1].mean()
+
+
+def test_captions_say_what_is_there():
+    from analysis.training.captions import caption
+
+    for scene in SOME[::5]:
+        for seed in range(5):
+            words = set(caption(scene, np.random.default_rng(seed)).removeprefix("how large is").split())
+            things = [{t.size, t.colour, t.shape} for t in scene.things]
+            marks = [{m.colour or "", f"d{m.value}"} for m in scene.marks]
+            there = set().union(*things, *marks, {scene.background})
+            told = set(scenes.drawing.COLOURS) | set(scenes.drawing.SHAPES) | set(questions.DIGITS)
+            assert words & (told | set(scenes.drawing.SIZES) | set(questions.BACKGROUNDS)) <= there
+            assert words <= set(scenes.WORDS)
 
 
 def test_packed_questions_can_be_read_back():
@@ -147,4 +224,4 @@ def test_shards_are_whole_or_absent(tmp_path, monkeypatch):
     (tmp_path / "train-0002.part.npz").write_bytes(b"cut short")
     arrays = data.load(tmp_path, "train")
     assert len(arrays) == 6
-    assert np.array_equal(arrays.pixels[4], scenes.make(4, "train").pixels)
+    assert np.array_equal(arrays.pixels[4], scenes.make(4, "train", family="digits").pixels)

@@ -14,8 +14,15 @@ from analysis.training.recipe import Batch, Recipe, batches
 
 @pytest.fixture(scope="module")
 def arrays():
-    made = [scenes.make(i, "train", data.TRAINING_QUESTIONS) for i in range(8)]
-    rows = [(s.pixels, data.factors(s), *data.pack(s.questions, np.random.default_rng(0))) for s in made]
+    made = [
+        scenes.make(i, "train", data.TRAINING_QUESTIONS, family)
+        for i in range(4)
+        for family in scenes.FAMILIES
+    ]
+    rng = np.random.default_rng
+    rows = [
+        (s.pixels, data.factors(s), *data.pack(s.questions, rng(0)), data.describe(s, rng(0))) for s in made
+    ]
     return data.Arrays(*map(np.stack, zip(*rows, strict=True)))
 
 
@@ -27,8 +34,8 @@ def test_packed_logits_are_those_of_separate_prompts(untrained, arrays):
         image = packed.visual_tokens(net, batch.pixels)
         loss, _, answers = packed.answer_loss(net, image, batch.tokens, batch.segments, batch.targets)
         separate, gold = [], []
-        for i in range(2):
-            scene = scenes.make(i, "train", data.TRAINING_QUESTIONS)
+        for i, family in enumerate(scenes.FAMILIES):
+            scene = scenes.make(0, "train", data.TRAINING_QUESTIONS, family)
             asked = int(batch.segments[i].max()) + 1
             order = np.random.default_rng(0).permutation(len(scene.questions))[:asked]
             for q in (scene.questions[j] for j in order):
@@ -76,9 +83,11 @@ def test_training_resumes_where_it_stopped(tmp_path, arrays):
         for cut in cuts:
             recipe = Recipe(0, dictionary)
             stage = optimise.Stage(
-                "vision", recipe.vision, ("model.multi_modal_projector",), 4, 1e-3, batch=2, warmup=1
+                "vision", recipe.vision, ("model.multi_modal_projector", "joint"), 4, 1e-3, batch=2, warmup=1
             )
-            net = model.build(0).to(torch.bfloat16)
+            net = model.build(0)
+            net.joint = model.build_joint(0, net)
+            net = net.to(torch.bfloat16)
             every = batches(arrays, stage, 0, 0, 1)
 
             def limited(first, cut=cut, every=every):
@@ -92,6 +101,50 @@ def test_training_resumes_where_it_stopped(tmp_path, arrays):
     assert whole["step"] == pieces["step"] == 4
     for a, b in zip(whole["masters"], pieces["masters"], strict=True):
         assert torch.equal(a, b)
+
+
+def test_the_joint_space_is_saved_beside_the_model_and_shares_its_tower(tmp_path):
+    from analysis.training import train
+
+    net = model.build(3)
+    net.joint = model.build_joint(3, net)
+    tower = net.joint.vision_model
+    names = [name for name, _ in net.named_parameters() if name.startswith("joint")]
+    assert names
+    assert not any("vision_model" in name for name in names)  # they are those of the model
+    train.save(net, tmp_path)
+    whole, _ = reference.load(tmp_path)
+    clip, words = reference.clip(tmp_path)
+    scene = scenes.make(0)
+    pixels = codes.normalise(torch.from_numpy(scene.pixels)[None])
+    with torch.no_grad():
+        ours = whole.model.vision_tower(pixels).last_hidden_state
+        assert torch.allclose(ours, clip.vision_model(pixels).last_hidden_state, atol=1e-5)
+        assert torch.allclose(ours, tower.float()(pixels).last_hidden_state, atol=1e-2)
+        ids = words(
+            ["a red star", "the d7 on grass and a small white circle"], padding=True, return_tensors="pt"
+        )
+        both = clip.get_text_features(**ids).pooler_output
+        alone = clip.get_text_features(**words("a red star", return_tensors="pt")).pooler_output
+    assert torch.allclose(both[0], alone[0], atol=1e-5)
+    assert int(ids["input_ids"][0, 4]) == model.EOS
+    with pytest.raises(FileNotFoundError, match=r"no text tower in .*clip"):
+        reference.clip(tmp_path / "elsewhere")
+
+
+def test_contrast_is_least_where_captions_find_their_images(arrays):
+    from analysis.training import joint
+
+    net = model.build(0)
+    clip = model.build_joint(0, net)
+    captions = torch.from_numpy(arrays.captions[:, 0].astype(np.int64))
+    text = clip.get_text_features(captions, (captions > 0).long(), return_dict=True).pooler_output
+    clip.visual_projection = nn.Identity()
+    own, matched = joint.contrast(clip, text, captions)
+    turned, missed = joint.contrast(clip, text.roll(1, 0), captions)
+    assert own < turned
+    assert matched == 1
+    assert missed == 0
 
 
 def test_missing_weights_are_named(tmp_path):
