@@ -12,6 +12,7 @@ from cssp.selection import Certificate, Selection
 
 if TYPE_CHECKING:
     from cssp import matrices
+    from cssp.nystrom import GramSelection, select_gram
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,7 @@ __all__ = [
     "METHODS",
     "Certificate",
     "CsspError",
+    "GramSelection",
     "Method",
     "RankDeficientWarning",
     "Selection",
@@ -26,13 +28,22 @@ __all__ = [
     "bounds",
     "matrices",
     "select",
+    "select_gram",
 ]
 
 
+#: Names that are imported where they are first used: `select` needs none of them.
+_LATER = {
+    "GramSelection": "cssp.nystrom",
+    "matrices": "cssp.matrices",
+    "select_gram": "cssp.nystrom",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """`cssp.matrices` is imported where it is first used: `select` needs none of it."""
-    if name == "matrices":
+    if name in _LATER:
         import importlib
 
-        return importlib.import_module("cssp.matrices")
+        module = importlib.import_module(_LATER[name])
+        return getattr(module, name, module)
     raise AttributeError(f"module 'cssp' has no attribute {name!r}")
