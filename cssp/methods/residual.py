@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 
-from array_api_compat import array_namespace, is_numpy_array, is_torch_array
+from array_api_compat import is_numpy_array, is_torch_array
 
 from cssp.errors import ArgumentError
 from cssp.linalg import (
     basis,
     conjugate,
     orthogonalise,
+    places,
+    put,
     residual_norms2,
     squares,
     take_columns,
@@ -98,9 +100,7 @@ def _reached(p: Problem, N: Array, unseen: Array, A: Array, Q: Array) -> bool:
 
 def _refresh(N: Array, stale: Array, A: Array, Q: Array) -> Array:
     """N with the residual norms of the stale columns formed anew from the columns themselves."""
-    place = array_namespace(N).nonzero(stale)[0]
-    N[stale] = residual_norms2(take_columns(A, place), Q)
-    return N
+    return put(N, stale, residual_norms2(take_columns(A, places(stale)), Q))
 
 
 def _doubled(p: Problem, indices: list[int]) -> tuple[Array, Array, Array, int]:
