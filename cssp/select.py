@@ -11,7 +11,7 @@ import array_api_compat
 import numpy as np
 
 from cssp import arguments as check
-from cssp import linalg, scaling
+from cssp import linalg, passes, scaling
 from cssp.errors import ArgumentError, RankDeficientError, RankDeficientWarning, UnsupportedError
 from cssp.methods import Method
 from cssp.methods.residual import residual
@@ -94,9 +94,9 @@ def select(
     >>> cssp.select(A, 2).indices
     array([0, 1])
     """
-    row = check.find_method(method)
+    row = passes.row_for(check.find_method(method), A)
     check.check_options(row, options)
-    A = check.as_matrix("A", A, row)
+    A = passes.matrix("A", A, row) if passes.kind_of(A) else check.as_matrix("A", A, row)
     *lead, _, n = (int(s) for s in A.shape)
     batch = tuple(lead)
     counts, tol = check.as_counts(k, batch), check.as_tolerance(tol)
@@ -262,8 +262,7 @@ def _without_dust(p: Problem) -> Problem:
     dust = p.norms2 < 2.0 ** (-120 if p.eps > 1e-10 else -900)
     if not bool(xp.any(dust)):
         return p
-    place = xp.nonzero(dust)[0]
-    if not bool(xp.any(linalg.take_columns(p.A, place) != 0)):
+    if not bool(xp.any(linalg.take_columns(p.A, linalg.places(dust)) != 0)):
         return p
     return replace(p, A=xp.where(dust[None, :], xp.zeros_like(p.A), p.A))
 
