@@ -49,4 +49,4 @@ def fingerprint(value: Any) -> Hashable:
     if not isinstance(value, Tensor):
         return value
     bits = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return tuple(value.shape), value.dtype, value.device, hashlib.sha256(bits.numpy()).digest()
+    return tuple(value.shape), value.dtype, value.device, hashlib.sha256(bits.numpy().data).digest()
