@@ -161,6 +161,10 @@ class Problem:
         slack = min(0.5, 64 * self.eps * (1 + 1 / self.tol))
         return (1 - slack) * self.tol**2 * float(self.xp.sum(linalg.column_norms2(self.B)))
 
+    def take(self, columns: Sequence[int]) -> Array:
+        """These columns of A, in this order."""
+        return linalg.take_columns(self.A, columns)
+
     def argmax(self, scores: Array, allowed: Array, slack: Array | float = 0.0) -> int:
         """Index of the largest score among allowed columns, the lowest one in a tie.
 
