@@ -44,7 +44,7 @@ class Gram:
     entries : int
         Entries evaluated so far.
     eps : float
-        Unit of rounding of what K was given in.
+        Unit of rounding of the entries of K: of the precision they came in, or more where more is known.
     diagonal : float64 array, shape (n,)
         Largest entry in [1/4, 1), or all zero.
     exponent : int
@@ -56,9 +56,10 @@ class Gram:
         n: int,
         diagonal: np.ndarray | float | None,
         weights: np.ndarray | None,
+        eps: float = 0.0,
     ) -> None:
         self.n, self.entries, self._read = n, 0, read
-        self._all, self.eps = np.arange(n), float(np.finfo(np.float64).eps)
+        self._all, self.eps = np.arange(n), max(eps, float(np.finfo(np.float64).eps))
         if diagonal is None:
             blocks = [self._all[a : a + BLOCK] for a in range(0, n, BLOCK)]
             diagonal = np.concatenate([np.diagonal(self._raw(J, J)) for J in blocks])
@@ -139,10 +140,11 @@ def _exponent4(top: float) -> int:
 
 def as_gram(K: Any, X: Any, n: Any, diagonal: Any, weights: Any, parameters: dict[str, Any]) -> Gram:
     """What `cssp.select_gram` was given, as a `Gram`."""
+    eps = 0.0
     if isinstance(K, str):
         if n is not None:
             raise ArgumentError("n is given with a named kernel, whose order is the number of rows of X")
-        read, size = _named(K, X, parameters)
+        read, size, eps = _named(K, X, parameters)
         if diagonal is None and K in UNIT:
             diagonal = 1.0
     else:
@@ -168,7 +170,7 @@ def as_gram(K: Any, X: Any, n: Any, diagonal: Any, weights: Any, parameters: dic
     w = check.as_weights(weights, (), size)
     if w is not None:
         check.check_weights(w, None, "")
-    return Gram(read, size, diagonal, w)
+    return Gram(read, size, diagonal, w, eps)
 
 
 def _function(K: Callable[[np.ndarray, np.ndarray], Any], n: int) -> Reader:
@@ -196,6 +198,8 @@ def _matrix(K: Any) -> tuple[Reader, int, np.ndarray]:
             f"K has shape {tuple(K.shape)}: a square matrix is wanted; for data A, use select(A), "
             "or the name of a kernel and X="
         )
+    if isinstance(K, np.ndarray) and K.dtype.kind not in "biufc":
+        raise ArgumentError(f"K has dtype {K.dtype}: real or complex numbers are wanted")
     n = int(K.shape[0])
     xp = array_api_compat.array_namespace(K)
 
@@ -239,7 +243,7 @@ def _host(x: Array) -> np.ndarray:
     return np.asarray(host(x))
 
 
-def _named(K: str, X: Any, parameters: dict[str, Any]) -> tuple[Reader, int]:
+def _named(K: str, X: Any, parameters: dict[str, Any]) -> tuple[Reader, int, float]:
     """A kernel of scikit-learn between the rows of X."""
     try:
         from sklearn.metrics.pairwise import kernel_metrics
@@ -276,4 +280,9 @@ def _named(K: str, X: Any, parameters: dict[str, Any]) -> tuple[Reader, int]:
             line = str(reason).splitlines()[0]
             raise ArgumentError(f"kernel {K!r} refuses its data or parameters: {line}") from None
 
-    return read, int(X.shape[0])
+    read(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))  # refuses bad parameters
+    eps = _eps(X)
+    if K == "rbf":  # ‖x - y‖² comes from ‖x‖² - 2xᵀy + ‖y‖²
+        gamma = parameters.get("gamma") or 1 / X.shape[1]
+        eps *= max(1.0, 2 * float(gamma) * float(np.max(np.sum(X.astype(np.float64) ** 2, axis=1))))
+    return read, int(X.shape[0]), eps

@@ -145,9 +145,7 @@ def select_gram(
             L.append(j)
     L.cut(length)
     if counts is not None and len(L.indices) == wanted and L.rank < wanted and not L.reached():
-        rank = (
-            L.rank if method == "residual" and own_picks == tuple(L.indices[: len(own_picks)]) else _rank(L)
-        )
+        rank = L.rank if method == "residual" and not L.include else _rank(L)
         if rank < wanted and deficient == "raise":
             raise RankDeficientError(
                 f"k = {wanted} exceeds the numerical rank {rank} of K (deficient='raise')"
@@ -178,6 +176,8 @@ class Cholesky:
         Trace of K - FᴴF after 0, 1, ... picks.
     noise, floor : float
         Residual of nothing but rounding; of one that counts for the rank.
+    seen : float
+        Rounding of K itself, as far as rows contradict each other: residuals below it count for nothing.
     """
 
     def __init__(
@@ -193,6 +193,7 @@ class Cholesky:
         self.independent: list[bool] = []
         self.clear: list[bool] = []
         self.trace = [math.fsum(self.d)]
+        self.seen = 0.0
         admissible = candidates.copy()
         admissible[include] = True
         self.top = float(np.max(G.diagonal[admissible]))
@@ -229,7 +230,7 @@ class Cholesky:
 
     def eligible(self) -> np.ndarray:
         """Open indices whose residual is more than rounding."""
-        return self.open_ & (self.d > self.noise)
+        return self.open_ & (self.d > max(self.noise, self.seen))
 
     def take(self, j: int, *, forced: bool = False) -> bool:
         """Choose j unless its residual is rounding; whether it added a direction."""
@@ -240,12 +241,17 @@ class Cholesky:
         self._scale()
         pivot = float(c[j].real)
         before = [s for s, yes in zip(self.indices, self.independent, strict=True) if yes]
-        if before and float(np.max(np.abs(c[before]))) > self.gross:
+        if before:  # zero but for rounding: that of K, too
+            self.seen = max(self.seen, float(np.max(np.abs(c[before]))))
+        if self.seen > self.gross:
             s = before[int(np.argmax(np.abs(c[before])))]
             raise ArgumentError(f"K is not symmetric: rows {j} and {s} contradict each other")
-        independent = pivot > self.noise
+        left = self.d - _squares(c) / pivot if pivot > self.noise else None
+        if left is None or float(np.min(left)) < -self.noise:
+            self._doubt(j, pivot, c)
+        independent = left is not None and pivot > self.seen
         self.open_[j] = False
-        if independent:
+        if left is not None and independent:
             row = c / math.sqrt(pivot)
             row[before] = 0
             if self.r == len(self.F):
@@ -254,19 +260,23 @@ class Cholesky:
             if row.dtype.kind == "c" and self.F.dtype.kind != "c":
                 self.F = self.F.astype(np.complex128)
             self.F[self.r] = row
-            self.r, self.rank = self.r + 1, self.rank + (pivot > self.floor)
-            self.d -= row.real**2 if row.dtype.kind != "c" else row.real**2 + row.imag**2
-            low = int(np.argmin(self.d))
-            if self.d[low] < -self.gross:
-                raise ArgumentError(
-                    f"K is not positive semidefinite: entry ({j}, {low}) is too large for the diagonal; "
-                    "add a multiple of the identity if that is meant"
-                )
-            np.maximum(self.d, 0, out=self.d)
+            self.r, self.rank = self.r + 1, self.rank + (pivot > max(self.floor, self.seen))
+            self.d = np.maximum(left, 0)
             self.d[j] = 0
         if independent or forced:
-            self.append(j, independent, pivot > self.floor)
+            self.append(j, independent, pivot > max(self.floor, self.seen))
         return independent
+
+    def _doubt(self, j: int, pivot: float, c: np.ndarray) -> None:
+        """Take what no semidefinite matrix has, the negative eigenvalue of a minor [[p, c], [c̄, d]], for rounding of K."""
+        lowest = (pivot + self.d - np.sqrt((pivot - self.d) ** 2 + 4 * _squares(c))) / 2
+        low = int(np.argmin(lowest))
+        self.seen = max(self.seen, -float(lowest[low]))
+        if self.seen > self.gross:
+            raise ArgumentError(
+                f"K is not positive semidefinite: entry ({j}, {low}) is too large for the diagonal; "
+                "add a multiple of the identity if that is meant"
+            )
 
     def append(self, j: int, independent: bool = False, clear: bool = False) -> None:
         """Record a pick."""
@@ -296,6 +306,11 @@ class Cholesky:
         """Allowed index of the largest score, the lowest one in a tie."""
         masked = np.where(allowed, score, -math.inf)
         return int(np.argmax(masked + slack >= masked.max() * (1 - TIE_BAND * self.G.eps)))
+
+
+def _squares(x: np.ndarray) -> np.ndarray:
+    """Squared moduli."""
+    return x.real**2 + x.imag**2 if x.dtype.kind == "c" else x**2
 
 
 def residual(L: Cholesky, rng: np.random.Generator) -> None:
@@ -369,7 +384,12 @@ def _rejecting(L: Cholesky, rng: np.random.Generator) -> None:
         exact, T = H.diagonal().real.copy(), list[int]()
         for i in range(b):
             pivot = float(H[i, i].real)
-            if len(T) < L.wanted and pivot > L.noise and U[i] * d[S[i]] < pivot and S[i] not in S[T]:
+            if (
+                len(T) < L.wanted
+                and pivot > max(L.noise, L.seen)
+                and U[i] * d[S[i]] < pivot
+                and S[i] not in S[T]
+            ):
                 T.append(i)
                 row = H[i] / math.sqrt(pivot)
                 H = H - np.outer(row.conj(), row)
