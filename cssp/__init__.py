@@ -13,6 +13,7 @@ from cssp.selection import Certificate, Selection
 if TYPE_CHECKING:
     from cssp import matrices
     from cssp.nystrom import GramSelection, select_gram
+    from cssp.streaming import StreamingSelector, StreamSelection
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,8 @@ __all__ = [
     "Method",
     "RankDeficientWarning",
     "Selection",
+    "StreamSelection",
+    "StreamingSelector",
     "__version__",
     "bounds",
     "matrices",
@@ -35,6 +38,8 @@ __all__ = [
 #: Names that are imported where they are first used: `select` needs none of them.
 _LATER = {
     "GramSelection": "cssp.nystrom",
+    "StreamSelection": "cssp.streaming",
+    "StreamingSelector": "cssp.streaming",
     "matrices": "cssp.matrices",
     "select_gram": "cssp.nystrom",
 }

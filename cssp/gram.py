@@ -227,8 +227,8 @@ def _matrix(K: Any) -> tuple[Reader, int, np.ndarray]:
 
 
 def rough(eps: float) -> float:
-    """What is beyond the rounding of any kernel, relative to the largest entry: half of the digits."""
-    return math.sqrt(eps)
+    """What is beyond the rounding of a kernel, even where small pivots have magnified it; relative to the largest entry."""
+    return float(np.cbrt(eps))
 
 
 def _eps(B: np.ndarray) -> float:
