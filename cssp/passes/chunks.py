@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 
 from cssp.linalg import column_norms2
-from cssp.passes.source import Held, Scan, Source, joined, residual_norms2, scan, stretched
+from cssp.passes.source import (
+    Held,
+    Scan,
+    Source,
+    gaussian_rows,
+    joined,
+    residual_norms2,
+    scan,
+    seed_of,
+    stretched,
+)
 
 __all__ = ["ChunkSource"]
 
@@ -113,14 +123,51 @@ class ChunkSource(Source):
 
         self.passes[0] += 1
         X = np.asarray(X, dtype=self.dtype)
-        if self.factor is not None:
-            X = stretched(X.T, self.factor).T
-        strips = []
-        for i in range(self.blocks.shape[0]):
-            products = [
-                delayed(_times)(self.blocks[i, c], X[a:b], self.dtype) for c, (a, b) in enumerate(self.ranges)
+        return self._right([delayed(X[a:b]) for a, b in self.ranges])
+
+    def gaussian(self, l: int, rng: np.random.Generator) -> np.ndarray:
+        from dask import delayed
+
+        self.passes[0] += 1
+        seed = seed_of(rng)
+        return self._right([delayed(gaussian_rows)(seed, a, b, l) for a, b in self.ranges])
+
+    def outer(self, Q: np.ndarray) -> np.ndarray:
+        from dask import delayed
+
+        if self.blocks.shape[0] > 1:
+            held, _ = self.sweep(Q)
+            assert isinstance(held, HeldChunks)
+            self.passes[0] += 1
+            return self._right([delayed(_adjoint)(part) for part in held.parts])
+        self.passes[0] += 1
+        Q = np.asarray(Q, dtype=self.dtype)
+        V = delayed(Q, pure=False)
+        return _computed(
+            [
+                _tree(
+                    [
+                        delayed(_outer)(block, V, self.dtype, self._part(slice(a, b)))
+                        for block, (a, b) in zip(self.blocks[0], self.ranges, strict=True)
+                    ]
+                )
             ]
-            strips.append(_tree(products))
+        )[0]
+
+    def _right(self, X: list[Any]) -> np.ndarray:
+        """AX, X given by ranges of columns of A."""
+        from dask import delayed
+
+        strips = []
+        for row in self.blocks:
+            strips.append(
+                _tree(
+                    [
+                        delayed(_times)(block, x, self.dtype, self._part(slice(a, b)))
+                        for block, x, (a, b) in zip(row, X, self.ranges, strict=True)
+                    ]
+                )
+            )
         return np.concatenate(_computed(strips))
 
     def residual_norms2(self, Q: np.ndarray) -> np.ndarray:
@@ -257,8 +304,17 @@ def _product(
     return V.conj().T @ X, X[:, place]
 
 
-def _times(block: np.ndarray, X: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return _ready(block, dtype, None) @ X
+def _times(block: np.ndarray, X: np.ndarray, dtype: np.dtype, factor: Any) -> np.ndarray:
+    return _ready(block, dtype, factor) @ X.astype(dtype, copy=False)
+
+
+def _outer(block: np.ndarray, Q: np.ndarray, dtype: np.dtype, factor: Any) -> np.ndarray:
+    X = _ready(block, dtype, factor)
+    return X @ (X.conj().T @ Q)
+
+
+def _adjoint(X: np.ndarray) -> np.ndarray:
+    return X.conj().T
 
 
 def _residual(block: np.ndarray, Q: np.ndarray, dtype: np.dtype, factor: Any) -> np.ndarray:

@@ -46,8 +46,7 @@ def greedy(p: PassProblem, *, oversample: int = 10) -> Picks:
 def _coresets(p: PassProblem, l: int) -> Picks:
     A = p.A
     assert isinstance(A, ChunkSource)
-    Omega = p.rng.standard_normal((p.n, l)) / math.sqrt(l)
-    Y = A.right(Omega)
+    Y = A.gaussian(l, p.rng) / math.sqrt(l)
     C = p.take(p.include)
     first = partial(_offer, Y=Y, k=p.k, C=C, include=p.include, candidates=p.candidates)
     merge = partial(_merged, Y=Y, k=p.k, C=C, include=p.include)

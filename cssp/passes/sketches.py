@@ -40,8 +40,7 @@ def compressed(p: PassProblem, rank: int, oversample: int) -> Problem:
     A, (m, n) = p.A.view(p.A.wide), p.A.shape
     rng = p.rng.spawn(1)[0]  # the method's own draws stay what they are in memory
     l = min(m, n, rank + oversample)
-    Y = A.right(_gaussian(rng, n, l, A.dtype))
-    Q = np.linalg.qr(Y)[0]
+    Q = np.linalg.qr(A.gaussian(l, rng))[0]
     Omega = _gaussian(rng, m, l, A.dtype) / math.sqrt(l)
     Omega -= Q @ (Q.conj().T @ Omega)
     B = A.sweep(np.hstack([Q, Omega]) if l < min(m, n) else Q)[0].whole()
@@ -114,7 +113,7 @@ def sketched_optimum(
     """An estimate of Σ_{i>k} σ_i², the least squared error of rank k, by a randomised SVD [halko2011].
 
     It is never below the optimum but for rounding: what Q of rank k + oversample captures is no more than what the best
-    k directions capture, in expectation close to it. 2 + 2·powers passes.
+    k directions capture, in expectation close to it. 3 + powers passes, twice `powers` where A has several rows of chunks.
 
     Parameters
     ----------
@@ -128,10 +127,9 @@ def sketched_optimum(
     p = problem_of(A)
     source, (m, n) = p.A.view(p.A.wide), p.A.shape
     generator = np.random.default_rng(rng)
-    Q = np.linalg.qr(source.right(_gaussian(generator, n, min(m, n, k + oversample), source.dtype)))[0]
+    Q = np.linalg.qr(source.gaussian(min(m, n, k + oversample), generator))[0]
     for _ in range(powers):
-        # AAᴴQ, in two passes, without a matrix of n rows more than once
-        Q = np.linalg.qr(source.right(source.sweep(Q)[0].whole().conj().T))[0]
+        Q = np.linalg.qr(source.outer(Q))[0]
     gram = np.sum(source.sweep(Q, after=_outer)[0].map(_same), axis=0)
     captured = np.linalg.eigvalsh(gram)[::-1][:k]
     return float(np.ldexp(max(0.0, float(np.sum(p.norms2)) - float(np.sum(captured))), 2 * p.exponent))

@@ -21,6 +21,9 @@ __all__ = ["Held", "Local", "OperatorSource", "Pieces", "Scan", "Source", "Spars
 #: Entries of a dense block of columns.
 BLOCK = 1 << 22
 
+#: Rows of a Gaussian matrix that come from one seed.
+PIECE = 1024
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -110,6 +113,14 @@ class Source(ABC):
     @abstractmethod
     def right(self, X: np.ndarray) -> np.ndarray:
         """AX for X (n, l): one pass."""
+
+    def gaussian(self, l: int, rng: np.random.Generator) -> np.ndarray:
+        """AG for a Gaussian G (n, l), the same for every storage of A: one pass."""
+        return self.right(gaussian_rows(seed_of(rng), 0, self.shape[1], l))
+
+    def outer(self, Q: np.ndarray) -> np.ndarray:
+        """AAᴴQ."""
+        return self.right(self.sweep(Q)[0].whole().conj().T)
 
     @abstractmethod
     def residual_norms2(self, Q: np.ndarray) -> np.ndarray:
@@ -307,6 +318,20 @@ def stretched(X: np.ndarray, factor: tuple[np.ndarray, np.ndarray] | None) -> np
         return (X * first) * np.ldexp(np.ones_like(mantissa), exponent - half).astype(real)
 
 
+def seed_of(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**63))
+
+
+def gaussian_rows(seed: int, a: int, b: int, l: int) -> np.ndarray:
+    """Rows a, ..., b-1 of a Gaussian matrix with l columns, made in pieces that do not depend on a and b."""
+    out = np.empty((b - a, l))
+    for piece in range(a // PIECE, -(-b // PIECE)):
+        low, high = max(a, piece * PIECE), min(b, (piece + 1) * PIECE)
+        X = np.random.default_rng([seed, piece]).standard_normal((high - piece * PIECE, l))
+        out[low - a : high - a] = X[low - piece * PIECE :]
+    return out
+
+
 def residual_norms2(C: np.ndarray, Q: np.ndarray) -> np.ndarray:
     """Squared norms of the columns of C - QQᴴC, projected twice."""
     for _ in range(2 if Q.shape[1] else 0):
@@ -317,20 +342,29 @@ def residual_norms2(C: np.ndarray, Q: np.ndarray) -> np.ndarray:
 def scan(C: np.ndarray) -> Scan:
     """The scan of a dense block."""
     complex_ = C.dtype.kind == "c"
-    with np.errstate(invalid="ignore"):
-        size = np.maximum(np.abs(C.real), np.abs(C.imag)) if complex_ else np.abs(C)
-    top = size.max(axis=0, initial=0).astype(np.float64)
+    parts = (C.real, C.imag) if complex_ else (C,)
+    bounds = [
+        f(part, axis=0) for part in parts for f in (np.max, np.min)
+    ]  # no temporary as large as C; NaN passes
+    top = np.max(np.abs(bounds), axis=0).astype(np.float64)
     n = C.shape[1]
     if not np.isfinite(top).all():
         j = int(np.flatnonzero(~np.isfinite(top))[0])
         return Scan(np.zeros(n, dtype=np.int64), np.zeros(n), (j, _which(C[:, j])))
     exponent = np.frexp(top)[1].astype(np.int64)
+    if not complex_ and exponent.min() > -400 and exponent.max() < 400:
+        total = np.sum([_squared(C[a : a + 256]) for a in range(0, C.shape[0], 256)], axis=0)
+        return Scan(exponent, np.ldexp(total, -2 * exponent), None)
     total = np.zeros(n)
     rows = max(1, BLOCK // (8 * max(1, n)))
     for a in range(0, C.shape[0], rows):
         part = C[a : a + rows].astype(np.complex128 if complex_ else np.float64)
         total += np.sum(squares(stretched(part, (np.ones(n), -exponent))), axis=0)
     return Scan(exponent, total, None)
+
+
+def _squared(C: np.ndarray) -> np.ndarray:
+    return np.asarray(np.einsum("ij,ij->j", C, C, dtype=np.float64))
 
 
 def joined(scans: Sequence[Scan], places: Sequence[tuple[int, int]]) -> Scan:
