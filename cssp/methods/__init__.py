@@ -28,6 +28,7 @@ by name. ``valid``, ``weights``, ``k``, ``deficient`` and batches come for free.
 from __future__ import annotations
 
 from cssp import bounds
+from cssp.methods._vectors import exact_only
 from cssp.methods.adaptive import adaptive
 from cssp.methods.adaptive import factor as adaptive_factor
 from cssp.methods.arp import arp
@@ -185,9 +186,9 @@ METHODS: dict[str, Method] = {
                 "E F <= (k + 1) OPT_k; E T <= min{(k + 1)(min(m, n) - k), k (n - k + 1)} s_{k+1}²",
                 "cortinovis2024",
                 "expectation",
-                frobenius=lambda m, n, k: bounds.arp(k),
-                spectral=lambda m, n, k: min(
-                    bounds.volume_spectral(m, n, min(m, n, k)), bounds.arp_inverse(n, k)
+                frobenius=exact_only(lambda m, n, k: bounds.arp(k)),
+                spectral=exact_only(
+                    lambda m, n, k: min(bounds.volume_spectral(m, n, min(m, n, k)), bounds.arp_inverse(n, k))
                 ),
             ),
         ),
@@ -275,8 +276,8 @@ METHODS: dict[str, Method] = {
                 "F <= (k + 1) OPT_k, hence T <= (k + 1)(min(m, n) - k) s_{k+1}²",
                 "osinsky2023",
                 "every run",
-                frobenius=lambda m, n, k: bounds.osinsky(k),
-                spectral=lambda m, n, k: bounds.volume_spectral(m, n, k),
+                frobenius=exact_only(lambda m, n, k: bounds.osinsky(k)),
+                spectral=exact_only(lambda m, n, k: bounds.volume_spectral(m, n, k)),
             ),
         ),
         Method(
@@ -306,8 +307,8 @@ METHODS: dict[str, Method] = {
                 "F <= (nk/3) 4^k OPT_k, T <= (nk/3) 4^k s_{k+1}²",
                 "sorensen2016",
                 "every run",
-                frobenius=lambda m, n, k: bounds.deim(n, k),
-                spectral=lambda m, n, k: bounds.deim(n, k),
+                frobenius=exact_only(lambda m, n, k: bounds.deim(n, k)),
+                spectral=exact_only(lambda m, n, k: bounds.deim(n, k)),
             ),
         ),
         Method(
@@ -321,8 +322,8 @@ METHODS: dict[str, Method] = {
                 "F <= c OPT_k and T <= c s_{k+1}² with c = (n - k + 1)(4^k + 6k - 1)/9",
                 "drmac2016",
                 "every run",
-                frobenius=lambda m, n, k: bounds.qdeim(n, k),
-                spectral=lambda m, n, k: bounds.qdeim(n, k),
+                frobenius=exact_only(lambda m, n, k: bounds.qdeim(n, k)),
+                spectral=exact_only(lambda m, n, k: bounds.qdeim(n, k)),
             ),
         ),
         Method(
