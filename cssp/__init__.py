@@ -12,6 +12,7 @@ from cssp.selection import Certificate, Selection
 
 if TYPE_CHECKING:
     from cssp import matrices
+    from cssp.estimators import ColumnSubsetSelector, LandmarkSelector
     from cssp.nystrom import GramSelection, select_gram
     from cssp.streaming import StreamingSelector, StreamSelection
 
@@ -20,8 +21,10 @@ __version__ = "0.1.0"
 __all__ = [
     "METHODS",
     "Certificate",
+    "ColumnSubsetSelector",
     "CsspError",
     "GramSelection",
+    "LandmarkSelector",
     "Method",
     "RankDeficientWarning",
     "Selection",
@@ -37,7 +40,9 @@ __all__ = [
 
 #: Names that are imported where they are first used: `select` needs none of them.
 _LATER = {
+    "ColumnSubsetSelector": "cssp.estimators",
     "GramSelection": "cssp.nystrom",
+    "LandmarkSelector": "cssp.estimators",
     "StreamSelection": "cssp.streaming",
     "StreamingSelector": "cssp.streaming",
     "matrices": "cssp.matrices",
