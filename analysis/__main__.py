@@ -1,5 +1,5 @@
 """``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
-pruners | families`` (``--help`` after any of them)."""
+pruners | families | outofcore`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -100,6 +100,14 @@ def main(arguments: list[str] | None = None) -> int:
     families.add_argument("--docs", type=Path, help="put the table into this folder, too")
     families.add_argument("--out", type=Path, default=OUT / "families")
 
+    outofcore = commands.add_parser("outofcore", help="selection from a matrix on disk, on a local cluster")
+    outofcore.add_argument("--full", action="store_true", help="up to 4096 x 1,000,000 (16 GB on disk)")
+    outofcore.add_argument("--columns", type=int, nargs="+", help="numbers of columns")
+    outofcore.add_argument("--rows", type=int)
+    outofcore.add_argument("-k", type=int)
+    outofcore.add_argument("--folder", type=Path, help="where the matrix is put while it is needed (default OUT)")
+    outofcore.add_argument("--out", type=Path, default=OUT / "outofcore")
+
     chosen = vars(parser.parse_args(arguments))
     run = {
         "study": _study,
@@ -114,6 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         "gpu": _gpu,
         "pruners": _pruners,
         "families": _families,
+        "outofcore": _outofcore,
     }
     return run[chosen.pop("command")](**chosen)
 
@@ -209,6 +218,12 @@ def _families(**options) -> int:
     from . import families
 
     return families.main(**options)
+
+
+def _outofcore(**options) -> int:
+    from .benchmarks import outofcore
+
+    return outofcore.main(**options)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,9 @@ from cssp.passes.source import (
 
 __all__ = ["ChunkSource"]
 
+#: Columns that are kept, should they be asked for again.
+KEPT = 1024
+
 
 class ChunkSource(Source):
     """A 2-D dask array with known chunks."""
@@ -34,6 +37,7 @@ class ChunkSource(Source):
     factor: tuple[np.ndarray, np.ndarray] | None = None
 
     def __init__(self, A: Any, dtype: Any) -> None:
+        self.kept: dict[int, np.ndarray] = {}  # columns that were asked for, as they are stored
         self.A, self.dtype, self.passes = A, np.dtype(dtype), [0.0]
         if any(np.isnan(size) for sizes in A.chunks for size in sizes):
             A = A.map_blocks(_same, dtype=A.dtype)  # compute_chunk_sizes writes into the array
@@ -72,17 +76,26 @@ class ChunkSource(Source):
         return joined([s for s, _ in keep], [place for _, place in keep])
 
     def take(self, columns: Sequence[int]) -> np.ndarray:
+        where = np.asarray(columns, dtype=np.int64)
+        fresh = np.array([j for j in where.tolist() if j not in self.kept], dtype=np.int64)
+        X = self._read(fresh)
+        if fresh.size + len(self.kept) > KEPT:
+            self.kept.clear()
+        known = dict(zip(fresh.tolist(), X.T, strict=True)) | self.kept
+        self.kept.update(zip(fresh[:KEPT].tolist(), X.T[:KEPT], strict=True))
+        out = np.array([known[j] for j in where.tolist()]).T.astype(self.dtype, order="F")
+        return stretched(out.reshape(self.shape[0], where.size), self._part(where))
+
+    def _read(self, where: np.ndarray) -> np.ndarray:
+        """Columns as they are stored."""
         from dask import delayed
 
-        where = np.asarray(columns, dtype=np.int64)
-        out = np.empty((self.shape[0], where.size), dtype=self.dtype)
+        out = np.empty((self.shape[0], where.size), dtype=self.A.dtype)
         tasks, places = [], []
         for c, (a, b) in enumerate(self.ranges):
             mine = np.flatnonzero((where >= a) & (where < b))
             for i in range(self.blocks.shape[0] if mine.size else 0):
-                tasks.append(
-                    delayed(_taken)(self.blocks[i, c], where[mine] - a, self.dtype, self._part(where[mine]))
-                )
+                tasks.append(delayed(_taken)(self.blocks[i, c], where[mine] - a))
                 places.append((i, mine))
         for part, (i, mine) in zip(_computed(tasks), places, strict=True):
             out[self.rows[i] : self.rows[i + 1], mine] = part
@@ -293,8 +306,8 @@ def _stretched(block: np.ndarray, mantissa: np.ndarray, exponent: np.ndarray) ->
     return stretched(block, (mantissa[0], exponent[0]))
 
 
-def _taken(block: np.ndarray, place: np.ndarray, dtype: np.dtype, factor: Any) -> np.ndarray:
-    return _ready(np.asarray(block)[:, place], dtype, factor)
+def _taken(block: np.ndarray, place: np.ndarray) -> np.ndarray:
+    return np.asarray(block)[:, place]
 
 
 def _product(
