@@ -237,7 +237,11 @@ class Cholesky:
         return self.push(j, self.residual([j])[0], forced=forced)
 
     def push(self, j: int, c: np.ndarray, *, forced: bool = False) -> bool:
-        """As `take`, c being row j of the residual."""
+        """As `take`, c being row j of the residual.
+
+        Without pivoting a small pivot magnifies rounding for all later ones, so that a pick that was not made for its size
+        counts as dependent where half of its digits are gone.
+        """
         self._scale()
         pivot = float(c[j].real)
         before = [s for s, yes in zip(self.indices, self.independent, strict=True) if yes]
@@ -249,7 +253,8 @@ class Cholesky:
         left = self.d - _squares(c) / pivot if pivot > self.noise else None
         if left is None or float(np.min(left)) < -self.noise:
             self._doubt(j, pivot, c)
-        independent = left is not None and pivot > self.seen
+        least = math.sqrt(self.G.eps) * float(self.G.diagonal[j]) if forced else 0.0
+        independent = left is not None and pivot > max(self.seen, least)
         self.open_[j] = False
         if left is not None and independent:
             row = c / math.sqrt(pivot)

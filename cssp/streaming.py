@@ -11,6 +11,7 @@ import json
 import math
 import os
 import warnings
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -348,7 +349,7 @@ class StreamingSelector:
     def load(cls, path: str | Path) -> StreamingSelector:
         """The selector that was saved; it goes on as if it had never stopped."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = dict(file)
             state = json.loads(arrays["state"].tobytes())
             if state["version"] != VERSION:
@@ -374,8 +375,8 @@ class StreamingSelector:
                 else None
                 for level in range(state["levels"])
             ]
-        except (KeyError, ValueError, TypeError, EOFError, OSError) as reason:
-            if isinstance(reason, (CsspError, FileNotFoundError)):
+        except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as reason:
+            if isinstance(reason, CsspError):
                 raise
             raise CsspError(f"{path} is no checkpoint of a StreamingSelector: {reason}") from None
         return self
@@ -425,7 +426,8 @@ class StreamSelection:
 
     def coefficients(self, X: Array) -> np.ndarray:
         """T (k, b) with columns·T ≈ X in the least-squares sense, for any X (m, b)."""
-        return np.linalg.lstsq(self.columns, np.asarray(host(X)), rcond=None)[0]
+        X = np.asarray(host(X))
+        return np.linalg.lstsq(self.columns, X.astype(np.result_type(X, self.columns)), rcond=None)[0]
 
     def __repr__(self) -> str:
         shown = np.array2string(self.indices, separator=", ", threshold=10)
@@ -462,7 +464,8 @@ def _projected(node: _Node, picks: np.ndarray) -> _Node:
     lost = _norm(project_off(node.W, Q))
     if known.shape[1] > known.shape[0]:
         known = adjoint(np.linalg.qr(adjoint(known), mode="r"))
-    return _Node(C, node.place[picks], Q @ known, node.lost + lost)
+    W = Q @ known if Q.shape[1] else np.zeros_like(C[:, :1])
+    return _Node(C, node.place[picks], W, node.lost + lost)
 
 
 def _floor(C: np.ndarray) -> float:
