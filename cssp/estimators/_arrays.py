@@ -17,13 +17,13 @@ __all__ = ["check_same_kind", "count", "floats", "generator", "like"]
 Array = Any
 
 
-def count(argument: str, number: Any, n: int, default: int | None) -> int | None:
-    """How many of n are wanted."""
+def count(argument: str, number: Any, n: int, kind: str, default: int | None) -> int | None:
+    """How many of n are wanted; ``kind`` says of what."""
     if number is None:
         return default
     if isinstance(number, (int, np.integer)) and not isinstance(number, bool):
         if not 1 <= number <= n:
-            raise ArgumentError(f"{argument} = {number}: between 1 and the {n} there are is wanted")
+            raise ArgumentError(f"{argument} = {number}: between 1 and {kind} = {n} is wanted")
         return int(number)
     if isinstance(number, (float, np.floating)):
         if not 0 < number <= 1:

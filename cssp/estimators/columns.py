@@ -122,13 +122,16 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         -------
         self
         """
-        X = validate_data(self, X, dtype=floats(X), accept_sparse="csc")
+        sparse_too = "csc" if self.target is None else False
+        X = validate_data(self, X, dtype=floats(X), accept_sparse=sparse_too)
+        n = X.shape[1]
+        default = None if self.tol is not None else max(1, n // 2)
         B = self._target(X, y)
         root = _root(sample_weight, X)
         A = _scaled(X, root)
         sel = select(
             A,
-            count("n_features_to_select", self.n_features_to_select, X.shape[1], self._default(X)),
+            count("n_features_to_select", self.n_features_to_select, n, "n_features", default),
             self.method,
             tol=self.tol,
             target=None if B is None else _scaled(B, root),
@@ -211,13 +214,10 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = self.target is None
         tags.target_tags.required = self.target is not None
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-    def _default(self, X: Array) -> int | None:
-        return None if self.tol is not None else max(1, X.shape[1] // 2)
 
     def _get_support_mask(self) -> np.ndarray:
         check_is_fitted(self)

@@ -118,7 +118,8 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         X = validate_data(self, X, dtype=floats(X), accept_sparse="csr")
         n = X.shape[0]
-        k = count("n_components", self.n_components, n, None if self.tol is not None else min(100, n))
+        default = None if self.tol is not None else min(100, n)
+        k = count("n_components", self.n_components, n, "n_samples", default)
         common = {
             "deficient": self.deficient,
             "rng": generator(self.random_state),
@@ -174,6 +175,10 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _parameters(self) -> dict[str, Any]:
         """Keyword arguments of the kernel."""
+        if not callable(self.kernel) and self.kernel not in KERNEL_PARAMS:
+            raise ArgumentError(
+                f"kernel = {self.kernel!r}: one of {sorted(KERNEL_PARAMS)}, or a function, is wanted"
+            )
         own = {name: getattr(self, name) for name in ("gamma", "coef0", "degree")}
         given = {name: value for name, value in own.items() if value is not None}
         if isinstance(self.kernel, str):
@@ -185,10 +190,6 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return given | dict(self.kernel_params or {})
 
     def _kernel(self, X: Any, Y: Any) -> Array:
-        if not callable(self.kernel) and self.kernel not in KERNEL_PARAMS:
-            raise ArgumentError(
-                f"kernel = {self.kernel!r}: one of {sorted(KERNEL_PARAMS)}, or a function, is wanted"
-            )
         return pairwise_kernels(X, Y, metric=self.kernel, **self._parameters())
 
 
