@@ -327,18 +327,17 @@ class StreamingSelector:
         state: dict[str, Any] = {"version": VERSION, "seed": self._seed, "n_seen": self.n_seen_}
         state |= {"k": self.k, "method": self.method, "oversample": self.oversample, "buffer": self.buffer}
         state |= {"norm": self._norm.hex(), "levels": len(self._nodes)}
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Any] = {"state": np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)}
         if self._block is not None and self._sketch is not None:
-            arrays = {"block": self._block[:, : self.n_seen_ % self.buffer], "sketch": self._sketch}
+            arrays |= {"block": self._block[:, : self.n_seen_ % self.buffer], "sketch": self._sketch}
         for level, node in enumerate(self._nodes):
             if node is not None:
                 arrays |= {f"C{level}": node.C, f"W{level}": node.W, f"place{level}": node.place}
                 arrays[f"lost{level}"] = np.array(node.lost)
-        text = np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
             with partial.open("wb") as file:
-                np.savez(file, state=text, **arrays)
+                np.savez(file, allow_pickle=False, **arrays)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
@@ -369,7 +368,10 @@ class StreamingSelector:
                 self._block[:, : block.shape[1]] = block
             self._nodes = [
                 _Node(
-                    *(arrays[f"{name}{level}"] for name in ("C", "place", "W")), float(arrays[f"lost{level}"])
+                    arrays[f"C{level}"],
+                    arrays[f"place{level}"],
+                    arrays[f"W{level}"],
+                    float(arrays[f"lost{level}"]),
                 )
                 if f"C{level}" in arrays
                 else None
