@@ -158,7 +158,7 @@ class Pruned(lmms):
     def log(self, found: Sequence[GenerationResult], seconds: float) -> None:
         """Speed, kept tokens and cost, among the harness's own metrics."""
         tokens = sum(one.token_counts.output_tokens or 0 for one in found if one.token_counts)
-        log_metrics(seconds, tokens, tokens / seconds, self.tally.numbers())
+        log_metrics(seconds, tokens, tokens / seconds, self.tally.numbers() if self.tally.images else None)
         logger.info(f"vlm_bridge, {self.method}: {self.tally}")
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[list[str]]:
@@ -188,7 +188,7 @@ class Pruned(lmms):
             if done:
                 return outputs
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
         """Mean negative log-likelihood of each continuation, and whether greedy decoding would give it.
 
         Its sign and scale are those that the harness compares choices by. The choices of a document are asked
@@ -196,7 +196,7 @@ class Pruned(lmms):
         """
         if any(len(request.args) < 6 for request in requests):
             raise NotImplementedError("likelihoods without a question (acc_mutual_info) are not supported.")
-        found: list[tuple[float, bool]] = []
+        found: list[Any] = []
         with tqdm(total=len(requests), desc="vlm_bridge, likelihoods", disable=self.rank != 0) as bar:
             for _, group in groupby((request.args for request in requests), key=lambda args: args[3:]):
                 choices = list(group)
@@ -205,7 +205,8 @@ class Pruned(lmms):
                         found += self.losses(choices[first : first + self.batch_size])
                 bar.update(len(choices))
         logger.info(f"vlm_bridge, {self.method}: {self.tally}")
-        return found
+        # lmms-eval 0.7 turns any other pair into a string before it compares choices.
+        return [GenerationResult(pair) for pair in found]
 
     def losses(self, batch: list[tuple[Any, ...]]) -> list[tuple[float, bool]]:
         """`generate` is led along the continuations, and its logits are read on the way."""
