@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy as np
@@ -15,6 +15,9 @@ from cssp import gradients, linalg
 from cssp.methods import METHODS, Method
 from cssp.problem import Array, Problem
 from cssp.scaling import shifted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Certificate", "Part", "Selection"]
 
@@ -341,6 +344,12 @@ class Selection:
         if not records:
             columns |= {f.name: self._numbers([]) for f in fields(Certificate) if f.type == "Any"}
         return Certificate(**columns)
+
+    def plot(self, ax: Axes | None = None, *, item: Any = None) -> Axes:
+        """Draw `errors` beside the SVD optimum and the theorem's bound, see `cssp.plotting.error_trace`."""
+        from cssp.plotting import error_trace
+
+        return error_trace(self, ax, item=item)
 
     def __repr__(self) -> str:
         shape = tuple(self.indices.shape)
