@@ -1,5 +1,5 @@
 """``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
-pruners | families | outofcore`` (``--help`` after any of them)."""
+pruners | families | outofcore | kernels`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -108,6 +108,12 @@ def main(arguments: list[str] | None = None) -> int:
     outofcore.add_argument("--folder", type=Path, help="where the matrix is put while it is needed (default OUT)")
     outofcore.add_argument("--out", type=Path, default=OUT / "outofcore")
 
+    kernels = commands.add_parser("kernels", help="landmarks of hard kernels; columns that are seen once")
+    kernels.add_argument("--streams", action="store_true", help="the streams, instead of the kernels")
+    kernels.add_argument("--points", type=int, default=10_000)
+    kernels.add_argument("--trials", type=int, default=10)
+    kernels.add_argument("--out", type=Path, default=OUT / "kernels")
+
     chosen = vars(parser.parse_args(arguments))
     run = {
         "study": _study,
@@ -123,6 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
         "pruners": _pruners,
         "families": _families,
         "outofcore": _outofcore,
+        "kernels": _kernels,
     }
     return run[chosen.pop("command")](**chosen)
 
@@ -218,6 +225,13 @@ def _families(**options) -> int:
     from . import families
 
     return families.main(**options)
+
+
+def _kernels(streams: bool, points: int, trials: int, out: Path) -> int:
+    from . import kernels
+
+    print(kernels.streams(out) if streams else kernels.table(kernels.run(points, trials=trials, out=out)))
+    return 0
 
 
 def _outofcore(**options) -> int:

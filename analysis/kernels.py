@@ -1,4 +1,4 @@
-"""``python -m analysis kernels``: landmarks of kernels that are hard for some rules, and what they cost.
+"""``python -m analysis kernels [--streams]``: landmarks of hard kernels and their cost; columns seen once against all at once.
 
 The data sets "smile" and "spiral" of the paper on randomly pivoted Cholesky [chen2025], drawn from their description, with
 its Gaussian kernels, its n and its k. All rules are nested, so one run of the largest k gives the errors of all k.
@@ -146,3 +146,34 @@ def draw(result: dict, path: Path) -> None:
     axes[0].legend(frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def streams(out: Path = Path("out/kernels"), m: int = 100, n: int = 5000, k: int = 15) -> str:
+    """Columns in random, growing and shrinking order: error over optimum, bound and estimate over error."""
+    out.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    U = np.linalg.qr(rng.standard_normal((m, m)))[0]
+    lines = [
+        "| singular values | method | all at once | oversample | error / optimum | bound / error | estimate / error | memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for decay in (0.8, 0.95):
+        A = (U * decay ** np.arange(m)) @ rng.standard_normal((m, n))
+        best = np.linalg.norm(np.linalg.svd(A, compute_uv=False)[k:])
+        size = np.argsort(np.linalg.norm(A, axis=0))
+        for method in ("greedy", "residual", "strong_rrqr"):
+            once = cssp.select(A, k, method).error / best
+            for oversample in (1, 2, 4):
+                found = []
+                for order in (rng.permutation(n), size, size[::-1]):
+                    stream = cssp.StreamingSelector(k, method=method, oversample=oversample, rng=0)
+                    sel = stream.partial_fit(A[:, order]).selection()
+                    Q = np.linalg.qr(sel.columns)[0]
+                    error = float(np.linalg.norm(A - Q @ (Q.T @ A)))
+                    found.append((error / best, sel.bound / error, sel.error / error))
+                cells = " | ".join(f"{min(x):.2f}–{max(x):.2f}" for x in zip(*found, strict=True))
+                share = f"{100 * stream.nbytes / A.nbytes:.0f} %"
+                lines.append(f"| {decay}^i | `{method}` | {once:.2f} | {oversample} | {cells} | {share} |")
+    text = "\n".join(lines) + "\n"
+    (out / "streams.md").write_text(text)
+    return text
