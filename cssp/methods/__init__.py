@@ -58,6 +58,7 @@ __all__ = ["METHODS", "Guarantee", "Method"]
 
 
 _NATIVE = ("numpy", "torch", "array-api")
+_PASSES = ("dask", "sparse", "operator")
 _FORCED = frozenset({"include", "exclude"})
 _PIVOTED_QR = Guarantee(
     "T <= ((4^k - 1)/3 (n - k) + 1) s_{k+1}², the least upper bound; F <= (n - k)(4^k + 2)/3 OPT_k",
@@ -77,7 +78,7 @@ METHODS: dict[str, Method] = {
             citation="businger1965",
             cost="2mnk",
             nested=True,
-            backends=_NATIVE,
+            backends=(*_NATIVE, *_PASSES),
             supports=_FORCED | {"tol", "complex"},
             guarantee=_PIVOTED_QR,
         ),
@@ -98,7 +99,7 @@ METHODS: dict[str, Method] = {
             citation="farahat2011",
             cost="2mn min(m, n) + 6mnk",
             nested=True,
-            backends=_NATIVE,
+            backends=(*_NATIVE, *_PASSES),
             supports=_FORCED | {"tol", "target", "complex"},
             guarantee=Guarantee(
                 "f(S) >= (1 - e^-γ) max f, f = ‖P_S A‖_F², γ the least 2k-sparse eigenvalue; no factor on the error",
@@ -137,7 +138,7 @@ METHODS: dict[str, Method] = {
             cost="2mn",
             deterministic=False,
             nested=True,
-            backends=_NATIVE,
+            backends=(*_NATIVE, *_PASSES),
             supports=_FORCED | {"tol"},
             guarantee=Guarantee(
                 "one column: E F = Σs² - Σs⁴/Σs² <= 2 OPT_1; "
@@ -155,7 +156,7 @@ METHODS: dict[str, Method] = {
             cost="n",
             deterministic=False,
             nested=True,
-            backends=_NATIVE,
+            backends=(*_NATIVE, *_PASSES),
             supports=_FORCED | {"tol"},
         ),
         Method(
@@ -165,6 +166,7 @@ METHODS: dict[str, Method] = {
             citation="deshpande2006",
             cost="SVD + 2nk²",
             deterministic=False,
+            backends=("numpy", *_PASSES),
             supports=_FORCED | {"complex"},
             guarantee=Guarantee(
                 "E F = (k + 1) e_{k+1}(s²)/e_k(s²) <= (k + 1) OPT_k",
@@ -200,6 +202,7 @@ METHODS: dict[str, Method] = {
             cost="2mnk",
             deterministic=False,
             nested=True,
+            backends=("numpy", *_PASSES),
             supports=_FORCED | {"tol", "complex"},
             guarantee=Guarantee(
                 "E F <= 2^k OPT_k",
@@ -230,6 +233,7 @@ METHODS: dict[str, Method] = {
             citation="drineas2008",
             cost="SVD",
             deterministic=False,
+            backends=("numpy", *_PASSES),
             supports=_FORCED | {"complex"},
         ),
         Method(
@@ -248,6 +252,7 @@ METHODS: dict[str, Method] = {
             citation="duersch2017",
             cost="2mn(k + 10)",
             deterministic=False,
+            backends=("numpy", *_PASSES),
             supports=_FORCED | {"tol", "complex"},
         ),
         Method(
@@ -271,6 +276,7 @@ METHODS: dict[str, Method] = {
             summary="adaptive pivoting derandomised: rows of V_k against columns of the SVD residual",
             citation="osinsky2023",
             cost="SVD + 4nk min(m, n)",
+            backends=("numpy", *_PASSES),
             supports=_FORCED | {"tol", "complex"},
             guarantee=Guarantee(
                 "F <= (k + 1) OPT_k, hence T <= (k + 1)(min(m, n) - k) s_{k+1}²",

@@ -6,6 +6,8 @@ which compute them again should one be lost; the caller's process sees vectors o
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -111,7 +113,7 @@ class ChunkSource(Source):
         self.passes[0] += 1
         where = np.asarray(columns, dtype=np.int64)
         parts, taken, places = [], [], []
-        V = self._rows(np.asarray(Q.conj().T, dtype=self.dtype).T)
+        V = self._rows(np.asarray(Q, dtype=self.dtype))
         for c, (a, b) in enumerate(self.ranges):
             mine = np.flatnonzero((where >= a) & (where < b))
             pairs = [
@@ -208,8 +210,8 @@ class ChunkSource(Source):
         ]
         return np.concatenate(_computed(tasks))
 
-    def reduced(self, first: Callable[..., Any], merge: Callable[..., Any], fan: int) -> Any:
-        """``first(columns, start)`` of every range of columns, merged ``fan`` at a time until one is left: one pass."""
+    def reduced(self, first: Callable[..., Any], merge: Callable[..., Any], fan: int) -> list[Any]:
+        """``first(columns, start)`` of every range of columns, merged ``fan`` at a time until so few are left: one pass."""
         from dask import delayed
 
         self.passes[0] += 1
@@ -217,9 +219,9 @@ class ChunkSource(Source):
             delayed(first)(delayed(_whole)(list(self.blocks[:, c]), self.dtype, self._part(slice(a, b))), a)
             for c, (a, b) in enumerate(self.ranges)
         ]
-        while len(level) > 1:
+        while len(level) > fan:
             level = [delayed(merge)(level[a : a + fan]) for a in range(0, len(level), fan)]
-        return _computed(level)[0]
+        return _computed(level)
 
     def array(self) -> Any:
         """The scaled matrix as a dask array."""
@@ -272,6 +274,8 @@ def _quiet() -> Any:
     """Vectors of length n travel in the graph: that is meant, so nobody is warned of it."""
     import dask
 
+    if "distributed" not in sys.modules:
+        return contextlib.nullcontext()
     return dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})
 
 

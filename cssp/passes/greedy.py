@@ -4,8 +4,8 @@ Sparse matrices and operators: the recursion of `cssp.methods.greedy` with AAᴴ
 
 Dask arrays: composable core-sets, as Altschuler, Bhaskara, Fu, Mirrokni, Rostamizadeh and Zadimoghaddam, "Greedy column
 subset selection: new bounds and distributed algorithms", ICML 2016 [altschuler2016]. Every block of columns offers its own
-greedy picks, and greedy chooses among what is offered. All of them reconstruct the same sketch of A, as in Farahat et al.
-2015 [farahat2015].
+greedy picks, and greedy chooses among what is offered. All of them reconstruct the projection of A on its leading left
+singular vectors, found by a sketch; Farahat et al. 2015 [farahat2015] reconstruct a sketch.
 """
 
 from __future__ import annotations
@@ -27,17 +27,23 @@ from cssp.problem import DOWNDATE_SLACK, TIE_BAND, Picks, Problem
 
 __all__ = ["greedy"]
 
+#: Columns that a core-set offers for each column wanted.
+OFFER = 2
+
 #: Core-sets merged at a time.
 FAN = 8
 
+#: A matrix of no more rows than this many times k is reconstructed itself, instead of its projection.
+WIDE = 4
+
 
 def greedy(p: PassProblem, *, oversample: int = 10) -> Picks:
-    """Greedy gain; of a dask array by core-sets, in two passes.
+    """Greedy gain; of a dask array by core-sets, in four passes.
 
     Parameters
     ----------
     oversample : int
-        Columns of the sketch of A beyond k, for dask arrays.
+        Singular vectors beyond k, for dask arrays.
     """
     l = p.k + check_integer("oversample", oversample, low=0)
     return _coresets(p, l) if isinstance(p.A, ChunkSource) else _direct(p)
@@ -46,11 +52,14 @@ def greedy(p: PassProblem, *, oversample: int = 10) -> Picks:
 def _coresets(p: PassProblem, l: int) -> Picks:
     A = p.A
     assert isinstance(A, ChunkSource)
-    Y = A.gaussian(l, p.rng) / math.sqrt(l)
+    Q = np.eye(p.m) if p.m <= WIDE * l else np.linalg.qr(A.gaussian(l, p.rng))[0]
+    lam, U = np.linalg.eigh(np.sum(A.sweep(Q, after=_outer)[0].map(_part), axis=0))
+    Y = (Q @ (U * np.sqrt(np.maximum(lam, 0)))).astype(A.dtype)  # YYᴴ = QQᴴAAᴴQQᴴ: all that gains depend on
     C = p.take(p.include)
-    first = partial(_offer, Y=Y, k=p.k, C=C, include=p.include, candidates=p.candidates)
-    merge = partial(_merged, Y=Y, k=p.k, C=C, include=p.include)
-    place, _ = A.reduced(first, merge, FAN)
+    first = partial(_offer, Y=Y, k=OFFER * p.k, C=C, candidates=p.candidates)
+    merge = partial(_merged, Y=Y, k=OFFER * p.k, C=C)
+    offers = A.reduced(first, merge, FAN)
+    place, _ = _merged(offers, Y=Y, k=p.k, C=C)
     return Picks([*p.include, *place.tolist()])
 
 
@@ -61,7 +70,6 @@ def _offer(
     Y: np.ndarray,
     k: int,
     C: np.ndarray,
-    include: tuple[int, ...],
     candidates: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Greedy picks among columns of one block: their numbers and the columns themselves."""
@@ -75,7 +83,6 @@ def _merged(
     Y: np.ndarray,
     k: int,
     C: np.ndarray,
-    include: tuple[int, ...],
 ) -> tuple[np.ndarray, np.ndarray]:
     place = np.concatenate([offer[0] for offer in offers])
     order = np.argsort(place)  # a tie goes to the lowest index
@@ -192,6 +199,14 @@ def _energy(A: Local, E: np.ndarray) -> np.ndarray:
 
 def _row_energy(G: np.ndarray) -> np.ndarray:
     return np.sum(sq(G), axis=1)[:, None]
+
+
+def _outer(G: np.ndarray) -> np.ndarray:
+    return G @ G.conj().T
+
+
+def _part(part: np.ndarray, start: int) -> np.ndarray:
+    return part
 
 
 def _same(part: np.ndarray, start: int) -> np.ndarray:
