@@ -1,5 +1,5 @@
 """``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
-pruners | families | outofcore | kernels`` (``--help`` after any of them)."""
+pruners | families | outofcore | kernels | tasks`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -105,7 +105,9 @@ def main(arguments: list[str] | None = None) -> int:
     outofcore.add_argument("--columns", type=int, nargs="+", help="numbers of columns")
     outofcore.add_argument("--rows", type=int)
     outofcore.add_argument("-k", type=int)
-    outofcore.add_argument("--folder", type=Path, help="where the matrix is put while it is needed (default OUT)")
+    outofcore.add_argument(
+        "--folder", type=Path, help="where the matrix is put while it is needed (default OUT)"
+    )
     outofcore.add_argument("--out", type=Path, default=OUT / "outofcore")
 
     kernels = commands.add_parser("kernels", help="landmarks of hard kernels; columns that are seen once")
@@ -113,6 +115,12 @@ def main(arguments: list[str] | None = None) -> int:
     kernels.add_argument("--points", type=int, default=10_000)
     kernels.add_argument("--trials", type=int, default=10)
     kernels.add_argument("--out", type=Path, default=OUT / "kernels")
+
+    tasks = commands.add_parser("tasks", help="tasks that peers show on their own pages, side by side")
+    tasks.add_argument("--names", nargs="+", help="only these: cur sensors unsupervised nystrom")
+    tasks.add_argument("--repeats", type=int, default=21)
+    tasks.add_argument("--docs", type=Path, help="put the page into this folder, too")
+    tasks.add_argument("--out", type=Path, default=OUT / "tasks")
 
     chosen = vars(parser.parse_args(arguments))
     run = {
@@ -130,6 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         "families": _families,
         "outofcore": _outofcore,
         "kernels": _kernels,
+        "tasks": _tasks,
     }
     return run[chosen.pop("command")](**chosen)
 
@@ -238,6 +247,12 @@ def _outofcore(**options) -> int:
     from .benchmarks import outofcore
 
     return outofcore.main(**options)
+
+
+def _tasks(**options) -> int:
+    from . import peer_tasks
+
+    return peer_tasks.main(**options)
 
 
 if __name__ == "__main__":
