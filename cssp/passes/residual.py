@@ -26,8 +26,11 @@ __all__ = ["residual"]
 #: First and longest guess: a pass is dear, a longer product in it is not.
 FIRST, LONGEST = 64, 128
 
-#: Columns in the block for each pick guessed, and in the pool for each column in the block.
-WIDTH, POOL = 6, 2
+#: How much wider a block is than in memory where columns are dear, as a better guess saves passes.
+WIDER = 2
+
+#: Columns in the pool: at least, for each pick, and at most.
+POOL = 256, 8, 1536
 
 #: Columns of a worker's part that are looked at together.
 STEP = 4096
@@ -119,10 +122,11 @@ class PassRun(_Run):
 
     def _promising(self, b: int) -> np.ndarray:
         """Open columns of large residual norm: the b largest, or those of them in the pool where others are dear."""
-        C = self._largest(max(b, WIDTH * self.length))
+        C = self._largest(b if self.A.nearby else WIDER * b)
         there = np.isin(C, self.pool)
         if self.A.nearby or self.first not in self.pool or int(np.count_nonzero(there)) < C.size // 4:
-            self._fetch(C[~there])
+            if not there.all():
+                self._join(C[~there], self.A.take(C[~there]), C)
             return C
         return C[there]
 
@@ -147,22 +151,23 @@ class PassRun(_Run):
             out[:, ~there] = self.A.take(place[~there])
         return out
 
-    def _fetch(self, columns: np.ndarray) -> None:
-        if columns.size:
-            self._join(columns, self.A.take(columns))
+    def _most(self) -> int:
+        """Columns in the pool: a block, or more of them where they are dear."""
+        least, each, most = POOL
+        return least if self.A.nearby else max(least, min(each * self.p.k, most))
 
-    def _join(self, columns: np.ndarray, X: np.ndarray) -> None:
-        """Columns into the pool; those of least residual norm leave it."""
+    def _join(self, columns: np.ndarray, X: np.ndarray, needed: np.ndarray) -> None:
+        """Columns into the pool; those of least residual norm leave it, but not those that are needed."""
         Q = self.Q[:, : self.known]
         rows = X.T
         pool = np.concatenate([self.pool, columns])
         raw = np.concatenate([self.raw, rows])
         left = np.concatenate([self.left, rows - (rows @ Q.conj()) @ Q.T if self.known else rows])
-        most = POOL * WIDTH * LONGEST
+        most = max(self._most(), needed.size)
         order = np.argsort(pool)
         if pool.size > most:
             rank = np.where(self.open[pool], self.N[pool], -1.0)
-            rank[pool == self.first] = math.inf
+            rank[np.isin(pool, needed)] = math.inf
             keep = np.zeros(pool.size, dtype=bool)
             keep[np.argpartition(rank, -most)[-most:]] = True
             order = order[keep[order]]
@@ -172,7 +177,7 @@ class PassRun(_Run):
         p, size, taken = self.p, guess.size, 1
         ahead = np.empty(0, dtype=np.int64)
         if not self.A.nearby and size < p.k - len(self.indices):
-            ahead = np.setdiff1d(self._largest(min(2 * WIDTH * LONGEST, p.n)), self.pool)
+            ahead = np.setdiff1d(self._largest(self._most()), self.pool)
         held, X = self.A.sweep(V, ahead, after=_fallen)
         top = np.array([self.N[self.first]])
         if size > 1:
@@ -194,7 +199,7 @@ class PassRun(_Run):
         self.open[chosen] = False
         self.indices += chosen.tolist()
         if ahead.size:
-            self._join(ahead, X)
+            self._join(ahead, X, ahead[:0])
         return taken
 
     def save(self, path: Path) -> None:
