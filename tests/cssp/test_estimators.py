@@ -98,7 +98,16 @@ def test_the_features_are_those_of_select(method):
 
 def test_how_many():
     X = data("wine")  # 13 features
-    for wanted, count in ((1, 1), (13, 13), (1.0, 13), (0.25, 3), (1e-3, 1), (None, 6), (np.int64(4), 4)):
+    for wanted, count in (
+        (1, 1),
+        (13, 13),
+        (1.0, 13),
+        (0.25, 3),
+        (0.2, 3),
+        (1e-3, 1),
+        (None, 6),
+        (np.int64(4), 4),
+    ):
         assert ColumnSubsetSelector(wanted).fit(X).n_features_ == count
     e = ColumnSubsetSelector(tol=0.3).fit(X)
     assert e.score(X) >= 1 - 0.3**2
