@@ -7,6 +7,7 @@ squares of A's singular values, so a residual below √eps of the largest column
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -36,6 +37,9 @@ __all__ = ["GramSelection", "select_gram"]
 
 #: Proposals a round of rejection: the first one, and the limits of twice the number accepted in the round before.
 FIRST, FEWEST, MOST = 16, 8, 128
+
+#: Rows that are read at once where the order of choice is known.
+BLOCK = 32
 
 #: Order of K from which "auto" rejects; below, a round costs entries that are not few beside n.
 LARGE = 1 << 8
@@ -236,6 +240,15 @@ class Cholesky:
         """Choose j unless its residual is rounding; whether it added a direction."""
         return self.push(j, self.residual([j])[0], forced=forced)
 
+    def take_block(self, J: list[int], *, forced: bool = False) -> None:
+        """Choose all of J in this order, or those before the tolerance is met; their rows are read at once."""
+        start, rows = self.r, self.residual(J)
+        for j, c in zip(J, rows, strict=True):
+            if self.reached():
+                break
+            new = self.F[start : self.r]
+            self.push(j, c - new[:, j].conj() @ new, forced=forced)
+
     def push(self, j: int, c: np.ndarray, *, forced: bool = False) -> bool:
         """As `take`, c being row j of the residual.
 
@@ -400,11 +413,8 @@ def _rejecting(L: Cholesky, rng: np.random.Generator) -> None:
                 H = H - np.outer(row.conj(), row)
         # What was proposed has its entry formed anew: one that is rounding alone would be proposed for ever.
         L.d[S] = np.maximum(exact, 0.0)
-        start = L.r
-        rows = L.residual(S[T]) if T else ()
-        for j, c in zip(S[T].tolist(), rows, strict=True):
-            new = L.F[start : L.r]
-            L.push(j, c - new[:, j].conj() @ new if L.r > start else c)
+        if T:
+            L.take_block(S[T].tolist())
         b = min(max(2 * len(T), FEWEST), MOST)
 
 
@@ -423,10 +433,9 @@ def uniform(L: Cholesky, rng: np.random.Generator) -> None:
 
 
 def _in_order(L: Cholesky, order: list[int]) -> None:
-    for j in order:
-        if L.reached():
-            break
-        L.take(j, forced=True)
+    for a in range(0, len(order), BLOCK):
+        if not L.reached():
+            L.take_block(order[a : a + BLOCK], forced=True)
 
 
 RULES: Mapping[str, Callable[..., None]] = {
@@ -448,10 +457,13 @@ def _length(L: Cholesky, counted: bool) -> int:
 
 
 def _rank(L: Cholesky) -> int:
-    """Numerical rank of the admissible part of K, or k if it is larger."""
-    candidates = L.candidates.copy()
-    candidates[L.include] = True
-    other = Cholesky(L.G, L.k, candidates, [])
+    """Numerical rank of the admissible part of K, or k if it is larger: pivoting goes on from the picks of L."""
+    other = copy.copy(L)
+    for name in ("indices", "independent", "clear", "trace"):
+        setattr(other, name, list(getattr(L, name)))
+    other.open_, other.d, other.goal = L.candidates.copy(), L.d.copy(), -1.0
+    other.open_[L.include] = True
+    other.k = len(L.indices) + L.k - L.rank
     residual(other, np.random.default_rng(0))
     return other.rank
 
