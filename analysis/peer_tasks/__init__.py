@@ -104,6 +104,6 @@ def _head(repeats: int) -> str:
         "# Peers' own tasks\n\n"
         "Tasks that other libraries show on their own pages, done by them and by `cssp` on the same data in one process. Runs take "
         f'turns ({repeats} each); times are medians, and "times faster" is the peer\'s time over ours within each turn, with an interval '
-        "of 95 %. Small matrices: what is timed is also what a call costs. "
+        "of 95 %; on a busy machine only these ratios can be trusted. Small matrices: what is timed is also what a call costs. "
         f"{versions}. `make peers`, then `python -m analysis tasks --docs docs`.\n"
     )
