@@ -21,10 +21,9 @@ import numpy as np
 
 from cssp import arguments as check
 from cssp.errors import ArgumentError, CsspError, RankDeficientWarning, UnknownNameError, check_integer
-from cssp.linalg import adjoint, basis, host, project_off, take_columns
+from cssp.linalg import basis, host, project_off, take_columns
+from cssp.nodes import Node, choose, floor, merged, norm, projected
 from cssp.problem import Array
-from cssp.scaling import shifted
-from cssp.select import select
 
 __all__ = ["StreamSelection", "StreamingSelector"]
 
@@ -33,29 +32,6 @@ SIGNS = 64
 
 #: Format of a checkpoint.
 VERSION = 1
-
-
-@dataclass(frozen=True, eq=False)
-class _Node:
-    """Columns kept of a part of the stream.
-
-    Attributes
-    ----------
-    C : array, shape (m, r)
-        The columns, in stream order.
-    place : int64 array, shape (r,)
-        Their positions in the stream.
-    W : array, shape (m, s), s ≤ r
-        WWᴴ = ẐẐᴴ for the part Ẑ of all columns below that the node still knows: their image under the projections made
-        so far, in the span of C.
-    lost : float
-        Bound on the Frobenius norm of what the projections took away.
-    """
-
-    C: np.ndarray
-    place: np.ndarray
-    W: np.ndarray
-    lost: float
 
 
 class StreamingSelector:
@@ -120,7 +96,7 @@ class StreamingSelector:
         self._seed = int(check.as_generator(rng).integers(2**63))
         self.n_seen_ = 0
         self._norm = 0.0
-        self._nodes: list[_Node | None] = []
+        self._nodes: list[Node | None] = []
         self._block: np.ndarray | None = None  # the buffer, (m, buffer)
         self._sketch: np.ndarray | None = None
         self._selection: StreamSelection | None = None
@@ -157,7 +133,7 @@ class StreamingSelector:
         """At most `buffer` columns."""
         assert self._block is not None
         assert self._sketch is not None
-        self._norm = math.hypot(self._norm, _norm(X))
+        self._norm = math.hypot(self._norm, norm(X))
         self._sketch += X @ self._signs(X.shape[1]).astype(X.real.dtype)
         have = self.n_seen_ % self.buffer
         now = min(X.shape[1], self.buffer - have)
@@ -221,13 +197,13 @@ class StreamingSelector:
 
     # --- merging and reducing -----------------------------------------------------------------------
 
-    def _leaf(self, b: int) -> _Node:
+    def _leaf(self, b: int) -> Node:
         """The first b columns of the buffer as they are; n_seen_ counts them already."""
         assert self._block is not None
         C = self._block[:, :b].copy(order="F")
-        return _Node(C, np.arange(self.n_seen_ - b, self.n_seen_), C, 0.0)
+        return Node(C, np.arange(self.n_seen_ - b, self.n_seen_), C, 0.0)
 
-    def _carry(self, node: _Node) -> None:
+    def _carry(self, node: Node) -> None:
         """Add a node of level 0, as one is added to a binary number."""
         for level, other in enumerate(self._nodes):
             if other is None:
@@ -237,15 +213,15 @@ class StreamingSelector:
             node = self._reduced([other, node], self.kept)
         self._nodes.append(node)
 
-    def _reduced(self, nodes: list[_Node], k: int) -> _Node:
+    def _reduced(self, nodes: list[Node], k: int) -> Node:
         """The nodes as one, with at most k of their columns."""
-        node = _merged(nodes)
+        node = merged(nodes)
         k = min(k, node.C.shape[1])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RankDeficientWarning)
-            picks = _choose(node, k, self.method)
+            picks = choose(node, k, self.method)
         keep = np.sort(picks)
-        return _projected(node, keep)
+        return projected(node, keep)
 
     # --- answers ------------------------------------------------------------------------------------
 
@@ -270,13 +246,13 @@ class StreamingSelector:
         have = self.n_seen_ % self.buffer
         if have:
             nodes.append(self._leaf(have))
-        node = _merged(nodes)
+        node = merged(nodes)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RankDeficientWarning)
-            picks = _choose(node, self.k, self.method)
+            picks = choose(node, self.k, self.method)
         C = take_columns(node.C, picks)
-        Q, independent = basis(C, _floor(C))
-        final = _projected(node, picks)
+        Q, independent = basis(C, floor(C))
+        final = projected(node, picks)
         return StreamSelection(
             indices=node.place[picks],
             columns=C,
@@ -367,7 +343,7 @@ class StreamingSelector:
                 self._block = np.empty((block.shape[0], self.buffer), dtype=block.dtype, order="F")
                 self._block[:, : block.shape[1]] = block
             self._nodes = [
-                _Node(
+                Node(
                     arrays[f"C{level}"],
                     arrays[f"place{level}"],
                     arrays[f"W{level}"],
@@ -419,7 +395,7 @@ class StreamSelection:
     @cached_property
     def error(self) -> float:
         """Estimate of ‖A - P_S A‖_F from a sketch: unbiased in the square, whose standard deviation is at most √(2/64)."""
-        return min(self.bound, _norm(project_off(self._sketch, self._Q)) / math.sqrt(SIGNS))
+        return min(self.bound, norm(project_off(self._sketch, self._Q)) / math.sqrt(SIGNS))
 
     @property
     def relative_error(self) -> float:
@@ -437,45 +413,3 @@ class StreamSelection:
             f"StreamSelection(method={self.method!r}, k={self.k}, rank={self.rank}, n_seen={self.n_seen}, "
             f"indices={shown})"
         )
-
-
-def _merged(nodes: list[_Node]) -> _Node:
-    """Nodes side by side, in stream order: disjoint parts of the stream, whose squares add up."""
-    if len(nodes) == 1:
-        return nodes[0]
-    nodes = sorted(nodes, key=lambda node: int(node.place[0]))
-    return _Node(
-        np.concatenate([node.C for node in nodes], axis=1),
-        np.concatenate([node.place for node in nodes]),
-        np.concatenate([node.W for node in nodes], axis=1),
-        math.hypot(*(node.lost for node in nodes)),
-    )
-
-
-def _choose(node: _Node, k: int, method: str) -> np.ndarray:
-    """k columns of the node, in order of choice."""
-    target = node.W if method == "greedy" and node.W is not node.C else None
-    return np.asarray(select(node.C, k, method, target=target).indices)
-
-
-def _projected(node: _Node, picks: np.ndarray) -> _Node:
-    """The node on the picks alone: P_S of what it knew, and the loss."""
-    C = take_columns(node.C, picks)
-    Q, _ = basis(C, _floor(C))
-    known = adjoint(Q) @ node.W
-    lost = _norm(project_off(node.W, Q))
-    if known.shape[1] > known.shape[0]:
-        known = adjoint(np.linalg.qr(adjoint(known), mode="r"))
-    W = Q @ known if Q.shape[1] else np.zeros_like(C[:, :1])
-    return _Node(C, node.place[picks], W, node.lost + lost)
-
-
-def _floor(C: np.ndarray) -> float:
-    """Residual norm at which a column counts as dependent."""
-    return float(2 * math.sqrt(min(C.shape)) * np.finfo(C.dtype).eps * max(_norm(c) for c in C.T))
-
-
-def _norm(X: np.ndarray) -> float:
-    """Frobenius norm, of any scale."""
-    e = math.frexp(float(np.max(np.abs(X))))[1] if X.size else 0
-    return math.ldexp(float(np.linalg.norm(shifted(X, -e).ravel().astype(np.result_type(X, np.float64)))), e)
