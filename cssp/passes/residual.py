@@ -133,13 +133,16 @@ class PassRun(_Run):
     def _largest(self, b: int) -> np.ndarray:
         return super()._promising(b)
 
-    def _residuals(self, C: np.ndarray) -> np.ndarray:
-        """Residuals of columns of the pool, as rows."""
+    def _block(self, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals of columns of the pool, and their Gram matrix with the norms that the judgement goes by."""
         Q = self.Q[:, self.known : self.r]
         if Q.shape[1]:
             self.left = self.left - (self.left @ Q.conj()) @ Q.T
         self.known = self.r
-        return self.left[np.searchsorted(self.pool, C)]
+        E = self.left[np.searchsorted(self.pool, C)].T
+        G = E.conj().T @ E
+        np.fill_diagonal(G, self.N[C])
+        return E, G
 
     def _columns(self, columns: list[int]) -> np.ndarray:
         """Columns of A, from the pool as far as they are there."""

@@ -1,9 +1,11 @@
 """Dask arrays: the picks of memory in few passes, whatever the chunks and the scheduler."""
 
 import os
+import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,6 +198,38 @@ def test_coresets_reconstruct_nearly_as_well_as_greedy():
     for order in (np.arange(400), np.argsort(np.linalg.norm(A, axis=0)), rng.permutation(400)):
         s = select(chunked(A[:, order], (40, 23)), 10, "greedy", rng=0)
         assert s.relative_error <= 1.1 * select(A, 10, "greedy").relative_error
+
+
+def test_what_all_offers_span_is_no_worse_than_what_each_spans_of_its_part():
+    from cssp.passes.greedy import _merged, _offer
+
+    A = decaying(np.random.default_rng(4), 40, 90)
+    every = np.ones(90, dtype=bool)
+    ask = {"Y": A, "k": 8, "C": A[:, :0]}
+    offers = [_offer(A[:, a : a + 30], a, candidates=every, **ask) for a in (0, 30, 60)]
+    assert (
+        [offer[0].min() // 30 for offer in offers] == [offer[0].max() // 30 for offer in offers] == [0, 1, 2]
+    )
+    assert all(np.array_equal(A[:, place], C) for place, C in offers)
+
+    def left(columns, part):
+        Q = np.linalg.qr(A[:, columns])[0]
+        return np.linalg.norm(part - Q @ (Q.T @ part)) ** 2
+
+    union = np.concatenate([place for place, _ in offers])
+    parts = sum(left(place, A[:, 30 * i : 30 * i + 30]) for i, (place, _) in enumerate(offers))
+    assert left(union, A) <= parts
+    best = select(A[:, np.sort(union)], 8, "greedy", target=A).indices
+    assert np.array_equal(_merged(offers, **ask)[0], np.sort(union)[best])
+
+
+def test_the_page_in_the_docs_runs(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "beyond_memory.md"
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+        exec(block.replace("/tmp/", f"{tmp_path}/"), names)
+    assert isinstance(names["T"], da.Array)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_table_says_where_a_method_works():
