@@ -59,11 +59,10 @@ def test_what_scikit_learn_asks_of_estimators(estimator, check):
 def test_its_checks_of_arrays_run_where_scipy_allows_them():
     """They are skipped unless SCIPY_ARRAY_API is set before SciPy is imported."""
     program = (
-        "from collections import Counter; import cssp;"
-        "from sklearn.utils.estimator_checks import check_estimator as check\n"
+        "import cssp; from sklearn.utils.estimator_checks import check_estimator as check\n"
         "for e in (cssp.ColumnSubsetSelector(), cssp.LandmarkSelector()):\n"
-        "    found = [r for r in check(e, on_skip=None) if 'array_api' in r['check_name']]\n"
-        "    print(Counter(r['status'] for r in found), {str(r['exception']) for r in found if r['exception']})\n"
+        "    found = [r for r in check(e, on_skip=None, on_fail=None) if 'array_api' in r['check_name']]\n"
+        "    print(sum(r['status'] == 'passed' for r in found), [r for r in found if r['status'] == 'failed'])\n"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
@@ -73,11 +72,10 @@ def test_its_checks_of_arrays_run_where_scipy_allows_them():
     )
     assert done.returncode == 0, done.stderr
     for line in done.stdout.splitlines():
-        assert "SCIPY_ARRAY_API" not in line, line
-        assert "'passed': 7" in line, (
-            line
-        )  # NumPy, strict on two devices, torch in two precisions, mixed, refused
-        assert "failed" not in line
+        passed, failed = line.split(maxsplit=1)
+        assert failed == "[]"
+        # NumPy, strict on two devices, torch in two precisions, mixed, refused; more where there is a GPU
+        assert int(passed) >= 7
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -6,6 +6,7 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from PIL import Image
 
@@ -120,6 +121,12 @@ def test_degenerate_matrices():
         deficient = "fill" if A.any() else "truncate"
         drawn(select(A, k, deficient=deficient).plot()) if A.any() else select(A, tol=0.5).plot()
         drawn(plotting.spectrum(A, k)) if A.any() else plotting.spectrum(A, k)
+
+
+def test_a_matrix_read_in_passes_is_refused():
+    s = select(scipy.sparse.csr_array(decaying()), 3, "greedy")
+    with pytest.raises(CsspError, match="passes"):
+        s.plot()
 
 
 def test_the_spectrum_marks_k():
