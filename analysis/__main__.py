@@ -1,5 +1,5 @@
 """``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
-pruners | families | outofcore | kernels | tasks`` (``--help`` after any of them)."""
+pruners | families | outofcore | kernels | tasks | which`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -122,6 +122,10 @@ def main(arguments: list[str] | None = None) -> int:
     tasks.add_argument("--docs", type=Path, help="put the page into this folder, too")
     tasks.add_argument("--out", type=Path, default=OUT / "tasks")
 
+    which = commands.add_parser("which", help="error and time of every method on three shapes of real data")
+    which.add_argument("--docs", type=Path, help="put the tables and the figure into this folder instead")
+    which.add_argument("--out", type=Path, default=OUT / "which")
+
     chosen = vars(parser.parse_args(arguments))
     run = {
         "study": _study,
@@ -137,6 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         "pruners": _pruners,
         "families": _families,
         "outofcore": _outofcore,
+        "which": _which,
         "kernels": _kernels,
         "tasks": _tasks,
     }
@@ -253,6 +258,12 @@ def _tasks(**options) -> int:
     from . import peer_tasks
 
     return peer_tasks.main(**options)
+
+
+def _which(**options) -> int:
+    from . import which
+
+    return which.main(**options)
 
 
 if __name__ == "__main__":
