@@ -85,6 +85,18 @@ def test_scale_does_not_matter(scale):
 
 
 @pytest.mark.filterwarnings("ignore::cssp.RankDeficientWarning")
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [(np.float64, 1e-312), (np.float64, 1e305), (np.float32, 1e-41), (np.float32, 1e36)]
+)
+def test_the_ends_of_the_range(dtype, scale):
+    """The power of two that scales it is no number itself."""
+    A = np.round(8 * decaying(np.random.default_rng(0), 12, 60)).astype(dtype) * dtype(scale)
+    for storage in ("both", "csc_array", "operator"):
+        s, expected = select(STORAGES[storage](A), 6), select(A, 6)
+        assert np.array_equal(s.indices, expected.indices)
+        assert s.relative_error == pytest.approx(expected.relative_error, rel=1e-6)
+
+
 def test_single_precision_goes_on_in_double():
     A = (10.0 ** -np.arange(0, 6, 0.15)[:, None] * np.random.default_rng(0).standard_normal((40, 80))).astype(
         np.float32
