@@ -79,6 +79,19 @@ def check_same(make, method, A, k, arguments, like):
     assert s.certificate().error == pytest.approx(expected.certificate().error, rel=1e-6, abs=1e-12)
 
 
+@pytest.mark.parametrize("make", [np.asarray, torch.as_tensor, array_api_strict.asarray])
+def test_putting_values_where_a_mask_is_true(make, flags):
+    rng = np.random.default_rng(0)
+    for share in (0.1, 0.5, 1.0):
+        x, mask = rng.standard_normal(30), rng.random(30) < share
+        values = rng.standard_normal(mask.sum())
+        y = linalg.put(make(x), make(mask), make(values))
+        assert type(y) is type(make(x))
+        x[mask] = values
+        np.testing.assert_array_equal(linalg.host(y), x)
+        np.testing.assert_array_equal(linalg.places(make(mask)), np.flatnonzero(mask))
+
+
 def test_which_methods_are_native():
     assert set(NATIVE) == {"residual", "greedy", "farthest", "norm", "uniform"}
 
