@@ -78,7 +78,8 @@ def coefficients(C: Array, B: Array, independent: list[bool], cut: float) -> Arr
     xp = array_api_compat.array_namespace(C)
     if not all(independent):
         largest = float(xp.linalg.matrix_norm(C.detach(), ord=2))
-        return xp.linalg.pinv(C, rtol=cut / largest if largest > 0 else 1.0) @ B
+        least = max(C.shape) * float(xp.finfo(C.dtype).eps)
+        return xp.linalg.pinv(C, rtol=max(least, cut / largest) if largest > 0 else 1.0) @ B
     Q, R = xp.linalg.qr(C)
     return xp.linalg.solve(R, linalg.adjoint(Q) @ B)
 

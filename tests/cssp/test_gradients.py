@@ -60,6 +60,8 @@ def test_of_a_ragged_batch(result):
     assert gradcheck(lambda A, B: of(result, A, 2, "greedy", target=B), (A, B))
     own = gaussian(2, 6, 2, seed=3)
     assert gradcheck(lambda A, B: of(result, A, 2, "greedy", target=B), (A, own))
+    plain = of(result, A.detach(), 2, "greedy", target=own.detach())
+    torch.testing.assert_close(of(result, A, 2, "greedy", target=own), plain)
     of(result, A, 2, valid=valid).sum().backward()
     assert not A.grad[1, :, 1].any()  # padding
     assert A.grad[0, :, 1].any()
