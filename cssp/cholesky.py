@@ -24,6 +24,9 @@ __all__ = ["RULES", "Cholesky", "rank_of"]
 #: Proposals a round of rejection: the first one, and the limits of twice the number accepted in the round before.
 FIRST, FEWEST, MOST = 16, 8, 128
 
+#: Units of rounding that K, a sum of products itself, may carry however small it is.
+FEW = 64
+
 #: Rows that are read at once where the order of choice is known.
 BLOCK = 32
 
@@ -46,10 +49,10 @@ class Cholesky:
     d : float64 array, shape (n,)
     trace : list of float
         Trace of K - FᴴF after 0, 1, ... picks.
-    noise, floor : float
-        Residual of nothing but rounding; of one that counts for the rank.
+    noise, floor : float64 array, shape (n,)
+        Residuals of nothing but rounding, which is relative to each diagonal entry; of what counts for the rank.
     seen : float
-        Rounding of K itself, as far as rows contradict each other: residuals below it count for nothing.
+        Rounding of K itself, relative to its diagonal, as far as rows contradict each other.
     """
 
     def __init__(
@@ -76,10 +79,11 @@ class Cholesky:
 
     def _scale(self) -> None:
         """Levels of rounding; a function tells its precision with its first block."""
-        n, eps = self.G.n, self.G.eps
-        self.floor = n * eps * self.top
-        self.noise = min(n, 2 * math.sqrt(n)) * eps * self.top
-        self.gross = rough(eps) * float(np.max(self.G.diagonal))
+        n, eps, g = self.G.n, self.G.eps, self.G.diagonal
+        count = max(n, FEW) * eps
+        unit = max(min(n, 2 * math.sqrt(n)), FEW / 4) * eps
+        self.floor = np.maximum(count * g, count**2 * self.top)
+        self.noise = np.maximum(unit * g, unit**2 * self.top)
 
     @property
     def wanted(self) -> int:
@@ -102,7 +106,7 @@ class Cholesky:
 
     def eligible(self) -> np.ndarray:
         """Open indices whose residual is more than rounding."""
-        return self.open_ & (self.d > max(self.noise, self.seen))
+        return self.open_ & (self.d > np.maximum(self.noise, self.seen * self.G.diagonal))
 
     def take(self, j: int, *, forced: bool = False) -> bool:
         """Choose j unless its residual is rounding; whether it added a direction."""
@@ -124,18 +128,19 @@ class Cholesky:
         counts as dependent where half of its digits are gone.
         """
         self._scale()
-        pivot = float(c[j].real)
+        pivot, own, gross = float(c[j].real), float(self.G.diagonal[j]), rough(self.G.eps)
         before = [s for s, yes in zip(self.indices, self.independent, strict=True) if yes]
-        if before:  # zero but for rounding: that of K, too
-            self.seen = max(self.seen, float(np.max(np.abs(c[before]))))
-        if self.seen > self.gross:
-            s = before[int(np.argmax(np.abs(c[before])))]
-            raise ArgumentError(f"K is not symmetric: rows {j} and {s} contradict each other")
-        left = self.d - _squares(c) / pivot if pivot > self.noise else None
-        if left is None or float(np.min(left)) < -self.noise:
-            self._doubt(j, pivot, c)
-        least = math.sqrt(self.G.eps) * float(self.G.diagonal[j]) if forced else 0.0
-        independent = left is not None and pivot > max(self.seen, least)
+        if before and own > 0:  # zero but for rounding: that of K, too
+            error = np.abs(c[before]) / np.sqrt(own * self.G.diagonal[before])
+            self.seen = max(self.seen, float(np.max(error)))
+            if self.seen > gross:
+                s = before[int(np.argmax(error))]
+                raise ArgumentError(f"K is not symmetric: rows {j} and {s} contradict each other")
+        left = self.d - _squares(c) / pivot if pivot > self.noise[j] else None
+        if left is None or bool(np.any(left < -self.noise)):
+            self._doubt(j, c, gross)
+        least = max(self.seen, math.sqrt(self.G.eps) if forced else 0.0) * own
+        independent = left is not None and pivot > least
         self.open_[j] = False
         if left is not None and independent:
             row = c / math.sqrt(pivot)
@@ -146,19 +151,29 @@ class Cholesky:
             if row.dtype.kind == "c" and self.F.dtype.kind != "c":
                 self.F = self.F.astype(np.complex128)
             self.F[self.r] = row
-            self.r, self.rank = self.r + 1, self.rank + (pivot > max(self.floor, self.seen))
+            self.r, self.rank = self.r + 1, self.rank + self._counts(j, pivot)
             self.d = np.maximum(left, 0)
             self.d[j] = 0
         if independent or forced:
-            self.append(j, independent, pivot > max(self.floor, self.seen))
+            self.append(j, independent, independent and self._counts(j, pivot))
         return independent
 
-    def _doubt(self, j: int, pivot: float, c: np.ndarray) -> None:
-        """Take what no semidefinite matrix has, the negative eigenvalue of a minor [[p, c], [c̄, d]], for rounding of K."""
-        lowest = (pivot + self.d - np.sqrt((pivot - self.d) ** 2 + 4 * _squares(c))) / 2
+    def _counts(self, j: int, pivot: float) -> bool:
+        """Whether a pivot counts for the rank."""
+        return pivot > max(float(self.floor[j]), self.seen * float(self.G.diagonal[j]))
+
+    def _doubt(self, j: int, c: np.ndarray, gross: float) -> None:
+        """Take what no semidefinite matrix has for rounding of K: the negative eigenvalue of [[p, c̄], [c, d]].
+
+        Entries are relative to the diagonal of K here.
+        """
+        g = np.maximum(self.G.diagonal, np.finfo(np.float64).tiny)
+        with np.errstate(over="ignore"):
+            p, d, cc = float(c[j].real) / g[j], self.d / g, _squares(c / math.sqrt(g[j]) / np.sqrt(g))
+            lowest = (p + d - np.sqrt((p - d) ** 2 + 4 * cc)) / 2
         low = int(np.argmin(lowest))
         self.seen = max(self.seen, -float(lowest[low]))
-        if self.seen > self.gross:
+        if self.seen > gross:
             raise ArgumentError(
                 f"K is not positive semidefinite: entry ({j}, {low}) is too large for the diagonal; "
                 "add a multiple of the identity if that is meant"
@@ -221,7 +236,7 @@ def greedy(L: Cholesky, rng: np.random.Generator) -> None:
         allowed = clear if np.any(clear) else allowed
         g = np.where(allowed, L.d, 1.0)
         score = np.where(allowed, f / g, 0.0)
-        rounding = np.where(allowed, DOWNDATE_SLACK * eps * (f0 + score * L.G.diagonal) / g, 0.0)
+        rounding = np.where(allowed, TIE_BAND * eps * (f0 + score * L.G.diagonal) / g, 0.0)
         worn = allowed & (f < math.sqrt(eps) * f0)
         if not fresh and np.any(worn & (score + rounding >= score.max())):
             f = f0 = _row_norms2(L)
@@ -268,14 +283,10 @@ def _rejecting(L: Cholesky, rng: np.random.Generator) -> None:
         H = L.G.block(S, S)
         H = H - L.factor[:, S].conj().T @ L.factor[:, S]
         exact, T = H.diagonal().real.copy(), list[int]()
+        least = np.maximum(L.noise, L.seen * L.G.diagonal)[S]
         for i in range(b):
             pivot = float(H[i, i].real)
-            if (
-                len(T) < L.wanted
-                and pivot > max(L.noise, L.seen)
-                and U[i] * d[S[i]] < pivot
-                and S[i] not in S[T]
-            ):
+            if len(T) < L.wanted and pivot > least[i] and U[i] * d[S[i]] < pivot and S[i] not in S[T]:
                 T.append(i)
                 row = H[i] / math.sqrt(pivot)
                 H = H - np.outer(row.conj(), row)

@@ -2,7 +2,7 @@
 
 Pivoted Cholesky [harbrecht2012] and randomly pivoted Cholesky [chen2025], also by rejection [epperly2024], choose on K what
 `cssp.select` chooses on any A with AᴴA = K; the errors are those of A, squared. What differs is rounding: K holds the
-squares of A's singular values, so a residual below √eps of the largest column of A is beyond it.
+squares of A's singular values, so a column of A whose residual is below √eps of its norm counts as dependent.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def select_gram(
     Warns
     -----
     RankDeficientWarning
-        k exceeds the numerical rank: residuals fall below n·eps·(largest diagonal entry).
+        k exceeds the numerical rank: residuals fall below max(n, 64)·eps of their diagonal entry.
 
     Examples
     --------
@@ -313,7 +313,7 @@ def _record(K: Any, L: Cholesky, method: str, options: dict[str, Any], own: tupl
         errors=errors,
         _F=L.factor.copy(),
         _picks=picks,
-        _full=sound and fixed and not L.include and bool(L.candidates.all()),
+        _full=sound and fixed and bool(L.candidates.all()),
         _gram=G,
         _like=like,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import warnings
 from collections import Counter
 from itertools import permutations
 
@@ -197,6 +198,21 @@ def test_filling_takes_the_lowest_unused():
         sel = select_gram(A.T @ A, 7)
     head = sel.indices[:4].tolist()
     assert sel.indices[4:].tolist() == [j for j in range(12) if j not in head][:3]
+
+
+def test_rank_is_relative_to_each_diagonal_entry():
+    """A residual counts above max(n, 64) units of rounding of its own diagonal entry, as far as A would tell it from zero."""
+    for beyond, rank in ((5e-15, 1), (1e-12, 2)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankDeficientWarning)
+            assert select_gram([[1.0, 1.0], [1.0, 1 + beyond]], 2).rank == rank
+    A = np.diag([1.0, 1e-9, 1e-12]) + np.diag([3e-10, 4e-13], 1)
+    for method, options in SEEDED:
+        ours, theirs = select_gram(A.T @ A, 3, method, **options), select(A, 3, method, **options)
+        assert ours.indices.tolist() == theirs.indices.tolist()
+        assert ours.rank == theirs.rank == 3
+    with pytest.warns(RankDeficientWarning):
+        assert select_gram(np.diag([1.0, 1e-40]), 2).rank == 1
 
 
 def test_a_zero_matrix():
