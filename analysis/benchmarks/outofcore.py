@@ -160,7 +160,7 @@ def measured(case: Case) -> dict[str, Any]:
             n_workers=case.workers,
             threads_per_worker=1,
             memory_limit=case.memory,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=50,
             local_directory=tempfile.mkdtemp(dir=Path(case.path).parent),
         ) as cluster,

@@ -479,7 +479,7 @@ def test_a_cluster_that_loses_a_worker(tmp_path):
     with (
         dask.config.set(scheduler="distributed"),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path)
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", local_directory=str(tmp_path)
         ) as cluster,
         distributed.Client(cluster.scheduler_address) as client,
     ):
