@@ -161,6 +161,9 @@ def test_infinities_are_words(run, tmp_path):
     assert err.startswith("cssp: warning: k exceeds the numerical rank")
     assert err.count("\n") == 1
     json.loads(out, parse_constant=pytest.fail)
+    put(tmp_path, "d.npy", np.diag([1.0, 2.0]))
+    out = run("select", "d.npy", "-k", 1, "--exclude", 1, "--certificate")[1]
+    assert json.loads(out, parse_constant=pytest.fail)["certificate"]["a_posteriori"] == "inf"
 
 
 def test_the_table_of_methods_and_the_version(run):
