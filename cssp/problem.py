@@ -85,6 +85,8 @@ class Problem:
     columns: np.ndarray | None = None
     width: int = 0
 
+    in_passes = False  #: Whether A is a `cssp.passes.Source`, see `cssp.passes.problem`.
+
     @property
     def xp(self) -> Any:
         """Array-API namespace of A."""

@@ -96,10 +96,13 @@ def select(
     >>> cssp.select(A, 2).indices
     array([0, 1])
     """
-    row = passes.row_for(check.find_method(method), A)
+    in_passes = passes.kind_of(A) is not None
+    row = check.find_method(method)
+    if in_passes:
+        row = passes.row_for(row, A)
     check.check_options(row, options)
     live = gradients.sources(A, weights, target)
-    A = passes.source_of(A, row) if passes.kind_of(A) else check.as_matrix("A", A, row)
+    A = passes.source_of(A, row) if in_passes else check.as_matrix("A", A, row)
     *lead, _, n = (int(s) for s in A.shape)
     batch = tuple(lead)
     counts, tol = check.as_counts(k, batch), check.as_tolerance(tol)
@@ -111,7 +114,7 @@ def select(
         raise ArgumentError(f"deficient = {deficient!r}: 'fill', 'truncate' or 'raise' is wanted")
     if deficient == "truncate" and batch:
         raise UnsupportedError("deficient = 'truncate' needs a 2-D A: the items of a batch keep one length")
-    if counts is None and isinstance(A, passes.Source) and method not in passes.OPEN_ENDED:
+    if counts is None and in_passes and method not in passes.OPEN_ENDED:
         raise UnsupportedError(
             f"tol without k: method {method!r} needs k on a matrix read in passes; "
             f"methods that do not: {', '.join(map(repr, passes.OPEN_ENDED))}"
@@ -121,6 +124,7 @@ def select(
             check.check_supported(row, name, name)
     wanted = _Arguments(
         A=A,
+        in_passes=in_passes,
         target=None if target is None else _as_target(target, A, row),
         counts=counts,
         tol=tol,
@@ -159,6 +163,7 @@ class _Arguments:
     """Checked arguments of one call, host vectors spread over the batch."""
 
     A: Array
+    in_passes: bool
     target: Array | None
     counts: np.ndarray | None
     tol: float | None
@@ -174,7 +179,7 @@ class _Arguments:
         columns = None if self.valid is None or self.valid[item].all() else np.flatnonzero(self.valid[item])
         if columns is not None and not columns.size:
             raise ArgumentError(f"valid{where} is all False: at least one column is wanted")
-        if isinstance(self.A, passes.Source):
+        if self.in_passes:
             return self._in_passes(columns, rng)
         A = _native(self.A[(*item, ...)] if item else self.A)
         xp = array_api_compat.array_namespace(A)
@@ -355,7 +360,7 @@ def _part(p: Problem, picks: list[int], rank: int | None, own: tuple[int, ...] |
     if rank is None:
         rank = sum(linalg.basis(p.take(picks), p.floor)[1])
     chosen = tuple(int(j) for j in picks)
-    record = passes.PassPart if isinstance(p, passes.PassProblem) else Part
+    record = passes.PassPart if p.in_passes else Part
     return record(p, chosen, rank, chosen if own is None else own)
 
 
@@ -366,7 +371,7 @@ def _rank(p: Problem) -> int:
     for j in p.include:
         candidates[j] = True
     p = replace(p, include=(), candidates=candidates, tol=None)
-    found = passes.residual(p) if isinstance(p, passes.PassProblem) else residual(p)
+    found = passes.METHODS["residual"](p) if p.in_passes else residual(p)
     return int(found.rank or 0)
 
 
@@ -395,7 +400,7 @@ def _record(
     parts: list[Part], row: Method, options: Mapping[str, Any], batch: tuple[int, ...], A: Array
 ) -> Selection:
     """The parts as one record in the namespace and on the device of A."""
-    read = A.passes[0] if isinstance(A, passes.Source) else None
+    read = A.passes[0] if any(part.problem.in_passes for part in parts) else None
     A = np.empty(0) if read is not None else A
     xp, device = array_api_compat.array_namespace(A), array_api_compat.device(A)
     length = max((len(part.picks) for part in parts), default=0)

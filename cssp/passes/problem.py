@@ -31,6 +31,8 @@ class PassProblem(Problem):
     A: Source
     given: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
+    in_passes = True
+
     @property
     def xp(self) -> Any:
         return array_api_compat.numpy
