@@ -285,6 +285,11 @@ def test_the_file_is_whole_and_holds_no_pickle(tmp_path):
     with zipfile.ZipFile(path) as file:
         assert all(file.read(name).startswith(b"\x93NUMPY") for name in file.namelist())
         assert not any(b"'O'" in file.read(name)[:128] for name in file.namelist())
+    old = tmp_path / "old"
+    old.hardlink_to(path)
+    s.save(path)
+    assert not old.samefile(path)  # the new file took the place of the old one, which was not written into
+    old.unlink()
     before = path.read_bytes()
     s._nodes.append(object())  # a state that cannot be written
     with pytest.raises(AttributeError):
