@@ -9,7 +9,7 @@ import numpy as np
 
 from cssp import arguments as check
 from cssp import linalg
-from cssp.errors import ArgumentError, UnsupportedError
+from cssp.errors import ArgumentError, UnsupportedError, check_integer
 from cssp.methods import METHODS, Method
 from cssp.selection import Part, Selection
 
@@ -100,7 +100,7 @@ def spectrum(A: Any, k: int | None = None, ax: Axes | None = None) -> Axes:
     xp = array_api_compat.array_namespace(A)
     A = xp.astype(A, check.compute_dtype(A), copy=False)
     check.check_finite("A", A, None, "", "clean it")
-    k = None if k is None else check.check_integer("k", k, 1, int(A.shape[1]))
+    k = None if k is None else check_integer("k", k, 1, int(A.shape[1]))
     s = linalg.svd(linalg.host(linalg.widen(A)))[1]
     ax = _axes(ax)
     place = np.arange(1, len(s) + 1)

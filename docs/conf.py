@@ -63,7 +63,13 @@ html_theme_options = {
     "secondary_sidebar_items": {"**": ["page-toc"], "index": [], "which": []},
 }
 copyright = author
-html_sidebars = {"**": ["sidebar-nav-bs"]}
+# Pages of wide tables have no list of their neighbours beside them.
+WIDE = [
+    p.relative_to(DOCS).with_suffix("").as_posix()
+    for d in (".", "theory", "guide")
+    for p in (DOCS / d).glob("*.md")
+]
+html_sidebars = {page: [] for page in WIDE} | {"**": ["sidebar-nav-bs"]}
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 html_copy_source = False
