@@ -7,7 +7,6 @@ Nothing but the wheel's own requirements may be needed: NumPy, SciPy and array-a
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -27,8 +26,11 @@ def main(folder: str) -> None:
         python = f"{empty}/bin/python"
         pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "install", "-c", str(ROOT / "constraints.txt"), str(wheel)], check=True)
-        listed = subprocess.run([*pip, "list", "--format=json"], check=True, capture_output=True, text=True)
-        found = {row["name"].lower() for row in json.loads(listed.stdout)} - {"pip", "setuptools"}
+        show = (
+            "import importlib.metadata as m; print(*{d.metadata['Name'].lower() for d in m.distributions()})"
+        )
+        listed = subprocess.run([python, "-c", show], check=True, capture_output=True, text=True)
+        found = set(listed.stdout.split()) - {"pip", "setuptools"}
         assert found == {"cssp", "numpy", "scipy", "array-api-compat"}, found
         done = subprocess.run(
             [python, "-W", "error", "-c", example], cwd=empty, capture_output=True, text=True

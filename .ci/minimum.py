@@ -19,6 +19,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
+#: What the lent environment has too new for these.
+COMPANIONS = ["pandas==2.2.0", "pyparsing<3.3"]
+
 
 def pins(extras: list[str]) -> list[str]:
     """``name==minimum`` of every requirement."""
@@ -34,7 +37,8 @@ def main(folder: str, *extras: str) -> int:
     python = place / "bin" / "python"
     oldest = pins(list(extras or ("sklearn", "plot", "dask")))
     subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *oldest], check=True
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *oldest, *COMPANIONS],
+        check=True,
     )
     own = sysconfig.get_path("purelib", vars={"base": str(place)})
     Path(own, "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")  # after its own on the path
