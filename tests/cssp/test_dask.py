@@ -230,6 +230,37 @@ def test_the_same_rng_the_same_picks_as_in_memory(method, storage):
     assert np.array_equal(s.indices, select(A, 8, method, rng=5, **there).indices)
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("method", ["sketched_qr", "random_pivot"])
+def test_the_same_with_included_columns_and_a_tolerance(method, storage):
+    """Sketches and norms are those of the residual; norms are formed anew before they lie."""
+    there = {"accelerated": True} if method == "random_pivot" else {}
+    for seed in range(4):
+        A = decaying(np.random.default_rng(seed), 30, 60)
+        A = 0.5 ** np.arange(30)[:, None] * A
+        for arguments in ({"k": 20, "include": [7, 3]}, {"tol": 1e-3}, {"tol": 1e-6, "include": [1]}):
+            s = select(STORAGES[storage](A), method=method, rng=seed, **arguments)
+            expected = select(A, method=method, rng=seed, **arguments, **there)
+            assert np.array_equal(s.indices, expected.indices)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("method", passes.METHODS)
+def test_excluded_columns_are_never_chosen(method, storage):
+    """The best ones of all, and all of some blocks."""
+    A = decaying(np.random.default_rng(0), 40, 90)
+    A[:, :30] *= 100
+    s = select(STORAGES[storage](A), 10, method, rng=0, exclude=np.arange(30))
+    assert s.indices.min() >= 30
+
+
+@pytest.mark.parametrize("chunks", [(12, 5), (7, 12), (12, 48)])
+def test_ties_of_coresets_go_to_the_lowest_index(chunks):
+    assert sorted(select(chunked(np.hstack([np.eye(12)] * 4), chunks), 12, "greedy", rng=0).indices) == list(
+        range(12)
+    )
+
+
 def test_the_picks_of_a_sketch_do_not_depend_on_the_chunks():
     A = decaying(np.random.default_rng(3), 40, 3000)
     for method in ("leverage", "osinsky", "sketched_qr"):
@@ -450,6 +481,11 @@ def test_an_interrupted_run_goes_on(tmp_path):
     again = select(stopped_after(99, A), 100, checkpoint=state)  # nothing is left to be done
     assert np.array_equal(again.indices, expected.indices)
     assert again.passes <= s.passes + 1 <= whole.passes + 4
+    best = expected.indices[[2, 50, 99]]
+    with pytest.raises(Interrupted):
+        select(stopped_after(5, A), 100, exclude=best, checkpoint=tmp_path / "other.npz")
+    s = select(stopped_after(99, A), 100, exclude=best, checkpoint=tmp_path / "other.npz")
+    assert np.array_equal(s.indices, select(A, 100, exclude=best).indices)
     for A2, k in ((A[:, ::-1], 100), (A, 99)):
         with pytest.raises(CsspError, match="another matrix or other arguments"):
             select(stopped_after(99, np.ascontiguousarray(A2)), k, checkpoint=state)
