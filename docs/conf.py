@@ -211,7 +211,7 @@ def page(row: cssp.Method) -> str:
         f"```python\nsel = cssp.select(A, k, {row.name!r}{seed})\n```\n\n"
         f"```{{list-table}}\n{table}\n```\n\n{law}## How it works\n\n"
         f"```{{eval-rst}}\n.. automodule:: {module}\n   :no-index:\n\n"
-        f".. autofunction:: {module}.{row.function.__name__}\n   :no-index:\n```\n"
+        f".. autofunction:: {module}.{row.function.__name__}\n```\n"
     )
 
 
