@@ -81,10 +81,10 @@ class ChunkSource(Source):
         where = np.asarray(columns, dtype=np.int64)
         fresh = np.array([j for j in where.tolist() if j not in self.kept], dtype=np.int64)
         X = self._read(fresh)
+        known = dict(zip(fresh.tolist(), X.T, strict=True)) | self.kept
         if fresh.size + len(self.kept) > KEPT:
             self.kept.clear()
-        known = dict(zip(fresh.tolist(), X.T, strict=True)) | self.kept
-        self.kept.update(zip(fresh[:KEPT].tolist(), X.T[:KEPT], strict=True))
+        self.kept.update(zip(fresh[:KEPT].tolist(), X.T[:KEPT].copy(), strict=True))
         out = np.array([known[j] for j in where.tolist()]).T.astype(self.dtype, order="F")
         return stretched(out.reshape(self.shape[0], where.size), self._part(where))
 

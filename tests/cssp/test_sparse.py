@@ -150,6 +150,21 @@ def test_sources_are_linear_algebra():
             )
 
 
+def test_columns_that_are_kept_are_those_that_were_read(monkeypatch):
+    import dask
+    import dask.array as da
+
+    from cssp.passes import chunks
+
+    monkeypatch.setattr(chunks, "KEPT", 10)
+    A = np.random.default_rng(0).standard_normal((5, 40))
+    source = chunks.ChunkSource(da.from_array(A, chunks=(5, 8)), A.dtype)
+    with dask.config.set(scheduler="sync"):
+        for columns in ([3, 1, 4], [1, 5, 9, 2, 6], [5, 3, 5, 8, 9, 7, 0], range(40), [9, 3]):
+            assert np.array_equal(source.take(columns), A[:, list(columns)])
+            assert len(source.kept) <= 10
+
+
 def test_gaussian_rows_do_not_depend_on_the_cut():
     whole = gaussian_rows(7, 0, 2500, 3)
     for a, b in ((0, 10), (1000, 1050), (1023, 2049), (2499, 2500)):
