@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 #: What the lent environment has too new for these.
-COMPANIONS = ["pandas==2.2.1", "pyparsing<3.3"]
+COMPANIONS = ["pandas==2.2.1", "pyparsing<3.3", "pytest<9"]
 
 
 def pins(extras: list[str]) -> list[str]:

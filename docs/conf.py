@@ -199,6 +199,8 @@ def page(row: cssp.Method) -> str:
         + (", complex matrices" if "complex" in row.supports else ""),
         "works in": ", ".join(row.backends),
     }
+    if row.citation:
+        facts["source"] = f"{{cite:t}}`{row.citation}`"
     table = "\n".join(f"* - {what}\n  - {fact}" for what, fact in facts.items())
     law = ""
     if row.guarantee:

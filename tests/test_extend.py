@@ -89,6 +89,13 @@ def test_the_commands_name_what_exists():
         assert (ROOT / path).exists(), path
 
 
+def test_the_rows_cite_what_is_in_the_bibliography():
+    row, pruner = FILES["cssp/methods/__init__.py"], FILES["vlm_bridge/pruners/centred.py"]
+    keys = [*re.findall(r'citation="(\w+)"', row), re.search(r'Pruner\("centred", ".+?", "(\w+)"', pruner)[1]]
+    assert len(keys) == 2
+    assert all(f"{{{key}," in (ROOT / "docs" / "references.bib").read_text() for key in keys)
+
+
 @pytest.mark.slow
 def test_the_method_passes_the_tests_of_all_methods(copy):
     done = run(
