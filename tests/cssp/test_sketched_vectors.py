@@ -37,9 +37,10 @@ def test_picks_of_the_exact_vectors_where_there_is_a_gap(method):
 @pytest.mark.parametrize("method", ["leverage", "arp"])
 def test_law_of_the_exact_vectors(method):
     """The same draws: as the scores agree to many digits, so do the picks."""
-    same = [
-        cssp.select(gapped(1), K, method, svd="sketched", rng=seed).relative_error for seed in range(60)
-    ], [cssp.select(gapped(1), K, method, rng=seed).relative_error for seed in range(60)]
+    same = (
+        [cssp.select(gapped(1), K, method, svd="sketched", rng=seed).relative_error for seed in range(60)],
+        [cssp.select(gapped(1), K, method, rng=seed).relative_error for seed in range(60)],
+    )
     assert np.median(same[0]) == pytest.approx(np.median(same[1]), rel=0.35)
 
 
@@ -73,7 +74,9 @@ def test_bound_of_osinsky_for_any_vectors():
 def test_no_factor_is_claimed(method):
     A = gapped(3)
     certificate = cssp.select(A, K, method, svd="sketched", rng=0).certificate()
-    assert certificate.factor is None and certificate.spectral_factor is None and certificate.source is None
+    assert certificate.factor is None
+    assert certificate.spectral_factor is None
+    assert certificate.source is None
     assert certificate.a_posteriori >= 1
     exact = cssp.select(A, K, method, rng=0).certificate()
     plain = cssp.select(A, K, method, rng=0, svd="exact").certificate()
@@ -84,7 +87,8 @@ def test_no_factor_is_claimed(method):
 def test_same_rng_same_picks_and_duplicates_and_rank(method):
     A = gapped(4)[:, np.r_[0:120, 0:40]]
     one, two = (cssp.select(A, K, method, svd="sketched", rng=5).indices.tolist() for _ in range(2))
-    assert one == two and len(set(one)) == K
+    assert one == two
+    assert len(set(one)) == K
     thin = A[:, :1] * np.ones((1, 60))
     with pytest.warns(cssp.RankDeficientWarning):
         assert len(set(cssp.select(thin, 3, method, svd="sketched", rng=0).indices.tolist())) == 3
