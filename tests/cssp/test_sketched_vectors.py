@@ -96,7 +96,7 @@ def test_same_rng_same_picks_and_duplicates_and_rank(method):
 
 @pytest.mark.parametrize("method", SKETCHABLE)
 def test_bad_value(method):
-    with pytest.raises(cssp.CsspError, match="svd = 'fast'.*sketched"):
+    with pytest.raises(cssp.CsspError, match=r"svd = 'fast'.*sketched"):
         cssp.select(np.eye(4), 2, method, svd="fast")
 
 
