@@ -2,7 +2,7 @@
 
     python .ci/minimum.py out/minimum [extra ...]
 
-An environment of its own gets every requirement of cssp, and of the extras (by default sklearn, plot and dask), at its stated
+An environment of its own gets every requirement of cssp, and of the extras (by default plot and dask), at its stated
 minimum. All else that tests need (pytest, torch, ...) is that of the environment which runs this.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 #: What the lent environment has too new for these.
-COMPANIONS = ["pandas==2.2.1", "pyparsing<3.3", "pytest<9"]
+COMPANIONS = ["pandas==2.2.2", "pyparsing<3.3", "pytest<9"]
 
 
 def pins(extras: list[str]) -> list[str]:
@@ -35,20 +35,23 @@ def main(folder: str, *extras: str) -> int:
     place = (ROOT / folder).absolute()
     venv.create(place, with_pip=True, clear=True)
     python = place / "bin" / "python"
-    oldest = pins(list(extras or ("sklearn", "plot", "dask")))
+    oldest = pins(list(extras or ("plot", "dask")))
     subprocess.run(
         [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *oldest, *COMPANIONS],
         check=True,
     )
     own = sysconfig.get_path("purelib", vars={"base": str(place)})
-    Path(own, "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")  # after its own on the path
+    Path(own, "lent.pth").write_text(
+        f"{sysconfig.get_path('purelib')}\n{ROOT}\n"
+    )  # after its own on the path
     show = (
         "import importlib.metadata as m, sys; print(*(f'{n} {m.version(n)}' for n in sys.argv[1:]), sep=', ')"
     )
     names = [re.match(r"[\w-]+", pin)[0] for pin in oldest]
     subprocess.run([python, "-c", show, *names, "torch"], check=True)
-    command = [python, "-m", "pytest", "-q", "-m", "not slow", "tests/cssp"]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+    command = [python, "-m", "pytest", "-q", "-m", "not slow", "-n", "2", "tests/cssp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 
 if __name__ == "__main__":
