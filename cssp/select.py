@@ -81,7 +81,8 @@ def select(
     Warns
     -----
     RankDeficientWarning
-        k exceeds the numerical rank: residual norms fall below max(m, n)·eps·(largest column norm).
+        k exceeds the numerical rank: residual norms fall below max(m, n)·eps·(largest column norm), n counting as
+        16,384 at the most.
 
     Notes
     -----
