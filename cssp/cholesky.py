@@ -16,6 +16,7 @@ import numpy as np
 
 from cssp.errors import ArgumentError
 from cssp.gram import Gram, rough
+from cssp.linalg import squares
 from cssp.methods._sampling import draw, proposals
 from cssp.problem import DOWNDATE_SLACK, TIE_BAND
 
@@ -136,7 +137,7 @@ class Cholesky:
             if self.seen > gross:
                 s = before[int(np.argmax(error))]
                 raise ArgumentError(f"K is not symmetric: rows {j} and {s} contradict each other")
-        left = self.d - _squares(c) / pivot if pivot > self.noise[j] else None
+        left = self.d - squares(c) / pivot if pivot > self.noise[j] else None
         if left is None or bool(np.any(left < -self.noise)):
             self._doubt(j, c, gross)
         least = max(self.seen, math.sqrt(self.G.eps) if forced else 0.0) * own
@@ -169,7 +170,7 @@ class Cholesky:
         """
         g = np.maximum(self.G.diagonal, np.finfo(np.float64).tiny)
         with np.errstate(over="ignore"):
-            p, d, cc = float(c[j].real) / g[j], self.d / g, _squares(c / math.sqrt(g[j]) / np.sqrt(g))
+            p, d, cc = float(c[j].real) / g[j], self.d / g, squares(c / math.sqrt(g[j]) / np.sqrt(g))
             lowest = (p + d - np.sqrt((p - d) ** 2 + 4 * cc)) / 2
         low = int(np.argmin(lowest))
         self.seen = max(self.seen, -float(lowest[low]))
@@ -207,11 +208,6 @@ class Cholesky:
         """Allowed index of the largest score, the lowest one in a tie."""
         masked = np.where(allowed, score, -math.inf)
         return int(np.argmax(masked + slack >= masked.max() * (1 - TIE_BAND * self.G.eps)))
-
-
-def _squares(x: np.ndarray) -> np.ndarray:
-    """Squared moduli."""
-    return x.real**2 + x.imag**2 if x.dtype.kind == "c" else x**2
 
 
 def residual(L: Cholesky, rng: np.random.Generator) -> None:

@@ -22,8 +22,9 @@ import scipy
 import cssp
 from cssp import passes
 from cssp.errors import ArgumentError, CsspError, RankDeficientWarning
+from cssp.files import written
 from cssp.linalg import host
-from cssp.tables import SUFFIXES, Table, read, write, written
+from cssp.tables import SUFFIXES, Table, read, write
 
 __all__ = ["main"]
 

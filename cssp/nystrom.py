@@ -112,8 +112,7 @@ def select_gram(
         raise ArgumentError(
             "neither k nor tol is given: say how many landmarks, or how small an error, is wanted"
         )
-    if deficient not in ("fill", "truncate", "raise"):
-        raise ArgumentError(f"deficient = {deficient!r}: 'fill', 'truncate' or 'raise' is wanted")
+    check.check_deficient(deficient)
     first, never = (
         check.as_columns(name, index, (), G.n) for name, index in (("include", include), ("exclude", exclude))
     )

@@ -111,8 +111,7 @@ def select(
         raise ArgumentError(
             "neither k nor tol is given: say how many columns, or how small an error, is wanted"
         )
-    if deficient not in ("fill", "truncate", "raise"):
-        raise ArgumentError(f"deficient = {deficient!r}: 'fill', 'truncate' or 'raise' is wanted")
+    check.check_deficient(deficient)
     if deficient == "truncate" and batch:
         raise UnsupportedError("deficient = 'truncate' needs a 2-D A: the items of a batch keep one length")
     if counts is None and in_passes and method not in passes.OPEN_ENDED:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 
 from cssp import arguments as check
 from cssp.errors import ArgumentError, CsspError, RankDeficientWarning, UnknownNameError, check_integer
+from cssp.files import written
 from cssp.linalg import basis, host, project_off, take_columns
 from cssp.nodes import Node, choose, floor, merged, norm, projected
 from cssp.problem import Array
@@ -299,7 +299,6 @@ class StreamingSelector:
 
     def save(self, path: str | Path) -> None:
         """Write the state as ``.npz``, without pickle; the file appears whole or not at all."""
-        path = Path(path)
         state: dict[str, Any] = {"version": VERSION, "seed": self._seed, "n_seen": self.n_seen_}
         state |= {"k": self.k, "method": self.method, "oversample": self.oversample, "buffer": self.buffer}
         state |= {"norm": self._norm.hex(), "levels": len(self._nodes)}
@@ -310,15 +309,8 @@ class StreamingSelector:
             if node is not None:
                 arrays |= {f"C{level}": node.C, f"W{level}": node.W, f"place{level}": node.place}
                 arrays[f"lost{level}"] = np.array(node.lost)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with written(path) as partial, partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> StreamingSelector:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import os
-import tempfile
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from cssp.errors import ArgumentError, CsspError, UnsupportedError
+from cssp.files import written
 
-__all__ = ["SUFFIXES", "Table", "read", "write", "written"]
+__all__ = ["SUFFIXES", "Table", "read", "write"]
 
 Array = Any
 
@@ -187,27 +184,6 @@ def _market(path: Path) -> Array:
 
     A = mmread(path, spmatrix=False)
     return A if isinstance(A, np.ndarray) else A.tocsc()
-
-
-@contextlib.contextmanager
-def written(path: str | Path) -> Iterator[Path]:
-    """A path to write to; the file takes its place when all is well and is gone when not."""
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_ending(path))
-    os.close(handle)
-    partial = Path(name)
-    try:
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o666 & ~mask)
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _ending(path: Path) -> str:
-    return "".join(path.suffixes[-1:])
 
 
 def write(path: str | Path, A: np.ndarray, names: list[str] | None) -> None:

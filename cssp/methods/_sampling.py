@@ -95,7 +95,7 @@ def noise(p: Problem) -> float:
 
 
 def leading(
-    E: np.ndarray, below: float, k: int = 1, how: str = "exact", rng: np.random.Generator | None = None
+    E: np.ndarray, below: float, k: int, how: str, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Singular values above rounding, at least one, and the right singular vectors as rows.
 
@@ -107,7 +107,7 @@ def leading(
     below : float
         Rounding of the data, in the unit of E.
     """
-    s, Vh = leading_svd(E, k, how, rng or np.random.default_rng(0))
+    s, Vh = leading_svd(E, k, how, rng)
     cut = max(below, max(E.shape) * np.finfo(np.float64).eps * s[0])
     r = max(1, int(np.sum(s > cut)))
     return s[:r], Vh[:r]

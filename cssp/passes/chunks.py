@@ -55,13 +55,6 @@ class ChunkSource(Source):
         """First and last + 1 column of each column of blocks."""
         return list(zip(self.columns[:-1].tolist(), self.columns[1:].tolist(), strict=True))
 
-    def view(self, dtype: Any = None, factor: tuple[np.ndarray, np.ndarray] | None = None) -> Source:
-        other = object.__new__(type(self))
-        other.__dict__ |= self.__dict__
-        other.dtype = self.dtype if dtype is None else np.dtype(dtype)
-        other.factor = self.factor if factor is None else factor
-        return other
-
     def narrowed(self, columns: np.ndarray) -> Source:
         other = ChunkSource(self.A[:, columns], self.dtype)
         other.passes = self.passes

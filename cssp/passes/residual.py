@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cssp.errors import ArgumentError
+from cssp.files import written
 from cssp.linalg import basis, orthogonalise, residual_norms2, squares
 from cssp.methods._speculative import NARROWEST, _basis, _Run
 from cssp.passes.problem import PassProblem
@@ -207,8 +208,7 @@ class PassRun(_Run):
 
     def save(self, path: Path) -> None:
         """Keep the state; the file is replaced in one step."""
-        temporary = path.with_name(path.name + ".part")
-        with open(temporary, "wb") as file:
+        with written(path) as partial, partial.open("wb") as file:
             np.savez(
                 file,
                 about=self._about(),
@@ -220,7 +220,6 @@ class PassRun(_Run):
                 N=self.N,
                 exact=self.exact,
             )
-        os.replace(temporary, path)
 
     def load(self, path: Path) -> None:
         """Go on from a kept state."""

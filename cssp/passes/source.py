@@ -6,11 +6,12 @@ right, AX. Everything else happens on vectors of length n and matrices of k colu
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -86,15 +87,19 @@ class Source(ABC):
     shape: tuple[int, int]
     dtype: np.dtype
     passes: list[float]
+    factor: tuple[np.ndarray, np.ndarray] | None = None
     nearby = True
 
     @abstractmethod
     def scan(self) -> Scan:
         """Column norms, range and finiteness: one pass. The factor has no part in it."""
 
-    @abstractmethod
-    def view(self, dtype: Any = None, factor: tuple[np.ndarray, np.ndarray] | None = None) -> Source:
+    def view(self, dtype: Any = None, factor: tuple[np.ndarray, np.ndarray] | None = None) -> Self:
         """The same data in another precision, or with columns multiplied by mantissa·2**exponent."""
+        other = copy.copy(self)
+        other.dtype = self.dtype if dtype is None else np.dtype(dtype)
+        other.factor = self.factor if factor is None else factor
+        return other
 
     @abstractmethod
     def narrowed(self, columns: np.ndarray) -> Source:
@@ -139,23 +144,13 @@ class Source(ABC):
 class Local(Source):
     """What sparse matrices and operators share: everything happens in this process, columns by blocks."""
 
-    factor: tuple[np.ndarray, np.ndarray] | None = None
-
     def __init__(self, A: Any, dtype: Any) -> None:
         self.A, self.dtype = A, np.dtype(dtype)
         self.shape = (int(A.shape[0]), int(A.shape[1]))
         self.passes = [0.0]
 
-    def view(self, dtype: Any = None, factor: tuple[np.ndarray, np.ndarray] | None = None) -> Source:
-        other = object.__new__(type(self))
-        other.__dict__ |= self.__dict__
-        other.dtype = self.dtype if dtype is None else np.dtype(dtype)
-        other.factor = self.factor if factor is None else factor
-        return other
-
     def narrowed(self, columns: np.ndarray) -> Source:
         other = self.view()
-        assert isinstance(other, Local)
         other.A = self._narrow(columns)
         other.shape = (self.shape[0], columns.size)
         return other
@@ -217,9 +212,8 @@ class SparseSource(Local):
             A.sum_duplicates()
         super().__init__(A, dtype)
 
-    def view(self, dtype: Any = None, factor: tuple[np.ndarray, np.ndarray] | None = None) -> Source:
+    def view(self, dtype: Any = None, factor: tuple[np.ndarray, np.ndarray] | None = None) -> Self:
         other = super().view(dtype)
-        assert isinstance(other, SparseSource)
         if other.dtype != self.A.dtype:
             other.A = self.A.astype(other.dtype)
         if factor is not None:
