@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: study study-full test fast lint docs peers clean
+.PHONY: study study-full test fast lint docs peers dist minimum clean
 
 study: $(STAMP)
 	$(BIN)/python -m analysis study
@@ -35,6 +35,18 @@ docs: $(STAMP)
 peers: $(STAMP)
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[peers]'
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt --no-deps skmatter
+
+# Wheel and source distribution in dist/, checked as they would be uploaded, installed and run in an empty environment.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[release]'
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python .ci/empty.py dist
+
+# The fast tests of cssp with the oldest releases that pyproject.toml allows, in an environment of its own.
+minimum: $(STAMP)
+	$(BIN)/python .ci/minimum.py out/minimum
 
 # One stamp stands for the whole environment: it is made again only when the requirements change.
 $(STAMP): pyproject.toml constraints.txt

@@ -1,5 +1,5 @@
 """``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
-pruners | families`` (``--help`` after any of them)."""
+pruners | families | outofcore | kernels | tasks | which`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -128,6 +128,32 @@ def main(arguments: list[str] | None = None) -> int:
     families.add_argument("--docs", type=Path, help="put the table into this folder, too")
     families.add_argument("--out", type=Path, default=OUT / "families")
 
+    outofcore = commands.add_parser("outofcore", help="selection from a matrix on disk, on a local cluster")
+    outofcore.add_argument("--full", action="store_true", help="up to 4096 x 1,000,000 (16 GB on disk)")
+    outofcore.add_argument("--columns", type=int, nargs="+", help="numbers of columns")
+    outofcore.add_argument("--rows", type=int)
+    outofcore.add_argument("-k", type=int)
+    outofcore.add_argument(
+        "--folder", type=Path, help="where the matrix is put while it is needed (default OUT)"
+    )
+    outofcore.add_argument("--out", type=Path, default=OUT / "outofcore")
+
+    kernels = commands.add_parser("kernels", help="landmarks of hard kernels; columns that are seen once")
+    kernels.add_argument("--streams", action="store_true", help="the streams, instead of the kernels")
+    kernels.add_argument("--points", type=int, default=10_000)
+    kernels.add_argument("--trials", type=int, default=10)
+    kernels.add_argument("--out", type=Path, default=OUT / "kernels")
+
+    tasks = commands.add_parser("tasks", help="tasks that peers show on their own pages, side by side")
+    tasks.add_argument("--names", nargs="+", help="only these: cur sensors unsupervised nystrom")
+    tasks.add_argument("--repeats", type=int, default=21)
+    tasks.add_argument("--docs", type=Path, help="put the page into this folder, too")
+    tasks.add_argument("--out", type=Path, default=OUT / "tasks")
+
+    which = commands.add_parser("which", help="error and time of every method on three shapes of real data")
+    which.add_argument("--docs", type=Path, help="put the tables and the figure into this folder instead")
+    which.add_argument("--out", type=Path, default=OUT / "which")
+
     chosen = vars(parser.parse_args(arguments))
     run = {
         "study": _study,
@@ -142,6 +168,10 @@ def main(arguments: list[str] | None = None) -> int:
         "gpu": _gpu,
         "pruners": _pruners,
         "families": _families,
+        "outofcore": _outofcore,
+        "which": _which,
+        "kernels": _kernels,
+        "tasks": _tasks,
     }
     return run[chosen.pop("command")](**chosen)
 
@@ -255,6 +285,31 @@ def _families(**options) -> int:
     from . import families
 
     return families.main(**options)
+
+
+def _kernels(streams: bool, points: int, trials: int, out: Path) -> int:
+    from . import kernels
+
+    print(kernels.streams(out) if streams else kernels.table(kernels.run(points, trials=trials, out=out)))
+    return 0
+
+
+def _outofcore(**options) -> int:
+    from .benchmarks import outofcore
+
+    return outofcore.main(**options)
+
+
+def _tasks(**options) -> int:
+    from . import peer_tasks
+
+    return peer_tasks.main(**options)
+
+
+def _which(**options) -> int:
+    from . import which
+
+    return which.main(**options)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ __all__ = [
     "as_matrix",
     "as_tolerance",
     "as_weights",
+    "check_deficient",
     "check_options",
     "check_supported",
     "find_method",
@@ -217,6 +218,12 @@ def as_columns(argument: str, index: object, batch: tuple[int, ...], n: int) -> 
         twice = ordered[..., 1:][ordered[..., 1:] == ordered[..., :-1]].flat[0]
         raise ArgumentError(f"{argument} contains column {twice} twice")
     return np.broadcast_to(array.astype(np.int64), (*batch, array.shape[-1]))
+
+
+def check_deficient(deficient: Any) -> None:
+    """What to do where k exceeds the rank."""
+    if deficient not in ("fill", "truncate", "raise"):
+        raise ArgumentError(f"deficient = {deficient!r}: 'fill', 'truncate' or 'raise' is wanted")
 
 
 def check_disjoint(include: np.ndarray, exclude: np.ndarray) -> None:

@@ -17,7 +17,9 @@ __all__ = [
     "gram",
     "host",
     "orthogonalise",
+    "places",
     "project_off",
+    "put",
     "squares",
     "svd",
     "take_columns",
@@ -49,7 +51,10 @@ def host(x: Array) -> np.ndarray:
         return x.detach().cpu().resolve_conj().resolve_neg().numpy()
     if array_api_compat.is_cupy_array(x):
         return x.get()
-    return np.asarray(x)
+    try:
+        return np.asarray(x)
+    except (BufferError, RuntimeError, TypeError):  # on another device
+        return np.from_dlpack(x, device="cpu")
 
 
 def adjoint(X: Array) -> Array:
@@ -118,6 +123,18 @@ def take_columns(X: Array, index: Any) -> Array:
     if strides is not None and strides[0] < strides[1]:
         return xp.take(X.T, place, axis=0).T
     return xp.take(X, place, axis=1)
+
+
+def places(mask: Array) -> np.ndarray:
+    """Where a bool vector is True, on the host: of a shape that depends on data, not all namespaces have arrays."""
+    return np.flatnonzero(host(mask))
+
+
+def put(x: Array, mask: Array, values: Array) -> Array:
+    """The vector x with the values, in their order, where the mask is True; at least one place is."""
+    xp = _namespace(x)
+    source = np.maximum(np.cumsum(host(mask)) - 1, 0)
+    return xp.where(mask, xp.take(values, xp.asarray(source, device=array_api_compat.device(x)), axis=0), x)
 
 
 def widen(X: Array) -> Array:

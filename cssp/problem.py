@@ -13,7 +13,7 @@ import numpy as np
 
 from cssp import linalg
 
-__all__ = ["DOWNDATE_SLACK", "SINGLE_REACH", "TIE_BAND", "Array", "Picks", "Problem"]
+__all__ = ["DOWNDATE_SLACK", "MANY", "SINGLE_REACH", "TIE_BAND", "Array", "Picks", "Problem"]
 
 Array = Any
 
@@ -22,6 +22,10 @@ TIE_BAND = 64
 
 #: Rounding of a downdated norm in units of its last exact value; closer scores than that are a tie.
 DOWNDATE_SLACK = 8
+
+#: Columns beyond so many no longer raise `Problem.floor`: rounding of one column does not grow with their number, and
+#: n·eps of a million columns in single precision is a tenth.
+MANY = 1 << 14
 
 #: Residuals this far below the largest column have lost half the digits of single precision: go on in double.
 SINGLE_REACH = 2.0**-10
@@ -85,6 +89,8 @@ class Problem:
     columns: np.ndarray | None = None
     width: int = 0
 
+    in_passes = False  #: Whether A is a `cssp.passes.Source`, see `cssp.passes.problem`.
+
     @property
     def xp(self) -> Any:
         """Array-API namespace of A."""
@@ -136,8 +142,8 @@ class Problem:
 
     @cached_property
     def floor(self) -> float:
-        """Residual norm at or below which a column counts as dependent: max(m, n)·eps·`largest`."""
-        return max(self.m, self.n) * self.eps * self.largest
+        """Residual norm at or below which a column counts as dependent: max(m, n)·eps·`largest`, n up to `MANY`."""
+        return max(self.m, min(self.n, MANY)) * self.eps * self.largest
 
     @cached_property
     def noise(self) -> float:
@@ -160,6 +166,10 @@ class Problem:
             return -1.0
         slack = min(0.5, 64 * self.eps * (1 + 1 / self.tol))
         return (1 - slack) * self.tol**2 * float(self.xp.sum(linalg.column_norms2(self.B)))
+
+    def take(self, columns: Sequence[int]) -> Array:
+        """These columns of A, in this order."""
+        return linalg.take_columns(self.A, columns)
 
     def argmax(self, scores: Array, allowed: Array, slack: Array | float = 0.0) -> int:
         """Index of the largest score among allowed columns, the lowest one in a tie.

@@ -11,7 +11,7 @@ import array_api_compat
 import numpy as np
 
 from cssp import arguments as check
-from cssp import linalg, scaling
+from cssp import gradients, linalg, passes, scaling
 from cssp.errors import ArgumentError, RankDeficientError, RankDeficientWarning, UnsupportedError
 from cssp.methods import Method
 from cssp.methods.residual import residual
@@ -19,6 +19,8 @@ from cssp.problem import Array, Problem
 from cssp.selection import Part, Selection, relative
 
 __all__ = ["select"]
+
+_REMEDY = "clean it, or mark the column as padding with valid (exclude only forbids choosing it)"
 
 
 def select(
@@ -40,7 +42,7 @@ def select(
 
     Parameters
     ----------
-    A : array, shape (..., m, n)
+    A : array, shape (..., m, n); or dask array, sparse matrix or array of SciPy, LinearOperator, shape (m, n)
         NumPy, torch, or any Array-API array; real, complex where the method allows it, integer and bool
         (worked on in float64), half precisions (worked on in float32). Never modified.
     k : int, or one int per batch item
@@ -79,7 +81,8 @@ def select(
     Warns
     -----
     RankDeficientWarning
-        k exceeds the numerical rank: residual norms fall below max(m, n)·eps·(largest column norm).
+        k exceeds the numerical rank: residual norms fall below max(m, n)·eps·(largest column norm), n counting as
+        16,384 at the most.
 
     Notes
     -----
@@ -94,9 +97,13 @@ def select(
     >>> cssp.select(A, 2).indices
     array([0, 1])
     """
+    in_passes = passes.kind_of(A) is not None
     row = check.find_method(method)
+    if in_passes:
+        row = passes.row_for(row, A)
     check.check_options(row, options)
-    A = check.as_matrix("A", A, row)
+    live = gradients.sources(A, weights, target)
+    A = passes.source_of(A, row) if in_passes else check.as_matrix("A", A, row)
     *lead, _, n = (int(s) for s in A.shape)
     batch = tuple(lead)
     counts, tol = check.as_counts(k, batch), check.as_tolerance(tol)
@@ -104,15 +111,20 @@ def select(
         raise ArgumentError(
             "neither k nor tol is given: say how many columns, or how small an error, is wanted"
         )
-    if deficient not in ("fill", "truncate", "raise"):
-        raise ArgumentError(f"deficient = {deficient!r}: 'fill', 'truncate' or 'raise' is wanted")
+    check.check_deficient(deficient)
     if deficient == "truncate" and batch:
         raise UnsupportedError("deficient = 'truncate' needs a 2-D A: the items of a batch keep one length")
+    if counts is None and in_passes and method not in passes.OPEN_ENDED:
+        raise UnsupportedError(
+            f"tol without k: method {method!r} needs k on a matrix read in passes; "
+            f"methods that do not: {', '.join(map(repr, passes.OPEN_ENDED))}"
+        )
     for name, value in (("tol", tol), ("include", include), ("exclude", exclude), ("target", target)):
         if value is not None:
             check.check_supported(row, name, name)
     wanted = _Arguments(
         A=A,
+        in_passes=in_passes,
         target=None if target is None else _as_target(target, A, row),
         counts=counts,
         tol=tol,
@@ -142,7 +154,8 @@ def select(
             RankDeficientWarning,
             stacklevel=2,
         )
-    return _record([part for part, _ in solved], row, options, batch, A)
+    parts = gradients.attached([part for part, _ in solved], live, items)
+    return _record(parts, row, options, batch, A)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +163,7 @@ class _Arguments:
     """Checked arguments of one call, host vectors spread over the batch."""
 
     A: Array
+    in_passes: bool
     target: Array | None
     counts: np.ndarray | None
     tol: float | None
@@ -161,38 +175,30 @@ class _Arguments:
     def problem(self, item: tuple[int, ...], rng: np.random.Generator) -> Problem:
         """The two-dimensional problem of one batch item."""
         where = f" of batch item {item[0] if len(item) == 1 else item}" if item else ""
-        A = _native(self.A[(*item, ...)] if item else self.A)
-        xp, width = array_api_compat.array_namespace(A), int(A.shape[1])
+        width = int(self.A.shape[-1])
         columns = None if self.valid is None or self.valid[item].all() else np.flatnonzero(self.valid[item])
         if columns is not None and not columns.size:
             raise ArgumentError(f"valid{where} is all False: at least one column is wanted")
+        if self.in_passes:
+            return self._in_passes(columns, rng)
+        A = _native(self.A[(*item, ...)] if item else self.A)
+        xp = array_api_compat.array_namespace(A)
         if columns is not None:
             A = linalg.take_columns(A, columns)
         A = xp.astype(A, check.compute_dtype(A), copy=False)
-        remedy = "clean it, or mark the column as padding with valid (exclude only forbids choosing it)"
-        top = check.check_finite("A", A, columns, where, remedy)
+        top = check.check_finite("A", A, columns, where, _REMEDY)
         if self.weights is None:
             A, exponent = scaling.normalised(A, top)
         else:
             w = self.weights[item] if columns is None else self.weights[item][columns]
             check.check_weights(w, columns, where)
             A, exponent = scaling.weighted(A, w, top)
-        include, exclude = self.include[item], self.exclude[item]
-        if columns is not None:
-            include, exclude = (
-                _renumbered("include", include, columns, where),
-                exclude[np.isin(exclude, columns)],
-            )
-            exclude = np.searchsorted(columns, exclude)
-        k = self._count(item, int(A.shape[1]) - len(exclude), width, len(include), where)
-        free = np.ones(A.shape[1], dtype=bool)
-        free[exclude] = False
-        free[include] = False
+        k, free, include = self._choice(item, columns, int(A.shape[1]), where)
         problem = Problem(
             A=A,
             k=k,
             candidates=xp.asarray(free, device=array_api_compat.device(A)),
-            include=tuple(int(j) for j in include),
+            include=include,
             tol=self.tol,
             rng=rng,
             exponent=exponent,
@@ -201,6 +207,42 @@ class _Arguments:
         )
         problem = _without_dust(problem)
         return problem if self.target is None else self._aimed(problem, item, where)
+
+    def _in_passes(self, columns: np.ndarray | None, rng: np.random.Generator) -> Problem:
+        """The problem of a matrix that is read in passes."""
+        w, width = self.weights, int(self.A.shape[1])
+        if w is not None:
+            w = w if columns is None else w[columns]
+            check.check_weights(w, columns, "")
+        A = self.A if columns is None else self.A.narrowed(columns)
+        k, free, include = self._choice((), columns, int(A.shape[1]), "")
+        A, exponent, norms2 = passes.scaled(A, w, columns, _REMEDY)
+        return passes.PassProblem(
+            A=A,
+            k=k,
+            candidates=free,
+            include=include,
+            tol=self.tol,
+            rng=rng,
+            exponent=exponent,
+            columns=columns,
+            width=width,
+            given=norms2,
+        )
+
+    def _choice(
+        self, item: tuple[int, ...], columns: np.ndarray | None, n: int, where: str
+    ) -> tuple[int, np.ndarray, tuple[int, ...]]:
+        """k, the columns that may be chosen freely, and those included, numbered among the valid ones."""
+        include, exclude = self.include[item], self.exclude[item]
+        if columns is not None:
+            include = _renumbered("include", include, columns, where)
+            exclude = np.searchsorted(columns, exclude[np.isin(exclude, columns)])
+        k = self._count(item, n - len(exclude), int(self.A.shape[-1]), len(include), where)
+        free = np.ones(n, dtype=bool)
+        free[exclude] = False
+        free[include] = False
+        return k, free, tuple(int(j) for j in include)
 
     def _count(self, item: tuple[int, ...], admissible: int, width: int, included: int, where: str) -> int:
         """k of one item, checked against the columns that may be chosen."""
@@ -262,8 +304,7 @@ def _without_dust(p: Problem) -> Problem:
     dust = p.norms2 < 2.0 ** (-120 if p.eps > 1e-10 else -900)
     if not bool(xp.any(dust)):
         return p
-    place = xp.nonzero(dust)[0]
-    if not bool(xp.any(linalg.take_columns(p.A, place) != 0)):
+    if not bool(xp.any(linalg.take_columns(p.A, linalg.places(dust)) != 0)):
         return p
     return replace(p, A=xp.where(dust[None, :], xp.zeros_like(p.A), p.A))
 
@@ -317,9 +358,10 @@ def _solve(
 def _part(p: Problem, picks: list[int], rank: int | None, own: tuple[int, ...] | None = None) -> Part:
     """A part; the rank of its picks is found where the method did not say, and they are its own by default."""
     if rank is None:
-        rank = sum(linalg.basis(linalg.take_columns(p.A, picks), p.floor)[1])
+        rank = sum(linalg.basis(p.take(picks), p.floor)[1])
     chosen = tuple(int(j) for j in picks)
-    return Part(p, chosen, rank, chosen if own is None else own)
+    record = passes.PassPart if p.in_passes else Part
+    return record(p, chosen, rank, chosen if own is None else own)
 
 
 def _rank(p: Problem) -> int:
@@ -328,7 +370,9 @@ def _rank(p: Problem) -> int:
     candidates = xp.asarray(p.candidates, copy=True)
     for j in p.include:
         candidates[j] = True
-    return int(residual(replace(p, include=(), candidates=candidates, tol=None)).rank or 0)
+    p = replace(p, include=(), candidates=candidates, tol=None)
+    found = passes.METHODS["residual"](p) if p.in_passes else residual(p)
+    return int(found.rank or 0)
 
 
 def _first_within(part: Part, tol: float) -> int | None:
@@ -340,7 +384,7 @@ def _first_within(part: Part, tol: float) -> int | None:
 def _independent(part: Part) -> list[int]:
     """The picks that add to the span, and the included ones."""
     p = part.problem
-    _, independent = linalg.basis(linalg.take_columns(p.A, list(part.picks)), p.floor)
+    _, independent = linalg.basis(p.take(part.picks), p.floor)
     kept = [j for j, yes in zip(part.picks, independent, strict=True) if yes or j in p.include]
     return kept or list(part.picks[:1]) or [int(np.argmax(linalg.host(p.candidates)))]
 
@@ -356,6 +400,8 @@ def _record(
     parts: list[Part], row: Method, options: Mapping[str, Any], batch: tuple[int, ...], A: Array
 ) -> Selection:
     """The parts as one record in the namespace and on the device of A."""
+    read = A.passes[0] if any(part.problem.in_passes for part in parts) else None
+    A = np.empty(0) if read is not None else A
     xp, device = array_api_compat.array_namespace(A), array_api_compat.device(A)
     length = max((len(part.picks) for part in parts), default=0)
     indices = np.full((len(parts), length), -1, dtype=np.int64)
@@ -373,6 +419,7 @@ def _record(
         rank=numbers([part.rank for part in parts]),
         k=numbers([len(part.picks) for part in parts]),
         options=dict(options),
+        passes=read,
         _parts=tuple(parts),
         _batch=batch,
         _like=xp.empty((0,), device=device),

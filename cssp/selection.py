@@ -6,15 +6,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy as np
 
-from cssp import linalg
+from cssp import gradients, linalg
 from cssp.methods import METHODS, Method
 from cssp.problem import Array, Problem
 from cssp.scaling import shifted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Certificate", "Part", "Selection"]
 
@@ -71,13 +74,15 @@ class Certificate:
 class Part:
     """One batch item: its problem and its picks, as indices into ``problem.A``.
 
-    ``own`` are the picks as the method made them, before `select` cut or completed them.
+    ``own`` are the picks as the method made them, before `select` cut or completed them; ``live`` is what carries
+    gradients, if anything does.
     """
 
     problem: Problem
     picks: tuple[int, ...]
     rank: int
     own: tuple[int, ...]
+    live: gradients.Live | None = None
 
     @cached_property
     def indices(self) -> np.ndarray:
@@ -123,7 +128,9 @@ class Part:
         xp = array_api_compat.array_namespace(self.chosen)
         C, B = self.chosen, self.wanted
         Q, independent = linalg.basis(C, self.floor)
-        if all(independent):
+        if self.live is not None:
+            T = gradients.coefficients(*self.live.matrices(self), independent, self.floor)
+        elif all(independent):
             T = xp.linalg.solve(linalg.adjoint(Q) @ C, linalg.adjoint(Q) @ B)
         else:
             place = array_api_compat.device(C)
@@ -136,7 +143,9 @@ class Part:
 
     def reconstruct(self) -> Array:
         """P_S B in the unit of ``problem.B``."""
-        Q, _ = linalg.basis(self.chosen, self.floor)
+        Q, independent = linalg.basis(self.chosen, self.floor)
+        if self.live is not None:
+            return gradients.projection(*self.live.matrices(self), independent)
         return Q @ (linalg.adjoint(Q) @ self.wanted)
 
     def spread(self, X: Array) -> Array:
@@ -244,6 +253,11 @@ class Selection:
     before. They speak of A·diag(w), or of ``target`` where one was given, and of the exact data: half and
     single precision input is widened to float64 for them.
 
+    Where A is a torch tensor and A, ``weights`` or ``target`` requires a gradient, `coefficients` and `reconstruct` carry
+    it, the indices being fixed; indices and errors never do. The selection then holds the graph of these arguments: detach
+    them, or select under ``torch.no_grad()``, where no gradient is wanted. If the chosen columns are dependent, both are
+    discontinuous, and the derivative is the one along matrices of the same rank.
+
     Attributes
     ----------
     indices : int64 array, shape (..., k)
@@ -257,6 +271,9 @@ class Selection:
         Number of columns chosen.
     options : dict
         The method's options of this call.
+    passes : float or None
+        For a matrix that is not in memory: how often the choice read all of it, parts of it counted as parts (for a
+        LinearOperator, products with blocks). `errors` and the others read it again.
     """
 
     indices: Array
@@ -264,6 +281,7 @@ class Selection:
     rank: Any
     k: Any
     options: Mapping[str, Any]
+    passes: float | None
     _parts: tuple[Part, ...]
     _batch: tuple[int, ...]
     _like: Array  # an empty array that carries namespace and device
@@ -327,6 +345,12 @@ class Selection:
             columns |= {f.name: self._numbers([]) for f in fields(Certificate) if f.type == "Any"}
         return Certificate(**columns)
 
+    def plot(self, ax: Axes | None = None, *, item: Any = None) -> Axes:
+        """Draw `errors` beside the SVD optimum and the theorem's bound, see `cssp.plotting.error_trace`."""
+        from cssp.plotting import error_trace
+
+        return error_trace(self, ax, item=item)
+
     def __repr__(self) -> str:
         shape = tuple(self.indices.shape)
         flat = linalg.host(self.indices)
@@ -348,7 +372,10 @@ class Selection:
 
     def _stack(self, matrices: list[Array]) -> Array:
         xp, device = array_api_compat.array_namespace(self._like), array_api_compat.device(self._like)
-        matrices = [xp.asarray(X, device=device) for X in matrices]
+        if not self._batch and len(matrices) == 1 and type(matrices[0]).__module__.startswith("dask"):
+            return matrices[0]
+        kind = type(self._like)
+        matrices = [X if isinstance(X, kind) else xp.asarray(X, device=device) for X in matrices]
         if not self._batch:
             return matrices[0]
         stacked = xp.stack(matrices)

@@ -12,12 +12,41 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_first_example_works_when_pasted(capsys):
+def test_the_first_example_works_when_pasted(capsys, tmp_path, monkeypatch):
+    import matplotlib
+
+    matplotlib.use("Agg")
     names: dict = {}
     exec(BLOCKS[0], names)
     assert names["sel"].relative_error < 0.5
     assert names["tight"].relative_error <= 0.05
     assert "ratio=" in capsys.readouterr().out
+    assert 6 <= len([line for line in BLOCKS[0].splitlines() if line]) <= 8
+    monkeypatch.chdir(tmp_path)
+    exec(BLOCKS[1], names)
+    assert (tmp_path / "first.png").stat().st_size > 5000
+
+
+def test_the_comparison_states_what_the_tables_say():
+    edges = [
+        line.split("|")[2:-1] for line in (ROOT / "docs/edges.md").read_text().splitlines() if line[:1] == "|"
+    ]
+    counts = []
+    for column in zip(*edges[2:], strict=True):
+        asked = [cell.strip() for cell in column if cell.strip() != "–"]
+        counts.append(f"{sum(cell.startswith(('ok', 'refused')) for cell in asked)} of {len(asked)}")
+    row = next(line for line in README.splitlines() if line.startswith("| hostile inputs"))
+    assert re.findall(r"\d+ of \d+", row) == counts
+    table = (ROOT / "docs/bench.inc").read_text().split("### 4096 × 576, k = 64\n")[1].split("### ")[0]
+    times = dict(re.findall(r"^\| \**(.+?)\** +\| ([\d.,]+)", table, re.MULTILINE))
+    names = [
+        *("residual", "greedy", "scipy.linalg.qr(pivoting)", "scipy interp_decomp", "scikit-matter FPS"),
+        *("scikit-matter CUR", "pysensors CCQR", "fastcan", "linear_operator pivoted_cholesky"),
+    ]
+    row = next(line for line in README.splitlines() if line.startswith("| 64 of 576"))
+    assert re.findall(r"(?<![\d.])[\d,]+(?:\.\d+)?(?= *[,|])", row.split("|", 2)[2]) == [
+        times[n] for n in names
+    ]
 
 
 def test_the_bridge_example_works_on_the_shipped_model():
@@ -26,7 +55,7 @@ def test_the_bridge_example_works_on_the_shipped_model():
     model, processor = reference.load()
     inputs = processor(images=[scenes.make(0).image], text=["<image> what is behind ?"], return_tensors="pt")
     names = {"model": model, "processor": processor, "inputs": inputs}
-    exec(BLOCKS[1], names)
+    exec(BLOCKS[2], names)
     assert len(names["report"].kept[0]) == 64
     assert names["out"].shape[1] > inputs["input_ids"].shape[1]
 

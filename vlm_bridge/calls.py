@@ -121,6 +121,10 @@ class FullView:
         full = full.repeat_interleave(ids.shape[0] // full.shape[0], dim=0)
         return torch.cat([full, ids[:, self.pruned_length :]], dim=1)
 
+    def of(self, prompt: int, ids: Tensor) -> Tensor:
+        """(L' + t,) → (L + t,), of one sequence of a prompt."""
+        return torch.cat([self.full[prompt].to(ids.device), ids[self.pruned_length :]])
+
 
 class _Processor:
     """A logits processor that is shown the full prompt."""
@@ -177,7 +181,7 @@ def shown_in_full(arguments: dict[str, Any], view: FullView) -> None:
             arguments[name] = type(given)([wrap(one, view) for one in given])
     allowed: Callable[[int, Tensor], list[int]] | None = arguments.get("prefix_allowed_tokens_fn")
     if allowed is not None:
-        arguments["prefix_allowed_tokens_fn"] = lambda batch, ids: allowed(batch, view(ids[None])[0])
+        arguments["prefix_allowed_tokens_fn"] = lambda prompt, ids: allowed(prompt, view.of(prompt, ids))
     if arguments.get("streamer") is not None:
         arguments["streamer"] = _Streamer(arguments["streamer"], view.full)
 

@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from cssp.errors import RankDeficientError
 from vlm_bridge.budget import Part
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.given import TOKEN_AXIS
+from vlm_bridge.memory import Memory, fingerprint
 from vlm_bridge.pruners import Plan
 from vlm_bridge.request import Request
 
@@ -39,10 +40,13 @@ class Choice:
         Kept tokens in order of choice.
     merge : Tensor (k, n) or (k, n + 1), optional
         As in `Plan`.
+    reused : bool
+        Whether it was remembered, not made.
     """
 
     indices: tuple[int, ...]
     merge: Tensor | None = None
+    reused: bool = False
 
     def ascending(self) -> tuple[Tensor, Tensor | None]:
         """Indices (k,) in ascending order, and the merge matrix in that order."""
@@ -59,19 +63,27 @@ def choose_all(
     parts: Sequence[Part],
     tol: float | None,
     rngs: Sequence[np.random.Generator],
+    memory: Memory | None = None,
 ) -> list[Choice]:
-    """What is kept of each image (n_i, d), part by part; a part draws from its first image's generator."""
+    """What is kept of each image (n_i, d), part by part; a part draws from its first image's generator.
+
+    An image's choice is reused where those of all its parts are.
+    """
     kept: list[list[int]] = [[] for _ in images]
     merged: list[list[Tensor]] = [[] for _ in images]
+    reused = [True] * len(images)
     for part in parts:
         first = part.rows[0][0]
         if len(part.rows) == 1 and part.n == len(images[first]):
             found = choose_one(
-                request, images[first], part.k, factors[first], tol, rngs[first], signals[first]
+                request, images[first], part.k, factors[first], tol, rngs[first], signals[first], memory
             )
             kept[first], merged[first] = list(found.indices), [] if found.merge is None else [found.merge]
+            reused[first] = found.reused
             continue
-        found, owners = _choose_part(request, images, factors, signals, part, tol, rngs[first])
+        found, owners = _choose_part(request, images, factors, signals, part, tol, rngs[first], memory)
+        for image, _ in part.rows:
+            reused[image] &= found.reused
         for position, j in enumerate(found.indices):
             image, row = owners[j]
             kept[image].append(row)
@@ -79,7 +91,10 @@ def choose_all(
                 spread = found.merge.new_zeros(len(images[image]))
                 spread[part.rows[0][1].to(spread.device)] = found.merge[position]
                 merged[image].append(spread[None])
-    return [Choice(tuple(k), torch.cat(m) if m else None) for k, m in zip(kept, merged, strict=True)]
+    return [
+        Choice(tuple(k), torch.cat(m) if m else None, again)
+        for k, m, again in zip(kept, merged, reused, strict=True)
+    ]
 
 
 def _choose_part(
@@ -90,6 +105,7 @@ def _choose_part(
     part: Part,
     tol: float | None,
     rng: np.random.Generator,
+    memory: Memory | None,
 ) -> tuple[Choice, list[tuple[int, int]]]:
     """The choice among the rows of a part, and (image, row) of each of them."""
     if len(part.rows) > 1 and request.pruner.merges:
@@ -114,7 +130,7 @@ def _choose_part(
     if factors[part.rows[0][0]] is not None:
         factor = torch.cat([f[rows.to(f.device)] for i, rows in part.rows if (f := factors[i]) is not None])
     owners = [(i, int(row)) for i, rows in part.rows for row in rows]
-    found = choose_one(request, features, part.k, factor, tol, rng, read)
+    found = choose_one(request, features, part.k, factor, tol, rng, read, memory)
     return _at_least_one(found, owners, features.norm(dim=-1)), owners
 
 
@@ -126,7 +142,7 @@ def _at_least_one(found: Choice, owners: list[tuple[int, int]], norms: Tensor) -
             counts = Counter(owners[j][0] for j in chosen)
             spare = max(p for p, j in enumerate(chosen) if counts[owners[j][0]] > 1)
             chosen[spare] = max((j for j, (i, _) in enumerate(owners) if i == image), key=norms.__getitem__)
-    return Choice(tuple(chosen), found.merge)
+    return replace(found, indices=tuple(chosen))
 
 
 def choose_one(
@@ -137,13 +153,47 @@ def choose_one(
     tol: float | None,
     rng: np.random.Generator,
     signals: Mapping[str, Any],
+    memory: Memory | None = None,
 ) -> Choice:
-    """What the pruner keeps of one image (n, d): k tokens, unless `tol` or its own rule stops earlier."""
-    pruner, n = request.pruner, features.shape[-2]
+    """What the pruner keeps of one image (n, d): k tokens, unless `tol` or its own rule stops earlier.
+
+    The same choice as in an earlier call comes from `memory`, of one request and tolerance; a choice that
+    draws random numbers does not.
+    """
+    n = features.shape[-2]
     if k == n and tol is None:
         return Choice(tuple(range(n)))
+    read = {name: signals[name] for name in request.pruner.reads if name in signals}
+    if memory is None:
+        return _chosen(request, features, k, factor, tol, rng, read)
+    key = (k, fingerprint(features), fingerprint(factor), *((name, fingerprint(read[name])) for name in read))
+    known = memory.recall(key)
+    if known is not None:
+        return known
+    before = _next(rng)
+    found = _chosen(request, features, k, factor, tol, rng, read)
+    if _next(rng) == before:
+        memory.store(key, replace(found, reused=True))
+    return found
+
+
+def _next(rng: np.random.Generator) -> int:
+    """The 64 bits that `rng` will draw next."""
+    return int(copy.deepcopy(rng.bit_generator).random_raw())
+
+
+def _chosen(
+    request: Request,
+    features: Tensor,
+    k: int,
+    factor: Tensor | None,
+    tol: float | None,
+    rng: np.random.Generator,
+    read: Mapping[str, Any],
+) -> Choice:
+    """The choice, made."""
+    pruner = request.pruner
     drawn = {"rng": rng} if pruner.draws else {}
-    read = {name: signals[name] for name in pruner.reads if name in signals}
     plan = pruner.plan(features, k, factor, **read, **drawn, **request.options)
     if plan.indices is None:
         return Choice(tuple(run(plan, k, tol, rng)))
@@ -177,7 +227,7 @@ def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list
     if k == n and tol is None:
         return list(range(n))
 
-    def chosen(deficient: str, generator: np.random.Generator) -> list[int]:
+    def chosen(deficient: str) -> list[int]:
         found = cssp.select(
             columns,
             None if k == n else k,
@@ -186,18 +236,19 @@ def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list
             tol=tol,
             include=list(plan.include) or None,
             deficient=deficient,
-            rng=generator,
+            rng=rng,
             **plan.options,
         )
         return [int(j) for j in torch.as_tensor(found.indices).tolist()]  # one transfer from the device
 
-    again = copy.deepcopy(rng)
+    before = rng.bit_generator.state
     try:
-        return chosen("raise", rng)
+        return chosen("raise")
     except RankDeficientError:
+        rng.bit_generator.state = before
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore", cssp.RankDeficientWarning)
-            return chosen("fill", again)
+            return chosen("fill")
     except cssp.CsspError as error:
         raise BridgeError(str(error)) from error
 

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from vlm_bridge import picture
+from vlm_bridge.chat import prepare, question
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.prune import prune
 from vlm_bridge.pruners import PRUNERS, find_pruner
@@ -105,8 +106,8 @@ def generate(args: argparse.Namespace) -> None:
     images = [_opened(path) for path in args.image]
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, processor = load(args.model, device, args.dtype, args.trust_remote_code)
-    inputs = prepare(processor, images, args.prompt).to(device=device, dtype=model.dtype)
-    options: dict[str, Any] = {"clip": _clip(args.clip, device)} if args.clip else {}
+    inputs = prepare(processor, [question(images, args.prompt)]).to(device=device, dtype=model.dtype)
+    options: dict[str, Any] = {"clip": load_clip(args.clip, device)} if args.clip else {}
     start = perf_counter()
     with prune(
         model,
@@ -159,29 +160,8 @@ def load(path: str, device: str, dtype: str = "auto", trust_remote_code: bool = 
     return model.to(device).eval(), processor
 
 
-def prepare(processor: Any, images: list[Image.Image], prompt: str) -> Any:
-    """Inputs for one prompt: by the chat template where there is one, else with image tokens in front."""
-    template = getattr(processor, "chat_template", None)
-    template = template or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
-    if template is not None:
-        content = [{"type": "image", "image": image} for image in images] + [{"type": "text", "text": prompt}]
-        return processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            chat_template=template,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
-    token = getattr(processor, "image_token", None)
-    if token is None:
-        raise BridgeError(f"{type(processor).__name__} has neither a chat template nor an image token.")
-    if token not in prompt:
-        prompt = f"{token} " * len(images) + prompt
-    return processor(images=images, text=[prompt], return_tensors="pt")
-
-
-def _clip(path: str, device: str) -> tuple[Any, Any]:
+def load_clip(path: str, device: str) -> tuple[Any, Any]:
+    """CLIP in evaluation mode, and its tokenizer."""
     from transformers import AutoTokenizer, CLIPModel
 
     local = Path(path).is_dir()

@@ -26,6 +26,7 @@ from vlm_bridge.calls import (
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.fold import KeyBias
 from vlm_bridge.inputs import Layout, check_window, has_visuals, stacked
+from vlm_bridge.memory import Memory
 from vlm_bridge.report import Report
 from vlm_bridge.rewrite import Rewritten, Settings, rewrite
 
@@ -37,6 +38,7 @@ class Loan(Borrowed):
         super().__init__(model)
         self.settings, self.rng = settings, rng
         self.report = Report(settings.method)
+        self.memory = Memory()
         self.layouts: WeakKeyDictionary[Any, tuple[Layout, Tensor | None]] = WeakKeyDictionary()
         self.bias: KeyBias | None = None
         self.pending: Rewritten | None = None
@@ -77,7 +79,9 @@ class Loan(Borrowed):
                 if mask is not None:
                     arguments["attention_mask"] = mask
                 ahead = expected_tokens(self.model, arguments)
-                done = rewrite(self.model, arguments, self.settings, self.rng, self.report, ahead)
+                done = rewrite(
+                    self.model, arguments, self.settings, self.rng, self.report, ahead, self.memory
+                )
             assert done is not None
             return self._generate(done, arguments.get("input_ids"))
 
@@ -109,7 +113,9 @@ class Loan(Borrowed):
                 raise BridgeError(
                     "a call with images on a filled cache: pruning rewrites whole prompts; pass none."
                 )
-            self.pending = rewrite(self.model, arguments, self.settings, self.rng, self.report)
+            self.pending = rewrite(
+                self.model, arguments, self.settings, self.rng, self.report, memory=self.memory
+            )
             assert self.pending is not None
             self._set_bias(self.pending.bias)
             return (), _with_stacks(self.pending.inputs, self.pending.stacked)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import FAMILIES, anyres
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LONGEST = 640
 """Pixels; smaller images are enlarged to about this."""
@@ -121,6 +124,18 @@ def draw(found: Sequence[View], kept: Sequence[Tensor]) -> Image.Image:
         canvas.paste(panel, (left, 0))
         left += panel.width + GAP
     return canvas
+
+
+def show(found: Sequence[View], kept: Sequence[Tensor], ax: Axes | None = None) -> Axes:
+    """The picture of `draw` on matplotlib axes, new ones by default, with how much is kept as the title."""
+    if ax is None:
+        from matplotlib import pyplot
+
+        ax = pyplot.subplots(layout="constrained")[1]
+    ax.imshow(draw(found, kept))
+    ax.set_axis_off()
+    ax.set_title(f"{sum(len(k) for k in kept)} of {sum(v.size for v in found)} tokens{note(found)}")
+    return ax
 
 
 def check_path(path: Path) -> None:

@@ -115,7 +115,8 @@ def prune(
     ``model.generate(**inputs)`` stays as it is: the full prompt stands in front of the answer,
     ``max_length`` counts it, streamers and processors see it. ``model(**inputs)`` gives the logits of the
     pruned prompt; decoding on with the cache it returns works inside the block, with the full prompt's mask
-    or none. A call without image and video passes through untouched.
+    or none. A call without image and video passes through untouched. The image of a second question is not
+    chosen from again, unless the pruner reads the question: see `Report.reused`.
 
     Parameters
     ----------

@@ -44,6 +44,10 @@ class Report:
         ``fold=True`` still of the rows before they were folded.
     seconds : list of float
         Time to choose, per image, without encoder and signals.
+    reused : list of bool
+        Whether a choice made before was found again: the image came back, as with a second question, and
+        nothing that the pruner reads had changed. `seconds` is then the time to recognise it, or 0 beside
+        images that were new. Inside the LLM the choice is always made anew.
     merges : list of (Tensor (k, n) or None)
         How the rows that went in are made of the image's tokens, where the pruner or `fold` merges them; of
         VisionZip with one more column for the vision tower's CLS row. None where kept tokens are unchanged.
@@ -66,6 +70,7 @@ class Report:
     sizes: list[int] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    reused: list[bool] = field(default_factory=list)
     merges: list[Tensor | None] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     cuts: list[tuple[Cut, ...]] = field(default_factory=list)
@@ -84,7 +89,8 @@ class Report:
 
     def __repr__(self) -> str:
         kept = sum(len(k) for k in self.kept)
+        again = f", {sum(self.reused)} of them as before" if any(self.reused) else ""
         return (
-            f"Report({self.method!r}, images={len(self.kept)}, kept {kept} of {sum(self.sizes)} tokens, "
+            f"Report({self.method!r}, images={len(self.kept)}{again}, kept {kept} of {sum(self.sizes)} tokens, "
             f"calls={self.calls})"
         )

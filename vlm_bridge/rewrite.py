@@ -31,6 +31,7 @@ from vlm_bridge.inputs import (
     positions_of,
     shortened,
 )
+from vlm_bridge.memory import Memory, fingerprint
 from vlm_bridge.pruners.plan import SIGNALS
 from vlm_bridge.report import Report
 from vlm_bridge.request import Request
@@ -148,11 +149,12 @@ def rewrite(
     rng: np.random.Generator,
     report: Report,
     ahead: int = 0,
+    memory: Memory | None = None,
 ) -> Rewritten | None:
     """Prune what `inputs` show, entering what was done in `report`; None when they show nothing.
 
-    `ahead` is how many tokens will follow the prompt. The report is written last, so that a call that fails
-    leaves no half entry.
+    `ahead` is how many tokens will follow the prompt; `memory` holds choices of earlier calls. The report is
+    written last, so that a call that fails leaves no half entry.
     """
     family = find_family(model)
     if not has_visuals(inputs):
@@ -179,7 +181,7 @@ def rewrite(
     parts = [_without(part, protected) for part in parts]
     signals = live.gather(request)
     start = perf_counter()
-    choices = _choose(request, images, signals, settings, parts, rng)
+    choices = _choose(request, images, signals, settings, parts, rng, memory)
     choices = [_with(choice, rows) for choice, rows in zip(choices, protected, strict=True)]
     seconds = perf_counter() - start
     kept = _kept(visuals, choices, signals, settings, request, projection(model, family))
@@ -192,13 +194,14 @@ def rewrite(
     bias = _bias(layout, prompt, visuals, kept) if settings.fold else None
 
     sizes = [len(image) for image in images]
-    report.errors += [
-        reconstruction_error(image, one.indices) for image, one in zip(images, kept, strict=True)
-    ]
+    report.errors += [_error(image, one.indices, memory) for image, one in zip(images, kept, strict=True)]
     report.kept += [one.indices for one in kept]
     report.merges += [one.coefficients for one in kept]
     report.sizes += sizes
-    report.seconds += [seconds * n / sum(sizes) for n in sizes]
+    reused = [choice.reused for choice in choices]
+    work = sizes if all(reused) else [0 if again else n for n, again in zip(sizes, reused, strict=True)]
+    report.seconds += [seconds * n / sum(work) for n in work]
+    report.reused += reused
     report.rows += [visual.row for visual in visuals]
     report.calls += 1
     counts = (sum(sizes), sum(len(one.indices) for one in kept))
@@ -233,7 +236,7 @@ def _with(choice: Choice, protected: Tensor) -> Choice:
     merge = choice.merge
     if merge is not None:
         merge = torch.cat([merge, torch.nn.functional.one_hot(protected, merge.shape[1]).to(merge)])
-    return Choice((*choice.indices, *protected.tolist()), merge)
+    return replace(choice, indices=(*choice.indices, *protected.tolist()), merge=merge)
 
 
 def _choose(
@@ -243,6 +246,7 @@ def _choose(
     settings: Settings,
     parts: list[Part],
     rng: np.random.Generator,
+    memory: Memory | None,
 ) -> list[Choice]:
     """What to keep of every image; an error names the image."""
     factors, read = [], []
@@ -253,7 +257,19 @@ def _choose(
             read.append(signals_of_images(request.pruner.reads, signals[i], image)[0])
         except BridgeError as error:
             raise BridgeError(f"image {i}: {error}") from error
-    return choose_all(request, images, factors, read, parts, settings.tol, rng.spawn(len(images)))
+    return choose_all(request, images, factors, read, parts, settings.tol, rng.spawn(len(images)), memory)
+
+
+def _error(image: Tensor, kept: Tensor, memory: Memory | None) -> float:
+    """What the rows `kept` cannot reconstruct of `image`, reckoned once."""
+    if memory is None:
+        return reconstruction_error(image, kept)
+    key = (fingerprint(image), fingerprint(kept))
+    error = memory.recall(key)
+    if error is None:
+        error = reconstruction_error(image, kept)
+        memory.store(key, error)
+    return error
 
 
 def _kept(

@@ -159,7 +159,9 @@ def growth(rows: Sequence[Row], grown: Sequence[dict[str, str]], path: Path) -> 
             _of_kinds(ax, {k: race for (s, k), race in cells(rows).items() if s == size})
             ax.set_title(_NAMED[size].label if size in _NAMED else size, fontsize=10)
         lower[0].set_ylabel("time / (k products Aᵀq)")
-        lower[-1].legend(fontsize=8.5, frameon=False, loc="upper right", ncols=2)
+        low, high = lower[0].get_ylim()
+        lower[0].set_ylim(low, 4 * high)  # room for the legend
+        lower[-1].legend(fontsize=8.5, frameon=False, loc="upper right")
     figure.tight_layout(h_pad=2)
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -218,8 +220,6 @@ def _of_kinds(ax, races: dict[str, dict[str, Row]]) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     ax.set_xticks(range(len(races)), [_short(kind) for kind in races], fontsize=9)
     ax.grid(axis="y", alpha=0.25)
-    bottom, top = ax.get_ylim()
-    ax.set_ylim(bottom, top * 2)
 
 
 def _short(kind: str) -> str:

@@ -178,7 +178,7 @@ def place(scene: Scene, rng: np.random.Generator) -> Question | None:
     for t in _unique(scene.things, lambda t: (t.colour, t.shape)):
         for pair, at in ((DIRECTIONS[:2], t.x), (DIRECTIONS[2:], t.y)):
             if abs(at - 48) > 6:
-                cases.append((f"where is the {t.colour} {t.shape} {' '.join(pair)} ?", pair[int(at > 48)]))
+                cases.append((f"{' '.join(pair)} where is the {t.colour} {t.shape} ?", pair[int(at > 48)]))
     return _question("place", _by_answer(rng, cases))
 
 
@@ -241,7 +241,7 @@ def spot(scene: Scene, rng: np.random.Generator) -> Question | None:
     cases = []
     for m in _unique(scene.marks, lambda m: m.value):
         for pair, at in ((DIRECTIONS[:2], m.patch[1]), (DIRECTIONS[2:], m.patch[0])):
-            cases.append((f"where is the {_d(m)} {' '.join(pair)} ?", pair[int(at > 5)]))
+            cases.append((f"{' '.join(pair)} where is the {_d(m)} ?", pair[int(at > 5)]))
     return _question("spot", _by_answer(rng, cases))
 
 

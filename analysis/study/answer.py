@@ -94,10 +94,11 @@ def _batch(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[Tensor]:
             at = end
     causal = torch.ones(total, total, dtype=torch.bool).tril()
     same = (segment[:, :, None] == segment[:, None]) | (segment[:, None] == -1)
-    mask = torch.where(same & causal, bias[:, None], torch.finfo(x.dtype).min)
-    hidden = own.decoder(
+    x = x.to(own.answering.dtype)
+    mask = torch.where(same & causal, bias[:, None].to(x), torch.finfo(x.dtype).min)
+    hidden = own.answering(
         inputs_embeds=x, attention_mask=mask[:, None], position_ids=positions, use_cache=False
-    ).last_hidden_state
+    ).last_hidden_state.to(seen.tokens)
     rows = [i for i, ends in enumerate(last) for _ in ends]
     words = own.model.lm_head(hidden[rows, [end for ends in last for end in ends]])
     return list(words.split([len(ends) for ends in last]))

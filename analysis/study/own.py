@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import vlm_bridge
 from vlm_bridge import cli
+from vlm_bridge.chat import prepare, question
 from vlm_bridge.inputs import encode
 
 from .arms import ARMS as ALL
@@ -214,7 +215,7 @@ def study(
     seconds = np.zeros(len(wanted))
     failed: set[int] = set()
     for q in asked.questions:
-        inputs = dict(cli.prepare(processor, [image], q.text))
+        inputs = dict(prepare(processor, [question([image], q.text)]))
         inputs.pop("token_type_ids", None)
         encoded = encode(model, inputs)
         features = torch.cat(encoded.entries)

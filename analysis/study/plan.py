@@ -144,7 +144,7 @@ def load(folder: str) -> Model:
     home = Path(folder) if folder else reference.HERE
     model, processor = reference.load(folder or None)
     clip = reference.clip(folder or None) if (home / "clip").is_dir() else None
-    _LOADED[folder] = Model(model, processor, clip)
+    _LOADED[folder] = Model(model, processor, clip, half=True)
     return _LOADED[folder]
 
 

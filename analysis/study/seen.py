@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,16 +23,23 @@ LAYERS = (1, 2)
 class Model:
     """A checkpoint whose decoder takes embeddings, positions and an additive mask, as Llama's does.
 
-    ``clip``: (CLIPModel, tokenizer) with the checkpoint's own vision tower, or None.
+    ``clip``: (CLIPModel, tokenizer) with the checkpoint's own vision tower, or None. ``half``: answers are computed in
+    bfloat16, as in training; tokens, and what is chosen by them, are not.
     """
 
     model: Any
     processor: Any
     clip: tuple[Any, Any] | None = None
+    half: bool = False
 
     @property
     def decoder(self) -> Any:
         return base_of(self.model).language_model
+
+    @cached_property
+    def answering(self) -> Any:
+        """The decoder that answers, in its precision."""
+        return deepcopy(self.decoder).bfloat16() if self.half else self.decoder
 
     def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
         return self.model.get_input_embeddings()(torch.as_tensor(ids)).detach()

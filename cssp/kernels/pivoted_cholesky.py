@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from cssp.errors import ArgumentError
-from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND
+from cssp.problem import DOWNDATE_SLACK, MANY, SINGLE_REACH, TIE_BAND
 
 __all__ = ["residual_select"]
 
@@ -226,7 +226,7 @@ class Rules:
     def __init__(self, reference: torch.dtype, compute: torch.dtype, m: int, n: int) -> None:
         eps = torch.finfo(reference).eps
         self.band, self.slack, self.refresh = TIE_BAND * eps, DOWNDATE_SLACK * eps, math.sqrt(eps)
-        self.floor = (max(m, n) * eps) ** 2
+        self.floor = (max(m, min(n, MANY)) * eps) ** 2
         if reference == torch.float32:
             self.floor = max(self.floor, SINGLE_REACH**2)
         self.eps = torch.finfo(compute).eps

@@ -28,6 +28,7 @@ by name. ``valid``, ``weights``, ``k``, ``deficient`` and batches come for free.
 from __future__ import annotations
 
 from cssp import bounds
+from cssp.methods._vectors import exact_only
 from cssp.methods.adaptive import adaptive
 from cssp.methods.adaptive import factor as adaptive_factor
 from cssp.methods.arp import arp
@@ -57,6 +58,7 @@ __all__ = ["METHODS", "Guarantee", "Method"]
 
 
 _NATIVE = ("numpy", "torch", "array-api")
+_PASSES = ("dask", "sparse", "operator")
 _FORCED = frozenset({"include", "exclude"})
 _PIVOTED_QR = Guarantee(
     "T <= ((4^k - 1)/3 (n - k) + 1) s_{k+1}², the least upper bound; F <= (n - k)(4^k + 2)/3 OPT_k",
@@ -76,7 +78,7 @@ METHODS: dict[str, Method] = {
             citation="businger1965",
             cost="2mnk",
             nested=True,
-            backends=_NATIVE,
+            backends=(*_NATIVE, *_PASSES),
             supports=_FORCED | {"tol", "complex"},
             guarantee=_PIVOTED_QR,
         ),
@@ -97,7 +99,7 @@ METHODS: dict[str, Method] = {
             citation="farahat2011",
             cost="2mn min(m, n) + 6mnk",
             nested=True,
-            backends=_NATIVE,
+            backends=(*_NATIVE, *_PASSES),
             supports=_FORCED | {"tol", "target", "complex"},
             guarantee=Guarantee(
                 "f(S) >= (1 - e^-γ) max f, f = ‖P_S A‖_F², γ the least 2k-sparse eigenvalue; no factor on the error",
@@ -136,7 +138,7 @@ METHODS: dict[str, Method] = {
             cost="2mn",
             deterministic=False,
             nested=True,
-            backends=_NATIVE,
+            backends=(*_NATIVE, *_PASSES),
             supports=_FORCED | {"tol"},
             guarantee=Guarantee(
                 "one column: E F = Σs² - Σs⁴/Σs² <= 2 OPT_1; "
@@ -154,7 +156,7 @@ METHODS: dict[str, Method] = {
             cost="n",
             deterministic=False,
             nested=True,
-            backends=_NATIVE,
+            backends=(*_NATIVE, *_PASSES),
             supports=_FORCED | {"tol"},
         ),
         Method(
@@ -164,6 +166,7 @@ METHODS: dict[str, Method] = {
             citation="deshpande2006",
             cost="SVD + 2nk²",
             deterministic=False,
+            backends=("numpy", *_PASSES),
             supports=_FORCED | {"complex"},
             guarantee=Guarantee(
                 "E F = (k + 1) e_{k+1}(s²)/e_k(s²) <= (k + 1) OPT_k",
@@ -185,9 +188,9 @@ METHODS: dict[str, Method] = {
                 "E F <= (k + 1) OPT_k; E T <= min{(k + 1)(min(m, n) - k), k (n - k + 1)} s_{k+1}²",
                 "cortinovis2024",
                 "expectation",
-                frobenius=lambda m, n, k: bounds.arp(k),
-                spectral=lambda m, n, k: min(
-                    bounds.volume_spectral(m, n, min(m, n, k)), bounds.arp_inverse(n, k)
+                frobenius=exact_only(lambda m, n, k: bounds.arp(k)),
+                spectral=exact_only(
+                    lambda m, n, k: min(bounds.volume_spectral(m, n, min(m, n, k)), bounds.arp_inverse(n, k))
                 ),
             ),
         ),
@@ -199,6 +202,7 @@ METHODS: dict[str, Method] = {
             cost="2mnk",
             deterministic=False,
             nested=True,
+            backends=("numpy", *_PASSES),
             supports=_FORCED | {"tol", "complex"},
             guarantee=Guarantee(
                 "E F <= 2^k OPT_k",
@@ -229,6 +233,7 @@ METHODS: dict[str, Method] = {
             citation="drineas2008",
             cost="SVD",
             deterministic=False,
+            backends=("numpy", *_PASSES),
             supports=_FORCED | {"complex"},
         ),
         Method(
@@ -247,6 +252,7 @@ METHODS: dict[str, Method] = {
             citation="duersch2017",
             cost="2mn(k + 10)",
             deterministic=False,
+            backends=("numpy", *_PASSES),
             supports=_FORCED | {"tol", "complex"},
         ),
         Method(
@@ -270,13 +276,14 @@ METHODS: dict[str, Method] = {
             summary="adaptive pivoting derandomised: rows of V_k against columns of the SVD residual",
             citation="osinsky2023",
             cost="SVD + 4nk min(m, n)",
+            backends=("numpy", *_PASSES),
             supports=_FORCED | {"tol", "complex"},
             guarantee=Guarantee(
                 "F <= (k + 1) OPT_k, hence T <= (k + 1)(min(m, n) - k) s_{k+1}²",
                 "osinsky2023",
                 "every run",
-                frobenius=lambda m, n, k: bounds.osinsky(k),
-                spectral=lambda m, n, k: bounds.volume_spectral(m, n, k),
+                frobenius=exact_only(lambda m, n, k: bounds.osinsky(k)),
+                spectral=exact_only(lambda m, n, k: bounds.volume_spectral(m, n, k)),
             ),
         ),
         Method(
@@ -306,8 +313,8 @@ METHODS: dict[str, Method] = {
                 "F <= (nk/3) 4^k OPT_k, T <= (nk/3) 4^k s_{k+1}²",
                 "sorensen2016",
                 "every run",
-                frobenius=lambda m, n, k: bounds.deim(n, k),
-                spectral=lambda m, n, k: bounds.deim(n, k),
+                frobenius=exact_only(lambda m, n, k: bounds.deim(n, k)),
+                spectral=exact_only(lambda m, n, k: bounds.deim(n, k)),
             ),
         ),
         Method(
@@ -321,8 +328,8 @@ METHODS: dict[str, Method] = {
                 "F <= c OPT_k and T <= c s_{k+1}² with c = (n - k + 1)(4^k + 6k - 1)/9",
                 "drmac2016",
                 "every run",
-                frobenius=lambda m, n, k: bounds.qdeim(n, k),
-                spectral=lambda m, n, k: bounds.qdeim(n, k),
+                frobenius=exact_only(lambda m, n, k: bounds.qdeim(n, k)),
+                spectral=exact_only(lambda m, n, k: bounds.qdeim(n, k)),
             ),
         ),
         Method(

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cssp.linalg import basis, column_norms2, conjugate, orthogonalise, project_off, residual_norms2, svd
+from cssp.linalg import basis, column_norms2, conjugate, orthogonalise, project_off, residual_norms2
 from cssp.linalg import squares as sq
+from cssp.methods._vectors import leading_svd
 from cssp.problem import Picks, Problem
 
 __all__ = [
@@ -93,8 +94,12 @@ def noise(p: Problem) -> float:
     return h.noise * (p.eps / h.eps)
 
 
-def leading(E: np.ndarray, below: float) -> tuple[np.ndarray, np.ndarray]:
+def leading(
+    E: np.ndarray, below: float, k: int, how: str, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Singular values above rounding, at least one, and the right singular vectors as rows.
+
+    Of a sketch (``how="sketched"``, see `cssp.methods._vectors`) about k of them.
 
     Parameters
     ----------
@@ -102,7 +107,7 @@ def leading(E: np.ndarray, below: float) -> tuple[np.ndarray, np.ndarray]:
     below : float
         Rounding of the data, in the unit of E.
     """
-    _, s, Vh = svd(E)
+    s, Vh = leading_svd(E, k, how, rng)
     cut = max(below, max(E.shape) * np.finfo(np.float64).eps * s[0])
     r = max(1, int(np.sum(s > cut)))
     return s[:r], Vh[:r]

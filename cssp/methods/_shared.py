@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cssp.linalg import basis, column_norms2, error_trace, project_off, svd
+from cssp.linalg import basis, column_norms2, error_trace, project_off
+from cssp.methods._vectors import leading_svd
 from cssp.methods.residual import residual
 from cssp.problem import Picks, Problem
 
@@ -56,9 +57,12 @@ class Rest:
     first: np.ndarray
     problem: Problem
 
-    def svd(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Singular values s and vectors Vᴴ of E, and the k of V_k: at most the numerical rank."""
-        s, Vh = right_vectors(self.E, self.first)
+    def svd(self, how: str = "exact") -> tuple[np.ndarray, np.ndarray, int]:
+        """Singular values s and vectors Vᴴ of E, and the k of V_k: at most the numerical rank.
+
+        Of a sketch (``how="sketched"``, see `cssp.methods._vectors`) about k of them.
+        """
+        s, Vh = right_vectors(self.E, self.first, self.k, how, self.problem.rng)
         return s, Vh, min(self.k, int(np.sum(s > self.zero)))
 
     def best(self, score: np.ndarray, allowed: np.ndarray) -> int:
@@ -73,12 +77,14 @@ def first_equal(A: np.ndarray) -> np.ndarray:
     return np.array([seen.setdefault(a.tobytes(), j) for j, a in enumerate(columns)])
 
 
-def right_vectors(E: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def right_vectors(
+    E: np.ndarray, first: np.ndarray, k: int, how: str, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Singular values and right singular vectors Vᴴ, in which equal columns of E have equal columns.
 
     The SVD tells them apart by eps times the condition number, far beyond `TIES`.
     """
-    _, s, Vh = svd(E)
+    s, Vh = leading_svd(E, k, how, rng)
     return s, Vh[:, first]
 
 

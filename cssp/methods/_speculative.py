@@ -3,8 +3,8 @@
 Textbook pivoting reads A once per pick, to find the next residual norms. Here a run of p picks is guessed and judged
 by one matrix product:
 
-1. The b columns of largest residual norm make a block C. Pivoted Cholesky on the Gram matrix of its residuals guesses
-   p picks; the first is right by the rule itself.
+1. The b columns of largest residual norm make a block C. Pivoted Cholesky on the Gram matrix of its residuals, which is
+   that of the columns less what QᴴA says, guesses p picks; the first is right by the rule itself.
 2. The guessed columns become orthonormal directions V (Cholesky QR, twice, and once more against Q).
 3. R = VᴴA is the one pass. N - |R₁|² - ... - |R_s|² are the squared residual norms of *all* columns behind s guesses.
 4. The longest prefix is kept in which each guess is the pick of the textbook rule. A wrong guess costs time only.
@@ -29,7 +29,10 @@ from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks, Problem
 FIRST, LONGEST, WIDTH = 32, 128, 3
 
 #: Fewest columns in a block.
-NARROWEST = 96
+NARROWEST = 192
+
+#: Residuals of the block are formed explicitly where their squared norms are below this share of those of the columns.
+FRESH = 2.0**-10
 
 #: A guess ends where its squared residual falls below this share of the first one's: beyond, Cholesky QR is not safe.
 DROP = 1e-4
@@ -106,14 +109,15 @@ class _Run:
         p, A = self.p, self.A
         # Zeros: kernels of BLAS may load what lies behind the columns in use, and flag what they find there.
         self.Q = np.zeros((p.m, min(p.k, p.m)), dtype=A.dtype, order="F")
-        self.block = np.empty(0, dtype=np.int64), np.empty((0, p.m), dtype=A.dtype), 0
+        self.W = np.zeros((min(p.k, p.m), p.n), dtype=A.dtype)  # QᴴA
         self.exact = np.array(p.norms2 if A.dtype == p.A.dtype else column_norms2(A))
         self.N, self.r = self.exact.copy(), 0
         if directions:
             have = _basis(take_columns(A, directions), p.noise)
             self.r = have.shape[1]
             self.Q[:, : self.r] = have
-            self.N -= np.sum(squares(A.T @ self.basis.conj()), axis=1)
+            self.W[: self.r] = (A.T @ self.basis.conj()).T
+            self.N -= column_norms2(self.W[: self.r])
             np.maximum(self.N, 0, out=self.N)
         self.N[self.indices] = 0
 
@@ -184,7 +188,7 @@ class _Run:
 
         Stops where anything needs care: a norm that may be worn, single precision exhausted, a dependent column.
         """
-        p, A, Q, N, r = self.p, self.A.T, self.Q, self.N, self.r
+        p, A, Q, W, N, r = self.p, self.A.T, self.Q, self.W, self.N, self.r
         score = np.where(self.open, N, -math.inf)
         slack = DOWNDATE_SLACK * self.eps * self.exact
         band = 1 - TIE_BAND * self.eps
@@ -213,10 +217,11 @@ class _Run:
             q = e / math.sqrt(norm2)
             Q[:, r] = q
             if complex_:
-                fallen[:] = squares(A @ q.conj())
+                W[r] = A @ q.conj()
+                fallen[:] = squares(W[r])
             else:
-                np.matmul(A, q, out=fallen)
-                fallen *= fallen
+                np.matmul(A, q, out=W[r])
+                np.square(W[r], out=fallen)
             N -= fallen
             score -= fallen
             N[j], score[j], self.open[j] = 0, -math.inf, False
@@ -236,16 +241,35 @@ class _Run:
 
     def _guess(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Up to ``length`` columns that may come next, and orthonormal directions for them."""
+        Q = self.basis
         C = self._promising(max(NARROWEST, WIDTH * length))
-        E, Q = self._residuals(C), self.basis
-        order, R = self._pivot(E.conj() @ E.T, C, length)
+        E, G = self._block(C)
+        order, R = self._pivot(G, C, length)
+        E = take_columns(E, order)
         if order.size < 2:
-            return C[order], E[order].T
-        V = _orthonormal(E[order], R[:, order])
+            return C[order], E
+        if self.r:
+            E = E - Q @ (Q.conj().T @ E)
+        V = _orthonormal(np.ascontiguousarray(E.T), R[:, order])
         if self.r:
             V -= (V @ Q.conj()) @ Q.T
         V = _polished(V)
         return C[order[: len(V)]], V.T
+
+    def _block(self, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Columns C or their residuals, and the Gram matrix of the residuals.
+
+        It is EᴴE of the columns less what QᴴA says that the basis takes away, as long as that leaves digits enough; of
+        residuals formed explicitly where it does not.
+        """
+        E, W = take_columns(self.A, C), self.W[: self.r, C]
+        if self.r and float(self.N[C].max()) < FRESH * float(self.exact[C].max()):
+            E -= self.basis @ W
+            G = E.conj().T @ E
+        else:
+            G = E.conj().T @ E - W.conj().T @ W
+        np.fill_diagonal(G, self.N[C])  # what the judgement goes by
+        return E, G
 
     def _promising(self, b: int) -> np.ndarray:
         """The b columns of largest residual norm, in ascending order."""
@@ -254,23 +278,6 @@ class _Run:
         score = np.where(self.open, self.N * self.bend, -1.0)
         score[self.first] = math.inf
         return np.sort(np.argpartition(score, -b)[-b:])
-
-    def _residuals(self, C: np.ndarray) -> np.ndarray:
-        """Residuals of the columns C as rows, so that what is read lies together; those of the last block are at hand."""
-        old, E, r = self.block
-        seat = np.searchsorted(old, C)
-        seat[seat == old.size] = 0
-        known = old[seat] == C if old.size else np.zeros(C.size, dtype=bool)
-        out = np.empty((C.size, self.p.m), dtype=self.A.dtype)
-        for which, rows, start in (
-            (known, lambda: E[seat[known]], r),
-            (~known, lambda: take_columns(self.A, C[~known]).T, 0),
-        ):
-            if which.any():
-                part, Q = rows(), self.Q[:, start : self.r]
-                out[which] = part - (part @ Q.conj()) @ Q.T if self.r > start else part
-        self.block = C, out, self.r
-        return out
 
     def _pivot(self, G: np.ndarray, C: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Pivots and rows of the pivoted Cholesky factor of G, ties as the rule has them."""
@@ -301,8 +308,9 @@ class _Run:
     def _judge(self, guess: np.ndarray, V: np.ndarray) -> int:
         """Keep the longest prefix of the guess that the rule would pick; its length, at least 1."""
         p, size, taken = self.p, guess.size, 1
-        # n × p is faster than p × n where A lies by columns
-        fallen = np.ascontiguousarray(squares(self.A.T @ V.conj()).T)
+        R = self.W[self.r : self.r + size]
+        R[:] = (self.A.T @ V.conj()).T  # n × p is faster than p × n where A lies by columns
+        fallen = squares(R)
         top = np.array([self.N[self.first]])
         if size > 1:
             np.cumsum(fallen, axis=0, out=fallen)

@@ -14,14 +14,19 @@ from cssp.methods import _sampling as sampling
 from cssp.problem import Picks, Problem
 
 
-def arp(p: Problem) -> Picks:
+def arp(p: Problem, *, svd: str = "exact") -> Picks:
     """Draw a row of V_k with probability proportional to its squared norm, deflate V_k, k times.
 
     V_k is that of the candidates' residuals on the included columns; excluded columns have no part in it.
+
+    Parameters
+    ----------
+    svd : {"exact", "sketched"}
+        Take V_k from an SVD, or from a Gaussian sketch: a few products with k + 10 vectors, and no factor.
     """
 
     def choose(E: np.ndarray, k: int, below: float) -> list[int]:
-        _, Vh = sampling.leading(E, below)
+        _, Vh = sampling.leading(E, below, k, svd, p.rng)
         return sampling.projection_dpp(Vh[:k].T, p.rng)
 
     return sampling.in_rounds(p, choose)

@@ -14,14 +14,19 @@ from cssp.methods._shared import completed, rest
 from cssp.problem import Picks, Problem
 
 
-def deim(p: Problem) -> Picks:
+def deim(p: Problem, *, svd: str = "exact") -> Picks:
     """For v_1, ..., v_k in turn choose the largest entry of v_t - V c, where c interpolates v_t at the chosen.
 
     All later vectors are corrected at once, as Gaussian elimination with partial pivoting does: the same numbers
     without a linear system per step.
+
+    Parameters
+    ----------
+    svd : {"exact", "sketched"}
+        Take V_k from an SVD, or from a Gaussian sketch: a few products with k + 10 vectors, and no factor.
     """
     a = rest(p)
-    _, Vh, k = a.svd()
+    _, Vh, k = a.svd(svd)
     V = Vh[:k].T.copy()
     open_ = a.open.copy()
     S: list[int] = []

@@ -20,7 +20,9 @@ from cssp.linalg import (
     frobenius2,
     gram,
     orthogonalise,
+    places,
     project_off,
+    put,
     take_columns,
     widen,
 )
@@ -175,16 +177,15 @@ class _State:
     def _deflate_columns(self, which: Array) -> None:
         """Replace these columns of A by their residuals."""
         xp, whole = self.xp, self.p.target is None
-        place = xp.nonzero(which)[0]
-        E = project_off(take_columns(self.A, place), self.basis())
+        columns = places(which).tolist()
+        E = project_off(take_columns(self.A, columns), self.basis())
         if not self.own:
             self.A, self.own = xp.asarray(self.A, copy=True), True
             self.B = self.A if whole else self.B
-        columns = [int(j) for j in place]
         for i, j in enumerate(columns):
             self.A[:, j] = E[:, i]
         if self.T is None:
-            self.f[which] = _quadratic(E, self.K)
+            self.f = put(self.f, which, _quadratic(E, self.K))
         else:
             T = adjoint(self.B) @ E
             for i, j in enumerate(columns):
@@ -192,8 +193,8 @@ class _State:
                 self.R[: self.t, j] = 0
                 if whole:
                     self.T[j, :], self.S[: self.t, j] = conjugate(T[:, i]), 0
-            self.f[which] = column_norms2(T)
-        self.g[which] = column_norms2(E)
+            self.f = put(self.f, which, column_norms2(T))
+        self.g = put(self.g, which, column_norms2(E))
         self.f0, self.g0 = xp.where(which, self.f, self.f0), xp.where(which, self.g, self.g0)
 
     def _restart(self, g: Array) -> None:

@@ -15,7 +15,7 @@ from cssp.methods import _sampling as sampling
 from cssp.problem import Picks, Problem
 
 
-def leverage(p: Problem, *, rank: int | None = None) -> Picks:
+def leverage(p: Problem, *, rank: int | None = None, svd: str = "exact") -> Picks:
     """Draw with probability ‖V_r[j, :]‖²/r, repeats discarded, until k columns are distinct.
 
     So each column is drawn with probability proportional to its score among those left. Should fewer
@@ -26,11 +26,13 @@ def leverage(p: Problem, *, rank: int | None = None) -> Picks:
     ----------
     rank : int, optional
         The r of V_r, at most min(m, n); k by default. Never more than the numerical rank is used.
+    svd : {"exact", "sketched"}
+        Take V_r from an SVD, or from a Gaussian sketch: a few products with r + 10 vectors.
     """
     r = p.free if rank is None else check_integer("rank", rank, high=min(p.m, p.n))
 
     def choose(E: np.ndarray, k: int, below: float) -> list[int]:
-        _, Vh = sampling.leading(E, below)
+        _, Vh = sampling.leading(E, below, r, svd, p.rng)
         scores = np.sum(squares(Vh[:r]), axis=0)
         scores[scores <= (scores.size * np.finfo(np.float64).eps) ** 2] = 0
         return sampling.successive(scores, k, p.rng)

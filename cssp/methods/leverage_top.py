@@ -14,7 +14,7 @@ from cssp.methods._shared import first_equal, right_vectors
 from cssp.problem import Picks, Problem
 
 
-def leverage_top(p: Problem, *, rank: int | None = None) -> Picks:
+def leverage_top(p: Problem, *, rank: int | None = None, svd: str = "exact") -> Picks:
     """Choose the k columns with the largest ‖V_r[j, :]‖².
 
     Parameters
@@ -22,10 +22,12 @@ def leverage_top(p: Problem, *, rank: int | None = None) -> Picks:
     rank : int, optional
         The r of V_r, the leading right singular vectors, at most min(m, n); k by default. Never more than the
         numerical rank of A is used.
+    svd : {"exact", "sketched"}
+        Take V_r from an SVD, or from a Gaussian sketch: a few products with r + 10 vectors.
     """
     h = p.numpy("double")
     r = min(p.k, p.m, p.n) if rank is None else check_integer("rank", rank, high=min(p.m, p.n))
-    s, Vh = right_vectors(h.A, first_equal(h.A))
+    s, Vh = right_vectors(h.A, first_equal(h.A), r, svd, p.rng)
     r = min(r, int(np.sum(s > max(p.m, p.n) * p.eps * s[0])))
     leverage = np.sum(np.abs(Vh[:r]) ** 2, axis=0)
     leverage[leverage <= (p.n * h.eps) ** 2] = 0

@@ -7,24 +7,34 @@ the columns of A - A V Vᵀ: a rule that sees V alone breaks that bound (`cssp.m
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from cssp.linalg import column_norms2
+from cssp.linalg import adjoint, column_norms2
 from cssp.methods._shared import completed, rest, shortest
 from cssp.problem import Picks, Problem
 
 
-def osinsky(p: Problem) -> Picks:
-    """Choose argmin ‖e_j‖² / ‖w_j‖² and subtract its share from W = Vᵀ and E = A - A V Vᵀ, k times."""
-    return shortest(p, _pivoted)
+def osinsky(p: Problem, *, svd: str = "exact") -> Picks:
+    """Choose argmin ‖e_j‖² / ‖w_j‖² and subtract its share from W = Vᵀ and E = A - A V Vᵀ, k times.
+
+    Parameters
+    ----------
+    svd : {"exact", "sketched"}
+        Take V_k from an SVD, or from a Gaussian sketch: a few products with k + 10 vectors, and no factor.
+    """
+    return shortest(p, partial(_pivoted, svd=svd))
 
 
-def _pivoted(p: Problem) -> Picks:
+def _pivoted(p: Problem, svd: str) -> Picks:
     a = rest(p)
-    s, Vh, k = a.svd()
+    s, Vh, k = a.svd(svd)
     W = Vh[:k].copy()
-    # Uᵀ(A - A V Vᵀ): a rotation of E, free of the cancellation in A - A V Vᵀ.
-    E = np.where(s > a.zero, s, 0)[k:, None] * Vh[k:]
+    if len(s) == min(a.E.shape):  # Uᵀ(A - A V Vᵀ): a rotation of E, free of the cancellation in A - A V Vᵀ
+        E = np.where(s > a.zero, s, 0)[k:, None] * Vh[k:]
+    else:
+        E = a.E - (a.E @ adjoint(W)) @ W
     # Far below rounding, δ decides where E vanishes; the proof holds with ‖E‖² + nδ in place of ‖E‖².
     delta = (a.zero / a.E.shape[1]) ** 2 or 1.0
     open_ = a.open.copy()

@@ -8,20 +8,27 @@ error is at most the square of that times the optimum, in both norms, squared.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from cssp.methods._shared import completed, rest, shortest
 from cssp.methods.residual import residual
 from cssp.problem import Picks, Problem
 
 
-def qdeim(p: Problem) -> Picks:
-    """The first k pivots of the QR factorisation of V_kᵀ."""
-    return shortest(p, _pivoted)
+def qdeim(p: Problem, *, svd: str = "exact") -> Picks:
+    """The first k pivots of the QR factorisation of V_kᵀ.
+
+    Parameters
+    ----------
+    svd : {"exact", "sketched"}
+        Take V_k from an SVD, or from a Gaussian sketch: a few products with k + 10 vectors, and no factor.
+    """
+    return shortest(p, partial(_pivoted, svd=svd))
 
 
-def _pivoted(p: Problem) -> Picks:
+def _pivoted(p: Problem, svd: str) -> Picks:
     a = rest(p)
-    _, Vh, k = a.svd()
+    _, Vh, k = a.svd(svd)
     if k == 0:
         return completed(p, ())
     return completed(

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import math
 
-from array_api_compat import array_namespace, is_numpy_array, is_torch_array
+from array_api_compat import is_numpy_array, is_torch_array
 
 from cssp.errors import ArgumentError
 from cssp.linalg import (
     basis,
     conjugate,
     orthogonalise,
+    places,
+    put,
     residual_norms2,
     squares,
     take_columns,
     widen,
 )
+from cssp.methods._fused import fused
 from cssp.methods._speculative import speculative
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, Array, Picks, Problem
 
@@ -30,13 +33,15 @@ def residual(p: Problem, *, speculate: bool | None = None) -> Picks:
     """Choose the column farthest from the span of those chosen, k times.
 
     In host memory runs of picks are guessed and judged by one pass over A (`cssp.methods._speculative`): the picks are
-    the same, near-ties apart. ``speculate=False`` passes over A once per pick, as every device does; so does the default
-    where A is small enough to stay in the cache.
+    the same, near-ties apart. ``speculate=False`` passes over A once per pick, as devices do that have no fused kernel
+    (`cssp.methods._fused`); so does the default where A is small enough to stay in the cache.
     """
     if speculate is not None and not isinstance(speculate, bool):
         raise ArgumentError(f"speculate = {speculate!r}: None, True or False is wanted")
-    on_host = is_numpy_array(p.A) or (is_torch_array(p.A) and p.A.device.type == "cpu")
-    return speculative(p, speculate) if on_host else textbook(p)
+    if is_numpy_array(p.A) or (is_torch_array(p.A) and p.A.device.type == "cpu"):
+        return speculative(p, speculate)
+    found = fused(p) if speculate is not False and is_torch_array(p.A) and p.A.device.type == "cuda" else None
+    return textbook(p) if found is None else found
 
 
 def textbook(p: Problem) -> Picks:
@@ -98,9 +103,7 @@ def _reached(p: Problem, N: Array, unseen: Array, A: Array, Q: Array) -> bool:
 
 def _refresh(N: Array, stale: Array, A: Array, Q: Array) -> Array:
     """N with the residual norms of the stale columns formed anew from the columns themselves."""
-    place = array_namespace(N).nonzero(stale)[0]
-    N[stale] = residual_norms2(take_columns(A, place), Q)
-    return N
+    return put(N, stale, residual_norms2(take_columns(A, places(stale)), Q))
 
 
 def _doubled(p: Problem, indices: list[int]) -> tuple[Array, Array, Array, int]:

@@ -62,7 +62,8 @@ class Method:
         The first t picks of a longer run are the picks of a run of length t (with the same ``rng``).
     backends : tuple of str
         Where the work is done: ``("numpy", "torch", "array-api")`` in the namespace and on the device of A;
-        ``("numpy",)`` on the host, arrays of other kinds being copied there and the indices back.
+        "numpy" alone of these: on the host, arrays of other kinds being copied there and the indices back.
+        ``"dask", "sparse", "operator"``: also on dask arrays, sparse matrices and LinearOperators, read in passes.
     supports : frozenset of str
         Those of include, exclude, tol, target, complex that are honoured.
     guarantee : Guarantee or None

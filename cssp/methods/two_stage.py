@@ -36,7 +36,7 @@ def two_stage(p: Problem, *, rank: int | None = None) -> Picks:
     r = max(1, p.free) if rank is None else check_integer("rank", rank, high=min(p.m, p.n))
 
     def choose(E: np.ndarray, k: int, below: float) -> list[int]:
-        s, Vh = sampling.leading(E, below)
+        s, Vh = sampling.leading(E, below, r, "exact", p.rng)
         V = Vh[:r]
         place, M = _sample(V, probabilities(s, Vh, r), p.rng)
         open_ = np.ones(place.size, dtype=bool)

@@ -3,7 +3,6 @@
 import array_api_strict
 import numpy as np
 import pytest
-import scipy.sparse
 import torch
 
 from cssp import METHODS, CsspError, select
@@ -96,8 +95,6 @@ def test_wrong_arguments(arguments, words):
         (np.array([[None, 1]]), ["A has dtype object"]),
         (np.array([["2020-01-01"]], dtype="datetime64[D]"), ["dtype datetime64"]),
         (np.ma.masked_array(A, mask=A > 1), ["masked array", "valid"]),
-        (scipy.sparse.csr_matrix(A), ["sparse", "'residual'", "toarray"]),
-        (scipy.sparse.coo_array(A), ["sparse"]),
         (torch.as_tensor(A).to_sparse(), ["layout", "to_dense"]),
         (NAN, ["A has NaN in column 5;", "valid"]),
         (INF, ["A has Inf in column 3"]),

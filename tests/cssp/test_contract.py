@@ -151,9 +151,9 @@ def test_a_ragged_batch_is_its_slices(method, backend):
     X, lengths = gaussian(3, 12, 8), [12, 7, 9]
     valid = np.arange(12) < np.asarray(lengths)[:, None]
     for A, mT in ((BACKENDS[backend](X), True), (BACKENDS[backend](X.swapaxes(1, 2).copy()), False)):
-        s = select(A.mT if mT else A, 4, method, valid=valid, rng=4)
+        s = select(A.swapaxes(-1, -2) if mT else A, 4, method, valid=valid, rng=4)
         for i, g in enumerate(np.random.default_rng(4).spawn(3)):
-            item = A[i].mT if mT else A[i]
+            item = A[i].swapaxes(-1, -2) if mT else A[i]
             alone = select(item[:, : lengths[i]], 4, method, rng=g)
             np.testing.assert_array_equal(host(s.indices)[i], host(alone.indices))
             assert host(s.errors)[i].tobytes() == host(alone.errors).tobytes()

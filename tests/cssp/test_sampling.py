@@ -758,7 +758,7 @@ def test_automatic_acceleration_goes_by_size_alone(monkeypatch):
         ("sketched_qr", {"rank": 0}, "rank = 0"),
         ("sketched_qr", {"oversample": -1}, "oversample = -1"),
         ("volume", {"rank": 1}, "no options"),
-        ("arp", {"f": 1}, "no options"),
+        ("arp", {"f": 1}, "its options are .svd."),
     ],
 )
 def test_wrong_options(method, options, message):

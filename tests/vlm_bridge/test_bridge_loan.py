@@ -327,6 +327,27 @@ def test_streamers_and_processors_see_the_full_prompt(llava):
     assert torch.equal(allowed[0], prompt[0])
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_allowed_tokens_are_asked_for_with_the_prompt_they_belong_to(llava, beams):
+    inputs = tiny_inputs(llava)
+    seen = []
+
+    def allow(prompt, ids):
+        seen.append((prompt, ids.clone()))
+        return [20 + prompt, 30 + prompt]
+
+    with prune(llava, 7):
+        got = llava.generate(
+            **inputs, max_new_tokens=3, do_sample=False, num_beams=beams, prefix_allowed_tokens_fn=allow
+        )
+    length = inputs["input_ids"].shape[1]
+    assert {prompt for prompt, _ in seen} == set(range(len(got)))
+    for prompt, ids in seen:
+        assert torch.equal(ids[:length], inputs["input_ids"][prompt])
+    for prompt, row in enumerate(got):
+        assert set(row[length:].tolist()) <= {20 + prompt, 30 + prompt}
+
+
 def test_arguments_by_position(llava):
     inputs = tiny_inputs(llava, (1,), (4,))
     ids, pixels = inputs["input_ids"], inputs["pixel_values"]

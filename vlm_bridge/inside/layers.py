@@ -230,6 +230,7 @@ class LayerLoan(Borrowed):
             report.kept.append(kept)
             report.sizes.append(n)
             report.seconds.append(image.seconds)
+            report.reused.append(False)
             report.merges.append(image.merge())
             report.rows.append(image.row // passage.copies)
             report.cuts.append(cuts)

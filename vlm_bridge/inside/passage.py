@@ -140,7 +140,9 @@ class Passage:
         """Let go of what one call has left behind."""
         self._seen, self._full, self._made = None, None, ()
 
-    def before(self, index: int, layer: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict]:
+    def before(
+        self, index: int, layer: Any, hidden: Tensor, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Any]]:
         """What layer `index` is to be given instead."""
         if self.decoding:
             return hidden, self._continued(index, hidden, kwargs)

@@ -1,0 +1,53 @@
+"""Leading right singular vectors: from an SVD, or from a Gaussian sketch where only those are needed.
+
+Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 53(2):217-288, 2011, algorithms 4.4 and 5.1
+[halko2011]. With V from a sketch the bounds of the methods hold against ‖A - A V Vᴴ‖_F² in place of the optimum; how far
+the two are apart is a matter of chance and of the spectrum, so no factor is claimed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cssp.errors import ArgumentError
+from cssp.linalg import adjoint, svd
+
+__all__ = ["OVERSAMPLE", "POWER", "exact_only", "leading_svd"]
+
+#: Rows of the sketch beyond k, and passes with AᴴA over it.
+OVERSAMPLE, POWER = 10, 2
+
+
+def leading_svd(A: np.ndarray, k: int, how: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values and right singular vectors, as rows: all of them, or about k from a sketch.
+
+    Parameters
+    ----------
+    A : array, shape (m, n)
+    k : int
+        How many are needed.
+    how : {"exact", "sketched"}
+        A sketch with at least half of min(m, n) rows saves nothing: there the SVD is taken.
+    """
+    if how not in ("exact", "sketched"):
+        raise ArgumentError(f"svd = {how!r}: 'exact' or 'sketched' is wanted")
+    m, n = A.shape
+    l = k + OVERSAMPLE
+    if how == "exact" or 2 * l >= min(m, n):
+        return svd(A)[1:]
+    Q = np.linalg.qr(adjoint(rng.standard_normal((l, m)) @ A))[0]
+    for _ in range(POWER):
+        Q = np.linalg.qr(adjoint(A) @ np.linalg.qr(A @ Q)[0])[0]
+    _, s, Wh = svd(A @ Q)
+    return s, Wh @ adjoint(Q)
+
+
+def exact_only(factor: Callable[[int, int, int], float | None]) -> Callable[..., float | None]:
+    """A theorem's factor, for runs that took the singular vectors from an SVD."""
+
+    def promised(m: int, n: int, k: int, svd: str = "exact") -> float | None:
+        return factor(m, n, k) if svd == "exact" else None
+
+    return promised

@@ -1,0 +1,321 @@
+"""Landmarks of a positive semidefinite matrix: pivoted Cholesky, read by rows, K never formed.
+
+Pivoted Cholesky [harbrecht2012] and randomly pivoted Cholesky [chen2025], also by rejection [epperly2024], choose on K what
+`cssp.select` chooses on any A with AᴴA = K; the errors are those of A, squared. What differs is rounding: K holds the
+squares of A's singular values, so a column of A whose residual is below √eps of its norm counts as dependent.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import array_api_compat
+import numpy as np
+import scipy.linalg
+
+from cssp import arguments as check
+from cssp.cholesky import RULES, Cholesky, rank_of
+from cssp.errors import (
+    ArgumentError,
+    RankDeficientError,
+    RankDeficientWarning,
+    UnknownNameError,
+)
+from cssp.gram import Gram, as_gram
+from cssp.methods import METHODS
+from cssp.problem import Array
+from cssp.scaling import shifted
+from cssp.selection import Certificate
+
+__all__ = ["GramSelection", "select_gram"]
+
+
+def select_gram(
+    K: Any,
+    k: int | None = None,
+    method: str = "residual",
+    *,
+    X: Any = None,
+    n: int | None = None,
+    diagonal: Any = None,
+    tol: float | None = None,
+    weights: Any = None,
+    include: Any = None,
+    exclude: Any = None,
+    deficient: str = "fill",
+    rng: int | np.random.Generator | None = None,
+    **options: Any,
+) -> GramSelection:
+    """Choose rows and columns S of a positive semidefinite K so that K[:, S] K[S, S]⁺ K[S, :] is near K.
+
+    Parameters
+    ----------
+    K : array, shape (n, n), or callable, or str
+        A symmetric or Hermitian matrix, NumPy or torch, of which only the rows chosen are read; or a function
+        ``K(I, J)`` of two int64 arrays that returns the block (len(I), len(J)); or the name of a kernel of
+        scikit-learn, such as "rbf", between the rows of `X`. What is read is checked, the rest is not.
+    k : int
+        Number of landmarks. It may be left out where `tol` is given.
+    method : {"residual", "random_pivot", "greedy", "norm", "uniform"}
+        As in `cssp.select` on A with K = AᴴA. "residual" and "random_pivot" evaluate (k + 1)n entries, "greedy"
+        (k + 1)n² of them.
+    X : array, shape (n, p), optional
+        Data of a named kernel, one point per row.
+    n : int, optional
+        Order of K where it is a function.
+    diagonal : float, or array, shape (n,), optional
+        Diagonal of a function or a named kernel; without it, it is asked for in small blocks.
+    tol : float in (0, 1], optional
+        Stop at the first pick with tr(K - K_S) ≤ tol·tr(K): the square of the tol of `cssp.select`.
+    weights : array, shape (n,), optional
+        The same as ``select_gram(diag(weights) K diag(weights), ...)``.
+    include, exclude, deficient, rng
+        As in `cssp.select`.
+    **options
+        ``accelerated`` of "random_pivot": True draws by rejection in blocks, False one by one, "auto" (default) goes
+        by n; and the parameters of a named kernel, such as ``gamma``.
+
+    Returns
+    -------
+    GramSelection
+
+    Raises
+    ------
+    CsspError
+        K is seen to be not symmetric, not positive semidefinite or not finite, or an argument is wrong.
+
+    Warns
+    -----
+    RankDeficientWarning
+        k exceeds the numerical rank: residuals fall below max(n, 64)·eps of their diagonal entry.
+
+    Examples
+    --------
+    >>> import numpy as np, cssp
+    >>> A = np.array([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
+    >>> cssp.select_gram(A.T @ A, 2).indices
+    array([0, 1])
+    """
+    if not isinstance(method, str) or method not in RULES:
+        raise UnknownNameError(f"method = {method!r}: one of {', '.join(map(repr, RULES))} is wanted")
+    own = {name: options.pop(name) for name in ("accelerated",) if name in options}
+    if own and method != "random_pivot":
+        raise UnknownNameError(f"option 'accelerated' is unknown to method {method!r}; 'random_pivot' has it")
+    G = as_gram(K, X, n, diagonal, weights, options)
+    counts, tol = check.as_counts(k, ()), check.as_tolerance(tol)
+    if counts is None and tol is None:
+        raise ArgumentError(
+            "neither k nor tol is given: say how many landmarks, or how small an error, is wanted"
+        )
+    check.check_deficient(deficient)
+    first, never = (
+        check.as_columns(name, index, (), G.n) for name, index in (("include", include), ("exclude", exclude))
+    )
+    check.check_disjoint(first, never)
+    admissible = G.n - never.size
+    wanted = admissible if counts is None else int(counts)
+    if wanted > admissible or wanted < 1:
+        raise ArgumentError(f"k = {wanted}, but only {admissible} of {G.n} indices may be chosen")
+    if first.size > wanted:
+        raise ArgumentError(f"include has {first.size} indices, more than k = {wanted}")
+    candidates = np.ones(G.n, dtype=bool)
+    candidates[never] = candidates[first] = False
+    L = Cholesky(G, wanted, candidates, first.tolist(), tol)
+    RULES[method](L, check.as_generator(rng), **own)
+    own_picks = tuple(L.indices)
+    rank = _complete(L, method, deficient, counts is not None)
+    if rank is not None:
+        warnings.warn(
+            f"k exceeds the numerical rank {rank} of K: only {L.rank} of {wanted} landmarks are independent, the "
+            "others add nothing (deficient='fill'); use deficient='truncate' or 'raise', or tol",
+            RankDeficientWarning,
+            stacklevel=2,
+        )
+    return _record(K, L, method, own, own_picks)
+
+
+def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> int | None:
+    """Cut the picks at the tolerance, fill them up to k; the rank of K where k exceeds it and nobody was told."""
+    length = _length(L, counted)
+    unused = np.setdiff1d(np.flatnonzero(L.candidates), L.indices)
+    for j in unused[: max(0, length - len(L.indices))].tolist():
+        L.append(j)
+    L.cut(length)
+    if not counted or length < L.k or L.rank == L.k or L.reached():
+        return None
+    rank = L.rank if method == "residual" and not L.include else rank_of(L)
+    if rank == L.k:
+        return None
+    if deficient == "raise":
+        raise RankDeficientError(f"k = {L.k} exceeds the numerical rank {rank} of K (deficient='raise')")
+    if deficient == "truncate":
+        L.truncate()
+        return None
+    return rank
+
+
+def _length(L: Cholesky, counted: bool) -> int:
+    """Number of picks: to the first place that meets the tolerance, else k, or the independent ones without k."""
+    least = max(1, len(L.include))
+    met = next((t for t, trace in enumerate(L.trace) if trace <= L.goal), None)
+    if met is not None:
+        return max(least, met)
+    return L.k if counted else max(least, L.rank)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GramSelection:
+    """Landmarks chosen by `cssp.select_gram`.
+
+    Errors are traces, which are trace norms here and the squared Frobenius errors of A where K = AᴴA. With weights all
+    speaks of diag(w) K diag(w).
+
+    Attributes
+    ----------
+    indices : int64 array, shape (k,)
+        In order of choice, distinct, in the namespace and on the device of K where that is an array.
+    method : str
+    rank : int
+        Numerical rank of K[S, S].
+    k : int
+        Number of landmarks.
+    options : dict
+    entries : int
+        Entries of K that were evaluated for the selection.
+    errors : float64 array, shape (k + 1,)
+        Trace of K - K_S after 0, ..., k picks, K_S = K[:, S] K[S, S]⁺ K[S, :].
+    """
+
+    indices: Array
+    method: str
+    rank: int
+    k: int
+    options: Mapping[str, Any]
+    entries: int
+    errors: Array
+    _F: np.ndarray
+    _picks: tuple[int, ...]
+    _full: bool
+    _gram: Gram = field(repr=False)
+    _like: Array | None
+
+    @property
+    def error(self) -> float:
+        """Trace of K - K_S."""
+        return float(self.errors[-1])
+
+    @cached_property
+    def relative_error(self) -> float:
+        """`error` over the trace of K; 0 for a zero matrix."""
+        return self.error / float(self.errors[0]) if self.errors[0] > 0 else 0.0
+
+    def mask(self) -> Array:
+        """Landmarks as a bool array (n,)."""
+        mask = np.zeros(self._gram.n, dtype=bool)
+        mask[list(self._picks)] = True
+        return self._gather(mask)
+
+    def nystrom(self) -> Array:
+        """F (n, r) with F Fᴴ = K_S; r is less than k where landmarks are dependent."""
+        return self._gather(shifted(self._F.conj().T, self._gram.exponent))
+
+    def coefficients(self) -> Array:
+        """T (k, n) = K[S, S]⁺ K[S, :], so that K_S = K[:, S] T."""
+        L = self._F[:, list(self._picks)].conj().T  # K[S, S] = L Lᴴ
+        if L.shape[0] == L.shape[1]:
+            return self._gather(scipy.linalg.solve_triangular(L, self._F, trans="C", lower=True))
+        return self._gather(np.linalg.pinv(L.conj().T) @ self._F)
+
+    def reconstruct(self) -> Array:
+        """K_S, shape (n, n)."""
+        return self._gather(shifted(self._F.conj().T @ self._F, 2 * self._gram.exponent))
+
+    def certificate(self) -> Certificate:
+        """Compare with the best approximation of rank k and with the method's theorem.
+
+        This does form K, and costs its eigenvalues. As K = AᴴA, the squared Frobenius and spectral norms of the
+        residual of A are the trace and the spectral norm of K - K_S.
+        """
+        G, k, picks = self._gram, self.k, list(self._picks)
+        K = np.concatenate([rows for _, rows in G.all_rows()])
+        K = (K + K.conj().T) / 2
+        values, V = np.linalg.eigh(K)
+        values, V = np.maximum(values[::-1], 0), V[:, ::-1]
+        noise = G.n * G.eps * float(values[0])
+        error = float(np.ldexp(self.errors[-1], -2 * G.exponent))
+        spread = float(np.max(np.abs(np.linalg.eigvalsh(K - self._F.conj().T @ self._F))))
+        optimum, next_ = float(np.sum(values[k:])), float(values[k]) if k < G.n else 0.0
+        law = METHODS[self.method].guarantee if self._full and self.rank == k else None
+        size = (G.n, G.n, k)
+        factor = law.frobenius(*size) if law and law.frobenius else None
+        spectral = law.spectral(*size) if law and law.spectral else None
+        r = min(k, int(np.sum(values > noise)))
+        least = float(np.linalg.svd(V[picks, :r], compute_uv=False)[-1]) if r else 1.0
+        scale = 2.0 ** (2 * G.exponent)
+        return Certificate(
+            error=error * scale,
+            optimum=min(optimum, error) * scale,
+            ratio=_ratio(error, optimum, noise),
+            factor=factor,
+            source=law.source if law and factor is not None else None,
+            a_posteriori=1 / least**2 if least > 4 * G.n * float(np.finfo(np.float64).eps) else math.inf,
+            rank=self.rank,
+            holds=law.holds if law and (factor, spectral) != (None, None) else None,
+            spectral_error=spread * scale,
+            spectral_optimum=min(next_, spread) * scale,
+            spectral_ratio=_ratio(spread, next_, noise),
+            spectral_factor=spectral,
+            spectral_source=law.source if law and spectral is not None else None,
+        )
+
+    def __repr__(self) -> str:
+        shown = np.array2string(np.asarray(self._picks), separator=", ", threshold=10)
+        return f"GramSelection(method={self.method!r}, k={self.k}, rank={self.rank}, indices={shown})"
+
+    def _gather(self, x: np.ndarray) -> Array:
+        if self._like is None:
+            return x
+        xp = array_api_compat.array_namespace(self._like)
+        return xp.asarray(x, device=array_api_compat.device(self._like))
+
+
+def _ratio(error: float, optimum: float, noise: float) -> float:
+    if optimum > noise:
+        return max(1.0, error / optimum)
+    return 1.0 if error <= 4 * noise else math.inf if optimum == 0 else error / optimum
+
+
+def _record(K: Any, L: Cholesky, method: str, options: dict[str, Any], own: tuple[int, ...]) -> GramSelection:
+    G = L.G
+    like = None
+    if not isinstance(K, (str, list, tuple)) and not callable(K):
+        xp = array_api_compat.array_namespace(K)
+        like = xp.empty((0,), device=array_api_compat.device(K))
+    with np.errstate(over="ignore", under="ignore"):
+        errors = np.ldexp(np.asarray(L.trace), 2 * G.exponent)
+    picks = tuple(L.indices)
+    row = METHODS[method]
+    sound = own == picks or (row.nested and own[: len(picks)] == picks)
+    fixed = L.goal < 0 or row.deterministic
+    selection = GramSelection(
+        indices=np.asarray(picks, dtype=np.int64),
+        method=method,
+        rank=L.rank,
+        k=len(picks),
+        options=options,
+        entries=G.entries,
+        errors=errors,
+        _F=L.factor.copy(),
+        _picks=picks,
+        _full=sound and fixed and bool(L.candidates.all()),
+        _gram=G,
+        _like=like,
+    )
+    for name in ("indices", "errors"):
+        object.__setattr__(selection, name, selection._gather(getattr(selection, name)))
+    return selection

@@ -1,0 +1,213 @@
+"""Greedy gain on a matrix read in passes.
+
+Sparse matrices and operators: the recursion of `cssp.methods.greedy` with AAᴴ applied to a vector, two products a pick.
+
+Dask arrays: composable core-sets, as Altschuler, Bhaskara, Fu, Mirrokni, Rostamizadeh and Zadimoghaddam, "Greedy column
+subset selection: new bounds and distributed algorithms", ICML 2016 [altschuler2016]. Every block of columns offers its own
+greedy picks, and greedy chooses among what is offered. All of them reconstruct the projection of A on its leading left
+singular vectors, found by a sketch; Farahat et al. 2015 [farahat2015] reconstruct a sketch.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+
+from cssp.errors import check_integer
+from cssp.linalg import column_norms2, orthogonalise, project_off
+from cssp.linalg import squares as sq
+from cssp.methods.greedy import CLEAR
+from cssp.methods.greedy import greedy as greedy_of
+from cssp.passes.chunks import ChunkSource
+from cssp.passes.problem import PassProblem
+from cssp.passes.source import BLOCK, Local
+from cssp.problem import DOWNDATE_SLACK, TIE_BAND, Picks, Problem
+
+__all__ = ["greedy"]
+
+#: Columns that a core-set offers for each column wanted.
+OFFER = 2
+
+#: Core-sets merged at a time.
+FAN = 8
+
+#: A matrix of no more rows than this many times k is reconstructed itself, instead of its projection.
+WIDE = 4
+
+
+def greedy(p: PassProblem, *, oversample: int = 10) -> Picks:
+    """Greedy gain; of a dask array by core-sets, in four passes.
+
+    Parameters
+    ----------
+    oversample : int
+        Singular vectors beyond k, for dask arrays.
+    """
+    l = p.k + check_integer("oversample", oversample, low=0)
+    return _coresets(p, l) if isinstance(p.A, ChunkSource) else _direct(p)
+
+
+def _coresets(p: PassProblem, l: int) -> Picks:
+    A = p.A
+    assert isinstance(A, ChunkSource)
+    Q = np.eye(p.m) if p.m <= WIDE * l else np.linalg.qr(A.gaussian(l, p.rng))[0]
+    lam, U = np.linalg.eigh(np.sum(A.sweep(Q, after=_outer)[0].map(_part), axis=0))
+    Y = (Q @ (U * np.sqrt(np.maximum(lam, 0)))).astype(A.dtype)  # YYᴴ = QQᴴAAᴴQQᴴ: all that gains depend on
+    C = p.take(p.include)
+    first = partial(_offer, Y=Y, k=OFFER * p.k, C=C, candidates=p.candidates)
+    merge = partial(_merged, Y=Y, k=OFFER * p.k, C=C)
+    offers = A.reduced(first, merge, FAN)
+    place, _ = _merged(offers, Y=Y, k=p.k, C=C)
+    return Picks([*p.include, *place.tolist()])
+
+
+def _offer(
+    X: np.ndarray,
+    start: int,
+    *,
+    Y: np.ndarray,
+    k: int,
+    C: np.ndarray,
+    candidates: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Greedy picks among columns of one block: their numbers and the columns themselves."""
+    place = start + np.flatnonzero(candidates[start : start + X.shape[1]])
+    return _best(place, X[:, place - start], Y, k, C)
+
+
+def _merged(
+    offers: list[tuple[np.ndarray, np.ndarray]],
+    *,
+    Y: np.ndarray,
+    k: int,
+    C: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    place = np.concatenate([offer[0] for offer in offers])
+    order = np.argsort(place)  # a tie goes to the lowest index
+    return _best(place[order], np.hstack([offer[1] for offer in offers])[:, order], Y, k, C)
+
+
+def _best(
+    place: np.ndarray, X: np.ndarray, Y: np.ndarray, k: int, C: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    c, n = C.shape[1], place.size
+    free = np.concatenate([np.zeros(c, dtype=bool), np.ones(n, dtype=bool)])
+    p = Problem(A=np.hstack([C, X]), k=min(k, c + n), candidates=free, include=tuple(range(c)), target=Y)
+    found = np.array(greedy_of(p).indices[c:], dtype=np.int64) - c
+    return place[found], np.asfortranarray(X[:, found])
+
+
+def _direct(p: PassProblem) -> Picks:
+    """argmax f_j/g_j, f_j = ‖Eᴴe_j‖² and g_j = ‖e_j‖² of residuals; f, g downdated and formed anew as in memory."""
+    A = p.A.view(p.A.wide)
+    assert isinstance(A, Local)
+    eps = float(np.finfo(np.float64).eps)
+    noise = p.noise
+    Q = np.zeros((p.m, min(p.k, p.m)), dtype=A.dtype)
+    r = rank = 0
+    g = np.array(p.norms2)
+    f = A.gains()
+    f0, g0 = f.copy(), g.copy()
+    open_ = p.candidates.copy()
+    indices: list[int] = []
+    while len(indices) < p.k:
+        forced = len(indices) < len(p.include)
+        if forced:
+            j = p.include[len(indices)]
+        else:
+            if (
+                p.tol is not None
+                and r
+                and float(np.sum(g)) <= p.goal
+                and float(np.sum(A.residual_norms2(Q[:, :r]))) <= p.goal
+            ):
+                break
+            found = _best_gain(p, A, Q[:, :r], open_, f, g, f0, g0, eps)
+            if found is None:
+                break
+            j = found
+        e, norm = orthogonalise(A.take([j])[:, 0], Q[:, :r])
+        independent = norm > noise and r < p.m
+        if independent or forced:
+            indices.append(j)
+        open_[j] = False
+        if not independent:
+            continue
+        rank += norm > p.floor
+        q = e / norm
+        w = A.sweep(q[:, None])[0].whole()[0]  # qᴴA
+        v = project_off(A.right(w.conj()[:, None]), Q[:, :r])[:, 0]  # EEᴴq
+        v -= q * np.vdot(q, v)
+        Q[:, r] = q
+        r += 1
+        ss = float(np.sum(sq(w)))
+        h = A.sweep(v[:, None])[0].whole()[0] + ss * w
+        f = np.maximum(f - 2 * (w.conj() * h).real + ss * sq(w), 0)
+        g = np.maximum(g - sq(w), 0)
+    return Picks(indices, rank=rank)
+
+
+def _best_gain(
+    p: PassProblem,
+    A: Local,
+    Q: np.ndarray,
+    open_: np.ndarray,
+    f: np.ndarray,
+    g: np.ndarray,
+    f0: np.ndarray,
+    g0: np.ndarray,
+    eps: float,
+) -> int | None:
+    """The open column of largest gain; f and g that downdating has worn are formed anew where they might win."""
+    half, slack = math.sqrt(eps), DOWNDATE_SLACK * eps
+    while True:
+        worn = open_ & ((g < half * g0) | (f < half * f0)) & (g0 > p.noise**2)
+        eligible = open_ & ((g > p.noise**2) | worn)
+        if not eligible.any():
+            return None
+        safe = np.where(worn, np.maximum(g, slack * g0), g)
+        safe = np.where(eligible, safe, 1.0)
+        score = np.where(eligible, f / safe, 0.0)
+        rounding = slack * (f0 + score * g0) / safe
+        bar = (1 - TIE_BAND * eps) * np.max(np.where(worn, 0.0, score))
+        risky = np.flatnonzero(worn & (score + rounding >= bar))
+        if not risky.size:
+            break
+        step = max(1, BLOCK // p.m)
+        for a in range(0, risky.size, step):
+            place = risky[a : a + step]
+            E = project_off(A.take(place.tolist()), Q)
+            f[place], g[place] = _energy(A, E), column_norms2(E)
+        f0[risky], g0[risky] = f[risky], g[risky]
+    eligible &= ~worn
+    clear = eligible & (g > (CLEAR * p.noise) ** 2)
+    allowed = clear if clear.any() else eligible
+    if not allowed.any():
+        return None
+    masked = np.where(allowed, score, -math.inf)
+    return int(np.argmax(masked + rounding >= masked.max() * (1 - TIE_BAND * p.eps)))
+
+
+def _energy(A: Local, E: np.ndarray) -> np.ndarray:
+    """‖(A - QQᴴA)ᴴe‖² = ‖Aᴴe‖² for each column e of E, which is orthogonal to Q."""
+    step = max(1, BLOCK // A.shape[1])
+    out = [A.sweep(E[:, a : a + step], after=_row_energy)[0] for a in range(0, E.shape[1], step)]
+    return np.concatenate([np.sum(held.map(_same), axis=0) for held in out])
+
+
+def _row_energy(G: np.ndarray) -> np.ndarray:
+    return np.sum(sq(G), axis=1)[:, None]
+
+
+def _outer(G: np.ndarray) -> np.ndarray:
+    return G @ G.conj().T
+
+
+def _part(part: np.ndarray, start: int) -> np.ndarray:
+    return part
+
+
+def _same(part: np.ndarray, start: int) -> np.ndarray:
+    return part[:, 0]

@@ -1,0 +1,148 @@
+"""A selection problem on a matrix read in passes, and the record of its picks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import array_api_compat.numpy
+import numpy as np
+
+from cssp import linalg
+from cssp.errors import UnsupportedError
+from cssp.methods.row import Method
+from cssp.passes.chunks import ChunkSource
+from cssp.passes.source import Source
+from cssp.problem import Array, Problem
+from cssp.selection import Part
+
+__all__ = ["LARGEST", "PassPart", "PassProblem"]
+
+#: Most entries of a dense matrix that is handed out.
+LARGEST = 1 << 28
+
+
+@dataclass(frozen=True, eq=False)
+class PassProblem(Problem):
+    """A problem whose ``A`` is a `Source`, scaled and weighted; ``given`` are the squared norms of its columns."""
+
+    A: Source
+    given: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    in_passes = True
+
+    @property
+    def xp(self) -> Any:
+        return array_api_compat.numpy
+
+    @property
+    def device(self) -> Any:
+        return "cpu"
+
+    @cached_property
+    def norms2(self) -> np.ndarray:
+        return self.given
+
+    @cached_property
+    def goal(self) -> float:
+        if self.tol is None:
+            return -1.0
+        slack = min(0.5, 64 * self.eps * (1 + 1 / self.tol))
+        return (1 - slack) * self.tol**2 * float(np.sum(self.given))
+
+    def take(self, columns: Sequence[int]) -> np.ndarray:
+        return self.A.take(columns)
+
+    def numpy(self, dtype: str | None = None) -> PassProblem:
+        """The same problem, its products in double precision where that is asked for."""
+        return self if dtype is None else replace(self, A=self.A.view(self.A.wide))
+
+
+@dataclass(frozen=True, eq=False)
+class PassPart(Part):
+    """The picks of such a problem; what is said of them is computed by further passes."""
+
+    @property
+    def source(self) -> Source:
+        """A·diag(w) in double precision."""
+        A: Source = self.problem.A
+        return A.view(A.wide)
+
+    @cached_property
+    def chosen(self) -> np.ndarray:
+        return self.source.take(self.picks)
+
+    @cached_property
+    def trace(self) -> np.ndarray:
+        """As `cssp.linalg.error_trace`; explicit residuals only where the difference of energies would cancel."""
+        p = self.problem
+        Q, independent = linalg.basis(self.chosen, self.floor)
+        energies = np.sum(self.source.sweep(Q, after=_energies)[0].map(_same), axis=0)
+        total = float(np.sum(p.norms2))
+        left = total - float(np.sum(energies))
+        if left < 1e-6 * total:
+            left = float(np.sum(self.source.residual_norms2(Q)))
+        gains = np.zeros(len(independent))
+        gains[independent] = energies
+        return left + np.append(np.cumsum(gains[::-1])[::-1], 0.0)
+
+    def coefficients(self) -> Array:
+        """As of a matrix in memory; for a dask array a dask array."""
+        Q, independent = linalg.basis(self.chosen, self.floor)
+        if all(independent):
+            return self._product(np.linalg.solve(linalg.adjoint(Q) @ self.chosen, linalg.adjoint(Q)))
+        cut = max(
+            max(self.chosen.shape) * np.finfo(np.float64).eps, self.floor / np.linalg.norm(self.chosen, 2)
+        )
+        return self._product(np.linalg.pinv(self.chosen, rcond=cut))
+
+    def reconstruct(self) -> Array:
+        """P_S X; for a dask array a dask array. A large dense matrix is refused."""
+        m, n = self.source.shape
+        if not isinstance(self.source, ChunkSource) and m * n > LARGEST:
+            raise UnsupportedError(
+                f"reconstruct() would be a dense matrix of {m} x {n} numbers; "
+                "take blocks of columns of A[:, indices] @ coefficients() instead"
+            )
+        Q, _ = linalg.basis(self.chosen, self.floor)
+        if not isinstance(self.source, ChunkSource):
+            return Q @ self._product(linalg.adjoint(Q))
+        return self._product(linalg.adjoint(Q), Q)
+
+    def _product(self, *factors: np.ndarray) -> Array:
+        """A·diag(w) multiplied from the left by small matrices, the first one first."""
+        A = self.source
+        if not isinstance(A, ChunkSource):
+            return A.sweep(linalg.adjoint(factors[0]))[0].whole()
+        import dask.array as da
+
+        X = A.array()
+        for M in factors:
+            X = da.matmul(da.from_array(M, chunks=(M.shape[0], X.chunks[0])), X)
+        return X
+
+    def spread(self, X: Array) -> Array:
+        p = self.problem
+        if p.columns is None or isinstance(X, np.ndarray):
+            return super().spread(X)
+        import dask.array as da
+
+        place = np.full(p.width, p.n, dtype=np.int64)
+        place[p.columns] = np.arange(p.n)
+        return da.concatenate([X, da.zeros((X.shape[0], 1), dtype=X.dtype)], axis=1)[:, place]
+
+    def certificate(self, row: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+        raise UnsupportedError(
+            "certificate() compares with the SVD of A, which is not formed for a matrix read in passes; "
+            "error and relative_error are exact, and cssp.passes.sketched_optimum(A, k) estimates the optimum"
+        )
+
+
+def _energies(G: np.ndarray) -> np.ndarray:
+    return np.sum(linalg.squares(G), axis=1)
+
+
+def _same(part: np.ndarray, start: int) -> np.ndarray:
+    return part

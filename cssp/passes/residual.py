@@ -1,0 +1,320 @@
+"""Greedy residual in few passes: the speculative pivoting of `cssp.methods._speculative` on a matrix read in passes.
+
+A guess is judged by one pass, in which workers form QᴴA and say, for each pick guessed, how its column stands among
+theirs. A pool of columns in the caller's memory provides the guesses; columns of large residual norm join it in the
+same pass.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cssp.errors import ArgumentError
+from cssp.files import written
+from cssp.linalg import basis, orthogonalise, residual_norms2, squares
+from cssp.methods._speculative import NARROWEST, _basis, _Run
+from cssp.passes.problem import PassProblem
+from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks
+
+__all__ = ["residual"]
+
+#: First and longest guess: a pass is dear, a longer product in it is not.
+FIRST, LONGEST = 64, 128
+
+#: How much wider a block is than in memory where columns are dear, as a better guess saves passes.
+WIDER = 2
+
+#: Columns in the pool: at least, for each pick, and at most.
+POOL = 256, 8, 1536
+
+#: Columns of a worker's part that are looked at together.
+STEP = 4096
+
+
+def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None) -> Picks:
+    """The picks of greedy residual in memory, near-ties apart.
+
+    Parameters
+    ----------
+    checkpoint : path, optional
+        The state is kept in this file after each pass over the data, and taken from it if it is there: a run that was
+        interrupted goes on where it was. The file (npz) holds two numbers a column and the basis.
+    """
+    run = PassRun(p)
+    state = None if checkpoint is None else _path(checkpoint)
+    if state is not None and state.exists():
+        run.load(state)
+    with np.errstate(invalid="ignore"):
+        while len(run.indices) < p.k and run.ready():
+            run.advance()
+            if state is not None:
+                run.save(state)
+    return Picks(run.indices, rank=run.rank)
+
+
+class PassRun(_Run):
+    """`_Run` on a source: N, exact and open are float64 and bool vectors of length n here, A stays where it is."""
+
+    A: Any  # a Source
+
+    def __init__(self, p: PassProblem) -> None:
+        self.p, self.A, self.eps, self.single = p, p.A, p.eps, p.A.single
+        self.indices, self.rank = list(p.include), 0
+        self.open = p.candidates.copy()
+        self.length = FIRST
+        self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
+        self._start(list(p.include))
+        if p.include:
+            self.rank = sum(basis(self._columns(list(p.include)), p.floor)[1])
+
+    def _start(self, directions: list[int]) -> None:
+        p = self.p
+        self.Q = np.zeros((p.m, min(p.k, p.m)), dtype=self.A.dtype, order="F")
+        self.exact = np.array(p.norms2, dtype=np.float64)
+        self.N, self.r = self.exact.copy(), 0
+        self.pool, self.raw = np.empty(0, dtype=np.int64), np.empty((0, p.m), dtype=self.A.dtype)
+        self.left, self.known = self.raw, 0  # residuals of the pool, and the directions they know of
+        if directions:
+            have = _basis(self._columns(directions), p.noise)
+            self.r = have.shape[1]
+            self.Q[:, : self.r] = have
+            held, _ = self.A.sweep(self.basis, after=_energy)
+            self.N -= np.concatenate(held.map(_row))
+            np.maximum(self.N, 0, out=self.N)
+        self.N[self.indices] = 0
+
+    def _double(self) -> None:
+        self.A = self.A.view(self.A.wide)
+        self.eps, self.single = float(np.finfo(np.float64).eps), False
+        self._start(self.indices)
+
+    def _form(self, which: np.ndarray) -> None:
+        place = np.flatnonzero(which)
+        if place.size <= NARROWEST or (self.A.nearby and place.size < self.p.n // 2):
+            for part in np.array_split(place, max(1, place.size * self.p.m >> 22)):
+                self.N[part] = self.exact[part] = residual_norms2(self._columns(part.tolist()), self.basis)
+        else:
+            N = self.A.residual_norms2(self.basis)
+            self.N[place] = self.exact[place] = N[place]
+
+    def advance(self, guesses: bool = True) -> None:
+        """Pick at least one column more, or find that the first one in line is dependent."""
+        length = min(self.length, self.p.k - len(self.indices), self.p.m - self.r, int(self.open.sum()))
+        guess, V = self._guess(length) if length > 1 else (np.empty(0), None)
+        if guess.size < 2:
+            self._step()
+            return
+        assert V is not None
+        taken = self._judge(guess, V)
+        self.length = min(LONGEST, 2 * length if taken == guess.size else max(8, 2 * taken))
+
+    def _step(self) -> int:
+        e, norm = orthogonalise(self._columns([self.first])[:, 0], self.basis)
+        if norm > self.p.noise:
+            return self._judge(np.array([self.first]), (e / norm)[:, None])
+        self.open[self.first], self.N[self.first] = False, 0
+        return 0
+
+    def _promising(self, b: int) -> np.ndarray:
+        """Open columns of large residual norm: the b largest, or those of them in the pool where others are dear."""
+        C = self._largest(b if self.A.nearby else WIDER * b)
+        there = np.isin(C, self.pool)
+        if self.A.nearby or self.first not in self.pool or int(np.count_nonzero(there)) < C.size // 4:
+            if not there.all():
+                self._join(C[~there], self.A.take(C[~there]), C)
+            return C
+        return C[there]
+
+    def _largest(self, b: int) -> np.ndarray:
+        return super()._promising(b)
+
+    def _block(self, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals of columns of the pool, and their Gram matrix with the norms that the judgement goes by."""
+        Q = self.Q[:, self.known : self.r]
+        if Q.shape[1]:
+            self.left = self.left - (self.left @ Q.conj()) @ Q.T
+        self.known = self.r
+        E = self.left[np.searchsorted(self.pool, C)].T
+        G = E.conj().T @ E
+        np.fill_diagonal(G, self.N[C])
+        return E, G
+
+    def _columns(self, columns: list[int]) -> np.ndarray:
+        """Columns of A, from the pool as far as they are there."""
+        place = np.asarray(columns, dtype=np.int64)
+        there = np.isin(place, self.pool)
+        out = np.empty((self.p.m, place.size), dtype=self.A.dtype)
+        out[:, there] = self.raw[np.searchsorted(self.pool, place[there])].T
+        if not there.all():
+            out[:, ~there] = self.A.take(place[~there])
+        return out
+
+    def _most(self) -> int:
+        """Columns in the pool: a block, or more of them where they are dear."""
+        least, each, most = POOL
+        return least if self.A.nearby else max(least, min(each * self.p.k, most))
+
+    def _join(self, columns: np.ndarray, X: np.ndarray, needed: np.ndarray) -> None:
+        """Columns into the pool; those of least residual norm leave it, but not those that are needed."""
+        Q = self.Q[:, : self.known]
+        rows = X.T
+        pool = np.concatenate([self.pool, columns])
+        raw = np.concatenate([self.raw, rows])
+        left = np.concatenate([self.left, rows - (rows @ Q.conj()) @ Q.T if self.known else rows])
+        most = max(self._most(), needed.size)
+        order = np.argsort(pool)
+        if pool.size > most:
+            rank = np.where(self.open[pool], self.N[pool], -1.0)
+            rank[np.isin(pool, needed)] = math.inf
+            keep = np.zeros(pool.size, dtype=bool)
+            keep[np.argpartition(rank, -most)[-most:]] = True
+            order = order[keep[order]]
+        self.pool, self.raw, self.left = pool[order], raw[order], left[order]
+
+    def _judge(self, guess: np.ndarray, V: np.ndarray) -> int:
+        p, size, taken = self.p, guess.size, 1
+        ahead = np.empty(0, dtype=np.int64)
+        if not self.A.nearby and size < p.k - len(self.indices):
+            ahead = np.setdiff1d(self._largest(self._most()), self.pool)
+        held, X = self.A.sweep(V, ahead, after=_fallen)
+        top = np.array([self.N[self.first]])
+        if size > 1:
+            ask = partial(_standing, guess=guess, eps=self.eps)
+            highest, own, below, worn = np.max(held.map(ask, self.N, self.exact, self.open), axis=0)
+            top = np.append(top, highest)
+            bar = highest * (1 - TIE_BAND * self.eps)
+            right = (own >= bar) & (below < bar) & (worn < bar) & (highest > p.noise**2)
+            if self.single:
+                right &= highest >= (SINGLE_REACH * p.largest) ** 2
+            taken += size - 1 if right.all() else int(np.argmin(right))
+        chosen = guess[:taken]
+        self.Q[:, self.r : self.r + taken] = V[:, :taken]
+        self.r += taken
+        self.rank += int(np.count_nonzero(top[:taken] > p.floor**2))
+        self.N -= np.concatenate(held.map(partial(_row, s=taken - 1)))
+        np.maximum(self.N, 0, out=self.N)
+        self.N[chosen] = 0
+        self.open[chosen] = False
+        self.indices += chosen.tolist()
+        if ahead.size:
+            self._join(ahead, X, ahead[:0])
+        return taken
+
+    def save(self, path: Path) -> None:
+        """Keep the state; the file is replaced in one step."""
+        with written(path) as partial, partial.open("wb") as file:
+            np.savez(
+                file,
+                about=self._about(),
+                indices=np.array(self.indices, dtype=np.int64),
+                numbers=np.array([self.r, self.rank, self.length, int(self.single)]),
+                passes=self.A.passes[0],
+                closed=np.flatnonzero(~self.open),
+                Q=self.basis,
+                N=self.N,
+                exact=self.exact,
+            )
+
+    def load(self, path: Path) -> None:
+        """Go on from a kept state."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                state: dict[str, Any] = dict(file)
+            same = bool(np.array_equal(state["about"], self._about()))
+        except (OSError, ValueError, KeyError, EOFError) as reason:
+            raise ArgumentError(
+                f"checkpoint = {str(path)!r} cannot be read ({reason}); remove it to begin anew"
+            ) from None
+        if not same:
+            raise ArgumentError(
+                f"checkpoint = {str(path)!r} belongs to another matrix or other arguments; "
+                "remove it, or give another path"
+            )
+        r, self.rank, self.length, single = (int(x) for x in state["numbers"])
+        if self.single and not single:
+            self.A = self.A.view(self.A.wide)
+            self.eps, self.single = float(np.finfo(np.float64).eps), False
+            self.Q = np.zeros(self.Q.shape, dtype=self.A.dtype, order="F")
+            self.raw = self.left = self.raw.astype(self.A.dtype)
+        self.r, self.indices = r, state["indices"].tolist()
+        self.pool, self.raw, self.left = self.pool[:0], self.raw[:0], self.raw[:0]
+        self.known = r
+        self.Q[:, :r] = state["Q"]
+        self.N, self.exact = state["N"], state["exact"]
+        self.open[:] = True
+        self.open[state["closed"]] = False
+        self.A.passes[0] += float(state["passes"])
+
+    def _about(self) -> np.ndarray:
+        """What a kept state must agree with: sizes, arguments and the norms of the columns."""
+        p = self.p
+        order = np.arange(1, p.n + 1)
+        sums = [float(np.sum(p.norms2)), float(np.sum(p.norms2 * order)), float(np.sum(p.candidates * order))]
+        return np.array([p.m, p.n, p.k, p.tol or 0.0, len(p.include), sum(p.include), *sums])
+
+
+def _path(checkpoint: object) -> Path:
+    if not isinstance(checkpoint, (str, os.PathLike)):
+        raise ArgumentError(f"checkpoint = {checkpoint!r}: the path of a file is wanted")
+    path = Path(checkpoint)
+    if not path.parent.is_dir():
+        raise ArgumentError(f"checkpoint = {str(path)!r}: there is no folder {str(path.parent)!r}")
+    return path
+
+
+# What happens where the products are.
+
+
+def _fallen(R: np.ndarray) -> np.ndarray:
+    """What squared norms lose to the first 1, 2, ... directions."""
+    lost = squares(R)
+    return np.cumsum(lost, axis=0, out=lost)
+
+
+def _energy(R: np.ndarray) -> np.ndarray:
+    return np.atleast_2d(np.sum(squares(R), axis=0, dtype=np.float64))
+
+
+def _row(part: np.ndarray, start: int, s: int = 0) -> np.ndarray:
+    row: np.ndarray = part[s]
+    return row
+
+
+def _standing(
+    fallen: np.ndarray,
+    start: int,
+    N: np.ndarray,
+    exact: np.ndarray,
+    open_: np.ndarray,
+    *,
+    guess: np.ndarray,
+    eps: float,
+) -> np.ndarray:
+    """How columns stand behind 1, 2, ... guesses, shape (4, guesses - 1).
+
+    The largest squared norm; the fair score (with its slack) of the guess itself, if it is here; the largest fair score
+    of a column of lower index; and that of a column whose norm is worn.
+    """
+    out = np.full((4, guess.size - 1), -math.inf)
+    for a in range(0, N.size, STEP):
+        b = min(a + STEP, N.size)
+        score = np.where(open_[a:b], N[a:b], -math.inf) - fallen[:-1, a:b]
+        mine = guess - start - a
+        for g in np.flatnonzero((mine >= 0) & (mine < b - a)):
+            score[g:, mine[g]] = -math.inf
+        fair = score + DOWNDATE_SLACK * eps * exact[a:b]
+        worn = np.where(score <= math.sqrt(eps) * exact[a:b], fair, -math.inf).max(axis=1)
+        np.maximum(out[0], score.max(axis=1), out=out[0])
+        np.maximum(out[3], worn, out=out[3])
+        for s, j in enumerate(mine[1:].tolist()):
+            if 0 <= j < b - a:
+                out[1, s] = fair[s, j]
+            if j > 0:
+                out[2, s] = max(out[2, s], float(fair[s, :j].max()))
+    return out

@@ -1,0 +1,407 @@
+"""Columns that arrive in blocks: merge-and-reduce with few columns kept and the error of all accounted for.
+
+A full buffer becomes a node: the columns S kept of it, and what its span holds of all columns below it. Two nodes of one
+level merge into one of the next, as digits of a binary counter; so every column passes through at most log₂(n/buffer) + 1
+reductions. docs/streams.md states and proves the bounds that `StreamSelection` carries.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cssp import arguments as check
+from cssp.errors import ArgumentError, CsspError, RankDeficientWarning, UnknownNameError, check_integer
+from cssp.files import written
+from cssp.linalg import basis, host, project_off, take_columns
+from cssp.nodes import Node, choose, floor, merged, norm, projected
+from cssp.problem import Array
+
+__all__ = ["StreamSelection", "StreamingSelector"]
+
+#: Random signs a column, the bits of one word: columns of the sketch.
+SIGNS = 64
+
+#: Format of a checkpoint.
+VERSION = 1
+
+
+class StreamingSelector:
+    """Choose k columns of a matrix whose columns are seen once, in blocks.
+
+    Parameters
+    ----------
+    k : int
+        Number of columns.
+    method : {"greedy", "residual", "strong_rrqr"}
+        How a node chooses: the largest decrease of the known error (default), the largest residual, or
+        strong rank-revealing QR, for which a factor holds whatever comes (`StreamSelection.factor`).
+    oversample : int
+        A node keeps ``oversample·k`` columns.
+    buffer : int, optional
+        Columns of a buffer, at least ``oversample·k`` + 1 and by default twice that many.
+    rng : None, int or numpy.random.Generator
+        Seed of the sketch that estimates the error; the columns chosen do not depend on it.
+
+    Attributes
+    ----------
+    n_seen_ : int
+        Columns seen.
+    indices_ : int64 array, shape (k,)
+        Positions in the stream of the columns chosen so far, in order of choice.
+    columns_ : array, shape (m, k)
+        Those columns, times their weights.
+
+    Notes
+    -----
+    Memory: m numbers for each of at most ``buffer`` + 2·oversample·k·(1 + log₂(n/buffer)) + 64 columns, twice that
+    while nodes merge. The answer depends on the order of the columns but not on how they are cut into blocks.
+    Blocks may be NumPy arrays or torch tensors; work and results are NumPy, in float32 for float32 and half precision.
+
+    Examples
+    --------
+    >>> import numpy as np, cssp
+    >>> A = np.random.default_rng(0).standard_normal((30, 6)) @ np.random.default_rng(1).standard_normal((6, 5000))
+    >>> stream = cssp.StreamingSelector(6, rng=0)
+    >>> for block in np.array_split(A, 50, axis=1):
+    ...     stream = stream.partial_fit(block)
+    >>> bool(stream.selection().bound < 1e-9 * stream.selection().norm)
+    True
+    """
+
+    def __init__(
+        self,
+        k: int,
+        *,
+        method: str = "greedy",
+        oversample: int = 2,
+        buffer: int | None = None,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        self.k = check_integer("k", k)
+        if method not in ("greedy", "residual", "strong_rrqr"):
+            raise UnknownNameError(f"method = {method!r}: 'greedy', 'residual' or 'strong_rrqr' is wanted")
+        self.method = method
+        self.oversample = check_integer("oversample", oversample)
+        self.kept = self.k * self.oversample
+        self.buffer = 2 * self.kept + 2 if buffer is None else check_integer("buffer", buffer, self.kept + 1)
+        self._seed = int(check.as_generator(rng).integers(2**63))
+        self.n_seen_ = 0
+        self._norm = 0.0
+        self._nodes: list[Node | None] = []
+        self._block: np.ndarray | None = None  # the buffer, (m, buffer)
+        self._sketch: np.ndarray | None = None
+        self._selection: StreamSelection | None = None
+
+    # --- taking in ----------------------------------------------------------------------------------
+
+    def partial_fit(self, columns: Array, weights: Any = None) -> StreamingSelector:
+        """Take in the next columns.
+
+        Parameters
+        ----------
+        columns : array, shape (m, b)
+            b may be 0; m and the kind of numbers are those of the first block.
+        weights : array, shape (b,), optional
+            The same as ``partial_fit(columns * weights)``.
+
+        Returns
+        -------
+        StreamingSelector
+            Itself. A block that is refused leaves it as it was.
+        """
+        X = self._checked(columns, weights)
+        if X.shape[1] == 0:
+            return self
+        if self._block is None:
+            self._block = np.empty((X.shape[0], self.buffer), dtype=X.dtype, order="F")
+            self._sketch = np.zeros((X.shape[0], SIGNS), dtype=X.dtype)
+        for a in range(0, X.shape[1], self.buffer):
+            self._take(X[:, a : a + self.buffer])
+        self._selection = None
+        return self
+
+    def _take(self, X: np.ndarray) -> None:
+        """At most `buffer` columns."""
+        assert self._block is not None
+        assert self._sketch is not None
+        self._norm = math.hypot(self._norm, norm(X))
+        self._sketch += X @ self._signs(X.shape[1]).astype(X.real.dtype)
+        have = self.n_seen_ % self.buffer
+        now = min(X.shape[1], self.buffer - have)
+        self._block[:, have : have + now] = X[:, :now]
+        self.n_seen_ += now
+        if have + now == self.buffer:
+            self._carry(self._reduced([self._leaf(self.buffer)], self.kept))
+            rest = X.shape[1] - now
+            self._block[:, :rest] = X[:, now:]
+            self.n_seen_ += rest
+
+    def _signs(self, b: int) -> np.ndarray:
+        """Random signs (b, 64) of the next b columns: a word of one sequence for each position."""
+        words = np.random.PCG64(self._seed).advance(self.n_seen_).random_raw(b)
+        bits = np.unpackbits(np.asarray(words, dtype="<u8").view(np.uint8).reshape(b, 8), axis=1)
+        return 1 - 2 * bits.astype(np.int8)
+
+    def _checked(self, columns: Array, weights: Any) -> np.ndarray:
+        X = columns
+        if "bfloat16" in str(getattr(X, "dtype", "")):
+            X = X.float()
+        X = np.asarray(host(X) if hasattr(X, "shape") else X)
+        if X.dtype.kind not in "biufc":
+            raise ArgumentError(f"columns has dtype {X.dtype}: numbers are wanted")
+        if X.ndim != 2 or X.shape[0] == 0:
+            raise ArgumentError(
+                f"columns has shape {X.shape}: (m, b) is wanted; one column is columns.reshape(-1, 1)"
+            )
+        kind = check.compute_dtype(X)
+        if self._block is not None:
+            if X.shape[0] != self._block.shape[0]:
+                raise ArgumentError(
+                    f"columns has {X.shape[0]} rows; the stream began with {self._block.shape[0]}"
+                )
+            if np.promote_types(kind, self._block.dtype) != self._block.dtype:
+                raise ArgumentError(
+                    f"columns has dtype {X.dtype}; the stream began in {self._block.dtype}: "
+                    f"convert them, or begin in {np.dtype(kind)}"
+                )
+            kind = self._block.dtype
+        X = X.astype(kind, copy=False)
+        self._refuse(X, "columns", "has")
+        if weights is not None:
+            w = check.as_weights(weights, (), X.shape[1])
+            assert w is not None
+            check.check_weights(w, None, " of the block")
+            with np.errstate(over="ignore"):
+                X = (X * w).astype(kind, copy=False)
+            self._refuse(X, "columns * weights", "overflows to")
+        return X
+
+    def _refuse(self, X: np.ndarray, name: str, verb: str) -> None:
+        bad = np.flatnonzero(~np.isfinite(X).all(axis=0))
+        if bad.size:
+            j = int(bad[0])
+            what = "NaN" if np.isnan(X[:, j]).any() else "Inf"
+            raise ArgumentError(
+                f"{name} {verb} {what} in column {j} of the block, position {self.n_seen_ + j} of the stream; "
+                "clean it or leave it out"
+            )
+
+    # --- merging and reducing -----------------------------------------------------------------------
+
+    def _leaf(self, b: int) -> Node:
+        """The first b columns of the buffer as they are; n_seen_ counts them already."""
+        assert self._block is not None
+        C = self._block[:, :b].copy(order="F")
+        return Node(C, np.arange(self.n_seen_ - b, self.n_seen_), C, 0.0)
+
+    def _carry(self, node: Node) -> None:
+        """Add a node of level 0, as one is added to a binary number."""
+        for level, other in enumerate(self._nodes):
+            if other is None:
+                self._nodes[level] = node
+                return
+            self._nodes[level] = None
+            node = self._reduced([other, node], self.kept)
+        self._nodes.append(node)
+
+    def _reduced(self, nodes: list[Node], k: int) -> Node:
+        """The nodes as one, with at most k of their columns."""
+        node = merged(nodes)
+        k = min(k, node.C.shape[1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankDeficientWarning)
+            picks = choose(node, k, self.method)
+        keep = np.sort(picks)
+        return projected(node, keep)
+
+    # --- answers ------------------------------------------------------------------------------------
+
+    def selection(self) -> StreamSelection:
+        """The columns chosen from all seen so far; the stream may go on afterwards."""
+        if self.n_seen_ < self.k:
+            raise ArgumentError(f"k = {self.k}, but only {self.n_seen_} columns have been seen")
+        if self._selection is None:
+            self._selection = self._select()
+        if self._selection.rank < self.k:
+            warnings.warn(
+                f"k exceeds the numerical rank of the columns kept: only {self._selection.rank} of {self.k} are "
+                "independent, the others add nothing to the span",
+                RankDeficientWarning,
+                stacklevel=2,
+            )
+        return self._selection
+
+    def _select(self) -> StreamSelection:
+        assert self._sketch is not None
+        nodes = [node for node in reversed(self._nodes) if node is not None]
+        have = self.n_seen_ % self.buffer
+        if have:
+            nodes.append(self._leaf(have))
+        node = merged(nodes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankDeficientWarning)
+            picks = choose(node, self.k, self.method)
+        C = take_columns(node.C, picks)
+        Q, independent = basis(C, floor(C))
+        final = projected(node, picks)
+        return StreamSelection(
+            indices=node.place[picks],
+            columns=C,
+            method=self.method,
+            k=self.k,
+            rank=sum(independent),
+            n_seen=self.n_seen_,
+            norm=self._norm,
+            bound=min(final.lost, self._norm),
+            factor=self._factor(node.C.shape[1]),
+            _Q=Q,
+            _sketch=self._sketch.copy(),
+        )
+
+    def _factor(self, candidates: int) -> float | None:
+        """What docs/streams.md proves of strong rank-revealing QR, on squared errors."""
+        if self.method != "strong_rrqr":
+            return None
+        levels = len(self._nodes)
+        q = [math.sqrt(1 + 4.0 * self.kept * max(0, b - self.kept)) for b in (self.buffer, 2 * self.kept)]
+        last = math.sqrt(1 + 4.0 * self.k * max(0, candidates - self.k))
+        reductions = [q[0] * q[1] ** i for i in range(levels)]
+        return (sum(reductions) + (reductions[-1] if reductions else 1.0) * last) ** 2
+
+    @property
+    def indices_(self) -> np.ndarray:
+        return self.selection().indices
+
+    @property
+    def columns_(self) -> np.ndarray:
+        return self.selection().columns
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held between calls."""
+        nodes = [node for node in self._nodes if node is not None]
+        arrays = [self._block, self._sketch, *(x for node in nodes for x in (node.C, node.W, node.place))]
+        return sum(x.nbytes for x in arrays if x is not None)
+
+    def __repr__(self) -> str:
+        return f"StreamingSelector(k={self.k}, method={self.method!r}, n_seen_={self.n_seen_})"
+
+    # --- checkpoints --------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the state as ``.npz``, without pickle; the file appears whole or not at all."""
+        state: dict[str, Any] = {"version": VERSION, "seed": self._seed, "n_seen": self.n_seen_}
+        state |= {"k": self.k, "method": self.method, "oversample": self.oversample, "buffer": self.buffer}
+        state |= {"norm": self._norm.hex(), "levels": len(self._nodes)}
+        arrays: dict[str, Any] = {"state": np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)}
+        if self._block is not None and self._sketch is not None:
+            arrays |= {"block": self._block[:, : self.n_seen_ % self.buffer], "sketch": self._sketch}
+        for level, node in enumerate(self._nodes):
+            if node is not None:
+                arrays |= {f"C{level}": node.C, f"W{level}": node.W, f"place{level}": node.place}
+                arrays[f"lost{level}"] = np.array(node.lost)
+        with written(path) as partial, partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> StreamingSelector:
+        """The selector that was saved; it goes on as if it had never stopped."""
+        try:
+            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                arrays = dict(file)
+            state = json.loads(arrays["state"].tobytes())
+            if state["version"] != VERSION:
+                raise CsspError(f"{path} has version {state['version']} of the format, {VERSION} is wanted")
+            self = cls(
+                state["k"],
+                method=state["method"],
+                oversample=state["oversample"],
+                buffer=state["buffer"],
+                rng=0,
+            )
+            self._seed, self.n_seen_ = int(state["seed"]), int(state["n_seen"])
+            self._norm = float.fromhex(state["norm"])
+            if "block" in arrays:
+                block, self._sketch = arrays["block"], arrays["sketch"]
+                self._block = np.empty((block.shape[0], self.buffer), dtype=block.dtype, order="F")
+                self._block[:, : block.shape[1]] = block
+            self._nodes = [
+                Node(
+                    arrays[f"C{level}"],
+                    arrays[f"place{level}"],
+                    arrays[f"W{level}"],
+                    float(arrays[f"lost{level}"]),
+                )
+                if f"C{level}" in arrays
+                else None
+                for level in range(state["levels"])
+            ]
+        except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as reason:
+            if isinstance(reason, CsspError):
+                raise
+            raise CsspError(f"{path} is no checkpoint of a StreamingSelector: {reason}") from None
+        return self
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StreamSelection:
+    """Columns chosen by `StreamingSelector`, and what is known of their error over all A seen (weights included).
+
+    Attributes
+    ----------
+    indices : int64 array, shape (k,)
+        Positions in the stream, in order of choice.
+    columns : array, shape (m, k)
+    method : str
+    k, rank, n_seen : int
+    norm : float
+        ‖A‖_F, exact.
+    bound : float
+        ‖A - P_S A‖_F is at most this, in every run, up to rounding.
+    factor : float or None
+        A theorem's factor on ‖A - P_S A‖_F² over the best rank-k error, for any stream of this length; None where there is
+        none. `bound` is usually far sharper.
+    """
+
+    indices: np.ndarray
+    columns: np.ndarray
+    method: str
+    k: int
+    rank: int
+    n_seen: int
+    norm: float
+    bound: float
+    factor: float | None
+    _Q: np.ndarray
+    _sketch: np.ndarray
+
+    @cached_property
+    def error(self) -> float:
+        """Estimate of ‖A - P_S A‖_F from a sketch: unbiased in the square, whose standard deviation is at most √(2/64)."""
+        return min(self.bound, norm(project_off(self._sketch, self._Q)) / math.sqrt(SIGNS))
+
+    @property
+    def relative_error(self) -> float:
+        """`error` over `norm`; 0 for a zero matrix."""
+        return self.error / self.norm if self.norm > 0 else 0.0
+
+    def coefficients(self, X: Array) -> np.ndarray:
+        """T (k, b) with columns·T ≈ X in the least-squares sense, for any X (m, b)."""
+        X = np.asarray(host(X))
+        return np.linalg.lstsq(self.columns, X.astype(np.result_type(X, self.columns)), rcond=None)[0]
+
+    def __repr__(self) -> str:
+        shown = np.array2string(self.indices, separator=", ", threshold=10)
+        return (
+            f"StreamSelection(method={self.method!r}, k={self.k}, rank={self.rank}, n_seen={self.n_seen}, "
+            f"indices={shown})"
+        )

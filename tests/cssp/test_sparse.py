@@ -1,0 +1,172 @@
+"""Sparse matrices and linear operators: the picks of memory, without a dense copy."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+
+from cssp import CsspError, passes, select
+from cssp.passes.source import OperatorSource, SparseSource, gaussian_rows
+
+
+def scattered(rng, m, n, density=0.2, dtype=np.float64):
+    A = sp.random_array((m, n), density=density, rng=rng, format="csc", dtype=np.float64)
+    A.data *= rng.lognormal(0, 1, A.nnz)
+    if np.dtype(dtype).kind == "c":
+        A = A.astype(dtype)
+        A.data *= np.exp(2j * np.pi * rng.random(A.nnz))
+    return A.astype(dtype)
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "lil", "dok", "bsr", "dia"])
+@pytest.mark.parametrize("kind", ["array", "matrix"])
+def test_every_format(kind, form):
+    A = scattered(np.random.default_rng(0), 30, 50)
+    S = getattr(sp, f"{form}_{kind}")(A)
+    assert np.array_equal(select(S, 9).indices, select(A.toarray(), 9).indices)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.complex128, np.complex64, np.int32, np.bool_])
+@pytest.mark.parametrize("method", ["residual", "greedy"])
+def test_every_type(method, dtype):
+    A = scattered(np.random.default_rng(1), 30, 50, 0.4)
+    A = (
+        (10 * A).astype(dtype)
+        if np.dtype(dtype).kind in "ib"
+        else scattered(np.random.default_rng(1), 30, 50, 0.4, dtype)
+    )
+    A.eliminate_zeros()
+    expected = select(A.toarray(), 9, method)
+    for S in (A, sp.csr_matrix(A), aslinearoperator(A)):
+        s = select(S, 9, method)
+        assert np.array_equal(s.indices, expected.indices)
+        assert s.relative_error == pytest.approx(expected.relative_error, rel=1e-5)
+
+
+def test_entries_given_twice_add_up():
+    A = scattered(np.random.default_rng(2), 30, 50).tocoo()
+    i, j = A.coords
+    twice = sp.coo_array(
+        (np.tile(A.data, 2) * np.repeat([0.75, 0.25], A.nnz), (np.tile(i, 2), np.tile(j, 2))), A.shape
+    )
+    before = twice.data.copy()
+    assert np.array_equal(select(twice, 9).indices, select(A.toarray(), 9).indices)
+    csc = sp.csc_array((np.ones(4), np.array([0, 0, 1, 0]), np.array([0, 2, 3, 4])), shape=(2, 3))
+    assert select(csc, 2).indices.tolist() == [0, 1]
+    assert csc.nnz == 4
+    assert np.array_equal(twice.data, before)
+
+
+@pytest.mark.parametrize("method", ["residual", "greedy"])
+def test_recursions_survive_graded_columns(method):
+    """Worn norms and gains are formed anew from the columns."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        A = scattered(rng, 40, 60, 0.5).toarray() * 10.0 ** -rng.uniform(0, 5, (40, 1))
+        A[:, 40:] = A[:, :20] + 1e-6 * rng.standard_normal((40, 20))
+        expected = select(A, 30, method)
+        for S in (sp.csc_array(A), aslinearoperator(A)):
+            s = select(S, 30, method)
+            assert np.array_equal(s.indices, expected.indices)
+            assert s.rank == expected.rank
+
+
+def test_an_operator_needs_its_products_only():
+    A = scattered(np.random.default_rng(3), 30, 50).toarray()
+    calls = {"A": 0, "Aᴴ": 0}
+
+    def matvec(x):
+        calls["A"] += 1
+        return A @ np.ravel(x)
+
+    def rmatvec(y):
+        calls["Aᴴ"] += 1
+        return A.T @ np.ravel(y)
+
+    L = LinearOperator(shape=A.shape, matvec=matvec, rmatvec=rmatvec, dtype=A.dtype)
+    s = select(L, 5)
+    assert np.array_equal(s.indices, select(A, 5).indices)
+    assert calls["A"] <= 2 * 50 + 5
+    assert calls["Aᴴ"] <= 6 * 5
+
+
+def test_composed_operators():
+    rng = np.random.default_rng(4)
+    X, Y = rng.standard_normal((30, 8)), rng.standard_normal((8, 50))
+    L = aslinearoperator(X) @ aslinearoperator(Y) + 0.5 * aslinearoperator(np.ones((30, 50)))
+    A = X @ Y + 0.5
+    assert np.array_equal(select(L, 7).indices, select(A, 7).indices)
+
+
+@pytest.mark.parametrize("method", sorted(passes.METHODS.keys() - {"leverage", "osinsky", "volume"}))
+def test_nothing_is_densified(method):
+    """Dense it would take 1.6 GB; methods on singular vectors keep 2(k + 10) vectors of length n."""
+    m, n = 10_000, 20_000
+    A = scattered(np.random.default_rng(5), m, n, 1e-4)
+    tracemalloc.start()
+    try:
+        s = select(A, 8, method, rng=0)
+        assert s.relative_error < 1
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 150e6
+    with pytest.raises(CsspError, match="blocks of columns"):
+        select(sp.csc_array((100_000, 100_000)), 1, deficient="truncate").reconstruct()
+
+
+def test_sources_are_linear_algebra():
+    """QᴴA, AX, AAᴴQ, AG and residual norms, with a factor that no single power of two can be."""
+    rng = np.random.default_rng(6)
+    A = scattered(rng, 20, 30, 0.4, np.complex128)
+    w, e = rng.random(30), rng.integers(-40, 40, 30)
+    X = A.toarray() * np.ldexp(w, e)
+    Q = np.linalg.qr(rng.standard_normal((20, 4)) + 1j * rng.standard_normal((20, 4)))[0]
+    import dask
+    import dask.array as da
+
+    from cssp.passes.chunks import ChunkSource
+
+    chunked = [ChunkSource(da.from_array(A.toarray(), chunks=c), A.dtype) for c in ((20, 7), (7, 30), (6, 7))]
+    with dask.config.set(scheduler="sync"):
+        for source in (SparseSource(A, A.dtype), OperatorSource(aslinearoperator(A), A.dtype), *chunked):
+            S = source.view(factor=(w, e))
+            scale = np.linalg.norm(X)
+            assert np.allclose(S.sweep(Q)[0].whole(), Q.conj().T @ X, atol=1e-13 * scale)
+            assert np.allclose(S.sweep(Q, [3, 1])[1], X[:, [3, 1]], rtol=1e-14, atol=0)
+            assert np.allclose(S.take([29, 0, 7]), X[:, [29, 0, 7]], rtol=1e-14, atol=0)
+            B = rng.standard_normal((30, 3))
+            assert np.allclose(S.right(B), X @ B, atol=1e-13 * scale)
+            assert np.allclose(S.outer(Q), X @ (X.conj().T @ Q), atol=1e-13 * scale**2)
+            G = gaussian_rows(int(np.random.default_rng(1).integers(2**63)), 0, 30, 2)
+            assert np.allclose(S.gaussian(2, np.random.default_rng(1)), X @ G, atol=1e-13 * scale)
+            residual = np.linalg.norm(X - Q @ (Q.conj().T @ X), axis=0) ** 2
+            assert np.allclose(S.residual_norms2(Q), residual, atol=1e-13 * scale**2)
+            scan = source.scan()
+            assert np.allclose(
+                np.ldexp(scan.norms2, 2 * scan.exponent), np.linalg.norm(A.toarray(), axis=0) ** 2
+            )
+
+
+def test_columns_that_are_kept_are_those_that_were_read(monkeypatch):
+    import dask
+    import dask.array as da
+
+    from cssp.passes import chunks
+
+    monkeypatch.setattr(chunks, "KEPT", 10)
+    A = np.random.default_rng(0).standard_normal((5, 40))
+    source = chunks.ChunkSource(da.from_array(A, chunks=(5, 8)), A.dtype)
+    with dask.config.set(scheduler="sync"):
+        for columns in ([3, 1, 4], [1, 5, 9, 2, 6], [5, 3, 5, 8, 9, 7, 0], range(40), [9, 3]):
+            assert np.array_equal(source.take(columns), A[:, list(columns)])
+            assert len(source.kept) <= 10
+
+
+def test_gaussian_rows_do_not_depend_on_the_cut():
+    whole = gaussian_rows(7, 0, 2500, 3)
+    for a, b in ((0, 10), (1000, 1050), (1023, 2049), (2499, 2500)):
+        assert np.array_equal(gaussian_rows(7, a, b, 3), whole[a:b])
+    assert abs(whole.mean()) < 0.06  # five standard deviations of the mean of 7,500

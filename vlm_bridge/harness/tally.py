@@ -1,0 +1,60 @@
+"""What pruning did over many borrowings of a model, in numbers that add up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vlm_bridge.cost import Cost
+from vlm_bridge.report import Report
+
+
+@dataclass
+class Tally:
+    """Sums over reports; a long evaluation keeps no tensors.
+
+    Attributes
+    ----------
+    images, reused : int
+        Images and videos, and how many of them were chosen from before.
+    error : float
+        Summed relative reconstruction errors.
+    cost : Cost
+    """
+
+    images: int = 0
+    reused: int = 0
+    error: float = 0.0
+    cost: Cost = field(default_factory=Cost)
+
+    def add(self, report: Report) -> None:
+        """Count a report in."""
+        self.images += len(report.kept)
+        self.reused += sum(report.reused)
+        self.error += sum(report.errors)
+        self.cost += report.cost
+
+    def numbers(self) -> dict[str, float]:
+        """Names and values, for a log of numbers."""
+        cost, images = self.cost, max(self.images, 1)
+        return {
+            "images": self.images,
+            "choices_reused": self.reused,
+            "visual_tokens": cost.tokens_before,
+            "visual_tokens_kept": cost.tokens_after,
+            "relative_error": self.error / images,
+            "seconds_to_choose": cost.seconds,
+            "kv_bytes_full": cost.kv_bytes_before,
+            "kv_bytes": cost.kv_bytes_after,
+            "prefill_flops_full": cost.flops_before,
+            "prefill_flops": cost.flops_after,
+        }
+
+    def __str__(self) -> str:
+        if not self.images:
+            return "no image was pruned"
+        cost = self.cost
+        return (
+            f"kept {cost.tokens_after} of {cost.tokens_before} visual tokens in {self.images} images "
+            f"({self.reused} chosen from before), relative error {self.error / self.images:.4f}; "
+            f"{cost.seconds:.3f} s to choose; {cost}"
+        )
