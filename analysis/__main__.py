@@ -6,174 +6,47 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+Add = Callable[..., Any]
 OUT = Path("out")
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    for name, (text, options, _) in COMMANDS.items():
+        options(commands.add_parser(name, help=text).add_argument)
+    chosen = vars(parser.parse_args(arguments))
+    return COMMANDS[chosen.pop("command")][2](**chosen)
 
-    study = commands.add_parser(
-        "study", help="prune held-out scenes in many ways and relate predictors to accuracy"
-    )
-    study.add_argument(
-        "--full", action="store_true", help="the complete study (hours) instead of the quick one"
-    )
-    study.add_argument(
-        "--quick", action="store_true", help="the quick one: a few scenes, minutes (the default)"
-    )
-    study.add_argument("--scenes", type=int, help="scenes of each family")
-    study.add_argument("--families", nargs="+", help="only these families of scenes")
-    study.add_argument("--arms", nargs="+", help="only these arms")
-    study.add_argument("--keep", nargs="+", type=float, help="shares of tokens kept")
-    study.add_argument(
-        "--plane", type=int, help="scenes of each family that get the plane of the family of pruners"
-    )
-    study.add_argument("--model", nargs="+", help="folders of checkpoints (the shipped one)")
-    study.add_argument(
-        "--confirm", action="store_true", help="the same plan on the scenes that are touched once"
-    )
-    study.add_argument(
+
+def _study_options(add: Add) -> None:
+    add("--full", action="store_true", help="the complete study (hours) instead of the quick one")
+    add("--quick", action="store_true", help="the quick one: a few scenes, minutes (the default)")
+    add("--scenes", type=int, help="scenes of each family")
+    add("--families", nargs="+", help="only these families of scenes")
+    add("--arms", nargs="+", help="only these arms")
+    add("--keep", nargs="+", type=float, help="shares of tokens kept")
+    add("--plane", type=int, help="scenes of each family that get the plane of the family of pruners")
+    add("--model", nargs="+", help="folders of checkpoints (the shipped one)")
+    add("--confirm", action="store_true", help="the same plan on the scenes that are touched once")
+    add(
         "--questions",
         type=Path,
         help="your own questions instead of scenes: JSON lines, or a parquet file (see docs/study/own.md)",
     )
-    study.add_argument(
+    add(
         "--scoring",
         choices=("contains", "exact"),
         default="contains",
         help="of answers to your own questions",
     )
-    study.add_argument(
-        "--limit", type=int, help="of your own questions, only those about the first so many images"
-    )
-    study.add_argument(
-        "--out", type=Path, help="(default out/study, out/study-full; out/study-own with --questions)"
-    )
-    study.add_argument("--workers", type=int, default=2)
-
-    figures = commands.add_parser(
-        "figures", help="verdicts, figures and report again from the rows of a study, without a model"
-    )
-    figures.add_argument("--rows", type=Path, help="packed rows (default: those in OUT)")
-    figures.add_argument("--docs", type=Path, help="put the verdicts into this folder, too")
-    figures.add_argument("--out", type=Path, default=OUT / "study")
-
-    train = commands.add_parser("train", help="train the reference model (resumes where it stopped)")
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--out", type=Path, default=OUT / "train")
-    train.add_argument("--scenes", type=int, default=40, help="training scenes, in thousands")
-    train.add_argument("--workers", type=int, default=2)
-    train.add_argument(
-        "--scale", type=float, default=1.0, help="share of the recipe's steps (for trying it out)"
-    )
-    train.add_argument("--device", default="cpu", help="cpu, or cuda")
-    train.add_argument("--export", type=Path, help="write the finished model there (default: OUT/model)")
-
-    bench = commands.add_parser("bench", help="time the selectors, their peers and the floors side by side")
-    bench.add_argument("--quick", action="store_true", help="one size, three repeats")
-    bench.add_argument("--sizes", nargs="+", help="only these, as 4096x576x64 or 5000x5000x500-float64")
-    bench.add_argument("--kinds", nargs="+", help="only these kinds of matrices")
-    bench.add_argument("--repeats", type=int, help="instead of each size's own number")
-    bench.add_argument("--imports", action="store_true", help="only the time of `import cssp`")
-    bench.add_argument("--docs", type=Path, help="put the table and the figures into this folder, too")
-    bench.add_argument(
-        "--out", type=Path, help="(default out/bench, out/bench-quick); resumes where it stopped"
-    )
-
-    edges = commands.add_parser("edges", help="hostile inputs on every method and on peer routines")
-    edges.add_argument("--method", nargs="+", help="only these of our methods")
-    edges.add_argument("--ours", action="store_true", help="without the peers")
-    edges.add_argument("--out", type=Path, default=OUT / "edges")
-
-    guarantees = commands.add_parser("guarantees", help="try every method against every statement about it")
-    guarantees.add_argument("--instances", type=int, default=2000, help="instances a statement")
-    guarantees.add_argument("--draws", type=int, default=400, help="draws where no exact law is to be had")
-    guarantees.add_argument("--method", nargs="+", help="only these methods")
-    guarantees.add_argument("--seed", type=int, default=0)
-    guarantees.add_argument("--out", type=Path, default=OUT / "guarantees")
-
-    mutation = commands.add_parser("mutation", help="sabotage every method and see whether a test notices")
-    mutation.add_argument("--method", nargs="+", help="only these methods")
-    mutation.add_argument("--workers", type=int, default=1)
-
-    deep = commands.add_parser("deep", help="the property tests on many examples each")
-    deep.add_argument("--examples", type=int, default=20_000, help="examples a property")
-    deep.add_argument("--workers", type=int, default=2)
-    deep.add_argument("--only", nargs="+", help="only properties whose names contain one of these words")
-    deep.add_argument("--out", type=Path, default=OUT / "deep")
-
-    fuzz = commands.add_parser("fuzz", help="fuzz cssp.select, guided by the branches it reaches")
-    fuzz.add_argument("--minutes", type=float, default=20)
-    fuzz.add_argument("--watchdog", type=int, default=60, help="seconds a call may take")
-    fuzz.add_argument("--seed", type=int, default=0)
-    fuzz.add_argument("--replay", type=Path, help="run one kept input instead")
-    fuzz.add_argument("--out", type=Path, default=OUT / "fuzz")
-
-    gpu = commands.add_parser("gpu", help="everything that waits for a GPU")
-    gpu.add_argument("--out", type=Path, default=OUT / "gpu")
-    gpu.add_argument("--step", nargs="+", help="only these steps, anew: tests speed prefill bench train")
-    gpu.add_argument("--tiny", action="store_true", help="try the plumbing on the CPU with toy sizes")
-
-    pruners = commands.add_parser("pruners", help="what every pruner needs, does and costs")
-    pruners.add_argument("--keep", type=int, nargs="+", default=[64, 192], help="tokens of 576")
-    pruners.add_argument("--names", nargs="+", help="only these")
-    pruners.add_argument("--docs", type=Path, help="put the table into this folder, too")
-    pruners.add_argument("--out", type=Path, default=OUT / "pruners")
-
-    families = commands.add_parser("families", help="every feature on every model family, against the oracle")
-    families.add_argument("--names", nargs="+", help="only these")
-    families.add_argument("--docs", type=Path, help="put the table into this folder, too")
-    families.add_argument("--out", type=Path, default=OUT / "families")
-
-    outofcore = commands.add_parser("outofcore", help="selection from a matrix on disk, on a local cluster")
-    outofcore.add_argument("--full", action="store_true", help="up to 4096 x 1,000,000 (16 GB on disk)")
-    outofcore.add_argument("--columns", type=int, nargs="+", help="numbers of columns")
-    outofcore.add_argument("--rows", type=int)
-    outofcore.add_argument("-k", type=int)
-    outofcore.add_argument(
-        "--folder", type=Path, help="where the matrix is put while it is needed (default OUT)"
-    )
-    outofcore.add_argument("--out", type=Path, default=OUT / "outofcore")
-
-    kernels = commands.add_parser("kernels", help="landmarks of hard kernels; columns that are seen once")
-    kernels.add_argument("--streams", action="store_true", help="the streams, instead of the kernels")
-    kernels.add_argument("--points", type=int, default=10_000)
-    kernels.add_argument("--trials", type=int, default=10)
-    kernels.add_argument("--out", type=Path, default=OUT / "kernels")
-
-    tasks = commands.add_parser("tasks", help="tasks that peers show on their own pages, side by side")
-    tasks.add_argument("--names", nargs="+", help="only these: cur sensors unsupervised nystrom")
-    tasks.add_argument("--repeats", type=int, default=21)
-    tasks.add_argument("--docs", type=Path, help="put the page into this folder, too")
-    tasks.add_argument("--out", type=Path, default=OUT / "tasks")
-
-    which = commands.add_parser("which", help="error and time of every method on three shapes of real data")
-    which.add_argument("--docs", type=Path, help="put the tables and the figure into this folder instead")
-    which.add_argument("--out", type=Path, default=OUT / "which")
-
-    chosen = vars(parser.parse_args(arguments))
-    run = {
-        "study": _study,
-        "figures": _figures,
-        "train": _train,
-        "bench": _bench,
-        "edges": _edges,
-        "guarantees": _guarantees,
-        "mutation": _mutation,
-        "deep": _deep,
-        "fuzz": _fuzz,
-        "gpu": _gpu,
-        "pruners": _pruners,
-        "families": _families,
-        "outofcore": _outofcore,
-        "which": _which,
-        "kernels": _kernels,
-        "tasks": _tasks,
-    }
-    return run[chosen.pop("command")](**chosen)
+    add("--limit", type=int, help="of your own questions, only those about the first so many images")
+    add("--out", type=Path, help="(default out/study, out/study-full; out/study-own with --questions)")
+    add("--workers", type=int, default=2)
 
 
 def _study(
@@ -213,6 +86,12 @@ def _study(
     return _figures(None, folder, None, draw=plan.models[0])
 
 
+def _figures_options(add: Add) -> None:
+    add("--rows", type=Path, help="packed rows (default: those in OUT)")
+    add("--docs", type=Path, help="put the verdicts into this folder, too")
+    add("--out", type=Path, default=OUT / "study")
+
+
 def _figures(rows: Path | None, out: Path, docs: Path | None, draw: str | None = None) -> int:
     from . import study
     from .study import page
@@ -225,11 +104,31 @@ def _figures(rows: Path | None, out: Path, docs: Path | None, draw: str | None =
         return 2
 
 
+def _train_options(add: Add) -> None:
+    add("--seed", type=int, default=0)
+    add("--out", type=Path, default=OUT / "train")
+    add("--scenes", type=int, default=40, help="training scenes, in thousands")
+    add("--workers", type=int, default=2)
+    add("--scale", type=float, default=1.0, help="share of the recipe's steps (for trying it out)")
+    add("--device", default="cpu", help="cpu, or cuda")
+    add("--export", type=Path, help="write the finished model there (default: OUT/model)")
+
+
 def _train(**options) -> int:
     from .training import train
 
     train(**options)
     return 0
+
+
+def _bench_options(add: Add) -> None:
+    add("--quick", action="store_true", help="one size, three repeats")
+    add("--sizes", nargs="+", help="only these, as 4096x576x64 or 5000x5000x500-float64")
+    add("--kinds", nargs="+", help="only these kinds of matrices")
+    add("--repeats", type=int, help="instead of each size's own number")
+    add("--imports", action="store_true", help="only the time of `import cssp`")
+    add("--docs", type=Path, help="put the table and the figures into this folder, too")
+    add("--out", type=Path, help="(default out/bench, out/bench-quick); resumes where it stopped")
 
 
 def _bench(out: Path | None, quick: bool, imports: bool, **options) -> int:
@@ -239,10 +138,24 @@ def _bench(out: Path | None, quick: bool, imports: bool, **options) -> int:
     return bench.main(out, quick, only_imports=imports, **options)
 
 
+def _edges_options(add: Add) -> None:
+    add("--method", nargs="+", help="only these of our methods")
+    add("--ours", action="store_true", help="without the peers")
+    add("--out", type=Path, default=OUT / "edges")
+
+
 def _edges(method: list[str] | None, ours: bool, out: Path) -> int:
     from .benchmarks import edges
 
     return edges.main(out, method, peers=not ours)
+
+
+def _guarantees_options(add: Add) -> None:
+    add("--instances", type=int, default=2000, help="instances a statement")
+    add("--draws", type=int, default=400, help="draws where no exact law is to be had")
+    add("--method", nargs="+", help="only these methods")
+    add("--seed", type=int, default=0)
+    add("--out", type=Path, default=OUT / "guarantees")
 
 
 def _guarantees(instances: int, draws: int, method: list[str] | None, seed: int, out: Path) -> int:
@@ -251,10 +164,22 @@ def _guarantees(instances: int, draws: int, method: list[str] | None, seed: int,
     return guarantees.main(instances, out, method, seed, draws)
 
 
+def _mutation_options(add: Add) -> None:
+    add("--method", nargs="+", help="only these methods")
+    add("--workers", type=int, default=1)
+
+
 def _mutation(method: list[str] | None, workers: int) -> int:
     from .theory import mutation
 
     return mutation.main(method, workers)
+
+
+def _deep_options(add: Add) -> None:
+    add("--examples", type=int, default=20_000, help="examples a property")
+    add("--workers", type=int, default=2)
+    add("--only", nargs="+", help="only properties whose names contain one of these words")
+    add("--out", type=Path, default=OUT / "deep")
 
 
 def _deep(**options) -> int:
@@ -263,10 +188,24 @@ def _deep(**options) -> int:
     return deep.main(**options)
 
 
+def _fuzz_options(add: Add) -> None:
+    add("--minutes", type=float, default=20)
+    add("--watchdog", type=int, default=60, help="seconds a call may take")
+    add("--seed", type=int, default=0)
+    add("--replay", type=Path, help="run one kept input instead")
+    add("--out", type=Path, default=OUT / "fuzz")
+
+
 def _fuzz(**options) -> int:
     from . import fuzz
 
     return fuzz.main(**options)
+
+
+def _gpu_options(add: Add) -> None:
+    add("--out", type=Path, default=OUT / "gpu")
+    add("--step", nargs="+", help="only these steps, anew: tests speed prefill bench train")
+    add("--tiny", action="store_true", help="try the plumbing on the CPU with toy sizes")
 
 
 def _gpu(out: Path, step: list[str] | None, tiny: bool) -> int:
@@ -275,16 +214,51 @@ def _gpu(out: Path, step: list[str] | None, tiny: bool) -> int:
     return gpu.main(out, step, tiny)
 
 
+def _pruners_options(add: Add) -> None:
+    add("--keep", type=int, nargs="+", default=[64, 192], help="tokens of 576")
+    add("--names", nargs="+", help="only these")
+    add("--docs", type=Path, help="put the table into this folder, too")
+    add("--out", type=Path, default=OUT / "pruners")
+
+
 def _pruners(**options) -> int:
     from . import pruners
 
     return pruners.main(**options)
 
 
+def _families_options(add: Add) -> None:
+    add("--names", nargs="+", help="only these")
+    add("--docs", type=Path, help="put the table into this folder, too")
+    add("--out", type=Path, default=OUT / "families")
+
+
 def _families(**options) -> int:
     from . import families
 
     return families.main(**options)
+
+
+def _outofcore_options(add: Add) -> None:
+    add("--full", action="store_true", help="up to 4096 x 1,000,000 (16 GB on disk)")
+    add("--columns", type=int, nargs="+", help="numbers of columns")
+    add("--rows", type=int)
+    add("-k", type=int)
+    add("--folder", type=Path, help="where the matrix is put while it is needed (default OUT)")
+    add("--out", type=Path, default=OUT / "outofcore")
+
+
+def _outofcore(**options) -> int:
+    from .benchmarks import outofcore
+
+    return outofcore.main(**options)
+
+
+def _kernels_options(add: Add) -> None:
+    add("--streams", action="store_true", help="the streams, instead of the kernels")
+    add("--points", type=int, default=10_000)
+    add("--trials", type=int, default=10)
+    add("--out", type=Path, default=OUT / "kernels")
 
 
 def _kernels(streams: bool, points: int, trials: int, out: Path) -> int:
@@ -294,10 +268,11 @@ def _kernels(streams: bool, points: int, trials: int, out: Path) -> int:
     return 0
 
 
-def _outofcore(**options) -> int:
-    from .benchmarks import outofcore
-
-    return outofcore.main(**options)
+def _tasks_options(add: Add) -> None:
+    add("--names", nargs="+", help="only these: cur sensors unsupervised nystrom")
+    add("--repeats", type=int, default=21)
+    add("--docs", type=Path, help="put the page into this folder, too")
+    add("--out", type=Path, default=OUT / "tasks")
 
 
 def _tasks(**options) -> int:
@@ -306,10 +281,40 @@ def _tasks(**options) -> int:
     return peer_tasks.main(**options)
 
 
+def _which_options(add: Add) -> None:
+    add("--docs", type=Path, help="put the tables and the figure into this folder instead")
+    add("--out", type=Path, default=OUT / "which")
+
+
 def _which(**options) -> int:
     from . import which
 
     return which.main(**options)
+
+
+COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
+    "study": ("prune held-out scenes in many ways and relate predictors to accuracy", _study_options, _study),
+    "figures": (
+        "verdicts, figures and report again from the rows of a study, without a model",
+        _figures_options,
+        _figures,
+    ),
+    "train": ("train the reference model (resumes where it stopped)", _train_options, _train),
+    "bench": ("time the selectors, their peers and the floors side by side", _bench_options, _bench),
+    "edges": ("hostile inputs on every method and on peer routines", _edges_options, _edges),
+    "guarantees": ("try every method against every statement about it", _guarantees_options, _guarantees),
+    "mutation": ("sabotage every method and see whether a test notices", _mutation_options, _mutation),
+    "deep": ("the property tests on many examples each", _deep_options, _deep),
+    "fuzz": ("fuzz cssp.select, guided by the branches it reaches", _fuzz_options, _fuzz),
+    "gpu": ("everything that waits for a GPU", _gpu_options, _gpu),
+    "pruners": ("what every pruner needs, does and costs", _pruners_options, _pruners),
+    "families": ("every feature on every model family, against the oracle", _families_options, _families),
+    "outofcore": ("selection from a matrix on disk, on a local cluster", _outofcore_options, _outofcore),
+    "kernels": ("landmarks of hard kernels; columns that are seen once", _kernels_options, _kernels),
+    "tasks": ("tasks that peers show on their own pages, side by side", _tasks_options, _tasks),
+    "which": ("error and time of every method on three shapes of real data", _which_options, _which),
+}
+"""Of every command: what it is for, its options, what it does."""
 
 
 if __name__ == "__main__":
