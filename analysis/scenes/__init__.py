@@ -16,7 +16,7 @@ from PIL import Image
 
 from . import backgrounds, drawing
 from .drawing import COLOURS, RADII, SHAPES, SIZES, Mark, Thing
-from .questions import ANSWERS, FAMILIES, SKILLS, WORDS, Question, ask
+from .questions import ANSWERS, FAMILIES, SKILLS, STEPPING_STONES, WORDS, Question, ask
 
 __all__ = [
     "ANSWERS",
@@ -25,6 +25,7 @@ __all__ = [
     "IMAGE",
     "PATCH",
     "SKILLS",
+    "STEPPING_STONES",
     "WORDS",
     "Mark",
     "Question",

@@ -6,54 +6,83 @@ from pathlib import Path
 
 from jinja2 import Template
 
+from ..scenes import FAMILIES, STEPPING_STONES
+
 _CARD = Template(
     """\
 # Reference vision-language model
 
 A real `LlavaForConditionalGeneration` ({{ "%.1f"|format(m.parameters / 1e6) }} M parameters, {{ m.tokens }} visual tokens) that answers questions about
-generated scenes. It exists to study visual-token pruning where no large checkpoint can be had; it knows nothing else.
-
-| skill | accuracy | blind | questions |
+generated scenes of two families, and a CLIP text tower of the same vision tower (`clip/`). It exists to study visual-token
+pruning where no large checkpoint can be had; it knows nothing else.
+{% for family, names in families.items() %}
+| {{ family }} | accuracy | blind | questions |
 |---|---|---|---|
-{% for name, s in m.skills.items() -%}
-| {{ name }}{{ "" if name in m.studied else " (not learnt, left out of the study)" }} | {{ "%.3f"|format(s.accuracy) }} | {{ "%.3f"|format(s.blind) }} | {{ s.questions }} |
+{% for name in names -%}
+| {{ name }} | {{ "%.3f"|format(m.skills[name].accuracy) }} | {{ "%.3f"|format(m.skills[name].blind) }} | {{ m.skills[name].questions }} |
 {% endfor -%}
-| **mean over the {{ m.studied|length }} skills of the study** | **{{ "%.3f"|format(m.accuracy) }}** | **{{ "%.3f"|format(m.blind) }}** | |
-| mean over all {{ m.skills|length }} | {{ "%.3f"|format(m.accuracy_all) }} | {{ "%.3f"|format(m.blind_all) }} | {{ m.questions }} |
+| **mean** | **{{ "%.3f"|format(m.families[family].accuracy) }}** | **{{ "%.3f"|format(m.families[family].blind) }}** | |
+{% endfor %}
+Mean over all {{ m.skills|length }} skills: **{{ "%.3f"|format(m.accuracy) }}**, blind {{ "%.3f"|format(m.blind) }}.
 
-Held out: {{ m.scenes }} scenes of the `{{ m.split }}` split (other seeds, other handwriting; the photographs behind are the same eight,
-cropped anew). *Blind* answers with the most frequent training answer to the same question text.
+Held out: {{ m.scenes }} scenes a family of the `{{ m.split }}` split: other seeds, other handwriting, other parts of the
+photographs. *Blind* answers with the most frequent training answer to the same question text.
 
-## Visual features (projected tokens, mean over these scenes)
+## Visual features
 
-| measure | value |
-|---|---|
-| median norm of projected tokens / of words | {{ "%.2f"|format(f.token_norm) }} / {{ "%.2f"|format(f.word_norm) }} = {{ "%.2f"|format(f.norm_ratio) }} |
-| largest norm of a scene over its median | {{ "%.2f"|format(f.largest_over_median_norm) }} |
-| mean cosine of two tokens of a scene | {{ "%.2f"|format(f.mean_cosine) }} |
-| directions for 90 / 95 / 99 % of a scene's energy | {{ "%.1f"|format(f.directions["90"]) }} / {{ "%.1f"|format(f.directions["95"]) }} / {{ "%.1f"|format(f.directions["99"]) }} |
-| least over scenes | {{ f.directions_least["90"] }} / {{ f.directions_least["95"] }} / {{ f.directions_least["99"] }} |
+Projected tokens, means over these scenes.
 
+| measure |{% for family in m.features %} {{ family }} |{% endfor %}
+|---|{% for family in m.features %}---|{% endfor %}
+{% for text, value in rows.items() -%}
+| {{ text }} |{% for f in m.features.values() %} {{ value(f) }} |{% endfor %}
+{% endfor %}
+{%- if m.joint %}
+The joint space: of {{ m.joint.group }} captions, an image's own is the nearest in {{ "%.0f"|format(100 * m.joint.retrieval) }} % (chance {{ "%.0f"|format(100 / m.joint.group) }} %). Cosine
+with "the *colour* *shape*": patches of that object {{ "%+.3f"|format(m.joint.patch_gap) }} against the others{{ ", so that relevant patches score lower, as in large models" if m.joint.patch_gap < 0 else "" }}.
+{% endif %}
 ## Data
 
-`analysis.scenes`: 96 x 96 pixels, three to eight objects (5 shapes, 6 colours, 2 sizes), one handwritten digit (scikit-learn's
-`load_digits`) in one patch, a crop of one of eight photographs behind (licences: `analysis/scenes/backgrounds.py`; CC0, public domain and
-CC BY 2.0 by danielbuechele and vultilion). {{ m.training_scenes }} training scenes, about 22 questions each; answers are drawn before questions so that
-the prior is flat.
+`analysis.scenes`: 96 × 96 pixels on a crop of one of eight photographs (licences: `analysis/scenes/backgrounds.py`; CC0, public domain
+and CC BY 2.0 by danielbuechele and vultilion). *objects*: five to ten things (5 shapes, 6 colours, 2 sizes) and one
+handwritten digit (scikit-learn's `load_digits`) in one patch. *digits*: five to nine coloured digits, a patch each.
+{{ m.training_scenes }} training scenes, about 22 questions each; answers are drawn before questions so that the prior is flat.
 
 ## Recipe
 
 `python -m analysis train --seed {{ m.seed }}`; stages and steps: {% for name, n in m.steps.items() %}{{ name }} {{ n }}{{ ", " if not loop.last }}{% endfor %}.
-(1) the language model learns from perfect visual tokens, (2) the vision tower and projector learn to produce these from pixels (shape, colour,
-size, digit, background, place and texture of every patch, matched in scale), (3) the language model learns to answer from these real tokens. bfloat16 weights with float32 masters; stored as float16. {{ "%.1f"|format(m.hours) }} hours on {{ m.hardware }}.{% if m.notes %} {{ m.notes }}{% endif %}
+(1) The language model learns from perfect visual tokens; (2) the vision tower and projector learn to produce these from pixels (shape,
+colour, size, digit, background, place and texture of every patch, matched in scale) while the tower's class token and a text
+tower learn which caption belongs to which image; (3) the language model learns to answer from the real tokens. bfloat16 weights
+with float32 masters; stored as float16. {{ "%.1f"|format(m.hours) }} hours on {{ m.hardware }}.{% if m.notes %} {{ m.notes }}{% endif %}
 
 ## Limits
 
-One training seed. Objects do not overlap. The first two stages teach the code of a patch explicitly, so features are more orderly than those of
-models trained on captions alone. No text tower: relevance lives in the language model's embedding space.
+Objects do not overlap. The first two stages teach the code of a patch explicitly, outlier tokens included, so features are more
+orderly than those of models trained on captions alone; captions of generated scenes are all the text tower has read.
 """
 )
 
 
+def _row(key: str, form: str = "{:.2f}"):
+    return lambda f: form.format(f[key])
+
+
+def _three(key: str, form: str):
+    return lambda f: " / ".join(form.format(f[key][share]) for share in ("90", "95", "99"))
+
+
+_ROWS = {
+    "median norm of projected tokens": _row("token_norm"),
+    "the same over that of words": _row("norm_ratio"),
+    "largest norm of a scene over its median": _row("largest_over_median_norm"),
+    "mean cosine of two tokens of a scene": _row("mean_cosine"),
+    "directions for 90 / 95 / 99 % of a scene's energy": _three("directions", "{:.1f}"),
+    "least over scenes": _three("directions_least", "{}"),
+}
+
+
 def write_card(measured: dict, path: Path) -> None:
-    path.write_text(_CARD.render(m=measured, f=measured["features"]))
+    """Render the card from what `evaluate.measure` gave and how the model was trained."""
+    families = {f: [s for s in names if s not in STEPPING_STONES] for f, names in FAMILIES.items()}
+    path.write_text(_CARD.render(m=measured, families=families, rows=_ROWS))

@@ -1,8 +1,8 @@
 """The code that a visual token is first taught: a sum of vectors, one for each thing its patch shows.
 
 A token's target is ``sum_f C_f[what the patch shows of factor f] + P p + M z + r``: p the patch's place along smooth
-curves (near patches have near codes, and left or right is a linear reading), z its leading whitened pixel components at unit
-contrast (its texture), r a vector several times as long that the flattest patches carry, as the outlier tokens of large vision towers
+curves (near patches have near codes; the first coordinate lies along "right" minus "left", or "below" minus "above"), z its
+leading whitened pixel components at unit contrast (its texture), r a vector several times as long that the flattest patches carry, as the outlier tokens of large vision towers
 sit where an image says little. Codes of words (a colour, a shape, a digit, a background) are the initial embeddings of
 these words, so that projected tokens start in the language model's own space and at its scale: matching *scale* as well
 as direction is what keeps the projected features within a few times the norm of words, and positions and texture in the
@@ -46,6 +46,9 @@ class Codes(nn.Module):
                 code[0] = 0
             self.register_buffer(name, code)
         frame = torch.linalg.qr(torch.randn(WIDTH, 2 * 5 + TEXTURE + 1, generator=draw))[0].T.contiguous()
+        for i, (low, high) in enumerate((("above", "below"), ("left", "right"))):
+            apart = (words[TOKEN[high]] - words[TOKEN[low]]).detach()
+            frame[5 * i] = apart / apart.norm()
         along = curve(GRID)
         self.register_buffer("row", along @ frame[:5])
         self.register_buffer("column", along @ frame[5:10])
@@ -59,9 +62,12 @@ class Codes(nn.Module):
         self.register_buffer("whiten", vectors[:, leading] / values[leading].sqrt())
         self.register_buffer("flat", x.std(1).quantile(FLATTEST))
 
-    def target(self, factors: Tensor, pixels: Tensor) -> Tensor:
-        """(B, 144, 8) factors and (B, 3, 96, 96) normalised pixels to (B, 144, 256) tokens."""
-        token = sum(getattr(self, name)[factors[..., i]] for i, name in enumerate(FACTORS))
+    def target(self, factors: Tensor, pixels: Tensor, places: float = 1.0) -> Tensor:
+        """(B, 144, 8) factors and (B, 3, 96, 96) normalised pixels to (B, 144, 256) tokens; places so many times as strong."""
+        strength = {"row": places, "column": places}
+        token = sum(
+            strength.get(name, 1.0) * getattr(self, name)[factors[..., i]] for i, name in enumerate(FACTORS)
+        )
         x = patches(pixels)
         z = (x - self.mean) @ self.whiten
         z = z / (z.square().mean(-1, keepdim=True) + FAINT).sqrt()

@@ -111,7 +111,11 @@ def pack(questions: tuple[scenes.Question, ...], rng: np.random.Generator) -> tu
             break
         tokens[at:end] = [*words, answer]
         segments[at:end] = number
-        targets[end - 2 : end] = answer, EOS
+        targets[end - 3 : end] = (
+            answer,
+            answer,
+            EOS,
+        )  # the last word is asked, too: a lookup less to the answer
         at = end
     return tokens, segments, targets
 

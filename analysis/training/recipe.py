@@ -31,6 +31,10 @@ CONTRAST = 0.3  # weight of the contrastive loss beside that of the codes
 # Visual tokens shown in the first stage, from which share of its steps on. With one token an object, a head that looks
 # everywhere already gives the right token a tenth of its weight: binding is learnt there, and kept when tokens multiply.
 CURRICULUM = ((0.0, 14), (0.35, 28), (0.6, 56))
+# How many times as strong as they will be places are in the first stage: held until the first share of its steps, let down to
+# once until the second. Two lookups hand a place on (object to noun, noun to answer); each is learnt at the pace that the other
+# passes on, and at their own strength places stayed at guessing for six thousand steps.
+PLACES = (0.5, 0.75), 3.0
 
 
 class Batch:
@@ -52,7 +56,7 @@ class Recipe:
         steps = lambda n: max(2, round(n * scale))  # noqa: E731
         self.stages = {
             "language": Stage("language", self.language, LANGUAGE, steps(6000), 1e-3, batch=12),
-            "vision": Stage("vision", self.vision, VISION, steps(3000), 1e-3),
+            "vision": Stage("vision", self.vision, VISION, steps(5000), 1e-3),
             "whole": Stage("whole", self.whole, LANGUAGE, steps(2000), 8e-4, batch=16),
         }
 
@@ -62,9 +66,11 @@ class Recipe:
         return ("language", "vision") if name == "whole" else ()
 
     def language(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
-        target = self.codes.target(batch.factors, batch.pixels)
+        done = step / self.stages["language"].steps
+        places = float(np.interp(done, PLACES[0], (PLACES[1], 1.0)))
+        target = self.codes.target(batch.factors, batch.pixels, places)
         target = target + NOISE * torch.randn(target.shape, generator=self.noise).to(target.device)
-        keep = self._shown(batch, step / self.stages["language"].steps, CURRICULUM)
+        keep = self._shown(batch, done, CURRICULUM)
         image = target.gather(1, keep[..., None].expand(-1, -1, target.shape[-1]))
         return self._answers(model, image, batch, keep)
 
@@ -119,10 +125,10 @@ _ANSWERS = {
     "digit": tuple(f"d{i}" for i in range(10)),
     "back": data.BACKGROUNDS,
 }
-# Counting weighs more in the loss, the end of an answer next to nothing.
+# Counting and places weigh more in the loss, the end of an answer next to nothing.
 WEIGHT = torch.ones(config().text_config.vocab_size)
 WEIGHT[EOS] = 0.05
-for _name, _factor in {"count": 1.5}.items():
+for _name, _factor in {"count": 1.5, "where": 1.5}.items():
     WEIGHT[[data.TOKEN[w] for w in _ANSWERS[_name]]] = _factor
 GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in _ANSWERS.items()}
 

@@ -53,9 +53,9 @@ def right_answer(scene: scenes.Scene, text: str) -> str:
         return only(find(colour=w[-2], size=size)).shape
     if text.startswith("how many"):
         return questions.COUNTS[len(find(colour=w[2]) if w[2] in colours else find(shape=w[2]))]
-    if text.startswith("where") and len(named) == 1:
+    if "where" in text and len(named) == 1:
         t = only(find(*named[0]))
-        return w[-2] if (t.x if w[-2] == "left" else t.y) < 48 else w[-1]
+        return w[0] if (t.x if w[0] == "left" else t.y) < 48 else w[1]
     if text.startswith("how large") and len(named) == 1:
         return {"large": "larger", "small": "smaller"}[only(find(*named[0])).size]
     if text.startswith("where"):
@@ -99,9 +99,9 @@ def right_digit(scene: scenes.Scene, text: str) -> str:
     if text.startswith("which digit"):
         (mark,) = of_ink
         return f"d{mark.value}"
-    if text.startswith("where") and len(values) == 1:
+    if "where" in text and len(values) == 1:
         row, column = place(of_value[0])
-        return w[-2] if (column if w[-2] == "left" else row) < 6 else w[-1]
+        return w[0] if (column if w[0] == "left" else row) < 6 else w[1]
     if text.startswith("where"):
         (r0, c0), (r1, c1) = place(of_value[0]), place(of_value[1])
         if abs(c0 - c1) > abs(r0 - r1):
@@ -209,8 +209,8 @@ def test_packed_questions_can_be_read_back():
     for number in range(segments.max() + 1):
         at = np.flatnonzero(segments == number)
         text, answer = " ".join(words[tokens[at[:-1]]]), words[tokens[at[-1]]]
-        assert list(words[targets[at[-2:]]]) == [answer, "</s>"]
-        assert not targets[at[:-2]].any()
+        assert list(words[targets[at[-3:]]]) == [answer, answer, "</s>"]
+        assert not targets[at[:-3]].any()
         read.add((text, answer))
     assert read == {(q.text, q.answer) for q in scene.questions}
 
