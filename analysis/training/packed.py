@@ -24,25 +24,31 @@ def answer_loss(
     targets: Tensor,
     kept: Tensor | None = None,
     weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy at the answers (and at the end after them), which answers are right, and the answers.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cross-entropy at the answers (and at the end after them), which answers are right, the answers; and the words' states.
 
     ``image`` (B, v, 256) visual tokens; ``kept`` (B, v) their places among the 144 where they are not all;
-    the others (B, 200) as packed by ``data.pack``; ``weight`` (words,) of each answer in the loss.
+    the others (B, 200) as packed by ``data.pack``; ``weight`` (words,) of each answer in the loss. States (B, 200, 256) are
+    those in front of the last layer.
     """
     embed = model.get_input_embeddings()
     first = embed(tokens.new_full((len(tokens), 1), BOS))
     x = torch.cat([first, image.to(first.dtype), embed(tokens)], 1)
     positions, mask = layout(segments, kept)
-    hidden = model.model.language_model(
-        inputs_embeds=x, attention_mask=mask.to(x.dtype), position_ids=positions, use_cache=False
-    ).last_hidden_state[:, 1 + image.shape[1] :]
+    seen = model.model.language_model(
+        inputs_embeds=x,
+        attention_mask=mask.to(x.dtype),
+        position_ids=positions,
+        use_cache=False,
+        output_hidden_states=True,
+    )
+    hidden, states = (h[:, 1 + image.shape[1] :] for h in (seen.last_hidden_state, seen.hidden_states[-2]))
     asked = targets != PAD
     logits = F.linear(hidden[asked], embed.weight).float()
     gold = targets[asked]
     loss = F.cross_entropy(logits, gold, weight)
     is_answer = gold != EOS  # which follows every answer
-    return loss, (logits.argmax(-1) == gold)[is_answer], gold[is_answer]
+    return loss, (logits.argmax(-1) == gold)[is_answer], gold[is_answer], states
 
 
 def layout(segments: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:

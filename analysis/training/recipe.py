@@ -17,14 +17,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..scenes import GRID
-from . import data, joint, packed
+from . import data, joint, packed, places
 from .codes import READ, Codes, normalise
-from .model import EOS, build, build_joint, config
+from .model import EOS, WIDTH, build, build_joint, config
 from .optimise import Stage, run
 
-LANGUAGE = ("model.language_model", "lm_head")
+LANGUAGE = ("model.language_model", "lm_head", "places")
 VISION = ("model.vision_tower", "model.multi_modal_projector", "joint")
 NOISE = 0.03
 CONTRAST = 0.3  # weight of the contrastive loss beside that of the codes
@@ -67,8 +68,8 @@ class Recipe:
 
     def language(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         done = step / self.stages["language"].steps
-        places = float(np.interp(done, PLACES[0], (PLACES[1], 1.0)))
-        target = self.codes.target(batch.factors, batch.pixels, places)
+        strength = float(np.interp(done, PLACES[0], (PLACES[1], 1.0)))
+        target = self.codes.target(batch.factors, batch.pixels, strength)
         target = target + NOISE * torch.randn(target.shape, generator=self.noise).to(target.device)
         keep = self._shown(batch, done, CURRICULUM)
         image = target.gather(1, keep[..., None].expand(-1, -1, target.shape[-1]))
@@ -104,15 +105,18 @@ class Recipe:
 
     def _answers(self, model, image: Tensor, batch: Batch, keep: Tensor | None = None):
         weight = WEIGHT.to(image.device)
-        loss, right, skills = packed.answer_loss(
+        loss, right, skills, states = packed.answer_loss(
             model, image, batch.tokens, batch.segments, batch.targets, keep, weight
         )
+        ends, wanted = places.named(batch.tokens, batch.factors)
+        noun = F.rms_norm(states[ends], (WIDTH,))
+        off = (model.places(noun).float() - wanted).square().mean()
         right, skills = right.cpu(), skills.cpu()
-        numbers = {"right": right.float().mean().item()}
+        numbers = {"right": right.float().mean().item(), "off": off.item()}
         for name, words in GROUPS.items():
             asked = torch.isin(skills, words)
             numbers[name] = right[asked].float().mean().item() if asked.any() else float("nan")
-        return loss, numbers
+        return loss + off, numbers
 
 
 _ANSWERS = {
@@ -164,6 +168,7 @@ def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
     """A float32 model with the weights that the given stages have left in ``folder``, the last one counting."""
     model = build(seed)
     model.joint = build_joint(seed, model)
+    model.places = torch.nn.Linear(WIDTH, 2)
     for name in stages:
         saved = torch.load(folder / f"{name}.pt", weights_only=True, map_location="cpu")["masters"]
         moving = [
