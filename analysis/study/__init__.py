@@ -4,7 +4,9 @@
   many prunings in one forward pass; `predictors`: numbers that might predict them;
 - `units`, `plan`: the work of one image, plans, resumption, and the packed rows;
 - `own`: a user's checkpoint and questions;
-- `verdicts`: the six questions, with rules fixed beforehand (docs/study/plan.md).
+- `results`: the packed rows as arrays; `bootstrap`, `correlations`, `proxy`: what is estimated from them;
+- `verdicts`: the six questions, with rules fixed beforehand (docs/study/plan.md), and `verdict`: what the rules share;
+- `figures`, `pictures`, `drawing`: figures; `report`: text, tables and the HTML page; `page`: all of it from rows.
 """
 
 from __future__ import annotations

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import figures, report, statistics
-from . import verdicts
+from . import figures, report
+from .bootstrap import Draws
 from .plan import pack
+from .results import read
 from .seen import Model
+from .verdicts import verdicts
 
 SHIPPED = Path(__file__).parent / "rows.npz"
 
@@ -32,21 +34,21 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | No
             rows = SHIPPED
         elif (out / "rows").is_dir() or not rows.exists():
             pack(out, rows)
-    results = statistics.read(rows)
-    draws = statistics.Draws(results)
-    found = verdicts.verdicts(results)
+    results = read(rows)
+    draws = Draws(results)
+    found = verdicts(results)
     confirmed = []
     if (out / "confirm" / "rows").is_dir():
-        confirmed = verdicts.verdicts(statistics.read(pack(out / "confirm", out / "confirm.npz")))
+        confirmed = verdicts(read(pack(out / "confirm", out / "confirm.npz")))
     elif (kept := rows.with_name("confirm.npz")).exists():
-        confirmed = verdicts.verdicts(statistics.read(kept))
+        confirmed = verdicts(read(kept))
     table = report.summary(draws)
     print(report.text(draws, table, found))
     report.write_summary(table, out / "summary.csv")
     note = f"{report.headline(draws)}. Rules and statistics: [the plan](plan.md), written before the run."
-    verdicts.write(found, out, docs, note)
+    report.write_verdicts(found, out, docs, note)
     if confirmed:
-        verdicts.write(confirmed, out / "confirmed")
+        report.write_verdicts(confirmed, out / "confirmed")
     drawn = figures.draw(draws, out, own)
     report.html(draws, table, found, drawn, out / "report.html", confirmed)
     print(f"\nreport: {out / 'report.html'}\nrows: {rows}\nverdicts: {out / 'verdicts.md'}")

@@ -1,82 +1,23 @@
-"""The six questions of the study, each with its number, its interval, and a rule that was fixed before the run.
-
-Rules are in docs/study/plan.md; what is decided here is decided there. A verdict is one of *yes*, *no*, *partly* and
-*not settled*; a question whose arms were not run is *not asked*.
-"""
+"""The six questions of the study, each answered by a rule that was fixed before the run (docs/study/plan.md)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .. import statistics
-from ..statistics import Draws, Interval, Results, interval, simultaneous
+from . import correlations
 from .arms import ARMS
+from .bootstrap import RESAMPLES, Draws, Stratum, interval, mean_known, simultaneous
+from .proxy import proxy
+from .results import Results
+from .verdict import MARGIN, NO, OPEN, PARTLY, UNASKED, YES, Number, Study, Verdict, points
 
-TIGHT = 0.15
-"""Budgets below are tight: there pruners differ."""
-MARGIN = 0.01
-"""Accuracy that counts as no difference."""
 COMPOSITIONAL = ("count", "spatial", "comparison", "two hops", "tally", "order", "layout")
 """Skills whose questions are about two things or more."""
-YES, NO, PARTLY, OPEN, UNASKED = "yes", "no", "partly", "not settled", "not asked"
 
 
-@dataclass(frozen=True)
-class Number:
-    """One number of a verdict: what it is, its interval, and the same in every stratum."""
-
-    name: str
-    all: Interval
-    strata: dict[str, Interval] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """An answer: its question, the verdict, a sentence with the number, the rule, and the numbers behind it."""
-
-    question: str
-    verdict: str
-    statement: str
-    rule: str
-    numbers: tuple[Number, ...] = ()
-
-
-class Study:
-    """The resamples of a study, of each of its strata, and what all verdicts ask of them."""
-
-    def __init__(self, results: Results, resamples: int = statistics.RESAMPLES):
-        self.results = results
-        self.draws = Draws(results, resamples=resamples)
-        pairs = results.strata()
-        self.parts = {
-            f"{model}, {family}": Draws(results.only(model, family), resamples=resamples)
-            for model, family in (pairs if len(pairs) > 1 else [])
-        }
-        self.tight = [k for k in results.keeps if k <= TIGHT] or results.keeps[-1:]
-
-    def has(self, *arms: str) -> bool:
-        return all(self.results.index(a, k) is not None for a in arms for k in self.tight)
-
-    def number(self, name: str, statistic: Callable[[Draws], np.ndarray]) -> Number:
-        parts = {part: interval(statistic(d)) for part, d in self.parts.items()}
-        return Number(name, interval(statistic(self.draws)), parts)
-
-    def numbers(self, statistics_: dict[str, Callable[[Draws], np.ndarray]]) -> list[Number]:
-        """Several at once: intervals over all strata hold together."""
-        values = np.stack([f(self.draws) for f in statistics_.values()], 1)
-        return [
-            Number(name, all_, {part: interval(f(d)) for part, d in self.parts.items()})
-            for (name, f), all_ in zip(statistics_.items(), simultaneous(values), strict=True)
-        ]
-
-
-def verdicts(results: Results, resamples: int = statistics.RESAMPLES) -> list[Verdict]:
+def verdicts(results: Results, resamples: int = RESAMPLES) -> list[Verdict]:
     """All six, in the order of the plan."""
     study = Study(results, resamples)
     return [one(study) for one in (predicts, diversity, relevance, lower_error, compensation, best)]
@@ -94,21 +35,21 @@ def predicts(study: Study) -> Verdict:
         "mean lies below 0. Else not settled."
     )
     keeps = study.results.keeps
-    usable = [k for k in keeps if np.isfinite(statistics.within(study.draws, k)[0])]
+    usable = [k for k in keeps if np.isfinite(correlations.within(study.draws, k)[0])]
     if not usable:
         return Verdict(question, UNASKED, "Fewer than three such arms were run.", rule)
     mean = study.number(
-        "mean ρ over budgets", lambda d: statistics.mean_known([statistics.within(d, k) for k in usable])
+        "mean ρ over budgets", lambda d: mean_known([correlations.within(d, k) for k in usable])
     )
-    each = study.numbers({f"ρ at {k:.0%} kept": lambda d, k=k: statistics.within(d, k) for k in usable})
+    each = study.numbers({f"ρ at {k:.0%} kept": lambda d, k=k: correlations.within(d, k) for k in usable})
     more = [
-        study.number("partial correlation given the budget", statistics.partial),
-        study.number("all budgets pooled", statistics.pooled),
-        study.number("image by image, within an arm and budget", statistics.across_images),
-        study.number("arm by arm, within an image and budget", statistics.across_arms),
+        study.number("partial correlation given the budget", correlations.partial),
+        study.number("all budgets pooled", correlations.pooled),
+        study.number("image by image, within an arm and budget", correlations.across_images),
+        study.number("arm by arm, within an image and budget", correlations.across_arms),
     ]
     for name in ("unseen pruner", "unseen pruner and budget", "error alone"):
-        more.append(study.number(f"forecast skill: {name}", lambda d, n=name: statistics.proxy(d)[n]))
+        more.append(study.number(f"forecast skill: {name}", lambda d, n=name: proxy(d)[n]))
     below = [k for k, n in zip(usable, each, strict=True) if n.all.high < 0]
     if mean.all.value <= -0.5 and mean.all.high < -0.3 and len(below) == len(usable):
         verdict = YES
@@ -119,17 +60,13 @@ def predicts(study: Study) -> Verdict:
     else:
         verdict = OPEN
     where = ", ".join(f"{k:.0%}" for k in below) or "no budget"
-    skill = more[4].all
+    share = more[4].all.written("{:.0%}")
     statement = (
         f"Mean ρ over budgets {mean.all}; below zero for certain at {where}. Knowing an unseen pruner's error removes "
-        f"{_share(skill)} of the squared error that a forecast from the budget alone makes; image by image, within an arm, "
+        f"{share} of the squared error that a forecast from the budget alone makes; image by image, within an arm, "
         f"ρ is {more[2].all}."
     )
     return Verdict(question, verdict, statement, rule, (mean, *each, *more))
-
-
-def _share(skill: Interval) -> str:
-    return skill.written("{:.0%}")
 
 
 # ---- 2
@@ -168,17 +105,13 @@ def diversity(study: Study) -> Verdict:
     )
     plain = Draws(study.results, "question", resamples=len(study.draws.strata[0].weights) - 1)
     by_question = Number("spare − divprune, questions resampled", interval(gap(None)(plain)))
-    statement = f"At tight budgets spare minus divprune is {_points(first)} points"
+    statement = f"At tight budgets spare minus divprune is {points(first)} points"
     statement += (
-        f"; on compositional skills that gap minus the one on other skills is {_points(second)}."
+        f"; on compositional skills that gap minus the one on other skills is {points(second)}."
         if len(found) > 1
         else "."
     )
     return Verdict(question, verdict, statement, rule, (*found, by_question, *per_budget, *per_skill))
-
-
-def _points(value: Interval) -> str:
-    return value.written("{:+.1f}", 100)
 
 
 # ---- 3
@@ -210,7 +143,7 @@ def relevance(study: Study) -> Verdict:
         verdict = YES if min(b.low for b in both) > 0 else NO if min(b.high for b in both) < MARGIN else OPEN
         said.append(verdict)
         parts.append(
-            f"in {space} anti-relevance changes accuracy by {_points(both[0])} points against none and {_points(both[1])} against normal"
+            f"in {space} anti-relevance changes accuracy by {points(both[0])} points against none and {points(both[1])} against normal"
         )
     if all(v == YES for v in said):
         overall = YES
@@ -262,7 +195,7 @@ def lower_error(study: Study) -> Verdict:
     statement = "; ".join(
         f"{m}, with {e.all.value:.2f} times the error, "
         + (
-            f"is {_points(n.all)} points off where its error is lower"
+            f"is {points(n.all)} points off where its error is lower"
             if np.isfinite(n.all.value)
             else "never has the lower one"
         )
@@ -276,7 +209,7 @@ def lower_error(study: Study) -> Verdict:
 def _where_lower(draws: Draws, method: str, keeps: Sequence[float]) -> np.ndarray:
     """Gap of a method to spare over the images where its error is lower, (1 + B,)."""
 
-    def one(s: statistics.Stratum) -> np.ndarray:
+    def one(s: Stratum) -> np.ndarray:
         right, asked = s.counts()
         errors = s.by_scene(draws.results.predictors["error"])
         gaps = []
@@ -289,15 +222,13 @@ def _where_lower(draws: Draws, method: str, keeps: Sequence[float]) -> np.ndarra
                     total > 0, s.weights @ ((right[i] - right[j]) * lower) / np.maximum(total, 1), np.nan
                 )
             )
-        table = np.stack(gaps)
-        good = np.isfinite(table)
-        return np.where(good.any(0), np.where(good, table, 0).sum(0) / np.maximum(good.sum(0), 1), np.nan)
+        return mean_known(gaps)
 
     return draws.mean(one)
 
 
 def _error_ratio(draws: Draws, method: str, keeps: Sequence[float]) -> np.ndarray:
-    def one(s: statistics.Stratum) -> np.ndarray:
+    def one(s: Stratum) -> np.ndarray:
         e = s.predictor("error")
         return np.mean(
             [e[:, draws.results.index(method, k)] / e[:, draws.results.index("spare", k)] for k in keeps],
@@ -337,9 +268,9 @@ def compensation(study: Study) -> Verdict:
         verdict = PARTLY
     else:
         verdict = NO if all(n.all.high < MARGIN for n in found) else OPEN
-    gains = [f"{n.name.removesuffix(' + fold')} {_points(n.all)}" for n in found]
+    gains = [f"{n.name.removesuffix(' + fold')} {points(n.all)}" for n in found]
     statement = f"Folding changes accuracy at tight budgets by (points): {'; '.join(gains)}."
-    fills = [f"{n.name.removesuffix(' + fill')} {_points(n.all)}" for n in more if n.name.endswith("+ fill")]
+    fills = [f"{n.name.removesuffix(' + fill')} {points(n.all)}" for n in more if n.name.endswith("+ fill")]
     if fills:
         statement += f" Filling in all positions: {'; '.join(fills)}."
     return Verdict(question, verdict, statement, rule, (*found, *more))
@@ -398,64 +329,8 @@ def best(study: Study) -> Verdict:
         {f"{chosen} − {r} at {k:.0%}": lambda d, r=r, k=k: d.gap(chosen, r, k) for r in rivals for k in keeps}
     )
     statement = (
-        f"The best at tight budgets is {chosen}: {_points(tight[chosen])} points above the better of spare and divprune; "
+        f"The best at tight budgets is {chosen}: {points(tight[chosen])} points above the better of spare and divprune; "
         f"its smallest gap at any budget is {100 * score[chosen]:+.1f} points"
         + (f" (lower end {100 * low[chosen]:+.1f})." if np.isfinite(low[chosen]) else ".")
     )
     return Verdict(question, verdict, statement, rule, tuple(numbers))
-
-
-# ---- written
-
-
-def write(found: Sequence[Verdict], folder: Path, docs: Path | None = None, note: str = "") -> None:
-    """``verdicts.json`` and ``verdicts.md`` in the folder; the page for the documentation too, where asked for."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "verdicts.json").write_text(
-        json.dumps([_known(asdict(v)) for v in found], indent=1, ensure_ascii=False) + "\n"
-    )
-    text = page(found, note)
-    (folder / "verdicts.md").write_text(text)
-    if docs is not None:
-        docs.mkdir(parents=True, exist_ok=True)
-        (docs / "verdicts.md").write_text(text)
-
-
-def _known(value: Any) -> Any:
-    """The same with None for NaN, which JSON has no word for."""
-    if isinstance(value, dict):
-        return {name: _known(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_known(one) for one in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def page(found: Sequence[Verdict], note: str = "") -> str:
-    """The verdicts as Markdown, strata beside the whole."""
-    lines = [
-        "# Verdicts",
-        "",
-        note or "Rules and statistics: [the plan](plan.md), written before the run.",
-        "",
-    ]
-    for i, v in enumerate(found, 1):
-        lines += [
-            f"## {i}. {v.question}",
-            "",
-            f"**{v.verdict.capitalize()}.** {v.statement}",
-            "",
-            f"*Rule:* {v.rule}",
-            "",
-        ]
-        if not v.numbers:
-            continue
-        strata = list(v.numbers[0].strata)
-        lines += [
-            f"| | all | {' | '.join(strata)} |" if strata else "| | all |",
-            "|---" * (2 + len(strata)) + "|",
-        ]
-        for n in v.numbers:
-            cells = [str(n.all), *(str(n.strata[s]) if s in n.strata else "–" for s in strata)]
-            lines.append(f"| {n.name} | {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines)

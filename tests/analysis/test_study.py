@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 
 import vlm_bridge
-from analysis import reference, scenes, statistics, study
+from analysis import reference, scenes, study
 from analysis.__main__ import main
 from analysis.study import arms, own, predictors, units
 from analysis.study import plan as plans
 from analysis.study.answer import Prefix, answers, logits
 from analysis.study.keep import filled, kept
+from analysis.study.results import read
 from analysis.study.seen import Model, look
 from analysis.training.model import build_joint, tokenizer
 from vlm_bridge import PRUNERS
@@ -257,7 +258,7 @@ def test_a_killed_study_goes_on(plan, finished, tmp_path):
 
 
 def test_packed_rows_say_what_the_units_say(plan, finished, tmp_path):
-    results = statistics.read(study.pack(finished, tmp_path / "rows.npz"))
+    results = read(study.pack(finished, tmp_path / "rows.npz"))
     assert len(results.units) == 2
     for u, (_, family, scene) in enumerate(results.units):
         one = units.Unit.load(plans.unit_path(finished, (plan.models[0], family, int(scene))))

@@ -8,10 +8,14 @@ import json
 import numpy as np
 import pytest
 
-from analysis import statistics
-from analysis.statistics import Draws, Results, interval, simultaneous
-from analysis.study import verdicts
+from analysis.study import bootstrap, proxy
 from analysis.study.arms import FULL
+from analysis.study.bootstrap import Draws, interval, simultaneous
+from analysis.study.correlations import across_arms, across_images, partial, pooled, within
+from analysis.study.predictors import NAMES
+from analysis.study.report import write_verdicts
+from analysis.study.results import Results
+from analysis.study.verdicts import verdicts
 
 KEEPS = (0.5, 0.33, 0.22, 0.11, 0.06, 0.03)
 
@@ -37,7 +41,7 @@ def made(
     right = rng.random((len(cells), len(owner))) < chance[:, owner % scenes]
     skill = np.array([skills[i % len(skills)] for i in range(questions)] * len(units))
     repeated = np.tile(error, (1, len(strata)))
-    numbers = {name: np.full_like(repeated, np.nan) for name in statistics.PREDICTORS} | {"error": repeated}
+    numbers = {name: np.full_like(repeated, np.nan) for name in NAMES} | {"error": repeated}
     if other is not None:
         numbers["coverage"] = np.tile(wide(other), (1, len(strata)))
     tokens = np.tile(wide([max(144 * k, 1) for _, k in cells]), (1, len(strata)))
@@ -113,15 +117,15 @@ def test_paired_differences_are_sharper_than_two_intervals():
 
 
 def test_holm_and_p_values():
-    np.testing.assert_allclose(statistics.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
-    assert statistics.holm(np.array([0.6, 0.7])).tolist() == [1, 1]
+    np.testing.assert_allclose(bootstrap.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+    assert bootstrap.holm(np.array([0.6, 0.7])).tolist() == [1, 1]
     rng = np.random.default_rng(3)
     values = np.concatenate([[[0.0, 1.96, 4.0]], rng.normal([0, 1.96, 4], 1, size=(20_000, 3))])
-    np.testing.assert_allclose(statistics.p_values(values), [1, 0.05, 6.3e-5], rtol=0.15)
+    np.testing.assert_allclose(bootstrap.p_values(values), [1, 0.05, 6.3e-5], rtol=0.15)
 
 
 def test_few_scenes_say_nothing_about_certainty():
-    results = made([0.9, 0.2], [0.1, 0.5], [("a", 0.5), ("b", 0.5)], scenes=statistics.LEAST - 1)
+    results = made([0.9, 0.2], [0.1, 0.5], [("a", 0.5), ("b", 0.5)], scenes=bootstrap.LEAST - 1)
     bar = interval(Draws(results).gap("a", "b", 0.5))
     assert bar.value > 0.4
     assert np.isnan([bar.low, bar.high]).all()
@@ -171,12 +175,12 @@ def test_error_that_tells_all():
         lambda i, k: 0.06 * i + 0.3 * (1 - k), lambda i, k: 0.9 - 0.06 * i - 0.3 * (1 - k)
     )
     draws = Draws(made(chance, error, cells, questions=40), resamples=200)
-    assert statistics.within(draws, 0.11)[0] < -0.95
-    assert statistics.partial(draws)[0] < -0.95
-    assert interval(statistics.pooled(draws)).high < -0.9
-    found = {rule: interval(v) for rule, v in statistics.proxy(draws).items()}
+    assert within(draws, 0.11)[0] < -0.95
+    assert partial(draws)[0] < -0.95
+    assert interval(pooled(draws)).high < -0.9
+    found = {rule: interval(v) for rule, v in proxy.proxy(draws).items()}
     assert all(bar.low > 0.8 for bar in found.values()), found
-    assert interval(statistics.across_arms(draws)).high < -0.4
+    assert interval(across_arms(draws)).high < -0.4
 
 
 def test_error_that_only_tells_the_budget():
@@ -187,9 +191,9 @@ def test_error_that_only_tells_the_budget():
         lambda i, k: 0.7 * (1 - k) + 0.004 * i, lambda i, k: 0.9 - 0.5 * (1 - k) + 0.004 * luck[i]
     )
     draws = Draws(made(chance, error, cells, questions=40), resamples=200)
-    assert statistics.pooled(draws)[0] < -0.7
-    assert abs(statistics.partial(draws)[0]) < 0.25
-    found = statistics.proxy(draws)
+    assert pooled(draws)[0] < -0.7
+    assert abs(partial(draws)[0]) < 0.25
+    found = proxy.proxy(draws)
     assert found["unseen pruner"][0] < 0.2
     assert found["unseen pruner and budget"][0] < 0.2
 
@@ -204,12 +208,12 @@ def test_a_forecast_uses_nothing_of_the_pruner_and_budget_it_foretells():
     y, x = (v[:1][:, np.array(at)] for v in (stratum.accuracy(), stratum.predictor("error")))
     # The parabola for budget 2, by hand and by numpy, pruner by pruner.
     rest = [0, 1, 3, 4, 5]
-    mine = statistics._parabola(x[:, rest], y[:, rest], x[:, 2])[0]
+    mine = proxy._parabola(x[:, rest], y[:, rest], x[:, 2])[0]
     for p in range(10):
         others = [q for q in range(10) if q != p]
         fit = np.polyfit(x[0][np.ix_(rest, others)].ravel(), y[0][np.ix_(rest, others)].ravel(), 2)
         assert mine[p] == pytest.approx(np.polyval(fit, x[0, 2, p]), abs=1e-4)
-    slope_only = statistics.proxy(Draws(results, resamples=2))["unseen pruner"][0]
+    slope_only = proxy.proxy(Draws(results, resamples=2))["unseen pruner"][0]
     forecast = np.empty_like(y[0])
     base = np.empty_like(y[0])
     for p in range(10):
@@ -228,8 +232,8 @@ def test_image_by_image_sees_what_the_means_hide():
     spread = rng.uniform(0, 0.6, size=(10, 40))
     cells = [(a, 0.11) for a in ARMS]
     draws = Draws(made(0.9 - spread, spread, cells, questions=40), resamples=200)
-    assert interval(statistics.across_images(draws)).high < -0.6
-    assert interval(statistics.across_arms(draws)).high < -0.6
+    assert interval(across_images(draws)).high < -0.6
+    assert interval(across_arms(draws)).high < -0.6
     level = np.linspace(0, 0.5, 40)[
         None
     ]  # hard images: larger error for every arm, worse answers for every arm
@@ -242,8 +246,8 @@ def test_image_by_image_sees_what_the_means_hide():
         ),
         resamples=200,
     )
-    assert interval(statistics.across_images(same)).high < -0.6
-    assert abs(statistics.across_arms(same)[0]) < 0.15
+    assert interval(across_images(same)).high < -0.6
+    assert abs(across_arms(same)[0]) < 0.15
 
 
 def test_arms_that_do_not_drop_stay_out_of_correlations():
@@ -251,7 +255,7 @@ def test_arms_that_do_not_drop_stay_out_of_correlations():
     chance = np.where([a == "p9" for a, _ in cells], 1.0, chance)
     whole = made(chance, error, cells, questions=40)
     without = Draws(dataclasses.replace(whole, blind=frozenset(ARMS[:9])), resamples=50)
-    assert statistics.within(without, 0.11)[0] < -0.9 < statistics.within(Draws(whole, resamples=50), 0.11)[0]
+    assert within(without, 0.11)[0] < -0.9 < within(Draws(whole, resamples=50), 0.11)[0]
 
 
 def test_ranks_count_every_skill_alike():
@@ -272,7 +276,7 @@ def test_ranks_count_every_skill_alike():
     results = dataclasses.replace(results, right=right)
     draws = Draws(results, resamples=50)
     assert draws.accuracy[0, 0] > draws.accuracy[0, 1]
-    mean = statistics.ranks(draws, ["p0", "p1", "p2"], [0.06])[0]
+    mean = bootstrap.ranks(draws, ["p0", "p1", "p2"], [0.06])[0]
     assert mean.sum() == pytest.approx(6)
     assert mean[1] == pytest.approx((2.5 + 1 + 1) / 3)
     assert mean[0] == pytest.approx((1 + 2 + 2) / 3)
@@ -300,7 +304,7 @@ def study_of(
 
 
 def verdict(results, number):
-    return verdicts.verdicts(results, resamples=200)[number - 1]
+    return verdicts(results, resamples=200)[number - 1]
 
 
 NINE = ("spare", "divprune", "greedy", "osinsky", "random", "norm top", "volume", "lrcp", "cen prune")
@@ -399,7 +403,7 @@ def test_sixth_verdict_wants_every_budget():
 
 def test_verdicts_are_written_with_their_strata(tmp_path):
     results = study_of(lambda a, k: 0.5, strata=(("m", "f"), ("m", "g")))
-    verdicts.write(verdicts.verdicts(results, resamples=20), tmp_path)
+    write_verdicts(verdicts(results, resamples=20), tmp_path)
     told = json.loads((tmp_path / "verdicts.json").read_text())
     assert [v["verdict"] for v in told].count(
         "not asked"

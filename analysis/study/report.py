@@ -1,21 +1,23 @@
-"""The study as text on the terminal, a CSV and one self-contained HTML page."""
+"""The study as text on the terminal, a CSV, verdicts in Markdown and JSON, and one self-contained HTML page."""
 
 from __future__ import annotations
 
 import base64
 import csv
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from . import statistics
-from .statistics import Draws, Results, interval
-from .study.arms import ARMS, FULL
-from .study.predictors import NAMES
-from .study.verdicts import Verdict
+from .arms import ARMS, FULL
+from .bootstrap import Draws, full_and_blind, interval, ranks, retained
+from .predictors import NAMES
+from .results import Results
+from .verdict import Verdict
 
 CAPTIONS = {
     "error_and_accuracy": (
@@ -59,7 +61,7 @@ COLUMNS = ("arm", "group", "keep", "tokens", "accuracy", "low", "high", "retaine
 def summary(draws: Draws) -> list[dict[str, Any]]:
     """One dictionary a cell: tokens, accuracy with interval, retained accuracy, predictors (means over strata)."""
     results = draws.results
-    kept = statistics.retained(draws)
+    kept = retained(draws)
     numbers = {n: draws.mean(lambda s, n=n: s.predictor(n))[0] for n in NAMES}
     found = []
     for i, (arm, keep) in enumerate(results.cells):
@@ -87,12 +89,65 @@ def write_summary(rows: Sequence[dict[str, Any]], path: Path) -> None:
             writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
+def write_verdicts(found: Sequence[Verdict], folder: Path, docs: Path | None = None, note: str = "") -> None:
+    """``verdicts.json`` and ``verdicts.md`` in the folder; the page for the documentation too, where asked for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "verdicts.json").write_text(
+        json.dumps([_known(asdict(v)) for v in found], indent=1, ensure_ascii=False) + "\n"
+    )
+    page = markdown(found, note)
+    (folder / "verdicts.md").write_text(page)
+    if docs is not None:
+        docs.mkdir(parents=True, exist_ok=True)
+        (docs / "verdicts.md").write_text(page)
+
+
+def _known(value: Any) -> Any:
+    """The same with None for NaN, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: _known(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(one) for one in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def markdown(found: Sequence[Verdict], note: str = "") -> str:
+    """The verdicts as Markdown, strata beside the whole."""
+    lines = [
+        "# Verdicts",
+        "",
+        note or "Rules and statistics: [the plan](plan.md), written before the run.",
+        "",
+    ]
+    for i, v in enumerate(found, 1):
+        lines += [
+            f"## {i}. {v.question}",
+            "",
+            f"**{v.verdict.capitalize()}.** {v.statement}",
+            "",
+            f"*Rule:* {v.rule}",
+            "",
+        ]
+        if not v.numbers:
+            continue
+        strata = list(v.numbers[0].strata)
+        lines += [
+            f"| | all | {' | '.join(strata)} |" if strata else "| | all |",
+            "|---" * (2 + len(strata)) + "|",
+        ]
+        for n in v.numbers:
+            cells = [str(n.all), *(str(n.strata[s]) if s in n.strata else "–" for s in strata)]
+            lines.append(f"| {n.name} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def text(draws: Draws, rows: Sequence[dict[str, Any]], found: Sequence[Verdict]) -> str:
     """For the terminal: accuracy (error) of every arm and budget, and the verdicts."""
     results = draws.results
     cells = {(r["arm"], r["keep"]): r for r in rows}
     arms = [a for a in results.arms if a in ARMS]
-    full, blind = statistics.full_and_blind(draws)
+    full, blind = full_and_blind(draws)
     width = max([len(a) for a in arms], default=0) + 2
     lines = [
         headline(draws),
@@ -133,7 +188,7 @@ def strata(results: Results) -> list[dict[str, Any]]:
     found = []
     for model, family in results.strata():
         part = results.only(model, family)
-        full, blind = statistics.full_and_blind(Draws(part))
+        full, blind = full_and_blind(Draws(part))
         counts = {"scenes": len(part.units), "questions": len(part.owner)}
         found.append({"model": model, "family": family, "full": full, "blind": blind} | counts)
     return found
@@ -147,7 +202,7 @@ def html(
     results = draws.results
     cells = {(r["arm"], r["keep"]): r for r in rows}
     arms = [a for a in results.arms if a in ARMS]
-    full, blind = statistics.full_and_blind(draws)
+    full, blind = full_and_blind(draws)
     pictures = {
         name: {
             "title": CAPTIONS[name][0],
@@ -166,7 +221,7 @@ def html(
     ranking = []
     tight = [k for k in results.keeps if k <= 0.15]
     if len(plain) > 1 and tight:
-        values = statistics.ranks(draws, plain, tight)
+        values = ranks(draws, plain, tight)
         first = np.mean(values[1:].argmin(1)[:, None] == np.arange(len(plain)), axis=0)
         ranking = sorted(
             (

@@ -1,0 +1,261 @@
+"""Resamples of a study, and intervals and tests from them; docs/study/plan.md says which were chosen, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import norm, rankdata
+
+from .arms import BLIND, FULL
+from .results import Results
+
+RESAMPLES = 1000
+LEAST = 8
+"""Scenes of a family below which nothing is said about certainty: intervals are NaN."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval, of 95 % unless the text beside it says otherwise."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return self.written("{:.3f}")
+
+    def written(self, pattern: str, scale: float = 1) -> str:
+        """As text; what is not known is left out."""
+        if np.isnan(self.value):
+            return "unknown"
+        value, low, high = (pattern.format(scale * v) for v in (self.value, self.low, self.high))
+        return (
+            f"{value} [{low}, {high}]"
+            if np.isfinite([self.low, self.high]).all()
+            else f"{value} (no interval)"
+        )
+
+
+class Draws:
+    """The resamples of a study: everything is (1 + resamples, ...), the sample itself first.
+
+    Resamples are drawn alike for all statistics, so intervals of differences, of several budgets at once, and of
+    correlations come from one place. Scenes are resampled, within their family and with all their questions, arms and
+    models: questions of a scene are not independent. Everything is formed in each *stratum* (a model on a family of
+    scenes) and then averaged over strata.
+
+    Parameters
+    ----------
+    results : Results
+    unit : {"scene", "question"}
+        What is drawn. Questions are the plainer choice, shown beside the other: they are too sure of themselves.
+    """
+
+    def __init__(self, results: Results, unit: str = "scene", seed: int = 0, resamples: int = RESAMPLES):
+        self.results = results
+        self.strata: list[Stratum] = []
+        drawn: dict[object, np.ndarray] = {}
+        for model, family in results.strata():
+            own = [i for i, u in enumerate(results.units) if u[:2] == (model, family)]
+            asked = np.flatnonzero(np.isin(results.owner, own))
+            if unit == "scene":
+                names = sorted({results.units[i][2] for i in own})
+                of_scene = {name: c for c, name in enumerate(names)}
+                cluster = np.array([of_scene[results.units[u][2]] for u in results.owner[asked]])
+            else:
+                names, cluster = list(range(len(asked))), np.arange(len(asked))
+            key = (family, tuple(names))  # the same scenes of all models are drawn together
+            if key not in drawn:
+                rng = np.random.default_rng([seed, len(drawn)])
+                weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+                drawn[key] = np.concatenate([np.ones((1, len(names))), weights])
+            scene = (
+                np.array([cluster[results.owner[asked] == i][0] for i in own]) if unit == "scene" else None
+            )
+            self.strata.append(Stratum(results, model, family, asked, cluster, own, scene, drawn[key]))
+        if any(weights.shape[1] < LEAST for weights in drawn.values()):
+            for weights in drawn.values():
+                weights[1:] = np.nan
+
+    def mean(self, statistic: Callable[[Stratum], np.ndarray]) -> np.ndarray:
+        """The mean over strata; those where it is NaN are left out."""
+        return mean_known([statistic(s) for s in self.strata])
+
+    @cached_property
+    def accuracy(self) -> np.ndarray:
+        """(1 + B, cells)."""
+        return self.mean(lambda s: s.accuracy())
+
+    def gap(self, arm: str, against: str, keep: float, skills: Sequence[str] | None = None) -> np.ndarray:
+        """Accuracy of one arm minus another's, paired, (1 + B,)."""
+        i, j = self.results.index(arm, keep), self.results.index(against, keep)
+        if i is None or j is None:
+            return np.full(len(self.strata[0].weights), np.nan)
+        return self.mean(lambda s: s.accuracy(skills, [i])[:, 0] - s.accuracy(skills, [j])[:, 0])
+
+    def gaps(
+        self, arm: str, against: str, keeps: Sequence[float], skills: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """The mean of `gap` over budgets."""
+        return np.mean([self.gap(arm, against, k, skills) for k in keeps], axis=0)
+
+
+class Stratum:
+    """One model on one family of scenes."""
+
+    def __init__(self, results, model, family, asked, cluster, own, scene, weights):
+        self.results, self.model, self.family = results, model, family
+        self.asked, self.cluster, self.own, self.scene, self.weights = asked, cluster, own, scene, weights
+        self._cache: dict[object, np.ndarray] = {}
+
+    def counts(self, skills: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Right answers and questions, (cells, clusters); a cell that a scene did not run counts none."""
+        key = ("counts", None if skills is None else tuple(skills))
+        if key not in self._cache:
+            chosen = self.asked
+            cluster = self.cluster
+            if skills is not None:
+                mine = np.isin(self.results.skill[chosen], skills)
+                chosen, cluster = chosen[mine], cluster[mine]
+            one_hot = np.zeros((len(chosen), self.weights.shape[1]), np.float32)
+            one_hot[np.arange(len(chosen)), cluster] = 1
+            ran = self.results.ran[:, self.results.owner[chosen]]
+            right = (self.results.right[:, chosen] & ran).astype(np.float32) @ one_hot
+            self._cache[key] = np.stack([right, ran.astype(np.float32) @ one_hot])
+        right, asked = self._cache[key]
+        return right, asked
+
+    def accuracy(self, skills: Sequence[str] | None = None, cells: Sequence[int] | None = None) -> np.ndarray:
+        """(1 + B, cells)."""
+        if cells is None:
+            key = ("accuracy", None if skills is None else tuple(skills))
+            if key not in self._cache:
+                self._cache[key] = self._accuracy(skills, list(range(len(self.results.cells))))
+            return self._cache[key]
+        return self._accuracy(skills, list(cells))
+
+    def _accuracy(self, skills: Sequence[str] | None, cells: list[int]) -> np.ndarray:
+        right, asked = (x[cells] for x in self.counts(skills))
+        total = self.weights @ asked.T
+        return np.where(total > 0, self.weights @ right.T / np.maximum(total, 1), np.nan)
+
+    def by_scene(self, values: np.ndarray) -> np.ndarray:
+        """(cells, units of the study) as (cells, clusters)."""
+        found = np.full((len(values), self.weights.shape[1]), np.nan)
+        found[:, self.scene] = values[:, self.own]
+        return found
+
+    def predictor(self, name: str) -> np.ndarray:
+        """Mean over scenes, (1 + B, cells)."""
+        key = ("predictor", name)
+        if key not in self._cache:
+            values = self.by_scene(self.results.predictors[name])
+            good = np.isfinite(values)
+            total = self.weights @ good.T.astype(float)
+            sums = self.weights @ np.where(good, values, 0).T
+            self._cache[key] = np.where(total > 0, sums / np.maximum(total, 1), np.nan)
+        return self._cache[key]
+
+
+def mean_known(values: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of several arrays, entry by entry, without those that are NaN."""
+    table = np.stack(values)
+    good = np.isfinite(table)
+    return np.where(good.any(0), np.where(good, table, 0).sum(0) / np.maximum(good.sum(0), 1), np.nan)
+
+
+# ---- intervals
+
+
+def interval(values: np.ndarray) -> Interval:
+    """Percentile interval of (1 + B,)."""
+    if not np.isfinite(values[0]) or np.isnan(values[1:]).all():
+        return Interval(float(values[0]), float("nan"), float("nan"))
+    low, high = np.nanquantile(values[1:], (0.025, 0.975))
+    return Interval(float(values[0]), float(low), float(high))
+
+
+def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends of `interval` for (1 + B, m)."""
+    bars = [interval(column) for column in values.T]
+    return np.array([b.low for b in bars]), np.array([b.high for b in bars])
+
+
+def simultaneous(values: np.ndarray, level: float = 0.95) -> list[Interval]:
+    """Intervals of (1 + B, m) that hold all together: studentised, with the quantile of the largest deviation (max-t)."""
+    point, draws = values[0], values[1:]
+    spread = _spread(draws)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deviation = np.abs(draws - point) / spread
+    known = np.isfinite(deviation)
+    wide = float(np.quantile(np.where(known, deviation, 0).max(1), level)) if known.any() else 0.0
+    return [
+        Interval(float(v), float(v - wide * s), float(v + wide * s))
+        for v, s in zip(point, spread, strict=True)
+    ]
+
+
+def _spread(draws: np.ndarray) -> np.ndarray:
+    """Standard deviation over resamples (B, m); NaN where fewer than two are known."""
+    good = np.isfinite(draws)
+    count = np.maximum(good.sum(0), 1)
+    mean = np.where(good, draws, 0).sum(0) / count
+    spread = np.sqrt(np.where(good, (draws - mean) ** 2, 0).sum(0) / count)
+    return np.where(good.sum(0) > 1, spread, np.nan)
+
+
+def p_values(values: np.ndarray) -> np.ndarray:
+    """Two-sided p of zero for each of (1 + B, m), from the bootstrap's standard error."""
+    spread = _spread(values[1:])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(
+            spread > 0, 2 * norm.sf(np.abs(values[0]) / spread), np.where(values[0] == 0, 1.0, 0.0)
+        )
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p adjusted so that the chance of any false rejection stays below the level (Holm 1979)."""
+    order = np.argsort(p)
+    steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
+    found = np.empty(len(p))
+    found[order] = np.minimum(steps, 1)
+    return found
+
+
+# ---- what is drawn from them
+
+
+def ranks(draws: Draws, arms: Sequence[str], keeps: Sequence[float]) -> np.ndarray:
+    """Mean rank (1 is best) of each arm over skills, budgets and strata, (1 + B, arms): every skill counts alike."""
+
+    def one(s: Stratum) -> np.ndarray:
+        found = []
+        own = list(dict.fromkeys(s.results.skill[s.asked].tolist()))
+        for keep in keeps:
+            cells = [draws.results.index(a, keep) for a in arms]
+            if None in cells:
+                continue
+            found += [rankdata(-s.accuracy([skill], cells), axis=1) for skill in own]
+        return np.mean(found, axis=0) if found else np.full((len(s.weights), len(arms)), np.nan)
+
+    return draws.mean(one)
+
+
+def retained(draws: Draws) -> np.ndarray:
+    """Accuracy over that with all tokens, (1 + B, cells)."""
+    full = draws.results.index(FULL, 1.0)
+    return draws.accuracy / np.maximum(draws.accuracy[:, [full]], 1e-12)
+
+
+def full_and_blind(draws: Draws) -> tuple[Interval, Interval]:
+    """Accuracy with all tokens and with none."""
+    cells = [draws.results.index(FULL, 1.0), draws.results.index(BLIND, 0.0)]
+    both = [
+        Interval(float("nan"), float("nan"), float("nan")) if i is None else interval(draws.accuracy[:, i])
+        for i in cells
+    ]
+    return both[0], both[1]

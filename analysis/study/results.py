@@ -1,0 +1,96 @@
+"""The packed rows of a study, as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from .arms import ARMS
+from .plan import restored
+
+Cell = tuple[str, float]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The rows of a study.
+
+    Attributes
+    ----------
+    cells : tuple of (arm, keep)
+    units : tuple of (model, family, scene)
+    owner : array (questions,) of int
+        Unit of each question.
+    skill : array (questions,) of str
+    right : array (cells, questions) of bool
+    ran : array (cells, units) of bool
+    tokens : array (cells, units)
+    predictors : dict of array (cells, units)
+    blind : frozenset of str
+        Arms that drop tokens before the language model without reading the question: the correlations are theirs.
+    """
+
+    cells: tuple[Cell, ...]
+    units: tuple[tuple[str, str, int], ...]
+    owner: np.ndarray
+    skill: np.ndarray
+    right: np.ndarray
+    ran: np.ndarray
+    tokens: np.ndarray
+    predictors: dict[str, np.ndarray]
+    blind: frozenset[str] = frozenset(n for n, a in ARMS.items() if a.drops and not a.asks)
+
+    @property
+    def arms(self) -> list[str]:
+        return list(dict.fromkeys(arm for arm, _ in self.cells))
+
+    @cached_property
+    def keeps(self) -> list[float]:
+        return sorted({k for _, k in self.cells if 0 < k < 1}, reverse=True)
+
+    @property
+    def skills(self) -> list[str]:
+        return list(dict.fromkeys(self.skill.tolist()))
+
+    def strata(self) -> list[tuple[str, str]]:
+        return list(dict.fromkeys((m, f) for m, f, _ in self.units))
+
+    def index(self, arm: str, keep: float) -> int | None:
+        return self._at.get((arm, keep))
+
+    @cached_property
+    def _at(self) -> dict[Cell, int]:
+        return {cell: i for i, cell in enumerate(self.cells)}
+
+    def only(self, model: str | None = None, family: str | None = None) -> Results:
+        """The part of one model, or one family."""
+        units = [i for i, (m, f, _) in enumerate(self.units) if model in (None, m) and family in (None, f)]
+        asked = np.isin(self.owner, units)
+        new = np.cumsum(np.isin(np.arange(len(self.units)), units)) - 1
+        return Results(
+            self.cells, tuple(self.units[i] for i in units), new[self.owner[asked]], self.skill[asked],
+            self.right[:, asked], self.ran[:, units], self.tokens[:, units],
+            {name: values[:, units] for name, values in self.predictors.items()}, self.blind,
+        )  # fmt: skip
+
+
+def read(path: Path) -> Results:
+    """The packed rows of a study."""
+    with np.load(path) as file:
+        found = dict(file)
+    questions, units = len(found["owner"]), len(found["models"])
+    return Results(
+        tuple(zip(found["arms"].tolist(), found["keeps"].tolist(), strict=True)),
+        tuple(
+            zip(found["models"].tolist(), found["families"].tolist(), found["scenes"].tolist(), strict=True)
+        ),
+        found["owner"],
+        found["skills"][found["skill"]],
+        np.unpackbits(found["right"], axis=1, count=questions).astype(bool),
+        np.unpackbits(found["ran"], axis=1, count=units).astype(bool),
+        found["tokens"].astype(float),
+        dict(zip(found["names"].tolist(), restored(found["predictors"]), strict=True)),
+    )

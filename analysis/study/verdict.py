@@ -1,0 +1,71 @@
+"""A verdict, the numbers behind it, and what all rules ask of the resamples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .bootstrap import RESAMPLES, Draws, Interval, interval, simultaneous
+from .results import Results
+
+TIGHT = 0.15
+"""Budgets below are tight: there pruners differ."""
+MARGIN = 0.01
+"""Accuracy that counts as no difference."""
+YES, NO, PARTLY, OPEN, UNASKED = "yes", "no", "partly", "not settled", "not asked"
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a verdict: what it is, its interval, and the same in every stratum."""
+
+    name: str
+    all: Interval
+    strata: dict[str, Interval] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer: its question, the verdict, a sentence with the number, the rule, and the numbers behind it."""
+
+    question: str
+    verdict: str
+    statement: str
+    rule: str
+    numbers: tuple[Number, ...] = ()
+
+
+class Study:
+    """The resamples of a study, of each of its strata, and what all verdicts ask of them."""
+
+    def __init__(self, results: Results, resamples: int = RESAMPLES):
+        self.results = results
+        self.draws = Draws(results, resamples=resamples)
+        pairs = results.strata()
+        self.parts = {
+            f"{model}, {family}": Draws(results.only(model, family), resamples=resamples)
+            for model, family in (pairs if len(pairs) > 1 else [])
+        }
+        self.tight = [k for k in results.keeps if k <= TIGHT] or results.keeps[-1:]
+
+    def has(self, *arms: str) -> bool:
+        return all(self.results.index(a, k) is not None for a in arms for k in self.tight)
+
+    def number(self, name: str, statistic: Callable[[Draws], np.ndarray]) -> Number:
+        parts = {part: interval(statistic(d)) for part, d in self.parts.items()}
+        return Number(name, interval(statistic(self.draws)), parts)
+
+    def numbers(self, statistics: dict[str, Callable[[Draws], np.ndarray]]) -> list[Number]:
+        """Several at once: intervals over all strata hold together."""
+        values = np.stack([f(self.draws) for f in statistics.values()], 1)
+        return [
+            Number(name, whole, {part: interval(f(d)) for part, d in self.parts.items()})
+            for (name, f), whole in zip(statistics.items(), simultaneous(values), strict=True)
+        ]
+
+
+def points(value: Interval) -> str:
+    """A difference of accuracies, in points."""
+    return value.written("{:+.1f}", 100)
