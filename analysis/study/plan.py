@@ -165,7 +165,7 @@ def scene_of(family: str, number: int) -> Any:
 
 
 def confirm(plan: Plan, out: Path, workers: int = 2) -> Path:
-    """Run a plan on the scenes that are touched once; another plan there is refused.
+    """Run a plan on the scenes that are touched once; another plan there is refused, another model is not.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def confirm(plan: Plan, out: Path, workers: int = 2) -> Path:
     """
     plan = replace(plan, first=CONFIRM)
     note = out / "confirmed.json"
-    told = json.loads(json.dumps(asdict(plan)))
+    told = {k: v for k, v in json.loads(json.dumps(asdict(plan))).items() if k != "models"}
     if note.exists() and json.loads(note.read_text()) != told:
         raise ValueError(
             f"{note}: these scenes have been used with another plan; what they say counts only the first time."

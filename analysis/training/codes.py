@@ -25,8 +25,8 @@ from .data import FACTORS, TOKEN
 from .model import PIXEL_MEAN, PIXEL_STD, WIDTH
 
 TEXTURE = 96
-TEXTURE_SCALE, FAINT = 0.18, 0.1  # of a component; mean square below which texture is not brought up to it
-OUTLIER, FLATTEST = 4.0, 0.02  # length of r, and the share of training patches that carry it
+TEXTURE_SCALE, FAINT = 0.29, 0.1  # of a component; mean square below which texture is not brought up to it
+OUTLIER, FLATTEST = 7.0, 0.02  # length of r, and the share of training patches that carry it
 _WORDS = {"shape": SHAPES, "colour": COLOURS, "digit": DIGITS, "background": BACKGROUNDS}
 _HAS_NOTHING = ("shape", "colour", "size", "centre", "digit")
 READ = tuple(name for name in FACTORS if name not in ("row", "column"))

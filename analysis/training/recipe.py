@@ -56,9 +56,9 @@ class Recipe:
         self.noise = torch.Generator().manual_seed(seed)
         steps = lambda n: max(2, round(n * scale))  # noqa: E731
         self.stages = {
-            "language": Stage("language", self.language, LANGUAGE, steps(6000), 1e-3, batch=12),
+            "language": Stage("language", self.language, LANGUAGE, steps(3600), 1e-3, batch=12),
             "vision": Stage("vision", self.vision, VISION, steps(5000), 1e-3),
-            "whole": Stage("whole", self.whole, LANGUAGE, steps(2000), 8e-4, batch=16),
+            "whole": Stage("whole", self.whole, LANGUAGE, steps(1500), 8e-4, batch=16),
         }
 
     @staticmethod
