@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from analysis import reference, scenes
-from analysis.training import codes, data, evaluate, model, optimise, packed
+from analysis.scenes import GRID, PATCH
+from analysis.training import codes, data, evaluate, model, optimise, packed, places
 from analysis.training.recipe import Batch, Recipe, batches
 
 
@@ -32,7 +33,7 @@ def test_packed_logits_are_those_of_separate_prompts(untrained, arrays):
     batch = Batch(arrays[:2])
     with torch.no_grad():
         image = packed.visual_tokens(net, batch.pixels)
-        loss, _, answers = packed.answer_loss(net, image, batch.tokens, batch.segments, batch.targets)
+        loss, _, answers, _ = packed.answer_loss(net, image, batch.tokens, batch.segments, batch.targets)
         separate, gold = [], []
         for i, family in enumerate(scenes.FAMILIES):
             scene = scenes.make(0, "train", data.TRAINING_QUESTIONS, family)
@@ -42,12 +43,41 @@ def test_packed_logits_are_those_of_separate_prompts(untrained, arrays):
                 inputs = processor(
                     images=[scene.image], text=[f"<image> {q.text} {q.answer}"], return_tensors="pt"
                 )
-                logits = net(**inputs).logits[0, -2:]
-                want = torch.tensor([data.TOKEN[q.answer], model.EOS])
-                separate.append(nn.functional.cross_entropy(logits, want, reduction="sum"))
-                gold.append(data.TOKEN[q.answer])
+                logits = net(**inputs).logits[0, -3:]
+                want = torch.tensor([data.TOKEN[q.answer]] * 2 + [model.EOS])
+                separate.append(nn.functional.cross_entropy(logits, want))
+                gold += [data.TOKEN[q.answer]] * 2  # asked of the last word and of the question mark
     assert answers.tolist() == gold
-    assert loss.item() == pytest.approx(torch.stack(separate).sum().item() / (2 * len(gold)), abs=1e-5)
+    assert loss.item() == pytest.approx(torch.stack(separate).mean().item(), abs=1e-5)
+
+
+def test_nouns_are_asked_for_the_places_of_what_they_name(arrays):
+    """Against the scenes themselves: things that alone have their colour and shape, digits that alone have their value."""
+    batch = Batch(arrays)
+    ends, found = places.named(batch.tokens, batch.factors)
+    words = np.array(data.VOCABULARY)
+    wanted = []
+    for i, row in enumerate(batch.tokens.numpy()):
+        scene = scenes.make(i // 2, "train", data.TRAINING_QUESTIONS, list(scenes.FAMILIES)[i % 2])
+        where: dict[tuple[str, ...], list] = {}
+        for t in scene.things:
+            where.setdefault((t.colour, t.shape), []).append((int(t.y) // PATCH, int(t.x) // PATCH))
+        for mark in scene.marks:
+            where.setdefault((f"d{mark.value}",), []).append(mark.patch)
+        for j, word in enumerate(words[row]):
+            at = where.get((str(words[row[max(j - 1, 0)]]), str(word)), where.get((str(word),), []))
+            assert ends[i, j] == (len(at) == 1)
+            wanted += [(2 * np.array(at[0]) + 1) / GRID - 1] if len(at) == 1 else []
+    assert np.allclose(found, np.array(wanted), atol=1e-6)
+    assert len(wanted) > 5 * len(arrays)
+
+
+def test_left_and_right_lie_along_their_words(arrays):
+    words = model.build(0).get_input_embeddings().weight
+    dictionary = codes.Codes(words, arrays.pixels, 0)
+    for name, low, high in (("row", "above", "below"), ("column", "left", "right")):
+        along = getattr(dictionary, name) @ (words[data.TOKEN[high]] - words[data.TOKEN[low]])
+        assert (along.diff() > 0).all()
 
 
 def test_codes_are_read_back_from_their_own_sum(arrays):
