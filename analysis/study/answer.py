@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlm_bridge.families import base_of
+
 from .seen import Model, Seen
 
 BUDGET = 6000  # tokens of one batch, padding included
@@ -96,9 +98,10 @@ def _batch(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[Tensor]:
     same = (segment[:, :, None] == segment[:, None]) | (segment[:, None] == -1)
     x = x.to(own.answering.dtype)
     mask = torch.where(same & causal, bias[:, None].to(x), torch.finfo(x.dtype).min)
-    hidden = own.answering(
+    decoder = base_of(own.answering).language_model
+    hidden = decoder(
         inputs_embeds=x, attention_mask=mask[:, None], position_ids=positions, use_cache=False
-    ).last_hidden_state.to(seen.tokens)
+    ).last_hidden_state
     rows = [i for i, ends in enumerate(last) for _ in ends]
-    words = own.model.lm_head(hidden[rows, [end for ends in last for end in ends]])
+    words = own.answering.lm_head(hidden[rows, [end for ends in last for end in ends]])
     return list(words.split([len(ends) for ends in last]))

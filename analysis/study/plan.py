@@ -70,7 +70,7 @@ class Plan:
 
 
 QUICK = Plan(scenes=8)
-COMPLETE = Plan(scenes=170, plane_scenes=60)
+COMPLETE = Plan(scenes=90, plane_scenes=30)
 
 
 def unit_path(out: Path, unit: tuple[str, str, int]) -> Path:

@@ -38,8 +38,8 @@ class Model:
 
     @cached_property
     def answering(self) -> Any:
-        """The decoder that answers, in its precision."""
-        return deepcopy(self.decoder).bfloat16() if self.half else self.decoder
+        """The model that answers, in its precision."""
+        return deepcopy(self.model).bfloat16() if self.half else self.model
 
     def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
         return self.model.get_input_embeddings()(torch.as_tensor(ids)).detach()

@@ -177,10 +177,10 @@ def _inside(
     inputs = own.processor(images=[image] * len(texts), text=texts, padding=True, return_tensors="pt")
     del inputs["pixel_values"]
     inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    features = seen.tokens[None].expand(len(texts), -1, -1)
+    features = seen.tokens[None].to(own.answering.dtype).expand(len(texts), -1, -1)
     inputs["mm_encoder_outputs"] = {"image": _Encoded(pooler_output=list(features))}
-    with vlm_bridge.prune(own.model, keep, arm.method, **arm.options) as report:
-        logits = own.model(**inputs).logits[:, -1]
+    with vlm_bridge.prune(own.answering, keep, arm.method, **arm.options) as report:
+        logits = own.answering(**inputs).logits[:, -1]
     words = own.processor.tokenizer.convert_ids_to_tokens(logits.argmax(-1).tolist())
     return words, [row.cpu() for row in report.kept], sum(report.seconds)
 

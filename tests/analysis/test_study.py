@@ -94,6 +94,15 @@ def test_many_prunings_and_questions_in_one_pass_do_not_see_each_other(live, sce
     )
 
 
+def test_half_precision_rounds_and_leaves_the_model_alone(live, scene, seen):
+    half = dataclasses.replace(live, half=True)
+    (one,) = kept(study.ARMS["spare"], seen, [0.22], [0])[0]
+    exact, rough = (torch.cat(logits(own, seen, [one.prefix])).float() for own in (live, half))
+    assert 0 < (exact - rough).norm() < 0.05 * exact.norm()
+    assert half.answering.dtype == torch.bfloat16
+    assert live.model.dtype == torch.float32 and live.answering is live.model
+
+
 def test_generate_says_the_same(live, scene, seen):
     arm = study.ARMS["greedy + fold"]
     texts = [f"<image> {q.text}" for q in scene.questions]
