@@ -1,6 +1,6 @@
-"""Where the things lie that a question names: what an auxiliary head reads from the states of their nouns in training.
+"""What auxiliary heads read from the states of a question's words in training: where a thing lies, and how many there are.
 
-The head is thrown away afterwards. Without it, nothing rewards a noun for holding a place until two lookups hand it on to
+The heads are thrown away afterwards. Without them nothing rewards a noun for holding a place until two lookups hand it on to
 the answer, and questions about places stayed at guessing.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..scenes import COLOURS, GRID, SHAPES
 from ..scenes.questions import DIGITS
@@ -31,17 +32,51 @@ def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     places : Tensor (ends, 2)
         Row and column of its middle, from -1 to 1.
     """
-    colour, name = (table.to(tokens.device)[tokens] for table in (_COLOUR, _NAME))
+    colour, name = _read(tokens)
     before = torch.cat([torch.full_like(colour[:, :1], -1), colour[:, :-1]], 1)
     thing = (name >= 0) & (name < len(SHAPES)) & (before >= 0)
     key = torch.where(thing, before * len(SHAPES) + name, -1)
     key = torch.where(name >= len(SHAPES), PAIRS + name - len(SHAPES), key)
-    shape, ink, _, centre, digit = factors[..., :5].unbind(-1)
-    own = torch.where((centre > 0) & (shape > 0) & (ink > 0), (ink - 1) * len(SHAPES) + shape - 1, -1)
+    shape, ink, digit = _middles(factors)
+    own = torch.where((shape > 0) & (ink > 0), (ink - 1) * len(SHAPES) + shape - 1, -1)
     own = torch.where(digit > 0, PAIRS + digit - 1, own)
-    shown = torch.nn.functional.one_hot(own + 1, PAIRS + len(DIGITS) + 1)[..., 1:].float()
+    shown = F.one_hot(own + 1, PAIRS + len(DIGITS) + 1)[..., 1:].float()
     at = 2 * (factors[..., 6:].float() + 0.5) / GRID - 1
     place, count = shown.mT @ at, shown.sum(1)
     scene = torch.arange(len(tokens), device=tokens.device)[:, None].expand_as(key)
     ends = (key >= 0) & (count[scene, key] == 1)
     return ends, place[scene, key][ends]
+
+
+def counted(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the words (B, L) are a colour, a shape or a digit, and how many things or digits of the scene have it.
+
+    Returns
+    -------
+    words : Tensor (B, L) of bool
+    counts : Tensor (words, 1)
+        Up to four.
+    """
+    colour, name = _read(tokens)
+    shape, ink, digit = _middles(factors)
+    has = [
+        F.one_hot(ink, len(COLOURS) + 1),
+        F.one_hot(shape, len(SHAPES) + 1),
+        F.one_hot(digit, len(DIGITS) + 1),
+    ]
+    count = torch.cat([one[..., 1:].sum(1) for one in has], 1).clamp(max=4)
+    key = torch.where(colour >= 0, colour, len(COLOURS) + name)
+    words = (colour >= 0) | (name >= 0)
+    return words, count.gather(1, key.clamp(min=0))[words][:, None].float()
+
+
+def _read(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers of the colour, and of the shape or digit, that each word says; -1 where it says none."""
+    return _COLOUR.to(tokens.device)[tokens], _NAME.to(tokens.device)[tokens]
+
+
+def _middles(factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Shape, colour and digit (B, 144) at the middles of things and at digits; 0 elsewhere. The digit among objects has no colour."""
+    shape, ink, _, centre, digit = factors[..., :5].unbind(-1)
+    thing = centre > 0
+    return shape * thing, ink * (thing | (digit > 0)), digit

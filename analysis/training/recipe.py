@@ -25,7 +25,7 @@ from .codes import READ, Codes, normalise
 from .model import EOS, WIDTH, build, build_joint, config
 from .optimise import Stage, run
 
-LANGUAGE = ("model.language_model", "lm_head", "places")
+LANGUAGE = ("model.language_model", "lm_head", "places", "counts")
 VISION = ("model.vision_tower", "model.multi_modal_projector", "joint")
 NOISE = 0.03
 CONTRAST = 0.3  # weight of the contrastive loss beside that of the codes
@@ -93,7 +93,7 @@ class Recipe:
             image = packed.visual_tokens(model, batch.pixels.bfloat16())
         keep = self._shown(batch, step / self.stages["whole"].steps, ((0.0, 72), (0.5, GRID * GRID)))
         image = image.gather(1, keep[..., None].expand(-1, -1, image.shape[-1]))
-        return self._answers(model, image, batch, keep)
+        return self._answers(model, image, batch, keep, counting=True)
 
     def _shown(self, batch: Batch, done: float, curriculum: tuple[tuple[float, int], ...]) -> Tensor:
         """Places (B, v) of the visual tokens the language model sees: objects first, then random others."""
@@ -103,16 +103,22 @@ class Recipe:
         order = 2.0 * centre + (batch.factors[..., 0] > 0) + chance
         return order.topk(count).indices.sort().values
 
-    def _answers(self, model, image: Tensor, batch: Batch, keep: Tensor | None = None):
+    def _answers(
+        self, model, image: Tensor, batch: Batch, keep: Tensor | None = None, counting: bool = False
+    ):
         weight = WEIGHT.to(image.device)
         loss, right, skills, states = packed.answer_loss(
             model, image, batch.tokens, batch.segments, batch.targets, keep, weight
         )
+        states = F.rms_norm(states, (WIDTH,))
         ends, wanted = places.named(batch.tokens, batch.factors)
-        noun = F.rms_norm(states[ends], (WIDTH,))
-        off = (model.places(noun).float() - wanted).square().mean()
-        right, skills = right.cpu(), skills.cpu()
+        off = (model.places(states[ends]).float() - wanted).square().mean()
         numbers = {"right": right.float().mean().item(), "off": off.item()}
+        if counting:
+            said, many = places.counted(batch.tokens, batch.factors)
+            miscounted = (model.counts(states[said]).float() - many).square().mean()
+            off, numbers["miscounted"] = off + miscounted, miscounted.item()
+        right, skills = right.cpu(), skills.cpu()
         for name, words in GROUPS.items():
             asked = torch.isin(skills, words)
             numbers[name] = right[asked].float().mean().item() if asked.any() else float("nan")
@@ -168,7 +174,7 @@ def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
     """A float32 model with the weights that the given stages have left in ``folder``, the last one counting."""
     model = build(seed)
     model.joint = build_joint(seed, model)
-    model.places = torch.nn.Linear(WIDTH, 2)
+    model.places, model.counts = torch.nn.Linear(WIDTH, 2), torch.nn.Linear(WIDTH, 1)
     for name in stages:
         saved = torch.load(folder / f"{name}.pt", weights_only=True, map_location="cpu")["masters"]
         moving = [

@@ -65,7 +65,8 @@ def save(model, folder: Path) -> None:
     """Weights in half precision as safetensors, with the processor beside them; the joint space in ``clip/``."""
     folder.mkdir(parents=True, exist_ok=True)
     joint = model._modules.pop("joint", None)
-    model._modules.pop("places", None)
+    for head in ("places", "counts"):
+        model._modules.pop(head, None)
     model.half().save_pretrained(folder)
     processor().save_pretrained(folder)
     if joint is not None:

@@ -72,6 +72,23 @@ def test_nouns_are_asked_for_the_places_of_what_they_name(arrays):
     assert len(wanted) > 5 * len(arrays)
 
 
+def test_words_are_asked_for_how_many_have_them(arrays):
+    batch = Batch(arrays)
+    said, found = places.counted(batch.tokens, batch.factors)
+    words = np.array(data.VOCABULARY)
+    wanted = []
+    for i, row in enumerate(batch.tokens.numpy()):
+        scene = scenes.make(i // 2, "train", data.TRAINING_QUESTIONS, list(scenes.FAMILIES)[i % 2])
+        has = [x for t in scene.things for x in (t.colour, t.shape)]
+        has += [x for m in scene.marks for x in (m.colour, f"d{m.value}")]
+        for j, word in enumerate(words[row]):
+            asked = word in (*data.COLOURS, *data.SHAPES) or (word[0] == "d" and word[1:].isdigit())
+            assert said[i, j] == asked
+            wanted += [min(4, has.count(word))] if asked else []
+    assert found[:, 0].tolist() == wanted
+    assert len(set(wanted)) == 5
+
+
 def test_left_and_right_lie_along_their_words(arrays):
     words = model.build(0).get_input_embeddings().weight
     dictionary = codes.Codes(words, arrays.pixels, 0)
