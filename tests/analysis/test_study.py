@@ -100,7 +100,8 @@ def test_half_precision_rounds_and_leaves_the_model_alone(live, scene, seen):
     exact, rough = (torch.cat(logits(own, seen, [one.prefix])).float() for own in (live, half))
     assert 0 < (exact - rough).norm() < 0.05 * exact.norm()
     assert half.answering.dtype == torch.bfloat16
-    assert live.model.dtype == torch.float32 and live.answering is live.model
+    assert live.model.dtype == torch.float32
+    assert live.answering is live.model
 
 
 def test_generate_says_the_same(live, scene, seen):
