@@ -111,7 +111,7 @@ def _train_options(add: Add) -> None:
     add("--workers", type=int, default=2)
     add("--scale", type=float, default=1.0, help="share of the recipe's steps (for trying it out)")
     add("--device", default="cpu", help="cpu, or cuda")
-    add("--export", type=Path, help="write the finished model there (default: OUT/model)")
+    add("--export", type=Path, help="write the finished model there (default: OUT/seedN/model)")
 
 
 def _train(**options) -> int:

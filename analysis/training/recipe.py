@@ -159,22 +159,30 @@ def batches(arrays: data.Arrays, stage: Stage, seed: int, rank: int, world: int,
     return of
 
 
-def train_stage(
-    name: str, folder: Path, seed: int, world: int, scale: float = 1.0, device: str = "cpu"
-) -> None:
-    """Run one stage in ``world`` processes of one thread each; the result is ``folder/<stage>.pt``."""
+def train_stage(name: str, out: Path, seed: int, world: int, scale: float = 1.0, device: str = "cpu") -> None:
+    """Run one stage on the scenes in ``out``, in ``world`` processes of one thread each; the result is ``<stage>.pt`` in the
+    seed's `folder_of`."""
+    folder = folder_of(out, seed)
+    folder.mkdir(parents=True, exist_ok=True)
     if world == 1:
-        _worker(0, name, folder, seed, 1, scale, device)
+        _worker(0, name, out, seed, 1, scale, device)
     else:
         (folder / f"{name}.meet").unlink(missing_ok=True)  # left behind by a run that was killed
-        mp.spawn(_worker, (name, folder, seed, world, scale, device), nprocs=world)
+        mp.spawn(_worker, (name, out, seed, world, scale, device), nprocs=world)
+
+
+def folder_of(out: Path, seed: int) -> Path:
+    """Where the stages of one seed are; the scenes, in ``out``, are the same for all."""
+    return out / f"seed{seed}"
 
 
 def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
     """A float32 model with the weights that the given stages have left in ``folder``, the last one counting."""
     model = build(seed)
     model.joint = build_joint(seed, model)
-    model.places, model.counts = torch.nn.Linear(WIDTH, 2), torch.nn.Linear(WIDTH, 1)
+    with torch.random.fork_rng():
+        torch.random.manual_seed(seed + 2)
+        model.places, model.counts = torch.nn.Linear(WIDTH, 2), torch.nn.Linear(WIDTH, 1)
     for name in stages:
         saved = torch.load(folder / f"{name}.pt", weights_only=True, map_location="cpu")["masters"]
         moving = [
@@ -186,13 +194,14 @@ def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
     return model
 
 
-def _worker(rank: int, name: str, folder: Path, seed: int, world: int, scale: float, device: str) -> None:
+def _worker(rank: int, name: str, out: Path, seed: int, world: int, scale: float, device: str) -> None:
+    folder = folder_of(out, seed)
     if device == "cpu":
         torch.set_num_threads(1)
     if world > 1:
         meet = f"file://{(folder / name).resolve()}.meet"
         dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world)
-    arrays = data.load(folder, "train")
+    arrays = data.load(out, "train")
     codes = Codes(build(seed).get_input_embeddings().weight, arrays.pixels[:400], seed).to(device)
     stage = (recipe := Recipe(seed * 1000 + rank, codes, scale)).stages[name]
     model = start_model(folder, seed, recipe.before(name)).to(device, torch.bfloat16).train()

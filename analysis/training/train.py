@@ -15,7 +15,7 @@ from .. import reference
 from . import data, evaluate
 from .card import write_card
 from .model import processor, tokenizer
-from .recipe import start_model, train_stage
+from .recipe import folder_of, start_model, train_stage
 
 
 def train(
@@ -27,7 +27,7 @@ def train(
     export: Path | None = None,
     device: str = "cpu",
 ) -> None:
-    """Train a reference model from nothing and write it, its processor and its card to ``export`` (``out/model``)."""
+    """Train a reference model from nothing and write it, its processor and its card to ``export`` (``out/seed0/model``)."""
     data.generate(out, "train", scenes, workers)
     clock = time.monotonic()
     workers = workers if device == "cpu" else 1
@@ -44,15 +44,16 @@ def train(
         f"{workers} CPU cores ({platform.machine()})" if device == "cpu" else torch.cuda.get_device_name()
     )
     spent = {"hours": (time.monotonic() - clock) / 3600, "hardware": hardware}
-    finish(out, seed, export or out / "model", scenes, spent)
+    folder = folder_of(out, seed)
+    finish(folder, seed, export or folder / "model", scenes, spent)
 
 
-def finish(out: Path, seed: int, export: Path, scenes: int, spent: dict, count: int = 500) -> dict:
-    """Export the trained model, measure it as it was exported and write its card."""
-    save(start_model(out, seed, ("vision", "whole")), export)
+def finish(folder: Path, seed: int, export: Path, scenes: int, spent: dict, count: int = 500) -> dict:
+    """Export the trained model of a seed's folder, measure it as it was exported and write its card."""
+    save(start_model(folder, seed, ("vision", "whole")), export)
     measured = evaluate.measure(*reference.load(export), reference.clip(export), count=count)
     steps = {
-        name: torch.load(out / f"{name}.pt", weights_only=True)["step"]
+        name: torch.load(folder / f"{name}.pt", weights_only=True)["step"]
         for name in ("language", "vision", "whole")
     }
     measured |= {"seed": seed, "training_scenes": scenes * data.SHARD, "steps": steps, **spent}
