@@ -16,6 +16,7 @@ from .data import TOKEN
 from .model import VOCABULARY
 
 PAIRS = len(COLOURS) * len(SHAPES)
+NAMES = PAIRS + len(DIGITS) + len(SHAPES) + len(COLOURS)  # a colour and a shape; a digit; a shape; a colour
 _COLOUR, _NAME = (torch.full((len(VOCABULARY) + 8,), -1) for _ in range(2))
 for _i, _word in enumerate(COLOURS):
     _COLOUR[TOKEN[_word]] = _i
@@ -26,6 +27,8 @@ for _i, _word in enumerate((*SHAPES, *DIGITS)):
 def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     """Which of the words (B, L) end a name that one thing or digit of the scene (B, 144, 8) has, and its place.
 
+    Names are a colour and a shape, a shape or a colour alone, and a digit.
+
     Returns
     -------
     ends : Tensor (B, L) of bool
@@ -34,18 +37,24 @@ def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     """
     colour, name = _read(tokens)
     before = torch.cat([torch.full_like(colour[:, :1], -1), colour[:, :-1]], 1)
-    thing = (name >= 0) & (name < len(SHAPES)) & (before >= 0)
-    key = torch.where(thing, before * len(SHAPES) + name, -1)
-    key = torch.where(name >= len(SHAPES), PAIRS + name - len(SHAPES), key)
-    shape, ink, digit = _middles(factors)
-    own = torch.where((shape > 0) & (ink > 0), (ink - 1) * len(SHAPES) + shape - 1, -1)
-    own = torch.where(digit > 0, PAIRS + digit - 1, own)
-    shown = F.one_hot(own + 1, PAIRS + len(DIGITS) + 1)[..., 1:].float()
+    shape, digit = name < len(SHAPES), PAIRS + name - len(SHAPES)
+    shape_alone, colour_alone = PAIRS + len(DIGITS) + name, NAMES - len(COLOURS) + colour
+    key = torch.where(before >= 0, before * len(SHAPES) + name, shape_alone)
+    key = torch.where(name < 0, torch.where(colour >= 0, colour_alone, -1), torch.where(shape, key, digit))
+    shown = _shown(factors)
     at = 2 * (factors[..., 6:].float() + 0.5) / GRID - 1
     place, count = shown.mT @ at, shown.sum(1)
     scene = torch.arange(len(tokens), device=tokens.device)[:, None].expand_as(key)
     ends = (key >= 0) & (count[scene, key] == 1)
     return ends, place[scene, key][ends]
+
+
+def _shown(factors: Tensor) -> Tensor:
+    """Which names what is in the middle of each patch has: (B, 144, NAMES)."""
+    shape, ink, digit = _middles(factors)
+    pair = torch.where((shape > 0) & (ink > 0), (ink - 1) * len(SHAPES) + shape, 0)
+    kinds = ((pair, PAIRS), (digit, len(DIGITS)), (shape, len(SHAPES)), (ink, len(COLOURS)))
+    return torch.cat([F.one_hot(kind, size + 1)[..., 1:] for kind, size in kinds], -1).float()
 
 
 def counted(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,16 +67,11 @@ def counted(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
         Up to four.
     """
     colour, name = _read(tokens)
-    shape, ink, digit = _middles(factors)
-    has = [
-        F.one_hot(ink, len(COLOURS) + 1),
-        F.one_hot(shape, len(SHAPES) + 1),
-        F.one_hot(digit, len(DIGITS) + 1),
-    ]
-    count = torch.cat([one[..., 1:].sum(1) for one in has], 1).clamp(max=4)
-    key = torch.where(colour >= 0, colour, len(COLOURS) + name)
+    count = _shown(factors).sum(1).clamp(max=4)
+    key = torch.where(colour >= 0, NAMES - len(COLOURS) + colour, PAIRS + len(DIGITS) + name)
+    key = torch.where(name >= len(SHAPES), PAIRS + name - len(SHAPES), key)
     words = (colour >= 0) | (name >= 0)
-    return words, count.gather(1, key.clamp(min=0))[words][:, None].float()
+    return words, count.gather(1, key)[words][:, None]
 
 
 def _read(tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ class Recipe:
         self.stages = {
             "language": Stage("language", self.language, LANGUAGE, steps(3600), 1e-3, batch=12),
             "vision": Stage("vision", self.vision, VISION, steps(5000), 1e-3),
-            "whole": Stage("whole", self.whole, LANGUAGE, steps(2500), 8e-4, batch=16),
+            "whole": Stage("whole", self.whole, LANGUAGE, steps(3300), 8e-4, batch=16),
         }
 
     @staticmethod

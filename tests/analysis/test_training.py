@@ -61,11 +61,15 @@ def test_nouns_are_asked_for_the_places_of_what_they_name(arrays):
         scene = scenes.make(i // 2, "train", data.TRAINING_QUESTIONS, list(scenes.FAMILIES)[i % 2])
         where: dict[tuple[str, ...], list] = {}
         for t in scene.things:
-            where.setdefault((t.colour, t.shape), []).append((int(t.y) // PATCH, int(t.x) // PATCH))
+            for name in ((t.colour, t.shape), (t.colour,), (t.shape,)):
+                where.setdefault(name, []).append((int(t.y) // PATCH, int(t.x) // PATCH))
         for mark in scene.marks:
-            where.setdefault((f"d{mark.value}",), []).append(mark.patch)
-        for j, word in enumerate(words[row]):
-            at = where.get((str(words[row[max(j - 1, 0)]]), str(word)), where.get((str(word),), []))
+            for name in ((f"d{mark.value}",), (mark.colour,)):
+                where.setdefault(name, []).append(mark.patch)
+        for j, word in enumerate(words[row].tolist()):
+            pair = (words[row[max(j - 1, 0)]].item(), word)
+            whole = word in data.SHAPES and pair[0] in data.COLOURS
+            at = where.get(pair if whole else (word,), [])
             assert ends[i, j] == (len(at) == 1)
             wanted += [(2 * np.array(at[0]) + 1) / GRID - 1] if len(at) == 1 else []
     assert np.allclose(found, np.array(wanted), atol=1e-6)
