@@ -19,13 +19,12 @@ LEADS = {
 }  # fmt: skip
 """Arms with a colour of their own in every figure; the others are grey."""
 
-plt.rcParams.update(
-    {
-        "font.size": 9, "axes.edgecolor": SOFT, "axes.labelcolor": INK, "text.color": INK, "xtick.color": SOFT, "ytick.color": SOFT,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7,
-        "axes.axisbelow": True, "axes.titlesize": 10, "axes.titlelocation": "left",
-    }
-)  # fmt: skip
+STYLE = {
+    "font.size": 9, "axes.edgecolor": SOFT, "axes.labelcolor": INK, "text.color": INK, "xtick.color": SOFT, "ytick.color": SOFT,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7,
+    "axes.axisbelow": True, "axes.titlesize": 10, "axes.titlelocation": "left",
+}  # fmt: skip
+"""For `matplotlib.pyplot.rc_context`: what others draw in the same process stays as it is."""
 
 
 def save(figure, path: Path) -> None:

@@ -14,7 +14,7 @@ import cssp
 from . import correlations
 from .arms import BLIND, FULL
 from .bootstrap import Draws, band, full_and_blind, interval, retained
-from .drawing import INK, LEADS, SOFT, percent, save, tokens
+from .drawing import INK, LEADS, SOFT, STYLE, percent, save, tokens
 from .pictures import kept_tokens, plane, skills
 from .predictors import NAMES, SIGN
 from .results import Results
@@ -255,13 +255,14 @@ DRAWN: dict[str, Callable[[Draws, Path], bool]] = {
 def draw(draws: Draws, folder: Path, own=None) -> dict[str, Path]:
     """All figures that the rows allow, as PNG files; the kept tokens where a model is given, or from an earlier run."""
     paths = {}
-    for name, one in DRAWN.items():
-        path = folder / f"{name}.png"
-        if one(draws, path):
-            paths[name] = path
-    path = folder / "kept_tokens.png"
-    if own is not None:
-        kept_tokens(own, path)
+    with plt.rc_context(STYLE):
+        for name, one in DRAWN.items():
+            path = folder / f"{name}.png"
+            if one(draws, path):
+                paths[name] = path
+        path = folder / "kept_tokens.png"
+        if own is not None:
+            kept_tokens(own, path)
     if path.exists():
         paths["kept_tokens"] = path
     return paths
