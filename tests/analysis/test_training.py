@@ -14,12 +14,16 @@ from analysis.training.recipe import Batch, Recipe, batches
 
 
 @pytest.fixture(scope="module")
-def arrays():
-    made = [
+def made():
+    return [
         scenes.make(i, "train", data.TRAINING_QUESTIONS, family)
         for i in range(4)
         for family in scenes.FAMILIES
     ]
+
+
+@pytest.fixture(scope="module")
+def arrays(made):
     rng = np.random.default_rng
     rows = [
         (s.pixels, data.factors(s), *data.pack(s.questions, rng(0)), data.describe(s, rng(0))) for s in made
@@ -51,14 +55,13 @@ def test_packed_logits_are_those_of_separate_prompts(untrained, arrays):
     assert loss.item() == pytest.approx(torch.stack(separate).mean().item(), abs=1e-5)
 
 
-def test_nouns_are_asked_for_the_places_of_what_they_name(arrays):
+def test_nouns_are_asked_for_the_places_of_what_they_name(made, arrays):
     """Against the scenes themselves: things that alone have their colour and shape, digits that alone have their value."""
     batch = Batch(arrays)
     ends, found = places.named(batch.tokens, batch.factors)
     words = np.array(data.VOCABULARY)
     wanted = []
-    for i, row in enumerate(batch.tokens.numpy()):
-        scene = scenes.make(i // 2, "train", data.TRAINING_QUESTIONS, list(scenes.FAMILIES)[i % 2])
+    for scene, row, end in zip(made, words[batch.tokens.numpy()].tolist(), ends, strict=True):
         where: dict[tuple[str, ...], list] = {}
         for t in scene.things:
             for name in ((t.colour, t.shape), (t.colour,), (t.shape,)):
@@ -66,28 +69,27 @@ def test_nouns_are_asked_for_the_places_of_what_they_name(arrays):
         for mark in scene.marks:
             for name in ((f"d{mark.value}",), (mark.colour,)):
                 where.setdefault(name, []).append(mark.patch)
-        for j, word in enumerate(words[row].tolist()):
-            pair = (words[row[max(j - 1, 0)]].item(), word)
+        for j, word in enumerate(row):
+            pair = (row[j - 1], word)
             whole = word in data.SHAPES and pair[0] in data.COLOURS
             at = where.get(pair if whole else (word,), [])
-            assert ends[i, j] == (len(at) == 1)
+            assert end[j] == (len(at) == 1)
             wanted += [(2 * np.array(at[0]) + 1) / GRID - 1] if len(at) == 1 else []
     assert np.allclose(found, np.array(wanted), atol=1e-6)
     assert len(wanted) > 5 * len(arrays)
 
 
-def test_words_are_asked_for_how_many_have_them(arrays):
+def test_words_are_asked_for_how_many_have_them(made, arrays):
     batch = Batch(arrays)
     said, found = places.counted(batch.tokens, batch.factors)
     words = np.array(data.VOCABULARY)
     wanted = []
-    for i, row in enumerate(batch.tokens.numpy()):
-        scene = scenes.make(i // 2, "train", data.TRAINING_QUESTIONS, list(scenes.FAMILIES)[i % 2])
+    for scene, row, one in zip(made, words[batch.tokens.numpy()].tolist(), said, strict=True):
         has = [x for t in scene.things for x in (t.colour, t.shape)]
         has += [x for m in scene.marks for x in (m.colour, f"d{m.value}")]
-        for j, word in enumerate(words[row]):
+        for j, word in enumerate(row):
             asked = word in (*data.COLOURS, *data.SHAPES) or (word[0] == "d" and word[1:].isdigit())
-            assert said[i, j] == asked
+            assert one[j] == asked
             wanted += [min(4, has.count(word))] if asked else []
     assert found[:, 0].tolist() == wanted
     assert len(set(wanted)) == 5
