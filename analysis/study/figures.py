@@ -83,7 +83,8 @@ def retained_accuracy(draws: Draws, path: Path) -> bool:
     x = {k: tokens(results, k) for k in results.keeps}
     for ax, (title, arms, kind) in zip(axes[0], panels, strict=True):
         ends: list[tuple[float, str, str]] = []
-        for arm in arms:
+        for rank, arm in enumerate(arms):
+            above = 3 - rank / len(arms)  # lines that coincide show the arm named first
             for suffix, style, banded in (
                 ("", "-", not kind),
                 *((((" + fold"), "--", True), (" + fill", ":", False)) if kind else ()),
@@ -93,9 +94,8 @@ def retained_accuracy(draws: Draws, path: Path) -> bool:
                     continue
                 xs, own = [x[k] for k, _ in at], values[:, [i for _, i in at]]
                 low, high = band(own)
-                ax.plot(
-                    xs, own[0], style, color=LEADS[arm], lw=1.7, marker="o" if not suffix else None, ms=3.5
-                )
+                marker = None if suffix else "o"
+                ax.plot(xs, own[0], style, color=LEADS[arm], lw=1.7, marker=marker, ms=3.5, zorder=above)
                 if banded and arm in BANDS:
                     ax.fill_between(xs, low, high, color=LEADS[arm], alpha=0.13, lw=0)
                 if not suffix:
@@ -124,7 +124,7 @@ def retained_accuracy(draws: Draws, path: Path) -> bool:
                 Line2D([], [], color=INK, ls=s, label=t)
                 for s, t in (("-", "dropped"), ("--", "folded"), (":", "filled in"))
             ]
-            ax.legend(handles=key, loc="upper left", frameon=False, ncols=3)
+            ax.legend(handles=key, loc="lower right", frameon=False, bbox_to_anchor=(1.0, 0.08))
     axes[0][0].set_ylabel("accuracy, % of that with all tokens")
     figure.tight_layout()
     save(figure, path)
