@@ -16,7 +16,7 @@ from PIL import Image
 import vlm_bridge
 from analysis import reference, scenes, study
 from analysis.__main__ import main
-from analysis.study import arms, own, predictors, units
+from analysis.study import arms, own, page, predictors, units
 from analysis.study import plan as plans
 from analysis.study.answer import Prefix, answers, logits
 from analysis.study.keep import filled, kept
@@ -315,7 +315,8 @@ def test_scenes_touched_once_refuse_another_plan(plan, finished, tmp_path, monke
         study.confirm(dataclasses.replace(plan, keeps=(0.5,)), tmp_path)
 
 
-def test_what_is_wrong_is_named(tmp_path, capsys):
+def test_what_is_wrong_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(page, "SHIPPED", tmp_path / "nowhere.npz")
     assert main(["study", "--arms", "spare", "nonsense"]) == 2
     assert "nonsense" in capsys.readouterr().err
     assert main(["figures", "--out", str(tmp_path)]) == 2
@@ -324,6 +325,13 @@ def test_what_is_wrong_is_named(tmp_path, capsys):
         study.Plan(models=("a/model", "b/model"))
     with pytest.raises(ValueError, match="fills"):
         study.arguments(study.ARMS["spare + fill"], 0.5, 0, None, None)
+
+
+def test_shipped_rows_give_page_and_verdicts_without_a_model(tmp_path):
+    assert main(["figures", "--out", str(tmp_path), "--docs", str(tmp_path / "docs")]) == 0
+    assert len(json.loads((tmp_path / "verdicts.json").read_text())) == 6
+    assert (tmp_path / "report.html").stat().st_size > 500_000
+    assert (tmp_path / "docs" / "verdicts.md").read_text() == (tmp_path / "verdicts.md").read_text()
 
 
 # ---- a user's own checkpoint and questions
