@@ -16,12 +16,13 @@ from .data import TOKEN
 from .model import VOCABULARY
 
 PAIRS = len(COLOURS) * len(SHAPES)
-NAMES = PAIRS + len(DIGITS) + len(SHAPES) + len(COLOURS)  # a colour and a shape; a digit; a shape; a colour
-_COLOUR, _NAME = (torch.full((len(VOCABULARY) + 8,), -1) for _ in range(2))
-for _i, _word in enumerate(COLOURS):
-    _COLOUR[TOKEN[_word]] = _i
-for _i, _word in enumerate((*SHAPES, *DIGITS)):
-    _NAME[TOKEN[_word]] = _i
+DIGIT = PAIRS  # first number of the names of a kind; those of a colour and a shape come before
+SHAPE = DIGIT + len(DIGITS)
+COLOUR = SHAPE + len(SHAPES)
+_ALONE = torch.full((len(VOCABULARY) + 8,), -1)
+"""Of every word of the vocabulary, the number of the name that it is by itself; -1 where it is none."""
+for _i, _word in enumerate((*DIGITS, *SHAPES, *COLOURS)):
+    _ALONE[TOKEN[_word]] = DIGIT + _i
 
 
 def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,12 +36,10 @@ def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     places : Tensor (ends, 2)
         Row and column of its middle, from -1 to 1.
     """
-    colour, name = _read(tokens)
-    before = torch.cat([torch.full_like(colour[:, :1], -1), colour[:, :-1]], 1)
-    shape, digit = name < len(SHAPES), PAIRS + name - len(SHAPES)
-    shape_alone, colour_alone = PAIRS + len(DIGITS) + name, NAMES - len(COLOURS) + colour
-    key = torch.where(before >= 0, before * len(SHAPES) + name, shape_alone)
-    key = torch.where(name < 0, torch.where(colour >= 0, colour_alone, -1), torch.where(shape, key, digit))
+    alone = _ALONE.to(tokens.device)[tokens]
+    before = F.pad(alone[:, :-1], (1, 0), value=-1)
+    pair = (before >= COLOUR) & (alone >= SHAPE) & (alone < COLOUR)
+    key = torch.where(pair, (before - COLOUR) * len(SHAPES) + alone - SHAPE, alone)
     shown = _shown(factors)
     at = 2 * (factors[..., 6:].float() + 0.5) / GRID - 1
     place, count = shown.mT @ at, shown.sum(1)
@@ -50,7 +49,7 @@ def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shown(factors: Tensor) -> Tensor:
-    """Which names what is in the middle of each patch has: (B, 144, NAMES)."""
+    """Which names what is in the middle of each patch has: (B, 144, names)."""
     shape, ink, digit = _middles(factors)
     pair = torch.where((shape > 0) & (ink > 0), (ink - 1) * len(SHAPES) + shape, 0)
     kinds = ((pair, PAIRS), (digit, len(DIGITS)), (shape, len(SHAPES)), (ink, len(COLOURS)))
@@ -66,17 +65,10 @@ def counted(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     counts : Tensor (words, 1)
         Up to four.
     """
-    colour, name = _read(tokens)
+    key = _ALONE.to(tokens.device)[tokens]
     count = _shown(factors).sum(1).clamp(max=4)
-    key = torch.where(colour >= 0, NAMES - len(COLOURS) + colour, PAIRS + len(DIGITS) + name)
-    key = torch.where(name >= len(SHAPES), PAIRS + name - len(SHAPES), key)
-    words = (colour >= 0) | (name >= 0)
-    return words, count.gather(1, key)[words][:, None]
-
-
-def _read(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers of the colour, and of the shape or digit, that each word says; -1 where it says none."""
-    return _COLOUR.to(tokens.device)[tokens], _NAME.to(tokens.device)[tokens]
+    words = key >= 0
+    return words, count.gather(1, key.clamp(min=0))[words][:, None]
 
 
 def _middles(factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -138,8 +138,7 @@ _ANSWERS = {
 # Counting and places weigh more in the loss, the end of an answer next to nothing.
 WEIGHT = torch.ones(config().text_config.vocab_size)
 WEIGHT[EOS] = 0.05
-for _name, _factor in {"count": 1.5, "where": 1.5}.items():
-    WEIGHT[[data.TOKEN[w] for w in _ANSWERS[_name]]] = _factor
+WEIGHT[[data.TOKEN[w] for w in (*_ANSWERS["count"], *_ANSWERS["where"])]] = 1.5
 GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in _ANSWERS.items()}
 
 
