@@ -2,8 +2,8 @@
 
 A token's target is ``sum_f C_f[what the patch shows of factor f] + P p + M z + r``: p the patch's place along smooth
 curves (near patches have near codes; the first coordinate lies along "right" minus "left", or "below" minus "above"), z its
-leading whitened pixel components at unit contrast (its texture), r a vector several times as long that the flattest patches carry, as the outlier tokens of large vision towers
-sit where an image says little. Codes of words (a colour, a shape, a digit, a background) are the initial embeddings of
+leading whitened pixel components at unit contrast (its texture), r a vector several times as long that the flattest few
+patches of an image carry, as the outlier tokens of large vision towers sit where an image says little. Codes of words (a colour, a shape, a digit, a background) are the initial embeddings of
 these words, so that projected tokens start in the language model's own space and at its scale: matching *scale* as well
 as direction is what keeps the projected features within a few times the norm of words, and positions and texture in the
 code keep their spectrum from collapsing.
@@ -26,7 +26,11 @@ from .model import PIXEL_MEAN, PIXEL_STD, WIDTH
 
 TEXTURE = 96
 TEXTURE_SCALE, FAINT = 0.29, 0.1  # of a component; mean square below which texture is not brought up to it
-OUTLIER, FLATTEST = 7.0, 0.02  # length of r, and the share of training patches that carry it
+OUTLIER = 7.0  # length of r
+FLATTEST, FEW = (
+    0.03,
+    4,
+)  # the share of training patches flat enough to carry it, and how many of an image do at the most
 _WORDS = {"shape": SHAPES, "colour": COLOURS, "digit": DIGITS, "background": BACKGROUNDS}
 _HAS_NOTHING = ("shape", "colour", "size", "centre", "digit")
 READ = tuple(name for name in FACTORS if name not in ("row", "column"))
@@ -71,7 +75,9 @@ class Codes(nn.Module):
         x = patches(pixels)
         z = (x - self.mean) @ self.whiten
         z = z / (z.square().mean(-1, keepdim=True) + FAINT).sqrt()
-        return token + z @ self.texture + (x.std(-1) < self.flat)[..., None] * self.outlier
+        spread = x.std(-1)
+        flattest = spread <= spread.kthvalue(FEW, -1, keepdim=True).values.clamp(max=self.flat)
+        return token + z @ self.texture + flattest[..., None] * self.outlier
 
     def loss(self, tokens: Tensor, factors: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Squared distance to the target plus how well the factors can be read back; and the share read back."""

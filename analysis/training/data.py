@@ -27,7 +27,7 @@ TRAINING_QUESTIONS = {
     "count": 4,
     "spatial": 5,
     "comparison": 5,
-    "two hops": 3,
+    "two hops": 5,
     "fine detail": 1,
     "background": 1,
     "size": 2,
@@ -41,6 +41,7 @@ TRAINING_QUESTIONS = {
     "ground": 1,
     "spot": 3,
 }
+RARE = ("two hops",)
 CAPTIONS = 2  # a scene
 # What a patch can show: the factors of the code that a visual token is trained to carry, and their sizes.
 FACTORS = {
@@ -98,12 +99,13 @@ def factors(scene: scenes.Scene) -> np.ndarray:
 
 
 def pack(questions: tuple[scenes.Question, ...], rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Tokens, segments and targets of as many questions as fit, in random order."""
+    """Tokens, segments and targets of as many questions as fit, in random order; those that few scenes can ask come first."""
     tokens = np.full(PACKED, PAD, np.int16)
     segments = np.full(PACKED, -1, np.int8)
     targets = np.zeros(PACKED, np.int16)
     at = 0
-    for number, i in enumerate(rng.permutation(len(questions))):
+    order = sorted(rng.permutation(len(questions)), key=lambda i: questions[i].skill not in RARE)
+    for number, i in enumerate(order):
         words = [TOKEN[w] for w in questions[i].text.split()]
         answer = TOKEN[questions[i].answer]
         end = at + len(words) + 1

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -20,7 +21,7 @@ class Stage:
     """A stretch of training: which parameters move, for how many steps, how fast.
 
     ``loss(model, batch, step)`` gives the loss and a dictionary of numbers to watch; ``rate`` is the peak learning rate,
-    reached after ``warmup`` steps and let down along a cosine to a hundredth.
+    reached after ``warmup`` steps and let down along a cosine to a hundredth. ``batch`` is in scenes, of all processes together.
     """
 
     name: str
@@ -107,7 +108,7 @@ def run(
             watched.setdefault(key, []).append(value)
         last = step + 1 == stage.steps
         if (step + 1) % 50 == 0 or last:
-            means = {k: sum(v) / len(v) for k, v in watched.items()}
+            means = {k: np.nanmean(v) for k, v in watched.items() if not np.isnan(v).all()}
             watched = {}
             if rank == 0:
                 line = " ".join(f"{k} {v:.3f}" for k, v in means.items())

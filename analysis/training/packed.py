@@ -28,7 +28,7 @@ def answer_loss(
     """Cross-entropy at the answers (and at the end after them), which answers are right, the answers; and the words' states.
 
     ``image`` (B, v, 256) visual tokens; ``kept`` (B, v) their places among the 144 where they are not all;
-    the others (B, 200) as packed by ``data.pack``; ``weight`` (words,) of each answer in the loss. States (B, 200, 256) are
+    the others (B, 200) as packed by ``data.pack``; ``weight`` (B, 200) of each answer in the loss. States (B, 200, 256) are
     those in front of the last layer.
     """
     embed = model.get_input_embeddings()
@@ -46,7 +46,8 @@ def answer_loss(
     asked = targets != PAD
     logits = F.linear(hidden[asked], embed.weight).float()
     gold = targets[asked]
-    loss = F.cross_entropy(logits, gold, weight)
+    each = torch.ones_like(logits[:, 0]) if weight is None else weight[asked]
+    loss = (F.cross_entropy(logits, gold, reduction="none") * each).sum() / each.sum()
     is_answer = gold != EOS  # which follows every answer
     return loss, (logits.argmax(-1) == gold)[is_answer], gold[is_answer], states
 

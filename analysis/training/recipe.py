@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from torch.nn import functional as F
 from ..scenes import GRID
 from . import data, joint, packed, places
 from .codes import READ, Codes, normalise
-from .model import EOS, WIDTH, build, build_joint, config
+from .model import EOS, PAD, WIDTH, build, build_joint, config
 from .optimise import Stage, run
 
 LANGUAGE = ("model.language_model", "lm_head", "places", "counts")
@@ -56,9 +58,9 @@ class Recipe:
         self.noise = torch.Generator().manual_seed(seed)
         steps = lambda n: max(2, round(n * scale))  # noqa: E731
         self.stages = {
-            "language": Stage("language", self.language, LANGUAGE, steps(3600), 1e-3, batch=12),
-            "vision": Stage("vision", self.vision, VISION, steps(5000), 1e-3),
-            "whole": Stage("whole", self.whole, LANGUAGE, steps(3300), 8e-4, batch=16),
+            "language": Stage("language", self.language, LANGUAGE, steps(2800), 1e-3, batch=12),
+            "vision": Stage("vision", self.vision, VISION, steps(3800), 1.2e-3),
+            "whole": Stage("whole", self.whole, LANGUAGE, steps(2200), 8e-4),
         }
 
     @staticmethod
@@ -106,7 +108,8 @@ class Recipe:
     def _answers(
         self, model, image: Tensor, batch: Batch, keep: Tensor | None = None, counting: bool = False
     ):
-        weight = WEIGHT.to(image.device)
+        hops = about_hops(batch)
+        weight = WEIGHT.to(image.device)[batch.targets] * torch.where(hops, HOPS_WEIGHT, 1.0)
         loss, right, skills, states = packed.answer_loss(
             model, image, batch.tokens, batch.segments, batch.targets, keep, weight
         )
@@ -118,6 +121,8 @@ class Recipe:
             said, many = places.counted(batch.tokens, batch.factors)
             miscounted = (model.counts(states[said]).float() - many).square().mean()
             off, numbers["miscounted"] = off + miscounted, miscounted.item()
+        twice = right[hops[(batch.targets != PAD) & (batch.targets != EOS)]]
+        numbers["hops"] = twice.float().mean().item() if len(twice) else float("nan")
         right, skills = right.cpu(), skills.cpu()
         for name, words in GROUPS.items():
             asked = torch.isin(skills, words)
@@ -135,24 +140,35 @@ _ANSWERS = {
     "digit": tuple(f"d{i}" for i in range(10)),
     "back": data.BACKGROUNDS,
 }
-# Counting and places weigh more in the loss, the end of an answer next to nothing.
+# Counting and places weigh more in the loss, the end of an answer next to nothing; and so do two hops, which one question in
+# thirty is about.
 WEIGHT = torch.ones(config().text_config.vocab_size)
 WEIGHT[EOS] = 0.05
 WEIGHT[[data.TOKEN[w] for w in (*_ANSWERS["count"], *_ANSWERS["where"])]] = 1.5
+HOPS, HOPS_WEIGHT = data.TOKEN["shares"], 4.0
 GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in _ANSWERS.items()}
+
+
+def about_hops(batch: Batch) -> Tensor:
+    """Which words (B, 200) are of a question of two hops."""
+    number = batch.segments.clamp(min=0)
+    said = (batch.tokens == HOPS).long()
+    asked = torch.zeros_like(number).scatter_add(1, number, said) > 0
+    return asked.gather(1, number) & (batch.segments >= 0)
 
 
 def batches(arrays: data.Arrays, stage: Stage, seed: int, rank: int, world: int, device: str = "cpu"):
     """A function of the first step: endless batches, a new order every epoch, the same for the same seed."""
 
     def of(first: int) -> Iterator[Batch]:
-        per_epoch = len(arrays) // (stage.batch * world)
+        share = stage.batch // world
+        per_epoch = len(arrays) // (share * world)
         step = first
         while True:
             order = np.random.default_rng([seed, step // per_epoch]).permutation(len(arrays))
             for i in range(step % per_epoch, per_epoch):
-                at = (i * world + rank) * stage.batch
-                yield Batch(arrays[np.sort(order[at : at + stage.batch])], device)
+                at = (i * world + rank) * share
+                yield Batch(arrays[np.sort(order[at : at + share])], device)
                 step += 1
 
     return of
@@ -193,6 +209,17 @@ def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
     return model
 
 
+def compile_parts(model, codes: Codes) -> None:
+    """Compile, in place, what takes the time, with attention written out: its fused form on the CPU is slow backwards.
+
+    One and a half times as fast; the first step of every number of visual tokens takes half a minute.
+    """
+    for part in (model.model.language_model, model.model.vision_tower, model.joint.text_model):
+        part.config._attn_implementation = "eager"
+        part.compile(dynamic=False)
+    codes.loss = torch.compile(codes.loss, dynamic=False)
+
+
 def _worker(rank: int, name: str, out: Path, seed: int, world: int, scale: float, device: str) -> None:
     folder = folder_of(out, seed)
     if device == "cpu":
@@ -204,6 +231,8 @@ def _worker(rank: int, name: str, out: Path, seed: int, world: int, scale: float
     codes = Codes(build(seed).get_input_embeddings().weight, arrays.pixels[:400], seed).to(device)
     stage = (recipe := Recipe(seed * 1000 + rank, codes, scale)).stages[name]
     model = start_model(folder, seed, recipe.before(name)).to(device, torch.bfloat16).train()
+    if device != "cpu" or shutil.which(os.environ.get("CXX", "g++")):
+        compile_parts(model, codes)
     run(model, stage, batches(arrays, stage, seed, rank, world, device), folder / f"{name}.pt", rank)
     if world > 1:
         dist.barrier()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 from analysis import reference, scenes
 from analysis.scenes import GRID, PATCH
 from analysis.training import codes, data, evaluate, model, optimise, packed, places
-from analysis.training.recipe import Batch, Recipe, batches
+from analysis.training.recipe import Batch, Recipe, about_hops, batches, compile_parts
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +44,9 @@ def test_packed_logits_are_those_of_separate_prompts(untrained, arrays):
         for i, family in enumerate(scenes.FAMILIES):
             scene = scenes.make(0, "train", data.TRAINING_QUESTIONS, family)
             asked = int(batch.segments[i].max()) + 1
-            order = np.random.default_rng(0).permutation(len(scene.questions))[:asked]
-            for q in (scene.questions[j] for j in order):
+            order = np.random.default_rng(0).permutation(len(scene.questions))
+            first = sorted(order, key=lambda j: scene.questions[j].skill != "two hops")[:asked]
+            for q in (scene.questions[j] for j in first):
                 inputs = processor(
                     images=[scene.image], text=[f"<image> {q.text} {q.answer}"], return_tensors="pt"
                 )
@@ -93,6 +96,81 @@ def test_words_are_asked_for_how_many_have_them(made, arrays):
             wanted += [min(4, has.count(word))] if asked else []
     assert found[:, 0].tolist() == wanted
     assert len(set(wanted)) == 5
+
+
+def test_questions_of_two_hops_are_packed_first_and_found_again(made, arrays):
+    batch = Batch(arrays)
+    hops, words = about_hops(batch), np.array(data.VOCABULARY)
+    found = 0
+    for scene, tokens, row, number in zip(
+        made, words[batch.tokens.numpy()], hops, batch.segments, strict=True
+    ):
+        asked = {q.text: q.skill for q in scene.questions}
+        rare = sum(skill == "two hops" for skill in asked.values())
+        for i in range(int(number.max()) + 1):
+            here = number == i
+            skill = asked[" ".join(tokens[here.numpy()][:-1])]  # without the answer
+            assert row[here].tolist() == [skill == "two hops"] * int(here.sum())
+            assert (skill == "two hops") == (i < rare)
+            found += skill == "two hops"
+        assert not row[number < 0].any()
+    assert found
+
+
+def test_what_weighs_nothing_does_not_count(arrays):
+    net = model.build(0)
+    batch = Batch(arrays[:2])
+    image = torch.zeros(2, GRID * GRID, model.WIDTH)
+    given = (net, image, batch.tokens, batch.segments, batch.targets)
+    with torch.no_grad():
+        both = packed.answer_loss(*given, weight=torch.ones(batch.targets.shape))[0]
+        plain = packed.answer_loss(*given)[0]
+        weight = torch.zeros(batch.targets.shape)
+        weight[0] = 2.0
+        first = packed.answer_loss(*given, weight=weight)[0]
+        alone = packed.answer_loss(net, image[:1], *(x[:1] for x in given[2:]))[0]
+    assert torch.equal(both, plain)
+    assert first == pytest.approx(alone.item(), rel=1e-5)
+    assert first != pytest.approx(plain.item(), rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with g++")
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_parts_give_the_same_loss_and_gradient(arrays):
+    net = model.build(0)
+    net.joint = model.build_joint(0, net)
+    dictionary = codes.Codes(net.get_input_embeddings().weight, arrays.pixels, 0)
+    batch = Batch(arrays[:2])
+    image = torch.randn(2, GRID * GRID, model.WIDTH, generator=torch.Generator().manual_seed(0))
+    given = (net, image, batch.tokens, batch.segments, batch.targets)
+
+    def gradient():
+        loss = packed.answer_loss(*given)[0]
+        weight = net.model.language_model.layers[0].self_attn.q_proj.weight
+        return loss.item(), torch.autograd.grad(loss, weight)[0]
+
+    loss, plain = gradient()
+    compile_parts(net, dictionary)
+    again, compiled = gradient()
+    assert again == pytest.approx(loss, rel=1e-5)
+    assert torch.allclose(plain, compiled, atol=1e-5 * plain.abs().max().item())
+
+
+def test_a_few_of_the_flattest_patches_are_outliers(made, arrays):
+    """A picture of one colour has a few outliers, not 144; a picture of noise has none."""
+    dictionary = codes.Codes(model.build(0).get_input_embeddings().weight, arrays.pixels, 0)
+    batch = Batch(arrays[:1])
+    rng = np.random.default_rng(0)
+    ramp = torch.linspace(0, 0.01, 96 * 96).reshape(1, 1, 96, 96).expand(1, 3, 96, 96)
+    noise = torch.from_numpy(rng.standard_normal((1, 3, 96, 96)).astype(np.float32))
+    along = dictionary.outlier / dictionary.outlier.norm()
+
+    def outliers(pixels):
+        return int((dictionary.target(batch.factors, pixels) @ along > 0.5 * codes.OUTLIER).sum())
+
+    assert 1 <= outliers(ramp.cumsum(-1) * ramp) <= codes.FEW
+    assert outliers(noise) == 0
 
 
 def test_left_and_right_lie_along_their_words(arrays):
