@@ -31,6 +31,7 @@ def _study_options(add: Add) -> None:
     add("--arms", nargs="+", help="only these arms")
     add("--keep", nargs="+", type=float, help="shares of tokens kept")
     add("--plane", type=int, help="scenes of each family that get the plane of the family of pruners")
+    add("--inside", type=int, help="scenes of each family that get the systems inside the language model")
     add("--model", nargs="+", help="folders of checkpoints (the shipped one)")
     add("--confirm", action="store_true", help="the same plan on the scenes that are touched once")
     add(
@@ -63,7 +64,7 @@ def _study(
     from . import study
     from .study import own
 
-    names = {"keep": "keeps", "plane": "plane_scenes", "model": "models"}
+    names = {"keep": "keeps", "plane": "plane_scenes", "inside": "inside_scenes", "model": "models"}
     changes = {
         names.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
     }

@@ -37,16 +37,19 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | No
     results = read(rows)
     draws = Draws(results)
     found = verdicts(results)
-    confirmed = []
     if (out / "confirm" / "rows").is_dir():
-        confirmed = verdicts(read(pack(out / "confirm", out / "confirm.npz")))
-    elif (kept := rows.with_name("confirm.npz")).exists():
-        confirmed = verdicts(read(kept))
+        pack(out / "confirm", out / "confirm.npz")
+    once = out / "confirm.npz" if (out / "confirm" / "rows").is_dir() else rows.with_name("confirm.npz")
+    again = read(once) if once.exists() else None
+    confirmed = [] if again is None else verdicts(again)
     table = report.summary(draws)
-    print(report.text(draws, table, found))
+    print(report.text(draws, table, found, confirmed))
     report.write_summary(table, out / "summary.csv")
-    note = f"{report.headline(draws)}. Rules and statistics: [the plan](plan.md), written before the run."
-    report.write_verdicts(found, out, docs, note)
+    note = f"{report.headline(results)}."
+    if again is not None:
+        note += f" The scenes touched once: {report.headline(again)}."
+    note += " Rules and statistics: [the plan](plan.md), written before the run."
+    report.write_verdicts(found, out, docs, note, confirmed)
     if confirmed:
         report.write_verdicts(confirmed, out / "confirmed")
     drawn = figures.draw(draws, out, own)

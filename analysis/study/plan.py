@@ -37,8 +37,9 @@ class Plan:
     models : tuple of str
         Folders of checkpoints; empty: the shipped one. Their names must differ.
     families : tuple of str
-    scenes, plane_scenes : int
-        Scenes of each family, and how many of them get the plane of the family of pruners, too.
+    scenes, plane_scenes, inside_scenes : int
+        Scenes of each family, how many of them get the plane of the family of pruners, too, and how many the systems inside the
+        language model, which see the whole image first and take as long as all others together.
     keeps, arms : tuple
     first : int
         Number of the first scene.
@@ -48,6 +49,7 @@ class Plan:
     families: tuple[str, ...] = ("objects", "digits")
     scenes: int = 6
     plane_scenes: int = 1
+    inside_scenes: int = 8
     keeps: tuple[float, ...] = KEEPS
     arms: tuple[str, ...] = tuple(ARMS)
     first: int = EXPLORE
@@ -70,7 +72,7 @@ class Plan:
 
 
 QUICK = Plan(scenes=8)
-COMPLETE = Plan(scenes=90, plane_scenes=30)
+COMPLETE = Plan(scenes=85, plane_scenes=20, inside_scenes=30)
 
 
 def unit_path(out: Path, unit: tuple[str, str, int]) -> Path:
@@ -117,9 +119,11 @@ def _whole(plan: Plan, out: Path, unit: tuple[str, str, int]) -> bool:
 
 
 def arms_of(plan: Plan, unit: tuple[str, str, int], own: Model) -> tuple[list[Arm], list[Arm]]:
-    """Arms and points of the plane that the unit's model can run: without a joint space none that reads it."""
+    """Arms and points of the plane for a unit, of those that its model can run: without a joint space none that reads it."""
 
     def possible(arm: Arm) -> bool:
+        if arm.inside and unit[2] - plan.first >= plan.inside_scenes:
+            return False
         return own.clip is not None or not {"clip_text", "clip_patches"} & set(arm.signals)
 
     plane = list(PLANE.values()) if plan.has_plane(unit[2]) else []

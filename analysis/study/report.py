@@ -89,13 +89,19 @@ def write_summary(rows: Sequence[dict[str, Any]], path: Path) -> None:
             writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
-def write_verdicts(found: Sequence[Verdict], folder: Path, docs: Path | None = None, note: str = "") -> None:
+def write_verdicts(
+    found: Sequence[Verdict],
+    folder: Path,
+    docs: Path | None = None,
+    note: str = "",
+    confirmed: Sequence[Verdict] = (),
+) -> None:
     """``verdicts.json`` and ``verdicts.md`` in the folder; the page for the documentation too, where asked for."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "verdicts.json").write_text(
         json.dumps([_known(asdict(v)) for v in found], indent=1, ensure_ascii=False) + "\n"
     )
-    page = markdown(found, note)
+    page = markdown(found, note, confirmed)
     (folder / "verdicts.md").write_text(page)
     if docs is not None:
         docs.mkdir(parents=True, exist_ok=True)
@@ -111,8 +117,8 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def markdown(found: Sequence[Verdict], note: str = "") -> str:
-    """The verdicts as Markdown, strata beside the whole."""
+def markdown(found: Sequence[Verdict], note: str = "", confirmed: Sequence[Verdict] = ()) -> str:
+    """The verdicts as Markdown, strata beside the whole, and what the scenes touched once say to each."""
     lines = [
         "# Verdicts",
         "",
@@ -125,6 +131,7 @@ def markdown(found: Sequence[Verdict], note: str = "") -> str:
             "",
             f"**{v.verdict.capitalize()}.** {v.statement}",
             "",
+            *_once(confirmed[i - 1 : i]),
             f"*Rule:* {v.rule}",
             "",
         ]
@@ -142,7 +149,18 @@ def markdown(found: Sequence[Verdict], note: str = "") -> str:
     return "\n".join(lines)
 
 
-def text(draws: Draws, rows: Sequence[dict[str, Any]], found: Sequence[Verdict]) -> str:
+def _once(confirmed: Sequence[Verdict]) -> list[str]:
+    return [
+        line for v in confirmed for line in (f"*Scenes touched once:* **{v.verdict}**. {v.statement}", "")
+    ]
+
+
+def text(
+    draws: Draws,
+    rows: Sequence[dict[str, Any]],
+    found: Sequence[Verdict],
+    confirmed: Sequence[Verdict] = (),
+) -> str:
     """For the terminal: accuracy (error) of every arm and budget, and the verdicts."""
     results = draws.results
     cells = {(r["arm"], r["keep"]): r for r in rows}
@@ -150,7 +168,7 @@ def text(draws: Draws, rows: Sequence[dict[str, Any]], found: Sequence[Verdict])
     full, blind = full_and_blind(draws)
     width = max([len(a) for a in arms], default=0) + 2
     lines = [
-        headline(draws),
+        headline(results),
         f"all tokens: accuracy {full}; none: {blind}",
         "accuracy (relative reconstruction error)",
     ]
@@ -163,12 +181,14 @@ def text(draws: Draws, rows: Sequence[dict[str, Any]], found: Sequence[Verdict])
         )
     lines.append("")
     lines += [f"{i}. {v.question}\n   {v.verdict.upper()}. {v.statement}" for i, v in enumerate(found, 1)]
+    if confirmed:
+        lines += ["", "On the scenes touched once:"]
+        lines += [f"{i}. {v.verdict.upper()}. {v.statement}" for i, v in enumerate(confirmed, 1)]
     return "\n".join(lines)
 
 
-def headline(draws: Draws) -> str:
+def headline(results: Results) -> str:
     """How much was asked."""
-    results = draws.results
     models, families = ({u[i] for u in results.units} for i in (0, 1))
     scenes = len({u[1:] for u in results.units})
     words = [
@@ -240,7 +260,7 @@ def html(
         undefined=StrictUndefined,
     )
     page = environment.get_template("report.html.j2").render(
-        headline=headline(draws), verdicts=found, confirmed=confirmed, pictures=[pictures[n] for n in order], keeps=results.keeps,
+        headline=headline(results), verdicts=found, confirmed=confirmed, pictures=[pictures[n] for n in order], keeps=results.keeps,
         arms=arms, cells=cells, best=best, full=full, blind=blind, ranking=ranking, strata=strata(results), groups={a: ARMS[a].group for a in arms},
         names=NAMES, full_name=FULL,
     )  # fmt: skip

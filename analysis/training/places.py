@@ -1,7 +1,9 @@
-"""What auxiliary heads read from the states of a question's words in training: where a thing lies, and how many there are.
+"""What auxiliary heads read from the states of a question's words in training: where a thing lies, what it is, and how many
+there are.
 
 The heads are thrown away afterwards. Without them nothing rewards a noun for holding a place until two lookups hand it on to
-the answer, and questions about places stayed at guessing.
+the answer, and questions about places stayed at guessing; questions of two hops, whose first one finds what a named thing is,
+came last of all.
 """
 
 from __future__ import annotations
@@ -19,14 +21,15 @@ PAIRS = len(COLOURS) * len(SHAPES)
 DIGIT = PAIRS  # first number of the names of a kind; those of a colour and a shape come before
 SHAPE = DIGIT + len(DIGITS)
 COLOUR = SHAPE + len(SHAPES)
+KINDS = len(SHAPES) + len(COLOURS)
 _ALONE = torch.full((len(VOCABULARY) + 8,), -1)
 """Of every word of the vocabulary, the number of the name that it is by itself; -1 where it is none."""
 for _i, _word in enumerate((*DIGITS, *SHAPES, *COLOURS)):
     _ALONE[TOKEN[_word]] = DIGIT + _i
 
 
-def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of the words (B, L) end a name that one thing or digit of the scene (B, 144, 8) has, and its place.
+def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which of the words (B, L) end a name that one thing or digit of the scene (B, 144, 8) has, its place, and what it is.
 
     Names are a colour and a shape, a shape or a colour alone, and a digit.
 
@@ -35,6 +38,8 @@ def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     ends : Tensor (B, L) of bool
     places : Tensor (ends, 2)
         Row and column of its middle, from -1 to 1.
+    kinds : Tensor (ends, KINDS)
+        One at its shape, if it has one, and at its colour.
     """
     alone = _ALONE.to(tokens.device)[tokens]
     before = F.pad(alone[:, :-1], (1, 0), value=-1)
@@ -42,10 +47,12 @@ def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     key = torch.where(pair, (before - COLOUR) * len(SHAPES) + alone - SHAPE, alone)
     shown = _shown(factors)
     at = 2 * (factors[..., 6:].float() + 0.5) / GRID - 1
-    place, count = shown.mT @ at, shown.sum(1)
+    shape, ink, _ = _middles(factors)
+    kind = torch.cat([_one_hot(shape, len(SHAPES)), _one_hot(ink, len(COLOURS))], -1)
+    place, kinds, count = shown.mT @ at, shown.mT @ kind, shown.sum(1)
     scene = torch.arange(len(tokens), device=tokens.device)[:, None].expand_as(key)
     ends = (key >= 0) & (count[scene, key] == 1)
-    return ends, place[scene, key][ends]
+    return ends, place[scene, key][ends], kinds[scene, key][ends]
 
 
 def _shown(factors: Tensor) -> Tensor:
@@ -53,7 +60,12 @@ def _shown(factors: Tensor) -> Tensor:
     shape, ink, digit = _middles(factors)
     pair = torch.where((shape > 0) & (ink > 0), (ink - 1) * len(SHAPES) + shape, 0)
     kinds = ((pair, PAIRS), (digit, len(DIGITS)), (shape, len(SHAPES)), (ink, len(COLOURS)))
-    return torch.cat([F.one_hot(kind, size + 1)[..., 1:] for kind, size in kinds], -1).float()
+    return torch.cat([_one_hot(kind, size) for kind, size in kinds], -1)
+
+
+def _one_hot(kind: Tensor, size: int) -> Tensor:
+    """Numbers 1 .. size as rows of the identity, 0 as zeros."""
+    return F.one_hot(kind, size + 1)[..., 1:].float()
 
 
 def counted(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:

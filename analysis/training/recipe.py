@@ -27,7 +27,8 @@ from .codes import READ, Codes, normalise
 from .model import EOS, PAD, WIDTH, build, build_joint, config
 from .optimise import Stage, run
 
-LANGUAGE = ("model.language_model", "lm_head", "places", "counts")
+HEADS = {"places": 2, "counts": 1, "kinds": places.KINDS}  # thrown away, and how many numbers each gives
+LANGUAGE = ("model.language_model", "lm_head", *HEADS)
 VISION = ("model.vision_tower", "model.multi_modal_projector", "joint")
 NOISE = 0.03
 CONTRAST = 0.3  # weight of the contrastive loss beside that of the codes
@@ -95,7 +96,7 @@ class Recipe:
             image = packed.visual_tokens(model, batch.pixels.bfloat16())
         keep = self._shown(batch, step / self.stages["whole"].steps, ((0.0, 72), (0.5, GRID * GRID)))
         image = image.gather(1, keep[..., None].expand(-1, -1, image.shape[-1]))
-        return self._answers(model, image, batch, keep, counting=True)
+        return self._answers(model, image, batch, keep, last=True)
 
     def _shown(self, batch: Batch, done: float, curriculum: tuple[tuple[float, int], ...]) -> Tensor:
         """Places (B, v) of the visual tokens the language model sees: objects first, then random others."""
@@ -105,19 +106,19 @@ class Recipe:
         order = 2.0 * centre + (batch.factors[..., 0] > 0) + chance
         return order.topk(count).indices.sort().values
 
-    def _answers(
-        self, model, image: Tensor, batch: Batch, keep: Tensor | None = None, counting: bool = False
-    ):
+    def _answers(self, model, image: Tensor, batch: Batch, keep: Tensor | None = None, last: bool = False):
         hops = about_hops(batch)
         weight = WEIGHT.to(image.device)[batch.targets] * torch.where(hops, HOPS_WEIGHT, 1.0)
         loss, right, skills, states = packed.answer_loss(
             model, image, batch.tokens, batch.segments, batch.targets, keep, weight
         )
         states = F.rms_norm(states, (WIDTH,))
-        ends, wanted = places.named(batch.tokens, batch.factors)
+        ends, wanted, kinds = places.named(batch.tokens, batch.factors)
         off = (model.places(states[ends]).float() - wanted).square().mean()
         numbers = {"right": right.float().mean().item(), "off": off.item()}
-        if counting:
+        if last:
+            unknown = F.binary_cross_entropy_with_logits(model.kinds(states[ends]).float(), kinds)
+            off, numbers["unknown"] = off + 2 * unknown, unknown.item()
             said, many = places.counted(batch.tokens, batch.factors)
             miscounted = (model.counts(states[said]).float() - many).square().mean()
             off, numbers["miscounted"] = off + miscounted, miscounted.item()
@@ -197,7 +198,8 @@ def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
     model.joint = build_joint(seed, model)
     with torch.random.fork_rng():
         torch.random.manual_seed(seed + 2)
-        model.places, model.counts = torch.nn.Linear(WIDTH, 2), torch.nn.Linear(WIDTH, 1)
+        for name, size in HEADS.items():
+            model.add_module(name, torch.nn.Linear(WIDTH, size))
     for name in stages:
         saved = torch.load(folder / f"{name}.pt", weights_only=True, map_location="cpu")["masters"]
         moving = [

@@ -15,7 +15,7 @@ from .. import reference
 from . import data, evaluate
 from .card import write_card
 from .model import processor, tokenizer
-from .recipe import folder_of, start_model, train_stage
+from .recipe import HEADS, folder_of, start_model, train_stage
 
 
 def train(
@@ -66,7 +66,7 @@ def save(model, folder: Path) -> None:
     """Weights in half precision as safetensors, with the processor beside them; the joint space in ``clip/``."""
     folder.mkdir(parents=True, exist_ok=True)
     joint = model._modules.pop("joint", None)
-    for head in ("places", "counts"):
+    for head in HEADS:
         model._modules.pop(head, None)
     model.half().save_pretrained(folder)
     processor().save_pretrained(folder)

@@ -267,6 +267,14 @@ def test_a_killed_study_goes_on(plan, finished, tmp_path):
     assert not plans._whole(more, tmp_path, plan.units()[0])
 
 
+def test_what_is_costly_runs_on_the_first_scenes(plan):
+    few = dataclasses.replace(plan, scenes=4, inside_scenes=2, plane_scenes=3)
+    found = [plans.arms_of(few, unit, plans.load(unit[0])) for unit in few.units()]
+    assert [any(a.inside for a in some) for some, _ in found] == [True] * 4 + [False] * 4
+    assert [bool(points) for _, points in found] == [True] * 6 + [False] * 2
+    assert all(len(some) == len(found[-1][0]) + 1 for some, _ in found[:4])
+
+
 def test_packed_rows_say_what_the_units_say(plan, finished, tmp_path):
     results = read(study.pack(finished, tmp_path / "rows.npz"))
     assert len(results.units) == 2

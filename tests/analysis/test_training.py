@@ -61,23 +61,26 @@ def test_packed_logits_are_those_of_separate_prompts(untrained, arrays):
 def test_nouns_are_asked_for_the_places_of_what_they_name(made, arrays):
     """Against the scenes themselves: things that alone have their colour and shape, digits that alone have their value."""
     batch = Batch(arrays)
-    ends, found = places.named(batch.tokens, batch.factors)
-    words = np.array(data.VOCABULARY)
-    wanted = []
+    ends, found, kinds = places.named(batch.tokens, batch.factors)
+    words, named = np.array(data.VOCABULARY), (*data.SHAPES, *data.COLOURS)
+    wanted, what = [], []
     for scene, row, end in zip(made, words[batch.tokens.numpy()].tolist(), ends, strict=True):
         where: dict[tuple[str, ...], list] = {}
         for t in scene.things:
             for name in ((t.colour, t.shape), (t.colour,), (t.shape,)):
-                where.setdefault(name, []).append((int(t.y) // PATCH, int(t.x) // PATCH))
+                where.setdefault(name, []).append((int(t.y) // PATCH, int(t.x) // PATCH, t.shape, t.colour))
         for mark in scene.marks:
             for name in ((f"d{mark.value}",), (mark.colour,)):
-                where.setdefault(name, []).append(mark.patch)
+                where.setdefault(name, []).append((*mark.patch, None, mark.colour))
         for j, word in enumerate(row):
             pair = (row[j - 1], word)
             whole = word in data.SHAPES and pair[0] in data.COLOURS
             at = where.get(pair if whole else (word,), [])
             assert end[j] == (len(at) == 1)
-            wanted += [(2 * np.array(at[0]) + 1) / GRID - 1] if len(at) == 1 else []
+            if len(at) == 1:
+                wanted.append((2 * np.array(at[0][:2]) + 1) / GRID - 1)
+                what.append([float(name in at[0][2:]) for name in named])
+    assert kinds.tolist() == what
     assert np.allclose(found, np.array(wanted), atol=1e-6)
     assert len(wanted) > 5 * len(arrays)
 
