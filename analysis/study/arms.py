@@ -96,7 +96,7 @@ def relevance(space: str, sign: str) -> Relevance:
 def _published() -> list[Arm]:
     nested = {"spare", "resprune", "cdpruner", "divprune", "norm_top", "relevance"}
     names = (
-        "spare", "resprune", "cdpruner", "divprune", "svd_prune", "cen_prune", "lrcp", "mmtok", "zoo_prune", "vispruner",
+        "auto", "spare", "resprune", "cdpruner", "divprune", "svd_prune", "cen_prune", "lrcp", "mmtok", "zoo_prune", "vispruner",
         "visionzip", "prumerge", "trim", "holov", "litelvlm", "fastv", "sparsevlm", "pyramiddrop", "dart",
     )  # fmt: skip
     baselines = ("random", "uniform_grid", "average_pool", "norm_top", "relevance")

@@ -64,6 +64,39 @@ orderly than those of models trained on captions alone; captions of generated sc
 )
 
 
+_TABLE = Template(
+    """\
+# The models
+
+Training seeds of one recipe: other weights at the start, other codes, another order of the scenes. The first is
+shipped (`analysis/reference`); `python -m analysis train --seed N` makes the others. Held-out accuracy, {{ count }} scenes a family; *blind*
+answers with the most frequent training answer to the same question text.
+
+| |{% for name in found %} {{ name }} |{% endfor %} blind |
+|---|{% for name in found %}---|{% endfor %}---|
+{% for skill in skills -%}
+| {{ skill }} |{% for m in found.values() %} {{ "%.3f"|format(m.skills[skill].accuracy) }} |{% endfor %} {{ "%.3f"|format(first.skills[skill].blind) }} |
+{% endfor -%}
+| **mean** |{% for m in found.values() %} **{{ "%.3f"|format(m.accuracy) }}** |{% endfor %} {{ "%.3f"|format(first.blind) }} |
+{% for family in first.features %}
+| tokens of {{ family }} |{% for name in found %} {{ name }} |{% endfor %}
+|---|{% for name in found %}---|{% endfor %}
+{% for text, value in rows.items() -%}
+| {{ text }} |{% for m in found.values() %} {{ value(m.features[family]) }} |{% endfor %}
+{% endfor -%}
+{% endfor %}
+| joint space, training |{% for name in found %} {{ name }} |{% endfor %}
+|---|{% for name in found %}---|{% endfor %}
+| captions that find their image among {{ first.joint.group }} |{% for m in found.values() %} {{ "%.0f"|format(100 * m.joint.retrieval) }} % |{% endfor %}
+| cosine of a thing's patches with its name, against other patches |{% for m in found.values() %} {{ "%+.3f"|format(m.joint.patch_gap) }} |{% endfor %}
+| steps: language, vision, whole |{% for m in found.values() %} {{ m.steps.values()|join(", ") }} |{% endfor %}
+| hours |{% for m in found.values() %} {{ "%.1f"|format(m.hours) }} |{% endfor %}
+{% for name, m in found.items() if m.notes %}
+*{{ name }}:* {{ m.notes }}
+{% endfor %}"""
+)
+
+
 def _row(key: str, form: str = "{:.2f}"):
     return lambda f: form.format(f[key])
 
@@ -86,3 +119,10 @@ def write_card(measured: dict, path: Path) -> None:
     """Render the card from what `evaluate.measure` gave and how the model was trained."""
     families = {f: [s for s in names if s not in STEPPING_STONES] for f, names in FAMILIES.items()}
     path.write_text(_CARD.render(m=measured, families=families, rows=_ROWS))
+
+
+def write_table(found: dict[str, dict], path: Path) -> None:
+    """Models side by side, the shipped one first; what `evaluate.measure` gave of each, by name."""
+    first = next(iter(found.values()))
+    skills = [s for names in FAMILIES.values() for s in names if s not in STEPPING_STONES]
+    path.write_text(_TABLE.render(found=found, first=first, count=first["scenes"], skills=skills, rows=_ROWS))

@@ -143,6 +143,17 @@ def test_resprune_is_weighted_residual(tokens, alpha):
     )
 
 
+@pytest.mark.parametrize(("k", "alpha"), [(1, 1.0), (2, 1.0), (4, 5 / 9), (8, 5 / 18), (10, 0.25), (20, 0.25)])
+def test_auto_counts_relevance_the_more_the_fewer_tokens_stay(tokens, k, alpha):
+    """Of 40 tokens; the exponents by hand from min(1, max(1/4, 40/(18 k)))."""
+    x = tokens["features"]
+    weights = cosines(x, tokens["llm_text"]).amax(-1).clamp(min=1e-6) ** alpha
+    assert select_tokens(x, k, "auto", **_signals(tokens)).tolist() == cssp_set(x.mT, k, weights)
+    if k == 4:  # the exponent shows
+        picks = {tuple(cssp_set(x.mT, k, weights ** (a / alpha))) for a in (0.25, alpha, 1.0)}
+        assert len(picks) > 1
+
+
 def test_scores_are_weights(tokens):
     x, scores = tokens["features"], torch.rand(40, generator=torch.Generator().manual_seed(1))
     assert select_tokens(x, 12, "spare", scores).tolist() == cssp_set(x.mT, 12, scores)

@@ -16,6 +16,7 @@ from torch import Tensor
 import cssp
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.pruners import (
+    auto,
     average_pool,
     cdpruner,
     cen_prune,
@@ -55,7 +56,7 @@ def _row_of_method(name: str) -> Pruner:
     return Pruner(name, f"cssp: {method.summary}", method.citation, plan, open_options=True)
 
 
-_BEFORE = (spare, resprune, cdpruner, divprune, family, svd_prune, cen_prune, lrcp, mmtok, zoo_prune)
+_BEFORE = (auto, spare, resprune, cdpruner, divprune, family, svd_prune, cen_prune, lrcp, mmtok, zoo_prune)
 _OF_THE_TOWER = (vispruner, visionzip, prumerge, trim, holov, litelvlm)
 _INSIDE = (fastv, sparsevlm, pyramiddrop, dart)
 _BASELINES = (random, uniform_grid, average_pool, norm_top, top_relevance)
