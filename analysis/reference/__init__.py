@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -55,3 +56,10 @@ def clip(path: str | Path | None = None):
         )
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def measured() -> dict[str, dict]:
+    """What `analysis.training.evaluate` measured of the shipped model and, in ``seeds/``, of those of other seeds, by name."""
+    cards = [HERE / "measured.json", *sorted((HERE / "seeds").glob("*.json"))]
+    found = [json.loads(path.read_text()) for path in cards]
+    return {f"seed {one['seed']}": one for one in found}

@@ -19,7 +19,7 @@ from .pictures import kept_tokens, plane, skills
 from .predictors import NAMES, SIGN
 from .results import Results
 
-BANDS = ("spare", "divprune", "greedy", "random")
+BANDS = ("auto", "spare", "divprune", "greedy", "random")
 
 
 def error_and_accuracy(draws: Draws, path: Path) -> bool:
@@ -47,11 +47,10 @@ def error_and_accuracy(draws: Draws, path: Path) -> bool:
             seen[arm if arm in LEADS else "other pruners"] = colour
         ax.axhline(100 * full, color=INK, lw=0.8, ls=":")
         rho = interval(correlations.within(draws, keep))
-        ax.set_title(f"{percent(keep)} kept ({tokens(results, keep):.0f} tokens)")
-        ax.annotate(
-            "ρ = " + rho.written("{:+.2f}"), (0.98, 0.97), xycoords="axes fraction", ha="right",
-            va="top", fontsize=8, color=SOFT, bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 1},
-        )  # fmt: skip
+        ax.set_title(
+            f"{percent(keep)} kept ({tokens(results, keep):.0f} tokens)\nρ = {rho.written('{:+.2f}')}",
+            linespacing=1.4,
+        )
         ax.tick_params(labelleft=True)
     for ax in axes[:, 0]:
         ax.set_ylabel("right answers, %")

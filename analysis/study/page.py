@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .. import reference
+from ..training.card import write_table
 from . import figures, report
 from .bootstrap import Draws
 from .plan import pack
@@ -23,7 +25,7 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | No
         Packed rows; without, those of the units in `out`, or an earlier ``rows.npz`` there, or the shipped ones.
         Those of the scenes touched once lie beside them as ``confirm.npz``.
     docs : Path, optional
-        The page of verdicts goes there, too.
+        The page of verdicts goes there, and the table of models beside it.
     own : Model, optional
         To draw the kept tokens; without, an earlier picture is used.
     """
@@ -50,6 +52,8 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | No
         note += f" The scenes touched once: {report.headline(again)}."
     note += " Rules and statistics: [the plan](plan.md), written before the run."
     report.write_verdicts(found, out, docs, note, confirmed)
+    if docs is not None:
+        write_table(reference.measured(), docs / "models.md")
     if confirmed:
         report.write_verdicts(confirmed, out / "confirmed")
     drawn = figures.draw(draws, out, own)

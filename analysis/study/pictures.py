@@ -18,7 +18,7 @@ from .keep import kept
 from .plan import CONFIRM, EXPLORE, scene_of
 from .seen import look
 
-SHOWN = ("spare", "divprune", "greedy", "cdpruner", "vispruner", "random")
+SHOWN = ("auto", "spare", "divprune", "greedy", "cdpruner", "vispruner", "random")
 
 
 def skills(draws: Draws, path: Path) -> bool:
