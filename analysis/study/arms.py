@@ -94,7 +94,7 @@ def relevance(space: str, sign: str) -> Relevance:
 
 
 def _published() -> list[Arm]:
-    nested = {"spare", "resprune", "cdpruner", "divprune", "norm_top", "relevance"}
+    nested = {"spare", "resprune", "cdpruner", "divprune", "mmtok", "zoo_prune", "norm_top", "relevance"}
     names = (
         "auto", "spare", "resprune", "cdpruner", "divprune", "svd_prune", "cen_prune", "lrcp", "mmtok", "zoo_prune", "vispruner",
         "visionzip", "prumerge", "trim", "holov", "litelvlm", "fastv", "sparsevlm", "pyramiddrop", "dart",

@@ -9,6 +9,7 @@ import numpy as np
 from . import correlations
 from .arms import ARMS
 from .bootstrap import RESAMPLES, Draws, Stratum, interval, mean_known, simultaneous
+from .predictors import NAMES, SIGN
 from .proxy import proxy
 from .results import Results
 from .verdict import MARGIN, NO, OPEN, PARTLY, UNASKED, YES, Number, Study, Verdict, points
@@ -50,6 +51,11 @@ def predicts(study: Study) -> Verdict:
     ]
     for name in ("unseen pruner", "unseen pruner and budget", "error alone"):
         more.append(study.number(f"forecast skill: {name}", lambda d, n=name: proxy(d)[n]))
+    turned = lambda d, n: SIGN[n] * correlations.partial(d, n)  # noqa: E731
+    known = [n for n in NAMES if np.isfinite(turned(study.draws, n)[0])]
+    compared = [
+        study.number(f"given the budget, positive as meant: {n}", lambda d, n=n: turned(d, n)) for n in known
+    ]
     below = [k for k, n in zip(usable, each, strict=True) if n.all.high < 0]
     if mean.all.value <= -0.5 and mean.all.high < -0.3 and len(below) == len(usable):
         verdict = YES
@@ -66,7 +72,13 @@ def predicts(study: Study) -> Verdict:
         f"{share} of the squared error that a forecast from the budget alone makes; image by image, within an arm, "
         f"ρ is {more[2].all}."
     )
-    return Verdict(question, verdict, statement, rule, (mean, *each, *more))
+    if compared:
+        i = max(range(len(known)), key=lambda i: compared[i].all.value)
+        statement += (
+            f" Of {len(known)} numbers that need no answers, “{known[i]}” goes with accuracy most, given the budget: "
+            f"{compared[i].all}."
+        )
+    return Verdict(question, verdict, statement, rule, (mean, *each, *more, *compared))
 
 
 # ---- 2
