@@ -146,7 +146,28 @@ def markdown(found: Sequence[Verdict], note: str = "", confirmed: Sequence[Verdi
             cells = [str(n.all), *(str(n.strata[s]) if s in n.strata else "–" for s in strata)]
             lines.append(f"| {n.name} | {' | '.join(cells)} |")
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_agreement(found)])
+
+
+def _agreement(found: Sequence[Verdict]) -> list[str]:
+    """What the rules look at, in every stratum."""
+    known = [(i, n) for i, v in enumerate(found, 1) for n in v.agreement]
+    if not known:
+        return []
+    lines = [
+        "## Do models and families agree?",
+        "",
+        "Of the strata (a model on a family of scenes), how many have the sign of the whole, and in which the interval lies on the "
+        "other side of zero.",
+        "",
+        "| | number | all | same sign | certainly the other |",
+        "|---|---|---|---|---|",
+    ]
+    for i, n in known:
+        lines.append(
+            f"| {i} | {n.name} | {n.all} | {len(n.same)} of {len(n.strata)} | {'; '.join(n.against) or '–'} |"
+        )
+    return [*lines, ""]
 
 
 def _once(confirmed: Sequence[Verdict]) -> list[str]:

@@ -25,16 +25,37 @@ class Number:
     all: Interval
     strata: dict[str, Interval] = field(default_factory=dict)
 
+    @property
+    def same(self) -> list[str]:
+        """Strata whose value has the sign of the whole."""
+        return [part for part, one in self.strata.items() if one.value * self.all.value > 0]
+
+    @property
+    def against(self) -> list[str]:
+        """Strata whose interval lies on the other side of zero."""
+        away = lambda one: one.high if self.all.value > 0 else -one.low  # noqa: E731
+        return [part for part, one in self.strata.items() if away(one) < 0]
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """An answer: its question, the verdict, a sentence with the number, the rule, and the numbers behind it."""
+    """An answer: its question, the verdict, a sentence with the number, the rule, and the numbers behind it.
+
+    The first `looked_at` numbers are those that the rule looks at.
+    """
 
     question: str
     verdict: str
     statement: str
     rule: str
     numbers: tuple[Number, ...] = ()
+    looked_at: int = 0
+
+    @property
+    def agreement(self) -> list[Number]:
+        """Of the numbers that the rule looks at, those that are known in strata."""
+        known = [n for n in self.numbers[: self.looked_at] if n.strata and n.all.value == n.all.value]
+        return [n for n in known if n.all.value != 0]
 
 
 class Study:

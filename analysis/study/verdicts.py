@@ -78,7 +78,7 @@ def predicts(study: Study) -> Verdict:
             f" Of {len(known)} numbers that need no answers, “{known[i]}” goes with accuracy most, given the budget: "
             f"{compared[i].all}."
         )
-    return Verdict(question, verdict, statement, rule, (mean, *each, *more, *compared))
+    return Verdict(question, verdict, statement, rule, (mean, *each, *more, *compared), 1)
 
 
 # ---- 2
@@ -123,7 +123,9 @@ def diversity(study: Study) -> Verdict:
         if len(found) > 1
         else "."
     )
-    return Verdict(question, verdict, statement, rule, (*found, by_question, *per_budget, *per_skill))
+    return Verdict(
+        question, verdict, statement, rule, (*found, by_question, *per_budget, *per_skill), len(found)
+    )
 
 
 # ---- 3
@@ -164,7 +166,7 @@ def relevance(study: Study) -> Verdict:
     else:
         overall = NO if all(v == NO for v in said) else OPEN
     statement = "; ".join(parts) + "."
-    return Verdict(question, overall, statement[0].upper() + statement[1:], rule, tuple(found))
+    return Verdict(question, overall, statement[0].upper() + statement[1:], rule, tuple(found), len(found))
 
 
 # ---- 4
@@ -214,7 +216,12 @@ def lower_error(study: Study) -> Verdict:
         for m, n, e in zip(methods, found, errors, strict=True)
     )
     return Verdict(
-        question, verdict, statement[0].upper() + statement[1:] + ".", rule, (*found, *more, *errors)
+        question,
+        verdict,
+        statement[0].upper() + statement[1:] + ".",
+        rule,
+        (*found, *more, *errors),
+        len(found),
     )
 
 
@@ -285,7 +292,7 @@ def compensation(study: Study) -> Verdict:
     fills = [f"{n.name.removesuffix(' + fill')} {points(n.all)}" for n in more if n.name.endswith("+ fill")]
     if fills:
         statement += f" Filling in all positions: {'; '.join(fills)}."
-    return Verdict(question, verdict, statement, rule, (*found, *more))
+    return Verdict(question, verdict, statement, rule, (*found, *more), len(found))
 
 
 # ---- 6
@@ -336,7 +343,10 @@ def best(study: Study) -> Verdict:
     else:
         verdict = NO if all(h < MARGIN for h in high.values()) else OPEN
         chosen = order[0]
-    numbers = [Number(f"{a} − the better of both, tight budgets", tight[a]) for a in order[:8]]
+    numbers = study.numbers(
+        {f"{chosen} − {r}, tight budgets": lambda d, r=r: d.gaps(chosen, r, study.tight) for r in rivals}
+    )
+    numbers += [Number(f"{a} − the better of both, tight budgets", tight[a]) for a in order[:8]]
     numbers += study.numbers(
         {f"{chosen} − {r} at {k:.0%}": lambda d, r=r, k=k: d.gap(chosen, r, k) for r in rivals for k in keeps}
     )
@@ -345,4 +355,4 @@ def best(study: Study) -> Verdict:
         f"its smallest gap at any budget is {100 * score[chosen]:+.1f} points"
         + (f" (lower end {100 * low[chosen]:+.1f})." if np.isfinite(low[chosen]) else ".")
     )
-    return Verdict(question, verdict, statement, rule, tuple(numbers))
+    return Verdict(question, verdict, statement, rule, tuple(numbers), len(rivals))

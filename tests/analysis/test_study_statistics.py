@@ -8,13 +8,14 @@ import json
 import numpy as np
 import pytest
 
-from analysis.study import bootstrap, proxy
+from analysis.study import bootstrap, proxy, report
 from analysis.study.arms import FULL
-from analysis.study.bootstrap import Draws, interval, simultaneous
+from analysis.study.bootstrap import Draws, Interval, interval, simultaneous
 from analysis.study.correlations import across_arms, across_images, partial, pooled, within
 from analysis.study.predictors import NAMES
 from analysis.study.report import write_verdicts
 from analysis.study.results import Results
+from analysis.study.verdict import Number, Verdict
 from analysis.study.verdicts import verdicts
 
 KEEPS = (0.5, 0.33, 0.22, 0.11, 0.06, 0.03)
@@ -412,3 +413,21 @@ def test_verdicts_are_written_with_their_strata(tmp_path):
     text = (tmp_path / "verdicts.md").read_text()
     assert "| spare − divprune |" in text
     assert text.count("*Rule:*") == 6
+
+
+def test_strata_agree_or_do_not():
+    strata = {
+        "same": Interval(0.2, -0.1, 0.5),
+        "other, not for certain": Interval(-0.1, -0.3, 0.1),
+        "other": Interval(-0.4, -0.5, -0.3),
+        "unknown": Interval(np.nan, np.nan, np.nan),
+    }
+    up = Number("a", Interval(0.3, 0.1, 0.5), strata)
+    assert (up.same, up.against) == (["same"], ["other"])
+    down = Number("b", Interval(-0.3, -0.5, -0.1), {**strata, "up": Interval(0.3, 0.2, 0.4)})
+    assert (down.same, down.against) == (["other, not for certain", "other"], ["up"])
+    nothing = Number("c", Interval(0.0, 0.0, 0.0), strata)
+    verdict = Verdict("?", "no", "", "", (up, nothing, down), looked_at=2)
+    assert verdict.agreement == [up]
+    page = report.markdown([verdict])
+    assert "| 1 | a | 0.300 [0.100, 0.500] | 1 of 4 | other |" in page

@@ -143,7 +143,9 @@ def test_resprune_is_weighted_residual(tokens, alpha):
     )
 
 
-@pytest.mark.parametrize(("k", "alpha"), [(1, 1.0), (2, 1.0), (4, 5 / 9), (8, 5 / 18), (10, 0.25), (20, 0.25)])
+@pytest.mark.parametrize(
+    ("k", "alpha"), [(1, 1.0), (2, 1.0), (4, 5 / 9), (8, 5 / 18), (10, 0.25), (20, 0.25)]
+)
 def test_auto_counts_relevance_the_more_the_fewer_tokens_stay(tokens, k, alpha):
     """Of 40 tokens; the exponents by hand from min(1, max(1/4, 40/(18 k)))."""
     x = tokens["features"]
