@@ -129,7 +129,7 @@ def markdown(found: Sequence[Verdict], note: str = "", confirmed: Sequence[Verdi
         lines += [
             f"## {i}. {v.question}",
             "",
-            f"**{v.verdict.capitalize()}.** {v.statement}",
+            f"**{v.verdict.capitalize()}.** {v.plain + ' ' if v.plain else ''}{v.statement}",
             "",
             *_once(confirmed[i - 1 : i]),
             f"*Rule:* {v.rule}",

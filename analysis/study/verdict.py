@@ -41,7 +41,7 @@ class Number:
 class Verdict:
     """An answer: its question, the verdict, a sentence with the number, the rule, and the numbers behind it.
 
-    The first `looked_at` numbers are those that the rule looks at.
+    The first `looked_at` numbers are those that the rule looks at. `plain` says it without numbers.
     """
 
     question: str
@@ -50,6 +50,7 @@ class Verdict:
     rule: str
     numbers: tuple[Number, ...] = ()
     looked_at: int = 0
+    plain: str = ""
 
     @property
     def agreement(self) -> list[Number]:

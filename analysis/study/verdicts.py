@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,10 +19,48 @@ COMPOSITIONAL = ("count", "spatial", "comparison", "two hops", "tally", "order",
 """Skills whose questions are about two things or more."""
 
 
+PLAIN = {
+    1: {
+        YES: "Among pruners that keep equally many tokens, those that can rebuild more of the picture answer better.",
+        PARTLY: "Among pruners that keep equally many tokens, those that can rebuild more of the picture tend to answer better.",
+        NO: "Among pruners that keep equally many tokens, being able to rebuild more of the picture does not go with better answers.",
+    },
+    2: {
+        YES: "Keeping what is hardest to rebuild beats keeping what looks most different, above all where a question is about "
+        "several things.",
+        PARTLY: "Keeping what is hardest to rebuild beats keeping what looks most different, no matter how many things a question "
+        "is about.",
+        NO: "Keeping what is hardest to rebuild does not beat keeping what looks most different.",
+    },
+    3: {
+        YES: "Preferring tokens that have less to do with the question helps.",
+        PARTLY: "Preferring tokens that have less to do with the question helps in one of the two spaces.",
+        NO: "Preferring tokens that have less to do with the question does not help.",
+    },
+    4: {
+        YES: "Rules that rebuild the picture better than the residual rule answer better, too.",
+        PARTLY: "One rule that rebuilds the picture better than the residual rule answers better, too.",
+        NO: "Rules that rebuild the picture better than the residual rule do not answer better.",
+    },
+    5: {
+        YES: "Folding the dropped tokens into the kept ones helps every pruner.",
+        PARTLY: "Folding the dropped tokens into the kept ones helps some pruners and harms none.",
+        NO: "Folding the dropped tokens into the kept ones helps no pruner.",
+    },
+    6: {
+        YES: "One pruner beats both at every budget.",
+        PARTLY: "One pruner is nowhere below both, and above them where few tokens stay.",
+        NO: "No pruner does.",
+    },
+}
+"""The verdicts without numbers; where nothing is settled there is nothing to say."""
+
+
 def verdicts(results: Results, resamples: int = RESAMPLES) -> list[Verdict]:
     """All six, in the order of the plan."""
     study = Study(results, resamples)
-    return [one(study) for one in (predicts, diversity, relevance, lower_error, compensation, best)]
+    found = [one(study) for one in (predicts, diversity, relevance, lower_error, compensation, best)]
+    return [replace(v, plain=PLAIN[i].get(v.verdict, "")) for i, v in enumerate(found, 1)]
 
 
 # ---- 1
@@ -209,7 +248,7 @@ def lower_error(study: Study) -> Verdict:
     statement = "; ".join(
         f"{m}, with {e.all.value:.2f} times the error, "
         + (
-            f"is {points(n.all)} points off where its error is lower"
+            f"changes accuracy by {points(n.all)} points where its error is lower"
             if np.isfinite(n.all.value)
             else "never has the lower one"
         )
