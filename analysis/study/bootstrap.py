@@ -95,7 +95,7 @@ class Draws:
         i, j = self.results.index(arm, keep), self.results.index(against, keep)
         if i is None or j is None:
             return np.full(len(self.strata[0].weights), np.nan)
-        return self.mean(lambda s: s.accuracy(skills, [i])[:, 0] - s.accuracy(skills, [j])[:, 0])
+        return self.mean(lambda s: s.gap(i, j, skills))
 
     def gaps(
         self, arm: str, against: str, keeps: Sequence[float], skills: Sequence[str] | None = None
@@ -142,6 +142,14 @@ class Stratum:
         right, asked = (x[cells] for x in self.counts(skills))
         total = self.weights @ asked.T
         return np.where(total > 0, self.weights @ right.T / np.maximum(total, 1), np.nan)
+
+    def gap(self, i: int, j: int, skills: Sequence[str] | None = None) -> np.ndarray:
+        """Accuracy of cell i minus that of cell j over the scenes that both ran, (1 + B,)."""
+        right, asked = self.counts(skills)
+        both = (asked[i] > 0) & (asked[j] > 0)
+        total = self.weights @ (asked[i] * both)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(total > 0, self.weights @ ((right[i] - right[j]) * both) / total, np.nan)
 
     def by_scene(self, values: np.ndarray) -> np.ndarray:
         """(cells, units of the study) as (cells, clusters)."""
@@ -246,9 +254,10 @@ def ranks(draws: Draws, arms: Sequence[str], keeps: Sequence[float]) -> np.ndarr
 
 
 def retained(draws: Draws) -> np.ndarray:
-    """Accuracy over that with all tokens, (1 + B, cells)."""
+    """Accuracy over that with all tokens on the same scenes, (1 + B, cells)."""
     full = draws.results.index(FULL, 1.0)
-    return draws.accuracy / np.maximum(draws.accuracy[:, [full]], 1e-12)
+    lost = np.stack([draws.mean(lambda s, i=i: s.gap(full, i)) for i in range(len(draws.results.cells))], 1)
+    return draws.accuracy / np.maximum(draws.accuracy + lost, 1e-12)
 
 
 def full_and_blind(draws: Draws) -> tuple[Interval, Interval]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from textwrap import fill
 
@@ -38,9 +39,9 @@ def skills(draws: Draws, path: Path) -> bool:
     ]
     full = results.index(FULL, 1.0)
     table = np.full((len(arms), len(names)), np.nan)
-    for j, skill in enumerate(names):
-        accuracy = draws.mean(lambda s, skill=skill: s.accuracy([skill]))[0]
-        table[:, j] = [100 * (accuracy[results.index(a, keep)] - accuracy[full]) for a in arms]
+    for (i, arm), (j, skill) in product(enumerate(arms), enumerate(names)):
+        cell = results.index(arm, keep)
+        table[i, j] = 100 * draws.mean(lambda s, c=cell, k=skill: s.gap(c, full, [k]))[0]
     order = np.argsort(-np.nanmean(table, 1))
     arms, table = [arms[i] for i in order], table[order]
     figure, ax = plt.subplots(figsize=(1.6 + 0.72 * len(names) + 1.5, 1.3 + 0.27 * len(arms)))

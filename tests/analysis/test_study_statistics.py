@@ -431,3 +431,17 @@ def test_strata_agree_or_do_not():
     assert verdict.agreement == [up]
     page = report.markdown([verdict])
     assert "| 1 | a | 0.300 [0.100, 0.500] | 1 of 4 | other |" in page
+
+
+def test_what_ran_on_some_scenes_is_compared_on_those():
+    """The first twenty scenes are hard for all; an arm that ran on these alone is no worse than all tokens."""
+    hard = np.repeat([0.2, 1.0], 20)
+    results = made(np.stack([hard, hard]), np.zeros((2, 40)), [(FULL, 1.0), ("a", 0.5)], questions=20)
+    ran = results.ran.copy()
+    ran[1, 20:] = False
+    right = results.right.copy()
+    right[1] = right[0]
+    draws = Draws(dataclasses.replace(results, ran=ran, right=right), resamples=20)
+    assert (draws.strata[0].gap(1, 0) == 0).all()
+    assert draws.accuracy[0, 1] < 0.3 < 0.5 < draws.accuracy[0, 0]
+    assert bootstrap.retained(draws)[:, 1] == pytest.approx(1)
