@@ -24,12 +24,12 @@ def answer_loss(
     targets: Tensor,
     kept: Tensor | None = None,
     weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """Cross-entropy at the answers (and at the end after them), which answers are right, the answers; and the words' states.
 
     ``image`` (B, v, 256) visual tokens; ``kept`` (B, v) their places among the 144 where they are not all;
     the others (B, 200) as packed by ``data.pack``; ``weight`` (B, 200) of each answer in the loss. States (B, 200, 256) are
-    those in front of the last layer.
+    those in front of every layer, and the last one's.
     """
     embed = model.get_input_embeddings()
     first = embed(tokens.new_full((len(tokens), 1), BOS))
@@ -42,7 +42,8 @@ def answer_loss(
         use_cache=False,
         output_hidden_states=True,
     )
-    hidden, states = (h[:, 1 + image.shape[1] :] for h in (seen.last_hidden_state, seen.hidden_states[-2]))
+    states = [h[:, 1 + image.shape[1] :] for h in seen.hidden_states]
+    hidden = seen.last_hidden_state[:, 1 + image.shape[1] :]
     asked = targets != PAD
     logits = F.linear(hidden[asked], embed.weight).float()
     gold = targets[asked]

@@ -112,15 +112,15 @@ class Recipe:
         loss, right, skills, states = packed.answer_loss(
             model, image, batch.tokens, batch.segments, batch.targets, keep, weight
         )
-        states = F.rms_norm(states, (WIDTH,))
+        early, late = (F.rms_norm(states[i], (WIDTH,)) for i in (FIRST_HOP, -2))
         ends, wanted, kinds = places.named(batch.tokens, batch.factors)
-        off = (model.places(states[ends]).float() - wanted).square().mean()
+        off = (model.places(late[ends]).float() - wanted).square().mean()
         numbers = {"right": right.float().mean().item(), "off": off.item()}
         if last:
-            unknown = F.binary_cross_entropy_with_logits(model.kinds(states[ends]).float(), kinds)
+            unknown = F.binary_cross_entropy_with_logits(model.kinds(early[ends]).float(), kinds)
             off, numbers["unknown"] = off + 2 * unknown, unknown.item()
             said, many = places.counted(batch.tokens, batch.factors)
-            miscounted = (model.counts(states[said]).float() - many).square().mean()
+            miscounted = (model.counts(late[said]).float() - many).square().mean()
             off, numbers["miscounted"] = off + miscounted, miscounted.item()
         twice = right[hops[(batch.targets != PAD) & (batch.targets != EOS)]]
         numbers["hops"] = twice.float().mean().item() if len(twice) else float("nan")
@@ -146,6 +146,7 @@ _ANSWERS = {
 WEIGHT = torch.ones(config().text_config.vocab_size)
 WEIGHT[EOS] = 0.05
 WEIGHT[[data.TOKEN[w] for w in (*_ANSWERS["count"], *_ANSWERS["where"])]] = 1.5
+FIRST_HOP = 2  # layers behind which a word is asked what it names; two are left to hand that on and to look again
 HOPS, HOPS_WEIGHT = data.TOKEN["shares"], 4.0
 GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in _ANSWERS.items()}
 
