@@ -3,7 +3,8 @@
 1. ``language``: the language model learns to answer from *perfect* visual tokens (the codes of what each patch truly
    shows, with noise), mostly those of objects. Binding, counting and comparing are learnt without waiting for vision.
 2. ``vision``: the vision tower and projector learn to produce those codes from pixels.
-3. ``whole``: the language model learns to answer from the real tokens; tower and projector stay as they are.
+3. ``whole``: the language model learns to answer from the real tokens; tower and projector stay as they are. Scenes of
+   objects are those that allow a question of two hops, which is learnt last.
    (End-to-end training at the language model's rate was tried and undid the tower within a hundred steps.)
 """
 
@@ -146,8 +147,10 @@ _ANSWERS = {
 WEIGHT = torch.ones(config().text_config.vocab_size)
 WEIGHT[EOS] = 0.05
 WEIGHT[[data.TOKEN[w] for w in (*_ANSWERS["count"], *_ANSWERS["where"])]] = 1.5
-FIRST_HOP = 2  # layers behind which a word is asked what it names; two are left to hand that on and to look again
-HOPS, HOPS_WEIGHT = data.TOKEN["shares"], 4.0
+FIRST_HOP = (
+    2  # layers behind which a word is asked what it names; two are left to hand that on and to look again
+)
+HOPS, HOPS_WEIGHT = data.TOKEN["shares"], 10.0
 GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in _ANSWERS.items()}
 
 
@@ -212,6 +215,11 @@ def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
     return model
 
 
+def askable(arrays: data.Arrays) -> np.ndarray:
+    """Which scenes are of digits, or of objects that allow a question of two hops: about half of them do."""
+    return (arrays.tokens == HOPS).any(1) | ((arrays.factors[..., 4] > 0).sum(1) > 1)
+
+
 def compile_parts(model, codes: Codes) -> None:
     """Compile, in place, what takes the time, with attention written out: its fused form on the CPU is slow backwards.
 
@@ -232,6 +240,8 @@ def _worker(rank: int, name: str, out: Path, seed: int, world: int, scale: float
         dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world)
     arrays = data.load(out, "train")
     codes = Codes(build(seed).get_input_embeddings().weight, arrays.pixels[:400], seed).to(device)
+    if name == "whole":
+        arrays = arrays[askable(arrays)]
     stage = (recipe := Recipe(seed * 1000 + rank, codes, scale)).stages[name]
     model = start_model(folder, seed, recipe.before(name)).to(device, torch.bfloat16).train()
     if device != "cpu" or shutil.which(os.environ.get("CXX", "g++")):

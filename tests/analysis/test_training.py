@@ -12,14 +12,14 @@ from torch import nn
 from analysis import reference, scenes
 from analysis.scenes import GRID, PATCH
 from analysis.training import codes, data, evaluate, model, optimise, packed, places
-from analysis.training.recipe import Batch, Recipe, about_hops, batches, compile_parts
+from analysis.training.recipe import Batch, Recipe, about_hops, askable, batches, compile_parts
 
 
 @pytest.fixture(scope="module")
 def made():
     return [
         scenes.make(i, "train", data.TRAINING_QUESTIONS, family)
-        for i in range(4)
+        for i in range(6)
         for family in scenes.FAMILIES
     ]
 
@@ -118,6 +118,12 @@ def test_questions_of_two_hops_are_packed_first_and_found_again(made, arrays):
             found += skill == "two hops"
         assert not row[number < 0].any()
     assert found
+
+
+def test_scenes_of_digits_and_those_with_two_hops_are_askable(made, arrays):
+    wanted = [s.family == "digits" or any(q.skill == "two hops" for q in s.questions) for s in made]
+    assert askable(arrays).tolist() == wanted
+    assert not all(wanted)
 
 
 def test_what_weighs_nothing_does_not_count(arrays):
