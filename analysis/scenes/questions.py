@@ -152,7 +152,7 @@ def two_hops(scene: Scene, rng: np.random.Generator) -> Question | None:
     for a in _unique(scene.things, lambda t: t.colour):
         twins = [t for t in scene.things if t is not a and t.shape == a.shape]
         if len(twins) == 1:
-            cases.append((f"what colour shares the shape of the {a.colour} object ?", twins[0].colour))
+            cases.append((f"what colour shares the shape of the {a.colour} ?", twins[0].colour))
     return _question("two hops", _by_answer(rng, cases))
 
 

@@ -62,7 +62,7 @@ class Recipe:
         self.stages = {
             "language": Stage("language", self.language, LANGUAGE, steps(2800), 1e-3, batch=12),
             "vision": Stage("vision", self.vision, VISION, steps(3800), 1.2e-3),
-            "whole": Stage("whole", self.whole, LANGUAGE, steps(2200), 8e-4),
+            "whole": Stage("whole", self.whole, LANGUAGE, steps(2600), 8e-4),
         }
 
     @staticmethod
