@@ -143,16 +143,19 @@ def comparison(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def two_hops(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """From an object to its only twin in colour (or shape), and to what that twin is."""
+    """From an object to its only twin in colour (or shape), and to what that twin is.
+
+    Without a question mark: to hand the answer on to one is a third hop, and four layers learn it for half of these questions only.
+    """
     cases = []
     for a in _unique(scene.things, lambda t: t.shape):
         twins = [t for t in scene.things if t is not a and t.colour == a.colour]
         if len(twins) == 1:
-            cases.append((f"what shape shares the colour of the {a.shape} ?", twins[0].shape))
+            cases.append((f"what shape shares the colour of the {a.shape}", twins[0].shape))
     for a in _unique(scene.things, lambda t: t.colour):
         twins = [t for t in scene.things if t is not a and t.shape == a.shape]
         if len(twins) == 1:
-            cases.append((f"what colour shares the shape of the {a.colour} ?", twins[0].colour))
+            cases.append((f"what colour shares the shape of the {a.colour}", twins[0].colour))
     return _question("two hops", _by_answer(rng, cases))
 
 

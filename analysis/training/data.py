@@ -113,11 +113,11 @@ def pack(questions: tuple[scenes.Question, ...], rng: np.random.Generator) -> tu
             break
         tokens[at:end] = [*words, answer]
         segments[at:end] = number
-        targets[end - 3 : end] = (
-            answer,
-            answer,
-            EOS,
-        )  # the last word is asked, too: a lookup less to the answer
+        asked = (
+            2 if words[-1] == TOKEN["?"] else 1
+        )  # the word before the question mark, too: a lookup less to the answer
+        targets[end - 1 - asked : end - 1] = answer
+        targets[end - 1] = EOS
         at = end
     return tokens, segments, targets
 
