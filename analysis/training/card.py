@@ -39,7 +39,7 @@ Projected tokens, means over these scenes.
 {% endfor %}
 {%- if m.joint %}
 The joint space: of {{ m.joint.group }} captions, an image's own is the nearest in {{ "%.0f"|format(100 * m.joint.retrieval) }} % (chance {{ "%.0f"|format(100 / m.joint.group) }} %). Cosine
-with "the *colour* *shape*": patches of that object {{ "%+.3f"|format(m.joint.patch_gap) }} against the others{{ ", so that relevant patches score lower, as in large models" if m.joint.patch_gap < 0 else "" }}.
+with "the *colour* *shape*": patches of that object {{ "%+.3f"|format(m.joint.patch_gap) }} against the others{{ ", so that relevant patches score lower, as in large models" if m.joint.patch_gap < -0.02 else "" }}.
 {% endif %}
 ## Data
 
