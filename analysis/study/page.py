@@ -11,7 +11,7 @@ from .bootstrap import Draws
 from .plan import pack
 from .results import read
 from .seen import Model
-from .verdicts import verdicts
+from .verdicts import CANDIDATES, verdicts
 
 SHIPPED = Path(__file__).parent / "rows.npz"
 
@@ -43,7 +43,7 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | No
         pack(out / "confirm", out / "confirm.npz")
     once = out / "confirm.npz" if (out / "confirm" / "rows").is_dir() else rows.with_name("confirm.npz")
     again = read(once) if once.exists() else None
-    confirmed = [] if again is None else verdicts(again)
+    confirmed = [] if again is None else verdicts(again, candidates=CANDIDATES)
     table = report.summary(draws)
     print(report.text(draws, table, found, confirmed))
     report.write_summary(table, out / "summary.csv")

@@ -56,10 +56,17 @@ PLAIN = {
 """The verdicts without numbers; where nothing is settled there is nothing to say."""
 
 
-def verdicts(results: Results, resamples: int = RESAMPLES) -> list[Verdict]:
-    """All six, in the order of the plan."""
+CANDIDATES = ("auto",)
+"""Of verdict 6 on the scenes that are touched once: what was made for it, so that its intervals pay for no other pruner."""
+
+
+def verdicts(
+    results: Results, resamples: int = RESAMPLES, candidates: Sequence[str] | None = None
+) -> list[Verdict]:
+    """All six, in the order of the plan; the sixth of these candidates alone, where they are named."""
     study = Study(results, resamples)
-    found = [one(study) for one in (predicts, diversity, relevance, lower_error, compensation, best)]
+    found = [one(study) for one in (predicts, diversity, relevance, lower_error, compensation)]
+    found.append(best(study, candidates))
     return [replace(v, plain=PLAIN[i].get(v.verdict, "")) for i, v in enumerate(found, 1)]
 
 
@@ -337,7 +344,7 @@ def compensation(study: Study) -> Verdict:
 # ---- 6
 
 
-def best(study: Study) -> Verdict:
+def best(study: Study, among: Sequence[str] | None = None) -> Verdict:
     question = "Is there a pruner that beats both spare and divprune at every budget?"
     rule = (
         "Of pruners in front of the language model, and folded twins: gaps to spare and divprune of all pruners at all budgets "
@@ -352,7 +359,7 @@ def best(study: Study) -> Verdict:
     candidates = [
         a for a in study.results.arms
         if a not in rivals and not (a in ARMS and (ARMS[a].inside or ARMS[a].fill)) and not a.startswith("family ")
-        and all(study.results.index(a, k) is not None for k in keeps)
+        and all(study.results.index(a, k) is not None for k in keeps) and (among is None or a in among)
     ]  # fmt: skip
     if not candidates:
         return Verdict(question, UNASKED, "No other pruner was run at all budgets.", rule)
@@ -390,7 +397,7 @@ def best(study: Study) -> Verdict:
         {f"{chosen} − {r} at {k:.0%}": lambda d, r=r, k=k: d.gap(chosen, r, k) for r in rivals for k in keeps}
     )
     statement = (
-        f"The best at tight budgets is {chosen}: {points(tight[chosen])} points above the better of spare and divprune; "
+        f"{'The best at tight budgets is' if among is None else 'The candidate is'} {chosen}: {points(tight[chosen])} points above the better of spare and divprune; "
         f"its smallest gap at any budget is {100 * score[chosen]:+.1f} points"
         + (f" (lower end {100 * low[chosen]:+.1f})." if np.isfinite(low[chosen]) else ".")
     )

@@ -445,3 +445,18 @@ def test_what_ran_on_some_scenes_is_compared_on_those():
     assert (draws.strata[0].gap(1, 0) == 0).all()
     assert draws.accuracy[0, 1] < 0.3 < 0.5 < draws.accuracy[0, 0]
     assert bootstrap.retained(draws)[:, 1] == pytest.approx(1)
+
+
+def test_a_named_candidate_pays_for_no_other():
+    """Thirty worthless rivals widen the intervals of the one that is better, unless it alone is asked."""
+    arms = ["spare", "divprune", "auto", *(f"rival {i}" for i in range(30))]
+    chance = [0.9] + [0.7 if a == "auto" else 0.5 for _ in KEEPS for a in arms]
+    results = made(chance, np.zeros(len(chance)), grid(arms), questions=10, scenes=40)
+    wide, narrow = (verdicts(results, 300, candidates=c)[5] for c in (None, ("auto",)))
+    name = "auto − the better of both, tight budgets"
+    ends = [next(n.all for n in v.numbers if n.name == name) for v in (wide, narrow)]
+    assert ends[0].value == ends[1].value
+    assert ends[0].low < ends[1].low
+    assert narrow.statement.startswith("The candidate is auto")
+    assert wide.statement.startswith("The best at tight budgets is auto")
+    assert narrow.verdict in ("yes", "partly")
