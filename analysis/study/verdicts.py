@@ -49,7 +49,7 @@ PLAIN = {
     },
     6: {
         YES: "One pruner beats both at every budget.",
-        PARTLY: "One pruner is nowhere below both, and above them where few tokens stay.",
+        PARTLY: "On average over models and families one pruner is nowhere below both, and above them where few tokens stay.",
         NO: "No pruner does.",
     },
 }
@@ -67,7 +67,7 @@ def verdicts(
     study = Study(results, resamples)
     found = [one(study) for one in (predicts, diversity, relevance, lower_error, compensation)]
     found.append(best(study, candidates))
-    return [replace(v, plain=PLAIN[i].get(v.verdict, "")) for i, v in enumerate(found, 1)]
+    return [replace(v, plain=v.plain or PLAIN[i].get(v.verdict, "")) for i, v in enumerate(found, 1)]
 
 
 # ---- 1
@@ -338,7 +338,9 @@ def compensation(study: Study) -> Verdict:
     fills = [f"{n.name.removesuffix(' + fill')} {points(n.all)}" for n in more if n.name.endswith("+ fill")]
     if fills:
         statement += f" Filling in all positions: {'; '.join(fills)}."
-    return Verdict(question, verdict, statement, rule, (*found, *more), len(found))
+    mixed = verdict == OPEN and any(n.all.low > 0 for n in found) and any(n.all.high < 0 for n in found)
+    plain = "It depends: folding helps some pruners and harms others." if mixed else ""
+    return Verdict(question, verdict, statement, rule, (*found, *more), len(found), plain)
 
 
 # ---- 6
