@@ -39,7 +39,7 @@ class Plan:
     families : tuple of str
     scenes, plane_scenes, inside_scenes : int
         Scenes of each family, how many of them get the plane of the family of pruners, too, and how many the systems inside the
-        language model, which see the whole image first and take as long as all others together.
+        language model, which see the whole image first and take a third of the time.
     keeps, arms : tuple
     first : int
         Number of the first scene.

@@ -68,8 +68,8 @@ _TABLE = Template(
     """\
 # The models
 
-Training seeds of one recipe: other weights at the start, other codes, another order of the scenes. The first is
-shipped (`analysis/reference`); `python -m analysis train --seed N` makes the others. Held-out accuracy, {{ count }} scenes a family; *blind*
+Training seeds: other weights at the start, other codes, another order of the scenes; where recipes differ the notes below say so. The first
+is shipped (`analysis/reference`); `python -m analysis train --seed N` makes others. Held-out accuracy, {{ count }} scenes a family; *blind*
 answers with the most frequent training answer to the same question text.
 
 | |{% for name in found %} {{ name }} |{% endfor %} blind |

@@ -27,10 +27,8 @@ from .model import PIXEL_MEAN, PIXEL_STD, WIDTH
 TEXTURE = 96
 TEXTURE_SCALE, FAINT = 0.29, 0.1  # of a component; mean square below which texture is not brought up to it
 OUTLIER = 7.0  # length of r
-FLATTEST, FEW = (
-    0.03,
-    4,
-)  # the share of training patches flat enough to carry it, and how many of an image do at the most
+# The share of training patches flat enough to carry it, and how many of an image do at the most.
+FLATTEST, FEW = 0.03, 4
 _WORDS = {"shape": SHAPES, "colour": COLOURS, "digit": DIGITS, "background": BACKGROUNDS}
 _HAS_NOTHING = ("shape", "colour", "size", "centre", "digit")
 READ = tuple(name for name in FACTORS if name not in ("row", "column"))

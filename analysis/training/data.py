@@ -113,9 +113,7 @@ def pack(questions: tuple[scenes.Question, ...], rng: np.random.Generator) -> tu
             break
         tokens[at:end] = [*words, answer]
         segments[at:end] = number
-        asked = (
-            2 if words[-1] == TOKEN["?"] else 1
-        )  # the word before the question mark, too: a lookup less to the answer
+        asked = 2 if words[-1] == TOKEN["?"] else 1  # the word before the mark, too: a lookup less
         targets[end - 1 - asked : end - 1] = answer
         targets[end - 1] = EOS
         at = end

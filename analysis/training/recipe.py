@@ -142,14 +142,13 @@ _ANSWERS = {
     "digit": tuple(f"d{i}" for i in range(10)),
     "back": data.BACKGROUNDS,
 }
-# Counting and places weigh more in the loss, the end of an answer next to nothing; and so do two hops, which one question in
-# thirty is about.
+# Counting, places and above all two hops, which one question in thirty is about, weigh more in the loss, the end of an answer
+# next to nothing.
 WEIGHT = torch.ones(config().text_config.vocab_size)
 WEIGHT[EOS] = 0.05
 WEIGHT[[data.TOKEN[w] for w in (*_ANSWERS["count"], *_ANSWERS["where"])]] = 1.5
-FIRST_HOP = (
-    2  # layers behind which a word is asked what it names; two are left to hand that on and to look again
-)
+# Layers behind which a word is asked what it names: two are left to hand that on and to look again.
+FIRST_HOP = 2
 HOPS, HOPS_WEIGHT = data.TOKEN["shares"], 10.0
 GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in _ANSWERS.items()}
 
