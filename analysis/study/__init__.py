@@ -5,7 +5,7 @@
 - `units`, `plan`: the work of one image, plans, resumption, and the packed rows;
 - `own`: a user's checkpoint and questions;
 - `results`: the packed rows as arrays; `bootstrap`, `correlations`, `proxy`: what is estimated from them;
-- `verdicts`: the six questions, with rules fixed beforehand (docs/study/plan.md), and `verdict`: what the rules share;
+- `verdicts`: the six questions, with rules fixed beforehand (docs/study/plan.md), `verdict`: what the rules share, and `plain`: the same without numbers;
 - `figures`, `pictures`, `drawing`: figures; `report`: text, tables and the HTML page; `page`: all of it from rows.
 """
 

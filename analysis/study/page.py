@@ -39,9 +39,9 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | No
     results = read(rows)
     draws = Draws(results)
     found = verdicts(results)
+    once = rows.with_name("confirm.npz")
     if (out / "confirm" / "rows").is_dir():
-        pack(out / "confirm", out / "confirm.npz")
-    once = out / "confirm.npz" if (out / "confirm" / "rows").is_dir() else rows.with_name("confirm.npz")
+        once = pack(out / "confirm", out / "confirm.npz")
     again = read(once) if once.exists() else None
     confirmed = [] if again is None else verdicts(again, candidates=CANDIDATES)
     table = report.summary(draws)

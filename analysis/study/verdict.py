@@ -54,9 +54,8 @@ class Verdict:
 
     @property
     def agreement(self) -> list[Number]:
-        """Of the numbers that the rule looks at, those that are known in strata."""
-        known = [n for n in self.numbers[: self.looked_at] if n.strata and n.all.value == n.all.value]
-        return [n for n in known if n.all.value != 0]
+        """Of the numbers that the rule looks at, those that are known in strata and have a sign."""
+        return [n for n in self.numbers[: self.looked_at] if n.strata and abs(n.all.value) > 0]
 
 
 class Study:

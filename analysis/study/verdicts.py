@@ -10,6 +10,7 @@ import numpy as np
 from . import correlations
 from .arms import ARMS
 from .bootstrap import RESAMPLES, Draws, Stratum, interval, mean_known, simultaneous
+from .plain import PLAIN
 from .predictors import NAMES, SIGN
 from .proxy import proxy
 from .results import Results
@@ -17,43 +18,6 @@ from .verdict import MARGIN, NO, OPEN, PARTLY, UNASKED, YES, Number, Study, Verd
 
 COMPOSITIONAL = ("count", "spatial", "comparison", "two hops", "tally", "order", "layout")
 """Skills whose questions are about two things or more."""
-
-
-PLAIN = {
-    1: {
-        YES: "Among pruners that keep equally many tokens, those that can rebuild more of the picture answer better.",
-        PARTLY: "Among pruners that keep equally many tokens, those that can rebuild more of the picture tend to answer better.",
-        NO: "Among pruners that keep equally many tokens, being able to rebuild more of the picture does not go with better answers.",
-    },
-    2: {
-        YES: "Keeping what is hardest to rebuild beats keeping what looks most different, above all where a question is about "
-        "several things.",
-        PARTLY: "Keeping what is hardest to rebuild beats keeping what looks most different, no matter how many things a question "
-        "is about.",
-        NO: "Keeping what is hardest to rebuild does not beat keeping what looks most different.",
-    },
-    3: {
-        YES: "Preferring tokens that have less to do with the question helps.",
-        PARTLY: "Preferring tokens that have less to do with the question helps in one of the two spaces.",
-        NO: "Preferring tokens that have less to do with the question does not help.",
-    },
-    4: {
-        YES: "Rules that rebuild the picture better than the residual rule answer better, too.",
-        PARTLY: "One rule that rebuilds the picture better than the residual rule answers better, too.",
-        NO: "Rules that rebuild the picture better than the residual rule do not answer better.",
-    },
-    5: {
-        YES: "Folding the dropped tokens into the kept ones helps every pruner.",
-        PARTLY: "Folding the dropped tokens into the kept ones helps some pruners and harms none.",
-        NO: "Folding the dropped tokens into the kept ones helps no pruner.",
-    },
-    6: {
-        YES: "One pruner beats both at every budget.",
-        PARTLY: "On average over models and families one pruner is nowhere below both, and above them where few tokens stay.",
-        NO: "No pruner does.",
-    },
-}
-"""The verdicts without numbers; where nothing is settled there is nothing to say."""
 
 
 CANDIDATES = ("auto",)
@@ -97,11 +61,13 @@ def predicts(study: Study) -> Verdict:
     ]
     for name in ("unseen pruner", "unseen pruner and budget", "error alone"):
         more.append(study.number(f"forecast skill: {name}", lambda d, n=name: proxy(d)[n]))
-    turned = lambda d, n: SIGN[n] * correlations.partial(d, n)  # noqa: E731
-    known = [n for n in NAMES if np.isfinite(turned(study.draws, n)[0])]
-    compared = [
-        study.number(f"given the budget, positive as meant: {n}", lambda d, n=n: turned(d, n)) for n in known
-    ]
+    turned = {
+        n: study.number(
+            f"given the budget, positive as meant: {n}", lambda d, n=n: SIGN[n] * correlations.partial(d, n)
+        )
+        for n in NAMES
+    }
+    compared = {n: number for n, number in turned.items() if np.isfinite(number.all.value)}
     below = [k for k, n in zip(usable, each, strict=True) if n.all.high < 0]
     if mean.all.value <= -0.5 and mean.all.high < -0.3 and len(below) == len(usable):
         verdict = YES
@@ -119,12 +85,12 @@ def predicts(study: Study) -> Verdict:
         f"ρ is {more[2].all}."
     )
     if compared:
-        i = max(range(len(known)), key=lambda i: compared[i].all.value)
+        most = max(compared, key=lambda n: compared[n].all.value)
         statement += (
-            f" Of {len(known)} numbers that need no answers, “{known[i]}” goes with accuracy most, given the budget: "
-            f"{compared[i].all}."
+            f" Of {len(compared)} numbers that need no answers, “{most}” goes with accuracy most, given the budget: "
+            f"{compared[most].all}."
         )
-    return Verdict(question, verdict, statement, rule, (mean, *each, *more, *compared), 1)
+    return Verdict(question, verdict, statement, rule, (mean, *each, *more, *compared.values()), 1)
 
 
 # ---- 2

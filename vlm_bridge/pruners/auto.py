@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vlm_bridge.pruners.plan import Plan, Pruner
 from vlm_bridge.pruners.resprune import ROW as RESPRUNE
+from vlm_bridge.pruners.spare import spare
 
 SCARCE = 1 / 18
 """Share of the tokens at which relevance counts in full."""
@@ -29,7 +30,7 @@ def exponent(share: float) -> float:
 
 def auto(features: Tensor, k: int, weights: Tensor) -> Plan:
     """Greedy residual on r_i^α · x_i."""
-    return Plan(features.mT, "residual", weights ** exponent(k / features.shape[-2]))
+    return spare(features, k, weights, alpha=exponent(k / features.shape[-2]))
 
 
 ROW = Pruner(
