@@ -13,7 +13,7 @@ import numpy as np
 
 from cssp import linalg
 
-__all__ = ["DOWNDATE_SLACK", "MANY", "SINGLE_REACH", "TIE_BAND", "Array", "Picks", "Problem"]
+__all__ = ["CLEAR", "DOWNDATE_SLACK", "MANY", "SINGLE_REACH", "TIE_BAND", "Array", "Picks", "Problem"]
 
 Array = Any
 
@@ -26,6 +26,9 @@ DOWNDATE_SLACK = 8
 #: Columns beyond so many no longer raise `Problem.floor`: rounding of one column does not grow with their number, and
 #: n·eps of a million columns in single precision is a tenth.
 MANY = 1 << 14
+
+#: Residuals so many times above the threshold of dependence are beyond doubt, whatever rounding downdating has left in them.
+CLEAR = 64
 
 #: Residuals this far below the largest column have lost half the digits of single precision: go on in double.
 SINGLE_REACH = 2.0**-10
@@ -41,11 +44,14 @@ class Picks:
         Distinct columns in order of choice, the included ones first; fewer than ``k`` where the method
         ran out of independent columns (``select`` completes them) or met the tolerance.
     rank : int or None
-        Number of linearly independent columns among them, None where the method does not know.
+        Number of linearly independent columns among them, where all are `CLEAR` of the threshold; None otherwise.
+    exhausted : bool
+        Whether the method has seen that no candidate is independent of those found.
     """
 
     indices: Sequence[int]
     rank: int | None = None
+    exhausted: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +144,8 @@ class Problem:
     def largest(self) -> float:
         """Largest norm among the columns that are included or may be chosen."""
         xp = self.xp
+        if self.n == 0:
+            return 0.0
         admissible = xp.asarray(self.candidates, copy=True)
         for j in self.include:
             admissible[j] = True
@@ -189,6 +197,14 @@ class Problem:
             return -1.0
         slack = min(0.5, 64 * self.eps * (1 + 1 / self.tol))
         return (1 - slack) * self.tol**2 * float(self.xp.sum(linalg.column_norms2(self.B)))
+
+    def pivots(self, indices: Sequence[int], heights: Sequence[float]) -> Picks:
+        """Columns chosen by largest residual, whose norms were ``heights``; included columns have none and leave no claim."""
+        if self.include:
+            return Picks(indices)
+        clear = all(height > CLEAR * self.floor for height in heights)
+        short = len(indices) < self.k or not all(height > self.floor for height in heights)
+        return Picks(indices, len(indices) if clear else None, short and self.tol is None)
 
     def take(self, columns: Sequence[int]) -> Array:
         """These columns of A, in this order."""

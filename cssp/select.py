@@ -16,7 +16,7 @@ from cssp import gradients, linalg, passes, scaling
 from cssp.errors import ArgumentError, RankDeficientError, RankDeficientWarning, UnsupportedError
 from cssp.methods import Method
 from cssp.methods.residual import residual
-from cssp.problem import Array, Problem
+from cssp.problem import CLEAR, Array, Problem
 from cssp.selection import Part, Selection, relative
 
 __all__ = ["select"]
@@ -159,8 +159,8 @@ def select(
         found = ", ".join(sorted({f"{p.rank} of {len(p.picks)}" for p in short})[:3])
         many = f" in {len(short)} of {len(items)} batch items" if batch else ""
         warnings.warn(
-            f"k exceeds {_limit(short[0])}{many}: only {found} chosen columns are independent, the others add nothing to the "
-            f"span but rounding. {_threshold(short[0])}. To leave them out, pass deficient='truncate' or 'raise', or tol",
+            f"k exceeds {_limit(short[0])}{many}: only {found} chosen columns are independent. {_threshold(short[0])}. "
+            "To leave dependent columns out, pass deficient='truncate' or 'raise', or tol",
             RankDeficientWarning,
             stacklevel=2,
         )
@@ -340,20 +340,24 @@ def _solve(
 ) -> tuple[Part, bool]:
     """Picks of one item, cut at the tolerance and completed; and whether k exceeded the rank."""
     found = row.function(p, **options)
-    part = _independent_first(_part(p, found.indices, found.rank))
+    part = _independent_first(_part(p, found.indices, found.rank), found.exhausted)
     if p.tol is not None:
         cut = _first_within(part, p.tol)
         if cut is None and row.deterministic and len(part.picks) < p.k:
             # The method may have stopped at a goal its own rounding reported too early.
             found = row.function(replace(p, tol=None), **options)
-            part = _independent_first(_part(p, found.indices, found.rank))
+            part = _independent_first(_part(p, found.indices, found.rank), found.exhausted)
             cut = _first_within(part, p.tol)
         if cut is not None or not counted:
             length = max(1, part.rank if cut is None else cut, len(p.include))
             picks = part.picks if len(part.picks) >= length else _filled(part)
             return _part(p, picks[:length], None, part.own), False
     if len(part.picks) < p.k:
-        part = _independent_first(part, p.k)
+        part = _independent_first(part, found.exhausted, p.k)
+    if part.rank == p.k:
+        return part, False
+    if deficient == "truncate":
+        return _part(p, _independent(part), part.rank, part.own), True
     if len(part.picks) < p.k:
         part = _part(p, _filled(part), part.rank, part.own)
         cut = None if p.tol is None else _first_within(part, p.tol)
@@ -361,13 +365,11 @@ def _solve(
             cut is not None
         ):  # columns that are dependent up to rounding may still meet a tolerance below rounding
             return _part(p, part.picks[: max(1, cut, len(p.include))], None, part.own), False
-    if part.rank == p.k:
-        return part, False
     if deficient == "raise":
         raise RankDeficientError(
-            f"k = {p.k} exceeds {_limit(part)}, {part.rank} (deficient='raise'). {_threshold(part)}"
+            f"k = {p.k} exceeds {_limit(part)} (deficient='raise'). {_threshold(part)}"
         )
-    return (_part(p, _independent(part), part.rank, part.own) if deficient == "truncate" else part), True
+    return part, True
 
 
 def _part(
@@ -379,36 +381,36 @@ def _part(
     return record(p, chosen, rank, chosen if own is None else own)
 
 
-def _independent_first(part: Part, length: int | None = None) -> Part:
-    """The picks without those that depend on others, completed by the residual rule to as many as they were, or to ``length``.
+def _independent_first(part: Part, exhausted: bool, length: int | None = None) -> Part:
+    """The picks, if they are independent or the method is known to have exhausted the columns; otherwise those that are clearly
+    independent, completed by the residual rule to as many as they were, or to ``length``.
 
-    No column counts for less than another that is dependent. Nothing changes where independent columns have run out: a
-    method that reports its rank has seen that, and otherwise the residual rule finds out.
+    So no dependent column stands where an independent one is left. Picks close to dependence go, too: behind them even the
+    residual of a dependent column is far from zero.
     """
     p, k = part.problem, length or len(part.picks)
-    if part.rank == k or part.known_rank is not None:
+    if exhausted or part.rank == k:
         return part
-    kept = [j for j, yes in zip(part.picks, part.independent, strict=True) if yes or j in p.include]
-    first = [*p.include, *(j for j in kept if j not in p.include)]
+    _, clear = linalg.basis(part.chosen, CLEAR * p.floor)
+    first = [*p.include, *(j for j, yes in zip(part.picks, clear, strict=True) if yes and j not in p.include)]
     left = p.xp.asarray(p.candidates, copy=True)
     for j in first:
         left[j] = False
     complete = passes.METHODS["residual"] if p.in_passes else residual
     found = complete(replace(p, include=tuple(first), candidates=left, tol=None, target=None, k=k))
-    if int(found.rank or 0) > part.rank:
-        return _part(p, found.indices, found.rank, part.own)
-    return _part(p, part.picks, part.rank, part.own)
+    longer = _part(p, found.indices, None, part.own)
+    return longer if longer.rank > part.rank else part
 
 
 def _limit(part: Part) -> str:
     """What k exceeds."""
-    given = part.independent[: len(part.problem.include)]
+    given = part.independent[: len(part.problem.include)] if part.problem.include else []
     if all(given):
-        return "the numerical rank"
+        return f"the numerical rank {part.rank} of the admissible columns"
     columns = part.indices[: len(given)][np.logical_not(given)].tolist()
     shown = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
     which = f"columns {shown} depend" if len(columns) > 1 else f"column {shown} depends"
-    return f"the rank that the included columns allow ({which} on those included before it)"
+    return f"the rank {part.rank} that the included columns allow ({which} on those included before)"
 
 
 def _threshold(part: Part) -> str:
@@ -439,7 +441,8 @@ def _first_within(part: Part, tol: float) -> int | None:
 def _independent(part: Part) -> list[int]:
     """The picks that add to the span; one column where none does."""
     kept = [j for j, yes in zip(part.picks, part.independent, strict=True) if yes]
-    return kept or list(part.picks[:1])
+    p = part.problem
+    return kept or list(part.picks[:1]) or [int(np.argmax(linalg.host(p.candidates)))]
 
 
 def _filled(part: Part) -> list[int]:

@@ -196,7 +196,7 @@ class Part:
         """Fields of `Certificate` for this item."""
         p, k = self.problem, len(self.picks)
         B = linalg.host(linalg.widen(p.B))
-        R = linalg.project_off(B, linalg.host(self.basis[0]))
+        R = linalg.project_off(B, linalg.basis(linalg.host(self.chosen), self.floor)[0])
         _, s, Vh = linalg.svd(B)
         noise = max(B.shape) * float(np.finfo(s.dtype).eps) * float(s[0])
         frobenius = _ordered(float(self.trace[-1]), float(np.sum(s[k:] ** 2)), noise)

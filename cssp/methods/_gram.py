@@ -28,8 +28,8 @@ CONSPIRACY = 64.0
 MOST = 32
 
 
-def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], int]:
-    """Picks of the rule, without included columns, up to the first that is in doubt; how many count for the rank."""
+def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], list[float]]:
+    """Picks of the rule, without included columns, up to the first that is in doubt, and their residual norms."""
     m, n, eps = p.m, p.n, p.eps
     steps, single = min(p.k, m), A.dtype in (np.float32, np.complex64)
     G = A.T @ A if A.dtype.kind == "f" else A.conj().T @ A
@@ -46,7 +46,7 @@ def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], int]:
     X = np.zeros((steps, steps), dtype=A.dtype)  # the inverse of R's columns S
     S: list[int] = []
     lengths2 = np.empty(steps, dtype=N.dtype)  # exact[S]
-    rank, floor2 = 0, p.floor**2
+    heights: list[float] = []
     for t in range(steps):
         first = int(score.argmax())
         top = float(score[first])
@@ -91,5 +91,5 @@ def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], int]:
         E += loss * (float(E[j]) / height)
         N[j], score[j] = 0, -math.inf
         S.append(j)
-        rank += height > floor2
-    return S, rank
+        heights.append(math.sqrt(height))
+    return S, heights

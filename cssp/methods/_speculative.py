@@ -66,50 +66,48 @@ def speculative(p: Problem, guesses: bool | None = None) -> Picks:
 def _speculative(p: Problem, guesses: bool | None) -> Picks:
     A = _fit_for_blas(p.A)
     in_cache = A.nbytes <= CACHE
-    rank = None
+    whole, heights = p, None
     if guesses is None:
         guesses = not in_cache
         most = (GRAM_CACHED if in_cache else GRAM) * p.k
         if GRAM_FROM <= p.n <= most and p.n**2 * A.itemsize <= CACHE and not p.include:
-            begun, rank = gram_picks(p, A)
+            begun, heights = gram_picks(p, A)
             if len(begun) == p.k:
-                return Picks(begun, rank=rank)
+                return p.pivots(begun, heights)
             left = p.candidates.copy()
             left[begun] = False
             p = replace(p, include=tuple(begun), candidates=left)
-    run = _Run(p, A, rank)
+    run = _Run(p, A, heights)
     while len(run.indices) < p.k and run.ready():
         run.advance(guesses)
-    return Picks(run.indices, rank=run.rank)
+    return whole.pivots(run.indices, run.heights)
 
 
 class _Run:
     """A, the basis Q[:, :r] of the picks, and the squared residual norms N of all columns.
 
-    ``exact`` is N where it was last formed from the columns themselves; picks have N = 0.
+    ``exact`` is N where it was last formed from the columns themselves; picks have N = 0. ``heights`` are the residual
+    norms of the picks, included columns left out.
     """
 
-    def __init__(self, p: Problem, A: np.ndarray, rank: int | None = None) -> None:
+    def __init__(self, p: Problem, A: np.ndarray, heights: list[float] | None = None) -> None:
         self.p, self.A, self.eps = p, A, p.eps
         self.single = A.dtype in (np.float32, np.complex64)
-        self.indices, self.rank = list(p.include), 0
+        self.indices, self.heights = list(p.include), heights or []
         self.open = p.candidates.copy()
         self.worth = JUDGED + min(8, BLOCKED // max(1, p.n))
         self.length, self.walk, self.pause = FIRST, 1, self.worth
         # A tie goes to the lowest index: columns are ranked by norms bent down a little along the index.
         self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
         self.given = list(p.include)  # included columns that add a direction
-        if rank is None:
+        if heights is None:
             self._drop_dependent(take_columns(A, self.given))
-        else:
-            self.rank = rank
         self._start(self.given)
 
     def _drop_dependent(self, C: np.ndarray) -> None:
         """Included columns, C, that depend on the others add nothing."""
         independent = basis(C, self.p.floor)[1]
         self.given = [j for j, yes in zip(self.given, independent, strict=True) if yes]
-        self.rank = len(self.given)
 
     @property
     def directions(self) -> list[int]:
@@ -209,7 +207,7 @@ class _Run:
             math.sqrt(self.eps) * float(self.exact.max(where=self.open, initial=0)) + float(slack.max())
         ) / band
         least = max(least, p.noise**2, (SINGLE_REACH * p.largest) ** 2 if self.single else 0.0)
-        noise2, floor2, complex_ = p.noise**2, p.floor**2, A.dtype.kind == "c"
+        noise2, complex_ = p.noise**2, A.dtype.kind == "c"
         fair, fallen = np.empty_like(score), np.empty_like(score)
         for taken in range(min(steps, p.k - len(self.indices), p.m - r)):
             top = float(score.max())
@@ -240,7 +238,7 @@ class _Run:
             np.maximum(N, 0, out=N)
             self.indices.append(j)
             self.r = r = r + 1
-            self.rank += top > floor2
+            self.heights.append(math.sqrt(norm2))
         return steps
 
     def _step(self) -> int:
@@ -342,7 +340,7 @@ class _Run:
         chosen = guess[:taken]
         self.Q[:, self.r : self.r + taken] = V[:, :taken]
         self.r += taken
-        self.rank += int(np.count_nonzero(top[:taken] > p.floor**2))
+        self.heights += np.sqrt(top[:taken]).tolist()
         self.N -= fallen[taken - 1]
         np.maximum(self.N, 0, out=self.N)
         self.N[chosen] = 0

@@ -19,12 +19,10 @@ def pivoted_qr(p: Problem) -> Picks:
     h = p.numpy()
     free = np.flatnonzero(h.candidates)
     Q, independent = basis(h.A[:, list(p.include)], p.floor)
-    rank = sum(independent)
     C = project_off(h.A[:, free], Q)
     if free.size == 0:
-        return Picks(list(p.include), rank=rank)
+        return Picks(list(p.include))
     R, order = scipy.linalg.qr(C, mode="r", pivoting=True, check_finite=False)
     heights = np.abs(np.diagonal(R))[: min(p.free, p.m - sum(independent))]
     found = int(np.sum(np.logical_and.accumulate(heights > p.noise)))
-    rank += int(np.sum(heights[:found] > p.floor))
-    return Picks([*p.include, *free[order[:found]].tolist()], rank=rank)
+    return p.pivots([*p.include, *free[order[:found]].tolist()], heights[:found].tolist())

@@ -57,10 +57,11 @@ def textbook(p: Problem) -> Picks:
     open_ = xp.asarray(p.candidates, copy=True)
     unseen = xp.ones_like(open_)
     indices = list(p.include)
-    r = rank = 0
+    heights: list[float] = []
+    r = 0
     if indices:
         have, _ = basis(take_columns(A, indices), p.floor)
-        r = rank = have.shape[1]
+        r = have.shape[1]
         Q[:, :r] = have
         for j in indices:
             unseen[j] = False
@@ -86,14 +87,15 @@ def textbook(p: Problem) -> Picks:
         unseen[j] = False
         q = e / norm
         Q[:, r] = q
-        r, rank = r + 1, rank + (norm > p.floor)
+        r += 1
+        heights.append(norm)
         N = N - squares(conjugate(q) @ A)
         stale = unseen & (N - math.sqrt(eps) * exact <= 0) & (exact > p.noise**2)
         N = xp.where(unseen & (N > 0), N, xp.zeros_like(N))
         if bool(xp.any(stale)):
             N = _refresh(N, stale, A, Q[:, :r])
             exact = xp.where(stale, N, exact)
-    return Picks(indices, rank=rank)
+    return p.pivots(indices, heights)
 
 
 def _reached(p: Problem, N: Array, unseen: Array, A: Array, Q: Array) -> bool:

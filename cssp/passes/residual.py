@@ -55,7 +55,7 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
             run.advance()
             if state is not None:
                 run.save(state)
-    return Picks(run.indices, rank=run.rank)
+    return p.pivots(run.indices, run.heights)
 
 
 class PassRun(_Run):
@@ -65,7 +65,7 @@ class PassRun(_Run):
 
     def __init__(self, p: PassProblem) -> None:
         self.p, self.A, self.eps, self.single = p, p.A, p.eps, p.A.single
-        self.indices, self.rank = list(p.include), 0
+        self.indices, self.heights = list(p.include), []
         self.open = p.candidates.copy()
         self.length = FIRST
         self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
@@ -196,7 +196,7 @@ class PassRun(_Run):
         chosen = guess[:taken]
         self.Q[:, self.r : self.r + taken] = V[:, :taken]
         self.r += taken
-        self.rank += int(np.count_nonzero(top[:taken] > p.floor**2))
+        self.heights += np.sqrt(top[:taken]).tolist()
         self.N -= np.concatenate(held.map(partial(_row, s=taken - 1)))
         np.maximum(self.N, 0, out=self.N)
         self.N[chosen] = 0
@@ -213,7 +213,8 @@ class PassRun(_Run):
                 file,
                 about=self._about(),
                 indices=np.array(self.indices, dtype=np.int64),
-                numbers=np.array([self.r, self.rank, self.length, int(self.single)]),
+                numbers=np.array([self.r, self.length, int(self.single)]),
+                heights=np.array(self.heights),
                 passes=self.A.passes[0],
                 closed=np.flatnonzero(~self.open),
                 Q=self.basis,
@@ -236,7 +237,8 @@ class PassRun(_Run):
                 f"checkpoint = {str(path)!r} belongs to another matrix or other arguments; "
                 "remove it, or give another path"
             )
-        r, self.rank, self.length, single = (int(x) for x in state["numbers"])
+        r, self.length, single = (int(x) for x in state["numbers"])
+        self.heights = state["heights"].tolist()
         if self.single and not single:
             self.A = self.A.view(self.A.wide)
             self.eps, self.single = float(np.finfo(np.float64).eps), False
