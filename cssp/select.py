@@ -21,6 +21,9 @@ from cssp.selection import Part, Selection, relative
 
 __all__ = ["select"]
 
+#: Columns so much shorter than the longest may be dependent because of their unit alone.
+UNLIKE = 1e-3
+
 _REMEDY = "clean it, or mark the column as padding with valid (exclude only forbids choosing it)"
 
 
@@ -420,10 +423,11 @@ def _threshold(part: Part) -> str:
         f"A residual counts as zero up to {math.ldexp(p.floor, p.exponent):.1e}, that is max(m, n)·eps times the norm of the "
         f"largest column, {math.ldexp(p.largest, p.exponent):.1e}"
     )
-    xp, C = array_api_compat.array_namespace(part.chosen), part.chosen
-    norms = xp.sqrt(linalg.column_norms2(C))
-    unit = C / xp.where(norms > 0, norms, xp.ones_like(norms))
-    scaled = sum(linalg.basis(unit, p.floor / p.largest)[1]) if p.largest > 0 else 0
+    norms2 = linalg.host(p.norms2)[list(part.picks)]
+    if not np.any((norms2 > 0) & (norms2 < (UNLIKE * p.largest) ** 2)):
+        return text
+    unit = scaling.unit_columns(part.chosen)
+    scaled = sum(linalg.basis(unit, p.floor / p.largest)[1])
     if scaled > part.rank:
         text += (
             f". Columns of very different size, such as in different units, are the likely cause: divided by their norms "

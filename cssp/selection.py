@@ -121,6 +121,8 @@ class Part:
     def independent(self) -> list[bool]:
         """Which chosen columns count for the rank, in the precision the data came in."""
         p = self.problem
+        if self.known_rank == len(self.picks):
+            return [True] * self.known_rank
         return self.basis[1] if p.unit == self.eps else linalg.basis(self.chosen, p.floor)[1]
 
     @cached_property

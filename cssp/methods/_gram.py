@@ -6,17 +6,18 @@ is not small beside n. What it loses is accuracy, so every norm carries an estim
 seen on the diagonal of G, and each pivot p hands the share |r_pj|²/r_pp² of its own error on, as if errors were
 independent. A pick among columns that E cannot tell apart is decided by explicit residuals a_j - A_S x, in which errors
 of x are of second order. Where too many columns are in doubt the work stops, and whoever called goes on from the picks
-so far.
+so far. Where what is left is of the size of rounding, explicit residuals, projected twice, tell whether it is nothing but that.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from cssp.linalg import column_norms2, squares, take_columns
-from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Problem
+from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks, Problem
 
 #: Error of an entry of G, in units of the difference seen on the diagonal and in units of rounding.
 SEEN, LEAST = 2.0, 4.0
@@ -28,11 +29,45 @@ CONSPIRACY = 64.0
 MOST = 32
 
 
-def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], list[float]]:
-    """Picks of the rule, without included columns, up to the first that is in doubt, and their residual norms."""
+#: Squared norms below this share of the largest may be nothing but rounding of the Gram matrix.
+UNCLEAR = 1e-12
+
+#: Entries of residuals that are formed at a time.
+BLOCK = 1 << 22
+
+
+class DenseColumns:
+    """What the algorithm asks of a matrix: its Gram matrix, some columns, and the columns chosen so far, as a matrix."""
+
+    def __init__(self, A: np.ndarray, steps: int) -> None:
+        self.A, self.dtype = A, A.dtype
+        self.C, self.copied = np.empty((A.shape[0], steps), dtype=A.dtype, order="F"), 0
+
+    def gram(self) -> np.ndarray:
+        return self.A.T @ self.A if self.dtype.kind == "f" else self.A.conj().T @ self.A
+
+    def take(self, columns: np.ndarray) -> np.ndarray:
+        return take_columns(self.A, columns)
+
+    def chosen(self, S: list[int]) -> np.ndarray:
+        self.C[:, self.copied : len(S)], self.copied = take_columns(self.A, S[self.copied :]), len(S)
+        return self.C[:, : len(S)]
+
+
+def gram_picks(p: Problem, A: Any) -> tuple[Picks, list[float]]:
+    """Picks of the rule, without included columns, up to the first that is in doubt, and their residual norms.
+
+    They are final where they are k, or exhaust the columns.
+
+    Parameters
+    ----------
+    p : Problem
+    A : DenseColumns
+        Or anything else with its methods.
+    """
     m, n, eps = p.m, p.n, p.eps
     steps, single = min(p.k, m), A.dtype in (np.float32, np.complex64)
-    G = A.T @ A if A.dtype.kind == "f" else A.conj().T @ A
+    G = A.gram()
     N = np.array(p.norms2)
     exact = N.copy()
     seen = float(np.max(np.abs(G.diagonal().real - N) / np.where(N > 0, N, 1)))
@@ -42,29 +77,25 @@ def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], list[float]]:
     least = max(p.noise, SINGLE_REACH * p.largest if single else 0.0) ** 2
     score = np.where(p.candidates, N, -math.inf)
     R = np.empty((steps, n), dtype=A.dtype)
-    C, copied = np.empty((m, steps), dtype=A.dtype, order="F"), 0  # A_S, as far as it was needed
     X = np.zeros((steps, steps), dtype=A.dtype)  # the inverse of R's columns S
     S: list[int] = []
     lengths2 = np.empty(steps, dtype=N.dtype)  # exact[S]
     heights: list[float] = []
+    drowned = False
     for t in range(steps):
         first = int(score.argmax())
         top = float(score[first])
-        if (
-            not top > least
-            or not 8 * float(E[first]) < top
-            or (p.tol is not None and float(N.sum()) <= p.goal)
-        ):
+        drowned = not top > least or not 8 * float(E[first]) < top
+        if drowned or (p.tol is not None and float(N.sum()) <= p.goal):
             break
         # Those that may be among the contenders of the rule, N + slack ≥ band·top; N itself is beyond doubt at first.
         doubt = E + float(E[first]) if t else 0.0
         near = np.flatnonzero(score + slack + doubt >= band * top)[: None if t else 1]
-        if near.size > MOST:
-            break
         j = int(near[0])
-        if near.size > 1:
-            C[:, copied:t], copied = take_columns(A, S[copied:]), t
-            e = take_columns(A, near) - C[:, :t] @ (X[:t, :t] @ R[:t, near])
+        if N[j] + slack[j] - 2 * float(E[j] + E[first]) < band * top and near.size > 1:  # no tie beyond doubt
+            if near.size > MOST:
+                break
+            e = A.take(near) - A.chosen(S) @ (X[:t, :t] @ R[:t, near])
             N[near] = score[near] = column_norms2(e)
             E[near] = LEAST * eps * np.sqrt(exact[near] * N[near])
             top = float(N[near].max())
@@ -92,4 +123,23 @@ def gram_picks(p: Problem, A: np.ndarray) -> tuple[list[int], list[float]]:
         N[j], score[j] = 0, -math.inf
         S.append(j)
         heights.append(math.sqrt(height))
-    return S, heights
+    found = p.pivots(S, heights)
+    t = len(S)
+    if drowned and not single and not np.any(max(least, UNCLEAR * float(exact.max())) < N):
+        left = np.flatnonzero(score > -math.inf)
+        if _all_noise(p, A, S, X[:t, :t], R[:t], left):
+            return Picks(S, found.rank, exhausted=True), heights
+    return Picks(S, found.rank), heights
+
+
+def _all_noise(p: Problem, A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray) -> bool:
+    """Whether the residuals of these columns behind S are nothing but rounding."""
+    C = A.chosen(S)
+    step = max(1, BLOCK // p.m)
+    for a in range(0, columns.size, step):
+        part = columns[a : a + step]
+        e = A.take(part) - C @ (X @ R[:, part])
+        e -= C @ (X @ (X.conj().T @ (C.conj().T @ e)))
+        if np.any(column_norms2(e) > p.noise**2):
+            return False
+    return True

@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 
 from cssp.linalg import basis, column_norms2, orthogonalise, residual_norms2, squares, take_columns
-from cssp.methods._gram import gram_picks
+from cssp.methods._gram import DenseColumns, gram_picks
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks, Problem
 
 #: First guess, longest guess, and columns in the block for each pick guessed.
@@ -71,9 +71,10 @@ def _speculative(p: Problem, guesses: bool | None) -> Picks:
         guesses = not in_cache
         most = (GRAM_CACHED if in_cache else GRAM) * p.k
         if GRAM_FROM <= p.n <= most and p.n**2 * A.itemsize <= CACHE and not p.include:
-            begun, heights = gram_picks(p, A)
-            if len(begun) == p.k:
-                return p.pivots(begun, heights)
+            found, heights = gram_picks(p, DenseColumns(A, min(p.k, p.m)))
+            begun = list(found.indices)
+            if len(begun) == p.k or found.exhausted:
+                return found
             left = p.candidates.copy()
             left[begun] = False
             p = replace(p, include=tuple(begun), candidates=left)

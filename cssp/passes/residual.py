@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ import numpy as np
 from cssp.errors import ArgumentError
 from cssp.files import written
 from cssp.linalg import orthogonalise, residual_norms2, squares
+from cssp.methods._gram import gram_picks
 from cssp.methods._speculative import NARROWEST, _basis, _Run
 from cssp.passes.problem import PassProblem
+from cssp.passes.source import SparseSource
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks
 
 __all__ = ["residual"]
@@ -33,12 +36,15 @@ WIDER = 2
 #: Columns in the pool: at least, for each pick, and at most.
 POOL = 256, 8, 1536
 
+#: Entries of a Gram matrix at the most, and products of its rows for each product of a pass.
+LARGEST_GRAM, CHEAP = 1 << 25, 4
+
 #: Columns of a worker's part that are looked at together.
 STEP = 4096
 
 
 def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None) -> Picks:
-    """The picks of greedy residual in memory, near-ties apart.
+    """The picks of greedy residual in memory, near-ties apart; from the Gram matrix of a sparse matrix where that is cheap.
 
     Parameters
     ----------
@@ -46,7 +52,15 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
         The state is kept in this file after each pass over the data, and taken from it if it is there: a run that was
         interrupted goes on where it was. The file (npz) holds two numbers a column and the basis.
     """
-    run = PassRun(p)
+    if isinstance(p.A, SparseSource) and checkpoint is None and not p.include and gram_is_cheap(p.A, p.k):
+        found, heights = gram_picks(p.numpy("double"), SparseColumns(p.A.view(p.A.wide)))
+        if len(found.indices) == p.k or found.exhausted:
+            return found
+        left = p.candidates.copy()
+        left[list(found.indices)] = False
+        run = PassRun(replace(p, include=tuple(found.indices), candidates=left), heights)
+    else:
+        run = PassRun(p)
     state = None if checkpoint is None else _path(checkpoint)
     if state is not None and state.exists():
         run.load(state)
@@ -58,19 +72,39 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
     return p.pivots(run.indices, run.heights)
 
 
+def gram_is_cheap(A: SparseSource, k: int) -> bool:
+    """Whether AᴴA costs less than k passes, and fits."""
+    row = np.bincount(A.A.indices, minlength=A.shape[0]).astype(np.float64)
+    return A.shape[1] ** 2 <= LARGEST_GRAM and float(np.sum(row**2)) <= max(CHEAP * A.A.nnz * k, A.shape[1] ** 2)
+
+
+class SparseColumns:
+    """As `cssp.methods._gram.DenseColumns`."""
+
+    def __init__(self, A: SparseSource) -> None:
+        self.A, self.take, self.dtype = A.A, A.take, A.dtype
+
+    def gram(self) -> np.ndarray:
+        return np.asarray((self.A.conj().T @ self.A).toarray())
+
+    def chosen(self, S: list[int]) -> Any:
+        return self.A[:, S]
+
+
 class PassRun(_Run):
     """`_Run` on a source: N, exact and open are float64 and bool vectors of length n here, A stays where it is."""
 
     A: Any  # a Source
 
-    def __init__(self, p: PassProblem) -> None:
+    def __init__(self, p: PassProblem, heights: list[float] | None = None) -> None:
         self.p, self.A, self.eps, self.single = p, p.A, p.eps, p.A.single
-        self.indices, self.heights = list(p.include), []
+        self.indices, self.heights = list(p.include), heights or []
         self.open = p.candidates.copy()
         self.length = FIRST
         self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
         self.given = list(p.include)
-        self._drop_dependent(self.A.take(self.given))
+        if heights is None:
+            self._drop_dependent(self.A.take(self.given))
         self._start(self.given)
 
     def _start(self, directions: list[int]) -> None:
