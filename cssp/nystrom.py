@@ -8,7 +8,6 @@ squares of A's singular values, so a column of A whose residual is below √eps 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,16 +24,18 @@ from cssp.errors import (
     RankDeficientError,
     RankDeficientWarning,
     UnknownNameError,
+    warn,
 )
 from cssp.gram import Gram, as_gram
 from cssp.methods import METHODS
 from cssp.problem import Array
-from cssp.scaling import shifted
+from cssp.scaling import shifted, steady
 from cssp.selection import Certificate
 
 __all__ = ["GramSelection", "select_gram"]
 
 
+@steady
 def select_gram(
     K: Any,
     k: int | None = None,
@@ -130,11 +131,10 @@ def select_gram(
     own_picks = tuple(L.indices)
     rank = _complete(L, method, deficient, counts is not None)
     if rank is not None:
-        warnings.warn(
+        warn(
             f"k exceeds the numerical rank {rank} of K: only {L.rank} of {wanted} landmarks are independent, the "
             "others add nothing (deficient='fill'); use deficient='truncate' or 'raise', or tol",
             RankDeficientWarning,
-            stacklevel=2,
         )
     return _record(K, L, method, own, own_picks)
 
@@ -220,10 +220,12 @@ class GramSelection:
         mask[list(self._picks)] = True
         return self._gather(mask)
 
+    @steady
     def nystrom(self) -> Array:
         """F (n, r) with F Fᴴ = K_S; r is less than k where landmarks are dependent."""
         return self._gather(shifted(self._F.conj().T, self._gram.exponent))
 
+    @steady
     def coefficients(self) -> Array:
         """T (k, n) = K[S, S]⁺ K[S, :], so that K_S = K[:, S] T."""
         L = self._F[:, list(self._picks)].conj().T  # K[S, S] = L Lᴴ
@@ -231,10 +233,12 @@ class GramSelection:
             return self._gather(scipy.linalg.solve_triangular(L, self._F, trans="C", lower=True))
         return self._gather(np.linalg.pinv(L.conj().T) @ self._F)
 
+    @steady
     def reconstruct(self) -> Array:
         """K_S, shape (n, n)."""
         return self._gather(shifted(self._F.conj().T @ self._F, 2 * self._gram.exponent))
 
+    @steady
     def certificate(self) -> Certificate:
         """Compare with the best approximation of rank k and with the method's theorem.
 

@@ -12,6 +12,7 @@ import array_api_compat
 import numpy as np
 
 from cssp import linalg
+from cssp.progress import Report, silent
 
 __all__ = ["DOWNDATE_SLACK", "MANY", "SINGLE_REACH", "TIE_BAND", "Array", "Picks", "Problem"]
 
@@ -42,10 +43,13 @@ class Picks:
         ran out of independent columns (``select`` completes them) or met the tolerance.
     rank : int or None
         Number of linearly independent columns among them, None where the method does not know.
+    proven : bool
+        Whether the method's theorem covers them; False where a limit of time ended it too early for that.
     """
 
     indices: Sequence[int]
     rank: int | None = None
+    proven: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,8 @@ class Problem:
         The caller's index of each column where padding was removed.
     width : int
         The caller's number of columns.
+    progress : callable
+        ``progress(done, total)`` tells how far the method is.
     """
 
     A: Array
@@ -88,6 +94,7 @@ class Problem:
     target_exponent: int = 0
     columns: np.ndarray | None = None
     width: int = 0
+    progress: Report = silent
 
     in_passes = False  #: Whether A is a `cssp.passes.Source`, see `cssp.passes.problem`.
 

@@ -16,6 +16,7 @@ from cssp.errors import ArgumentError, RankDeficientError, RankDeficientWarning,
 from cssp.methods import Method
 from cssp.methods.residual import residual
 from cssp.problem import Array, Problem
+from cssp.progress import reporting
 from cssp.selection import Part, Selection, relative
 
 __all__ = ["select"]
@@ -36,6 +37,7 @@ def select(
     valid: Any = None,
     deficient: str = "fill",
     rng: int | np.random.Generator | None = None,
+    progress: Any = False,
     **options: Any,
 ) -> Selection:
     """Choose columns of A that span the others best.
@@ -66,6 +68,10 @@ def select(
         return the independent columns only (2-D A); raise `RankDeficientError`.
     rng : None, int or numpy.random.Generator
         Randomness of sampling methods. Item i of a batch draws from the i-th generator spawned from it.
+    progress : bool or callable
+        True shows on stderr how far the choice is: a bar where tqdm is installed, else lines. A function is called with
+        the steps done and the steps there are (None where nobody knows), a step being a pick, a swap (`local_search`,
+        `strong_rrqr`), a node (`exact`) or an item of a batch.
     **options
         The method's own options, see ``METHODS[method].options``.
 
@@ -142,7 +148,13 @@ def select(
         wanted.problem(item, generator if generators is None else generators[i])
         for i, item in enumerate(items)
     ]
-    solved = [_solve(problem, row, options, deficient, counts is not None) for problem in problems]
+    with reporting(progress, f"select {method}") as report:
+        solved = []
+        for problem in problems:
+            own = problem if batch else replace(problem, progress=report)
+            solved.append(_solve(own, row, options, deficient, counts is not None))
+            if batch:
+                report(len(solved), len(problems))
     short = [part for part, is_short in solved if is_short]
     if short and deficient == "fill":
         found = ", ".join(sorted({f"{p.rank} of {len(p.picks)}" for p in short})[:3])
@@ -172,6 +184,7 @@ class _Arguments:
     exclude: np.ndarray
     valid: np.ndarray | None
 
+    @scaling.steady
     def problem(self, item: tuple[int, ...], rng: np.random.Generator) -> Problem:
         """The two-dimensional problem of one batch item."""
         where = f" of batch item {item[0] if len(item) == 1 else item}" if item else ""
@@ -322,12 +335,13 @@ def _native(A: Array) -> Array:
     return linalg.host(A)
 
 
+@scaling.steady
 def _solve(
     p: Problem, row: Method, options: Mapping[str, Any], deficient: str, counted: bool
 ) -> tuple[Part, bool]:
     """Picks of one item, cut at the tolerance and completed; and whether k exceeded the rank."""
     found = row.function(p, **options)
-    part = _part(p, list(found.indices), found.rank)
+    part = _part(p, list(found.indices), found.rank, None if found.proven else ())
     if p.tol is not None:
         cut = _first_within(part, p.tol)
         if cut is None and row.deterministic and len(part.picks) < p.k:

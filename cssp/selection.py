@@ -14,7 +14,7 @@ import numpy as np
 from cssp import gradients, linalg
 from cssp.methods import METHODS, Method
 from cssp.problem import Array, Problem
-from cssp.scaling import shifted
+from cssp.scaling import shifted, steady
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -287,6 +287,7 @@ class Selection:
     _like: Array  # an empty array that carries namespace and device
 
     @cached_property
+    @steady
     def errors(self) -> Array:
         """Squared Frobenius residual after 0, ..., k picks, float64, shape (..., k + 1), nonincreasing.
 
@@ -301,11 +302,13 @@ class Selection:
         return self._gather(np.reshape(np.asarray(rows, dtype=np.float64), (*self._batch, length + 1)))
 
     @cached_property
+    @steady
     def error(self) -> Any:
         """Frobenius norm of the residual, not squared: a float, or an array of the batch's shape."""
         return self._numbers([float(part.scaled(math.sqrt(part.trace[-1]))) for part in self._parts])
 
     @cached_property
+    @steady
     def relative_error(self) -> Any:
         """`error` over the norm of what is reconstructed; 0 for a zero matrix."""
         return self._numbers([relative(part.trace)[-1] for part in self._parts])
@@ -318,6 +321,7 @@ class Selection:
             chosen[part.indices] = True
         return self._gather(mask.reshape((*self._batch, width)))
 
+    @steady
     def coefficients(self) -> Array:
         """T (..., k, n) with X[:, S] T ≈ X in the least-squares sense, X = A·diag(w).
 
@@ -329,12 +333,14 @@ class Selection:
         length = max((len(part.picks) for part in self._parts), default=0)
         return self._stack([_tall(part.spread(part.coefficients()), length) for part in self._parts])
 
+    @steady
     def reconstruct(self) -> Array:
         """P_S X (..., m, n), the projection of X = A·diag(w) on the chosen; with a target, P_S target."""
         return self._stack(
             [shifted(part.spread(part.reconstruct()), part.wanted_exponent) for part in self._parts]
         )
 
+    @steady
     def certificate(self) -> Certificate:
         """Compare with the best rank-k approximation and with the method's theorem; costs an SVD of A."""
         records = [part.certificate(METHODS[self.method], self.options) for part in self._parts]

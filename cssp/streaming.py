@@ -24,6 +24,7 @@ from cssp.files import written
 from cssp.linalg import basis, host, project_off, take_columns
 from cssp.nodes import Node, choose, floor, merged, norm, projected
 from cssp.problem import Array
+from cssp.scaling import steady
 
 __all__ = ["StreamSelection", "StreamingSelector"]
 
@@ -103,6 +104,7 @@ class StreamingSelector:
 
     # --- taking in ----------------------------------------------------------------------------------
 
+    @steady
     def partial_fit(self, columns: Array, weights: Any = None) -> StreamingSelector:
         """Take in the next columns.
 
@@ -240,6 +242,7 @@ class StreamingSelector:
             )
         return self._selection
 
+    @steady
     def _select(self) -> StreamSelection:
         assert self._sketch is not None
         nodes = [node for node in reversed(self._nodes) if node is not None]
@@ -385,6 +388,7 @@ class StreamSelection:
     _sketch: np.ndarray
 
     @cached_property
+    @steady
     def error(self) -> float:
         """Estimate of ‖A - P_S A‖_F from a sketch: unbiased in the square, whose standard deviation is at most √(2/64)."""
         return min(self.bound, norm(project_off(self._sketch, self._Q)) / math.sqrt(SIGNS))
@@ -394,6 +398,7 @@ class StreamSelection:
         """`error` over `norm`; 0 for a zero matrix."""
         return self.error / self.norm if self.norm > 0 else 0.0
 
+    @steady
     def coefficients(self, X: Array) -> np.ndarray:
         """T (k, b) with columns·T ≈ X in the least-squares sense, for any X (m, b)."""
         X = np.asarray(host(X))

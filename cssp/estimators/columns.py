@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 from cssp import linalg
 from cssp.errors import ArgumentError
 from cssp.estimators._arrays import Array, check_same_kind, count, floats, generator, like
+from cssp.scaling import steady
 from cssp.select import select
 
 __all__ = ["ColumnSubsetSelector"]
@@ -107,6 +108,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         self.method_options = method_options
         self.random_state = random_state
 
+    @steady
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> ColumnSubsetSelector:
         """Choose features.
 
@@ -150,6 +152,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         self.coefficients_ = self._identity_on_chosen(sel.coefficients(), X.dtype)
         return self
 
+    @steady
     def transform(self, X: Any) -> Any:
         """The chosen features, in the order they have in X.
 
@@ -165,6 +168,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         check_same_kind(self, X, self.coefficients_, "transform")
         return super().transform(X)
 
+    @steady
     def inverse_transform(self, X: Any) -> Array:
         """All features, those not chosen rebuilt from those that are.
 
@@ -186,6 +190,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
             )
         return X @ like(self.coefficients_, X)
 
+    @steady
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Share of the squared norm of X that its chosen features rebuild: 1 - ‖X - X_S T‖²/‖X‖².
 

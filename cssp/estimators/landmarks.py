@@ -15,6 +15,7 @@ from cssp import linalg
 from cssp.errors import ArgumentError
 from cssp.estimators._arrays import Array, check_same_kind, count, floats, generator, like
 from cssp.nystrom import GramSelection, select_gram
+from cssp.scaling import steady
 from cssp.select import select
 from cssp.selection import Selection
 
@@ -104,6 +105,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.method_options = method_options
         self.random_state = random_state
 
+    @steady
     def fit(self, X: Any, y: Any = None) -> LandmarkSelector:
         """Choose landmarks.
 
@@ -149,6 +151,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self._n_features_out = len(picks)
         return self
 
+    @steady
     def transform(self, X: Any) -> Array:
         """Nyström features.
 

@@ -266,8 +266,10 @@ METHODS: dict[str, Method] = {
                 "s_i(R11) >= s_i/q, s_j(R22) <= q s_{k+j}, |R11⁻¹R12| <= f with q² = 1 + f²k(n - k); F <= q² OPT_k",
                 "gu1996",
                 "every run",
-                frobenius=lambda m, n, k, f=2.0: bounds.strong_rrqr_frobenius(n, k, max(f, LEAST_F)),
-                spectral=lambda m, n, k, f=2.0: bounds.strong_rrqr(n, k, max(f, LEAST_F)),
+                frobenius=lambda m, n, k, f=2.0, **limits: bounds.strong_rrqr_frobenius(
+                    n, k, max(f, LEAST_F)
+                ),
+                spectral=lambda m, n, k, f=2.0, **limits: bounds.strong_rrqr(n, k, max(f, LEAST_F)),
             ),
         ),
         Method(
@@ -360,7 +362,7 @@ METHODS: dict[str, Method] = {
                 "F never rises: the Frobenius bound of the start holds; from pivoted QR F <= (n - k)(4^k + 2)/3 OPT_k",
                 "kawamura2021",
                 "every run",
-                frobenius=lambda m, n, k, start="residual": (
+                frobenius=lambda m, n, k, start="residual", **limits: (
                     bounds.pivoted_qr_frobenius(n, k) if start == "residual" else None
                 ),
             ),

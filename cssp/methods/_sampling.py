@@ -185,6 +185,7 @@ class Residual:
             self.r += 1
         if independent or forced:
             self.indices.append(int(j))
+            self.p.progress(len(self.indices), self.k)
             self.unseen[j] = False
         return independent
 

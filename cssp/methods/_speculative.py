@@ -80,6 +80,7 @@ def _speculative(p: Problem, guesses: bool | None) -> Picks:
     run = _Run(p, A, rank)
     while len(run.indices) < p.k and run.ready():
         run.advance(guesses)
+        p.progress(len(run.indices), p.k)
     return Picks(run.indices, rank=run.rank)
 
 

@@ -48,6 +48,7 @@ def greedy(p: Problem) -> Picks:
         independent = norm > p.noise and s.r < p.m
         if independent or forced:
             indices.append(j)
+            p.progress(len(indices), p.k)
         open_[j] = False
         if independent:
             rank += norm > p.floor

@@ -77,6 +77,7 @@ def textbook(p: Problem) -> Picks:
         independent = norm > p.noise and r < p.m
         if independent or forced:
             indices.append(j)
+            p.progress(len(indices), p.k)
             unseen[j] = False
         open_[j] = False
         N[j] = 0

@@ -132,6 +132,7 @@ def _direct(p: PassProblem) -> Picks:
         independent = norm > noise and r < p.m
         if independent or forced:
             indices.append(j)
+            p.progress(len(indices), p.k)
         open_[j] = False
         if not independent:
             continue

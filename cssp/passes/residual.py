@@ -53,6 +53,7 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
     with np.errstate(invalid="ignore"):
         while len(run.indices) < p.k and run.ready():
             run.advance()
+            p.progress(len(run.indices), p.k)
             if state is not None:
                 run.save(state)
     return Picks(run.indices, rank=run.rank)

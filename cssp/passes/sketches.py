@@ -24,6 +24,7 @@ from cssp.passes.problem import PassProblem
 from cssp.passes.residual import residual
 from cssp.passes.source import Held
 from cssp.problem import Picks, Problem
+from cssp.scaling import steady
 
 __all__ = ["compressed", "leverage", "osinsky", "sketched_optimum", "sketched_qr", "volume"]
 
@@ -94,6 +95,7 @@ def sketched_qr(p: PassProblem, *, rank: int | None = None, oversample: int = OV
         if not J:
             break
         indices += J
+        p.progress(len(indices), p.k)
         open_[J] = False
     return Picks(indices)
 
@@ -107,6 +109,7 @@ def _pivots(held: Held, rows: int, p: PassProblem, k: int, open_: np.ndarray) ->
     return list(residual(PassProblem(A=B, k=k, candidates=open_, given=norms2)).indices)
 
 
+@steady
 def sketched_optimum(
     A: Any, k: int, *, oversample: int = OVERSAMPLE, powers: int = 1, rng: int | None = None
 ) -> float:
@@ -132,7 +135,9 @@ def sketched_optimum(
         Q = np.linalg.qr(source.outer(Q))[0]
     gram = np.sum(source.sweep(Q, after=_outer)[0].map(_same), axis=0)
     captured = np.linalg.eigvalsh(gram)[::-1][:k]
-    return float(np.ldexp(max(0.0, float(np.sum(p.norms2)) - float(np.sum(captured))), 2 * p.exponent))
+    left = max(0.0, float(np.sum(p.norms2)) - float(np.sum(captured)))
+    with np.errstate(over="ignore"):  # a square beyond the range is inf
+        return float(np.ldexp(left, 2 * p.exponent))
 
 
 def _gaussian(rng: np.random.Generator, rows: int, columns: int, dtype: np.dtype) -> np.ndarray:
