@@ -18,6 +18,7 @@ import numpy as np
 import scipy.linalg
 
 from cssp import arguments as check
+from cssp.certificate import Certificate
 from cssp.cholesky import RULES, Cholesky, rank_of
 from cssp.errors import (
     ArgumentError,
@@ -30,7 +31,6 @@ from cssp.gram import Gram, as_gram
 from cssp.methods import METHODS
 from cssp.problem import Array
 from cssp.scaling import shifted, steady
-from cssp.selection import Certificate
 
 __all__ = ["GramSelection", "select_gram"]
 
@@ -262,19 +262,23 @@ class GramSelection:
         least = float(np.linalg.svd(V[picks, :r], compute_uv=False)[-1]) if r else 1.0
         scale = 2.0 ** (2 * G.exponent)
         return Certificate(
-            error=error * scale,
-            optimum=min(optimum, error) * scale,
+            error=math.sqrt(error) * 2.0**G.exponent,
+            squared_error=error * scale,
+            squared_optimum=min(optimum, error) * scale,
             ratio=_ratio(error, optimum, noise),
             factor=factor,
             source=law.source if law and factor is not None else None,
             a_posteriori=1 / least**2 if least > 4 * G.n * float(np.finfo(np.float64).eps) else math.inf,
             rank=self.rank,
             holds=law.holds if law and (factor, spectral) != (None, None) else None,
-            spectral_error=spread * scale,
-            spectral_optimum=min(next_, spread) * scale,
+            spectral_error=math.sqrt(spread) * 2.0**G.exponent,
+            spectral_squared_error=spread * scale,
+            spectral_squared_optimum=min(next_, spread) * scale,
             spectral_ratio=_ratio(spread, next_, noise),
             spectral_factor=spectral,
             spectral_source=law.source if law and spectral is not None else None,
+            method=self.method,
+            k=k,
         )
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from cssp.errors import ArgumentError, TimeLimitWarning, warn
 
-__all__ = ["Deadline", "Report", "reporting", "silent"]
+__all__ = ["UNLIMITED", "Deadline", "Report", "reporting", "silent"]
 
 #: ``report(done, total)``; the total is None where nobody knows it.
 Report = Callable[[int, int | None], None]
@@ -52,7 +52,8 @@ class _Bar:
     """A bar of tqdm on stderr, or a line every `PAUSE` seconds where that is not installed."""
 
     def __init__(self, what: str) -> None:
-        self.what, self.bar, self.last = what, None, -math.inf
+        self.what, self.last = what, -math.inf
+        self.bar: Any = None
         try:
             from tqdm import tqdm
         except ImportError:
@@ -111,3 +112,7 @@ class Deadline:
             self.passed = True
             warn(f"time_limit = {self.seconds} s is over: {self.unproven}", TimeLimitWarning)
         return self.passed
+
+
+#: No limit.
+UNLIMITED = Deadline(None, "")

@@ -12,6 +12,7 @@ import array_api_compat
 import numpy as np
 
 from cssp import gradients, linalg
+from cssp.certificate import Certificate
 from cssp.methods import METHODS, Method
 from cssp.problem import Array, Problem
 from cssp.scaling import shifted, steady
@@ -20,54 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["Certificate", "Part", "Selection"]
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What the chosen columns achieve against the best any columns could, in *squared* norms.
-
-    For a batch every number is an array of the batch's shape; ``None`` stays ``None``, and is NaN where other
-    items have a number.
-
-    Attributes
-    ----------
-    error : float
-        ‖A - P_S A‖_F² (of A·diag(w), or of the target).
-    optimum : float
-        Σ_{i>k} σ_i²: no k columns can do better (Eckart and Young).
-    ratio : float
-        error / optimum; 1 where both are within rounding of zero.
-    factor : float or None
-        What a theorem promises for `ratio` with this method, m, n and k; None where no theorem applies: the
-        method has none, columns were included, excluded or a target given, the chosen columns are dependent,
-        or the statement is one in expectation and `tol` let chance decide on k. Up to rounding in the
-        precision of A.
-    source : str or None
-        Bibliography key of the theorem.
-    holds : str or None
-        "every run" or "expectation".
-    a_posteriori : float or None
-        1 / σ_min(V_k[S, :])², which bounds `ratio` and `spectral_ratio` for *any* selection, V_k the first
-        k right singular vectors (or as many as the numerical rank); None with a target.
-    rank : int
-        Numerical rank of the chosen columns.
-    spectral_error, spectral_optimum, spectral_ratio, spectral_factor, spectral_source
-        The same in the squared spectral norm, the optimum being σ_{k+1}².
-    """
-
-    error: Any
-    optimum: Any
-    ratio: Any
-    factor: Any
-    source: str | None
-    a_posteriori: Any
-    rank: Any
-    holds: str | None
-    spectral_error: Any
-    spectral_optimum: Any
-    spectral_ratio: Any
-    spectral_factor: Any
-    spectral_source: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,19 +134,23 @@ class Part:
                 spectral_factor, float(np.sum(s[r : r + 1] ** 2)), spectral[1], noise**2
             )
         return {
-            "error": float(self.scaled(frobenius[0], 2)),
-            "optimum": float(self.scaled(frobenius[1], 2)),
+            "error": float(self.scaled(math.sqrt(frobenius[0]))),
+            "squared_error": float(self.scaled(frobenius[0], 2)),
+            "squared_optimum": float(self.scaled(frobenius[1], 2)),
             "ratio": _ratio(*frobenius, noise**2 * len(s)),
             "factor": factor,
             "source": law.source if law and factor is not None else None,
             "a_posteriori": None if p.target is not None else _oblique(Vh, s > noise, self.picks),
             "rank": self.rank,
             "holds": law.holds if law and (factor, spectral_factor) != (None, None) else None,
-            "spectral_error": float(self.scaled(spectral[0], 2)),
-            "spectral_optimum": float(self.scaled(spectral[1], 2)),
+            "spectral_error": float(self.scaled(math.sqrt(spectral[0]))),
+            "spectral_squared_error": float(self.scaled(spectral[0], 2)),
+            "spectral_squared_optimum": float(self.scaled(spectral[1], 2)),
             "spectral_ratio": _ratio(*spectral, noise**2),
             "spectral_factor": spectral_factor,
             "spectral_source": law.source if law and spectral_factor is not None else None,
+            "method": row.name,
+            "k": k,
         }
 
     def is_a_run_of(self, row: Method) -> bool:
@@ -349,6 +306,7 @@ class Selection:
         columns = {f.name: self._column([record[f.name] for record in records]) for f in fields(Certificate)}
         if not records:
             columns |= {f.name: self._numbers([]) for f in fields(Certificate) if f.type == "Any"}
+            columns["method"] = self.method
         return Certificate(**columns)
 
     def plot(self, ax: Axes | None = None, *, item: Any = None) -> Axes:

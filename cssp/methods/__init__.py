@@ -66,6 +66,7 @@ _PIVOTED_QR = Guarantee(
     "every run",
     frobenius=lambda m, n, k: bounds.pivoted_qr_frobenius(n, k),
     spectral=lambda m, n, k: bounds.pivoted_qr(n, k),
+    name="pivoted QR",
 )
 
 METHODS: dict[str, Method] = {
@@ -146,6 +147,7 @@ METHODS: dict[str, Method] = {
                 "frieze2004",
                 "expectation",
                 frobenius=lambda m, n, k: bounds.volume(1) if k == 1 else None,
+                name="length-squared sampling",
             ),
         ),
         Method(
@@ -174,6 +176,7 @@ METHODS: dict[str, Method] = {
                 "expectation",
                 frobenius=lambda m, n, k: bounds.volume(k),
                 spectral=lambda m, n, k: bounds.volume_spectral(m, n, min(m, n, k)),
+                name="volume sampling",
             ),
         ),
         Method(
@@ -192,6 +195,7 @@ METHODS: dict[str, Method] = {
                 spectral=exact_only(
                     lambda m, n, k: min(bounds.volume_spectral(m, n, min(m, n, k)), bounds.arp_inverse(n, k))
                 ),
+                name="adaptive randomized pivoting",
             ),
         ),
         Method(
@@ -209,6 +213,7 @@ METHODS: dict[str, Method] = {
                 "chen2025",
                 "expectation",
                 frobenius=lambda m, n, k, **options: bounds.random_pivot(k),
+                name="randomly pivoted QR",
             ),
         ),
         Method(
@@ -224,6 +229,7 @@ METHODS: dict[str, Method] = {
                 "chen2025",
                 "expectation",
                 frobenius=adaptive_factor,
+                name="adaptive sampling",
             ),
         ),
         Method(
@@ -270,6 +276,7 @@ METHODS: dict[str, Method] = {
                     n, k, max(f, LEAST_F)
                 ),
                 spectral=lambda m, n, k, f=2.0, **limits: bounds.strong_rrqr(n, k, max(f, LEAST_F)),
+                name="strong rank-revealing QR",
             ),
         ),
         Method(
@@ -286,6 +293,7 @@ METHODS: dict[str, Method] = {
                 "every run",
                 frobenius=exact_only(lambda m, n, k: bounds.osinsky(k)),
                 spectral=exact_only(lambda m, n, k: bounds.volume_spectral(m, n, k)),
+                name="derandomised adaptive pivoting",
             ),
         ),
         Method(
@@ -301,6 +309,7 @@ METHODS: dict[str, Method] = {
                 "every run",
                 frobenius=lambda m, n, k: bounds.volume_derandomized(k),
                 spectral=lambda m, n, k: bounds.volume_spectral(m, n, k),
+                name="derandomised volume sampling",
             ),
         ),
         Method(
@@ -317,6 +326,7 @@ METHODS: dict[str, Method] = {
                 "every run",
                 frobenius=exact_only(lambda m, n, k: bounds.deim(n, k)),
                 spectral=exact_only(lambda m, n, k: bounds.deim(n, k)),
+                name="DEIM",
             ),
         ),
         Method(
@@ -332,6 +342,7 @@ METHODS: dict[str, Method] = {
                 "every run",
                 frobenius=exact_only(lambda m, n, k: bounds.qdeim(n, k)),
                 spectral=exact_only(lambda m, n, k: bounds.qdeim(n, k)),
+                name="Q-DEIM",
             ),
         ),
         Method(
@@ -349,6 +360,7 @@ METHODS: dict[str, Method] = {
                     bounds.bss_frobenius(bss_rank(k, rank), k) if bss_rank(k, rank) < k else None
                 ),
                 rank=lambda m, n, k, rank=None: bss_rank(k, rank),
+                name="dual-set sparsification",
             ),
         ),
         Method(
@@ -365,6 +377,7 @@ METHODS: dict[str, Method] = {
                 frobenius=lambda m, n, k, start="residual", **limits: (
                     bounds.pivoted_qr_frobenius(n, k) if start == "residual" else None
                 ),
+                name="pivoted QR",
             ),
         ),
         Method(
@@ -380,6 +393,7 @@ METHODS: dict[str, Method] = {
                 "every run",
                 frobenius=lambda m, n, k, **options: bounds.exact(k),
                 spectral=lambda m, n, k, **options: bounds.volume_spectral(m, n, k),
+                name="the best choice",
             ),
         ),
     )

@@ -17,7 +17,7 @@ from cssp.linalg import adjoint, basis, column_norms2, frobenius2, host, project
 from cssp.linalg import squares as sq
 from cssp.methods._shared import CLEAR, Rest, completed, rest, shortest
 from cssp.problem import Picks, Problem
-from cssp.progress import Deadline, silent
+from cssp.progress import UNLIMITED, Deadline, silent
 
 #: Least share of the squared error that a swap must bring.
 LEAST_GAIN = 1e-3
@@ -62,7 +62,7 @@ def searched(p: Problem, start: str, deadline: Deadline) -> Picks:
     return shortest(p, run)
 
 
-def refined(p: Problem, picks: Picks, deadline: Deadline) -> Picks:
+def refined(p: Problem, picks: Picks, deadline: Deadline = UNLIMITED) -> Picks:
     """The picks after all swaps that pay; progress counts them."""
     a = rest(p)
     S = list(picks.indices)[len(p.include) :]

@@ -86,7 +86,7 @@ def test_gram_stream_and_optimum(kind):
 
     for method in ("residual", "random_pivot", "greedy", "norm", "uniform"):
         same(lambda method=method: gram(method))
-    if kind != "largest":  # its norm is beyond the range
+    if kind not in ("largest", "1e200"):  # a stream is not scaled: squares leave the range
         same(stream)
     same(lambda: [passes.sketched_optimum(sp.csc_array(X.astype(wide.dtype)), 3, rng=0)])
 
