@@ -206,7 +206,7 @@ class GramSelection:
 
     @property
     def error(self) -> float:
-        """Trace of K - K_S."""
+        """Trace of K - K_S, which is its trace norm; of A with K = AᴴA it is the squared Frobenius error."""
         return float(self.errors[-1])
 
     @cached_property
@@ -242,8 +242,9 @@ class GramSelection:
     def certificate(self) -> Certificate:
         """Compare with the best approximation of rank k and with the method's theorem.
 
-        This does form K, and costs its eigenvalues. As K = AᴴA, the squared Frobenius and spectral norms of the
-        residual of A are the trace and the spectral norm of K - K_S.
+        This does form K, and costs its eigenvalues. The certificate speaks of A with K = AᴴA: the squared Frobenius and
+        spectral norms of its residual are the trace and the spectral norm of K - K_S, so that `Certificate.squared_error`
+        is `error` here.
         """
         G, k, picks = self._gram, self.k, list(self._picks)
         K = np.concatenate([rows for _, rows in G.all_rows()])
@@ -301,7 +302,7 @@ def _ratio(error: float, optimum: float, noise: float) -> float:
 def _record(K: Any, L: Cholesky, method: str, options: dict[str, Any], own: tuple[int, ...]) -> GramSelection:
     G = L.G
     like = None
-    if not isinstance(K, (str, list, tuple)) and not callable(K):
+    if array_api_compat.is_array_api_obj(K):
         xp = array_api_compat.array_namespace(K)
         like = xp.empty((0,), device=array_api_compat.device(K))
     with np.errstate(over="ignore", under="ignore"):

@@ -11,7 +11,7 @@ import array_api_compat
 import numpy as np
 
 from cssp import arguments as check
-from cssp import gradients, linalg, passes, scaling
+from cssp import frames, gradients, linalg, passes, scaling
 from cssp.errors import ArgumentError, RankDeficientError, RankDeficientWarning, UnsupportedError
 from cssp.methods import Method
 from cssp.methods.residual import residual
@@ -103,12 +103,19 @@ def select(
     >>> cssp.select(A, 2).indices
     array([0, 1])
     """
+    if gradients.transformed(A, weights, target):
+        same = {"tol": tol, "include": include, "exclude": exclude, "valid": valid, "deficient": deficient}
+        same |= {"rng": rng, "progress": progress, **options}
+        return gradients.beneath(
+            lambda A, w, B: select(A, k, method, weights=w, target=B, **same), A, weights, target
+        )
     in_passes = passes.kind_of(A) is not None
     row = check.find_method(method)
     if in_passes:
         row = passes.row_for(row, A)
     check.check_options(row, options)
     live = gradients.sources(A, weights, target)
+    names = frames.names_of(A)
     A = passes.source_of(A, row) if in_passes else check.as_matrix("A", A, row)
     *lead, _, n = (int(s) for s in A.shape)
     batch = tuple(lead)
@@ -138,6 +145,7 @@ def select(
         include=check.as_columns("include", include, batch, n),
         exclude=check.as_columns("exclude", exclude, batch, n),
         valid=check.as_mask(valid, batch, n),
+        names=names,
     )
     check.check_disjoint(wanted.include, wanted.exclude)
     generator = check.as_generator(rng)
@@ -183,6 +191,7 @@ class _Arguments:
     include: np.ndarray
     exclude: np.ndarray
     valid: np.ndarray | None
+    names: list[str] | None
 
     @scaling.steady
     def problem(self, item: tuple[int, ...], rng: np.random.Generator) -> Problem:
@@ -199,7 +208,7 @@ class _Arguments:
         if columns is not None:
             A = linalg.take_columns(A, columns)
         A = xp.astype(A, check.compute_dtype(A), copy=False)
-        top = check.check_finite("A", A, columns, where, _REMEDY)
+        top = check.check_finite("A", A, columns, where, _REMEDY, self.names)
         if self.weights is None:
             A, exponent = scaling.normalised(A, top)
         else:

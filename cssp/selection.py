@@ -13,6 +13,7 @@ import numpy as np
 
 from cssp import gradients, linalg
 from cssp.certificate import Certificate
+from cssp.errors import UnsupportedError
 from cssp.methods import METHODS, Method
 from cssp.problem import Array, Problem
 from cssp.scaling import shifted, steady
@@ -42,6 +43,19 @@ class Part:
         """The picks as the caller numbers the columns."""
         columns, picks = self.problem.columns, np.asarray(self.picks, dtype=np.int64)
         return picks if columns is None else columns[picks]
+
+    @property
+    def width(self) -> int:
+        """The caller's number of columns."""
+        return self.problem.width
+
+    @steady
+    def __reduce__(self) -> Any:
+        """Pickled without its matrix: what is known of the picks goes, the errors included."""
+        return Kept, (self.picks, self.indices, self.width, self.rank, self.own, self.trace, self.wanted_exponent)
+
+    def __deepcopy__(self, memo: Any) -> Part:
+        return self  # a record of results, which shares its matrix
 
     @cached_property
     def chosen(self) -> Array:
@@ -73,8 +87,7 @@ class Part:
 
     def scaled(self, x: Any, power: int = 1) -> Any:
         """x·2**(power·exponent): from the unit of ``problem.B`` to the caller's."""
-        with np.errstate(over="ignore", under="ignore"):
-            return np.ldexp(x, power * self.wanted_exponent)
+        return _scaled(x, power * self.wanted_exponent)
 
     def coefficients(self) -> Array:
         """Least-squares coefficients (k, p) of the wanted matrix; of least norm if not unique."""
@@ -166,6 +179,36 @@ class Part:
         return free and own and fixed and self.rank == k
 
 
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What is left of a `Part` that was pickled: everything but the matrix and what is computed from it."""
+
+    picks: tuple[int, ...]
+    indices: np.ndarray
+    width: int
+    rank: int
+    own: tuple[int, ...]
+    trace: np.ndarray
+    wanted_exponent: int
+
+    def scaled(self, x: Any, power: int = 1) -> Any:
+        """As `Part.scaled`."""
+        return _scaled(x, power * self.wanted_exponent)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UnsupportedError(
+            "this selection was pickled, which leaves its matrix A behind: indices, errors and mask() came with it, "
+            "expected A for all else; call it before pickling, or on cssp.select(A, tol=1.0, include=indices)"
+        )
+
+
+def _scaled(x: Any, exponent: int) -> Any:
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(x, exponent)
+
+
 def _ordered(error: float, optimum: float, noise: float) -> tuple[float, float]:
     """Error and optimum, squared, the optimum not above the error where they differ by rounding only."""
     close = math.sqrt(optimum) <= math.sqrt(error) + 30 * noise
@@ -209,6 +252,9 @@ class Selection:
     Errors, coefficients and reconstructions are computed from A when first asked for: do not overwrite A
     before. They speak of A·diag(w), or of ``target`` where one was given, and of the exact data: half and
     single precision input is widened to float64 for them.
+
+    A pickled selection leaves A behind: its errors are computed before, its coefficients, reconstruction and certificate
+    are refused afterwards. Copies share A.
 
     Where A is a torch tensor and A, ``weights`` or ``target`` requires a gradient, `coefficients` and `reconstruct` carry
     it, the indices being fixed; indices and errors never do. The selection then holds the graph of these arguments: detach
@@ -266,13 +312,19 @@ class Selection:
 
     @cached_property
     @steady
+    def squared_error(self) -> Any:
+        """`error` squared, the last of `errors`; 0 or inf where that leaves the range of float64."""
+        return self._numbers([float(part.scaled(part.trace[-1], 2)) for part in self._parts])
+
+    @cached_property
+    @steady
     def relative_error(self) -> Any:
         """`error` over the norm of what is reconstructed; 0 for a zero matrix."""
         return self._numbers([relative(part.trace)[-1] for part in self._parts])
 
     def mask(self) -> Array:
         """Chosen columns as a bool array (..., n)."""
-        width = self._parts[0].problem.width if self._parts else 0
+        width = self._parts[0].width if self._parts else 0
         mask = np.zeros((len(self._parts), width), dtype=bool)
         for chosen, part in zip(mask, self._parts, strict=True):
             chosen[part.indices] = True
@@ -317,8 +369,10 @@ class Selection:
 
     def __repr__(self) -> str:
         shape = tuple(self.indices.shape)
-        flat = linalg.host(self.indices)
-        shown = f"shape {shape}" if len(shape) > 1 else np.array2string(flat, separator=", ", threshold=10)
+        if self._batch:
+            shown = f"shape {shape}"
+        else:
+            shown = np.array2string(self._parts[0].indices, separator=", ", threshold=10)
         return f"Selection(method={self.method!r}, k={self.k}, rank={self.rank}, indices={shown})"
 
     def _gather(self, x: np.ndarray) -> Array:

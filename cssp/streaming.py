@@ -154,12 +154,10 @@ class StreamingSelector:
         return 1 - 2 * bits.astype(np.int8)
 
     def _checked(self, columns: Array, weights: Any) -> np.ndarray:
-        X = columns
-        if "bfloat16" in str(getattr(X, "dtype", "")):
+        X = check.as_array("columns", columns)
+        if "bfloat16" in str(X.dtype):
             X = X.float()
-        X = np.asarray(host(X) if hasattr(X, "shape") else X)
-        if X.dtype.kind not in "biufc":
-            raise ArgumentError(f"columns has dtype {X.dtype}: numbers are wanted")
+        X = host(X)
         if X.ndim != 2 or X.shape[0] == 0:
             raise ArgumentError(
                 f"columns has shape {X.shape}: (m, b) is wanted; one column is columns.reshape(-1, 1)"
@@ -392,6 +390,11 @@ class StreamSelection:
     def error(self) -> float:
         """Estimate of ‖A - P_S A‖_F from a sketch: unbiased in the square, whose standard deviation is at most √(2/64)."""
         return min(self.bound, norm(project_off(self._sketch, self._Q)) / math.sqrt(SIGNS))
+
+    @property
+    def squared_error(self) -> float:
+        """`error` squared."""
+        return self.error**2
 
     @property
     def relative_error(self) -> float:
