@@ -10,6 +10,7 @@ made beneath, in the ``forward`` of a `torch.autograd.Function`, which is given 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from cssp.scaling import shifted
 if TYPE_CHECKING:
     from cssp.selection import Part, Selection
 
-__all__ = ["Live", "attached", "beneath", "sources", "transformed"]
+__all__ = ["Live", "attached", "detour", "sources", "transformed"]
 
 Array = Any
 
@@ -86,6 +87,21 @@ def transformed(*arguments: Any) -> bool:
     import torch
 
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def detour(A: Any, weights: Any, target: Any) -> Callable[..., Selection] | None:
+    """How to choose where ``torch.compile`` or a transform of ``torch.func`` is at work; None elsewhere."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.compiler.is_compiling():
+        return untraced
+    return beneath if transformed(A, weights, target) else None
+
+
+def untraced(choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any) -> Selection:
+    """``choose(A, weights, target)`` behind a break of the graph that ``torch.compile`` traces."""
+    import torch
+
+    return torch.compiler.disable(choose)(A, weights, target)
 
 
 def beneath(choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any) -> Selection:

@@ -103,12 +103,11 @@ def select(
     >>> cssp.select(A, 2).indices
     array([0, 1])
     """
-    if gradients.transformed(A, weights, target):
+    detour = gradients.detour(A, weights, target)
+    if detour is not None:
         same = {"tol": tol, "include": include, "exclude": exclude, "valid": valid, "deficient": deficient}
         same |= {"rng": rng, "progress": progress, **options}
-        return gradients.beneath(
-            lambda A, w, B: select(A, k, method, weights=w, target=B, **same), A, weights, target
-        )
+        return detour(lambda A, w, B: select(A, k, method, weights=w, target=B, **same), A, weights, target)
     in_passes = passes.kind_of(A) is not None
     row = check.find_method(method)
     if in_passes:

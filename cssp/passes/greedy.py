@@ -18,6 +18,7 @@ import numpy as np
 from cssp.errors import check_integer
 from cssp.linalg import column_norms2, orthogonalise, project_off
 from cssp.linalg import squares as sq
+from cssp.methods._vectors import orthonormal
 from cssp.methods.greedy import CLEAR
 from cssp.methods.greedy import greedy as greedy_of
 from cssp.passes.chunks import ChunkSource
@@ -52,7 +53,7 @@ def greedy(p: PassProblem, *, oversample: int = 10) -> Picks:
 def _coresets(p: PassProblem, l: int) -> Picks:
     A = p.A
     assert isinstance(A, ChunkSource)
-    Q = np.eye(p.m) if p.m <= WIDE * l else np.linalg.qr(A.gaussian(l, p.rng))[0]
+    Q = np.eye(p.m) if p.m <= WIDE * l else orthonormal(A.gaussian(l, p.rng))
     lam, U = np.linalg.eigh(np.sum(A.sweep(Q, after=_outer)[0].map(_part), axis=0))
     Y = (Q @ (U * np.sqrt(np.maximum(lam, 0)))).astype(A.dtype)  # YYᴴ = QQᴴAAᴴQQᴴ: all that gains depend on
     C = p.take(p.include)

@@ -14,6 +14,7 @@ import numpy as np
 from cssp.errors import check_integer
 from cssp.linalg import basis
 from cssp.methods import _sampling as sampling
+from cssp.methods._vectors import orthonormal
 from cssp.methods.leverage import leverage as leverage_of
 from cssp.methods.osinsky import osinsky as osinsky_of
 from cssp.methods.residual import residual as residual_of
@@ -41,7 +42,7 @@ def compressed(p: PassProblem, rank: int, oversample: int) -> Problem:
     A, (m, n) = p.A.view(p.A.wide), p.A.shape
     rng = p.rng.spawn(1)[0]  # the method's own draws stay what they are in memory
     l = min(m, n, rank + oversample)
-    Q = np.linalg.qr(A.gaussian(l, rng))[0]
+    Q = orthonormal(A.gaussian(l, rng))
     Omega = _gaussian(rng, m, l, A.dtype) / math.sqrt(l)
     Omega -= Q @ (Q.conj().T @ Omega)
     B = A.sweep(np.hstack([Q, Omega]) if l < min(m, n) else Q)[0].whole()
@@ -130,9 +131,9 @@ def sketched_optimum(
     p = problem_of(A)
     source, (m, n) = p.A.view(p.A.wide), p.A.shape
     generator = np.random.default_rng(rng)
-    Q = np.linalg.qr(source.gaussian(min(m, n, k + oversample), generator))[0]
+    Q = orthonormal(source.gaussian(min(m, n, k + oversample), generator))
     for _ in range(powers):
-        Q = np.linalg.qr(source.outer(Q))[0]
+        Q = orthonormal(source.outer(Q))
     gram = np.sum(source.sweep(Q, after=_outer)[0].map(_same), axis=0)
     captured = np.linalg.eigvalsh(gram)[::-1][:k]
     left = max(0.0, float(np.sum(p.norms2)) - float(np.sum(captured)))
