@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping, MappingView, Set
+from collections.abc import Iterator, KeysView, Mapping, Set, ValuesView
 from typing import Any
 
 import array_api_compat
@@ -112,7 +112,9 @@ def as_array(argument: str, A: Any) -> Array:
             with np.errstate(over="ignore"):  # what is beyond its range is refused as Inf
                 A = A.astype(np.float64 if A.dtype.char == "g" else np.complex128)
     if isinstance(A, np.ndarray) and A.dtype.kind == "O" and A.ndim == 0:
-        raise ArgumentError(f"{argument} is a {kind}: expected an array of numbers; pass numpy.asarray(...) of them")
+        raise ArgumentError(
+            f"{argument} is a {kind}: expected an array of numbers; pass numpy.asarray(...) of them"
+        )
     if _kind(A) == "other":
         raise ArgumentError(
             f"{argument} has dtype {A.dtype}: numbers are wanted (bool, integer, real or complex){_cure(argument, A)}"
@@ -124,7 +126,9 @@ def _dense_tensor(argument: str, A: Any) -> Any:
     """The tensor, if it is one of numbers in memory."""
     kind = type(A).__name__
     if gradients.transformed(A):
-        raise UnsupportedError(f"{argument} is inside a transform of torch.func: expected a plain tensor; choose outside of it")
+        raise UnsupportedError(
+            f"{argument} is inside a transform of torch.func: expected a plain tensor; choose outside of it"
+        )
     if A.is_nested:
         raise UnsupportedError(
             f"{argument} is a nested tensor: expected one shape for all items; "
@@ -138,7 +142,9 @@ def _dense_tensor(argument: str, A: Any) -> Any:
             f"{argument} is {what}: it has a shape but no numbers; choose outside of tracing, on real tensors"
         )
     if kind == "MaskedTensor":
-        raise UnsupportedError(f"{argument} is a MaskedTensor; pass its get_data(), and valid= for columns to be left out")
+        raise UnsupportedError(
+            f"{argument} is a MaskedTensor; pass its get_data(), and valid= for columns to be left out"
+        )
     if str(A.layout) != "torch.strided":
         raise UnsupportedError(f"{argument} has layout {A.layout}; pass {argument}.to_dense()")
     return A
@@ -269,14 +275,16 @@ def as_columns(argument: str, index: object, batch: tuple[int, ...], n: int) -> 
 
 def in_order(argument: str, index: Any) -> Any:
     """The indices, those of an iterator collected; a set has no order."""
-    if isinstance(index, Set) and not isinstance(index, MappingView):
+    if isinstance(index, Set) and not isinstance(index, KeysView):
         raise ArgumentError(
             f"{argument} = {index!r}: expected a sequence, as its order counts, got a {type(index).__name__}; "
             f"pass sorted({argument})"
         )
     if isinstance(index, Mapping):
-        raise ArgumentError(f"{argument} is a {type(index).__name__}: expected a sequence of indices; pass list({argument})")
-    return list(index) if isinstance(index, (Iterator, MappingView)) else index
+        raise ArgumentError(
+            f"{argument} is a {type(index).__name__}: expected a sequence of indices; pass list({argument})"
+        )
+    return list(index) if isinstance(index, (Iterator, KeysView, ValuesView)) else index
 
 
 def check_deficient(deficient: Any) -> None:

@@ -31,7 +31,9 @@ def as_values(argument: str, X: Any) -> Any:
     if library == "polars":
         return _of_polars(argument, X)
     if type(X).__name__ == "LazyFrame":
-        raise UnsupportedError(f"{argument} is a LazyFrame: expected numbers, got a query; pass {argument}.collect()")
+        raise UnsupportedError(
+            f"{argument} is a LazyFrame: expected numbers, got a query; pass {argument}.collect()"
+        )
     return X
 
 
@@ -47,7 +49,9 @@ def _of_pandas(argument: str, X: Any) -> np.ndarray:
     _refuse(argument, text, f'{argument}.select_dtypes("number")')
     kinds = [dtype if isinstance(dtype, np.dtype) else np.dtype(np.float64) for _, dtype in columns]
     kind = np.result_type(*kinds) if kinds else np.dtype(np.float64)
-    return np.asarray(X.to_numpy(dtype=kind, na_value=np.nan) if kind.kind in "fc" else X.to_numpy(dtype=kind))
+    return np.asarray(
+        X.to_numpy(dtype=kind, na_value=np.nan) if kind.kind in "fc" else X.to_numpy(dtype=kind)
+    )
 
 
 def _of_polars(argument: str, X: Any) -> np.ndarray:
@@ -56,11 +60,13 @@ def _of_polars(argument: str, X: Any) -> np.ndarray:
     text = [(name, dtype) for name, dtype in columns if not (dtype.is_numeric() or dtype == pl.Boolean)]
     _refuse(argument, text, f"{argument}.select(polars.selectors.numeric())")
     exact = [name for name, dtype in columns if dtype.is_decimal()]
-    return np.asarray(X.cast({name: pl.Float64 for name in exact}).to_numpy())
+    return np.asarray(X.cast(dict.fromkeys(exact, pl.Float64)).to_numpy())
 
 
 def _refuse(argument: str, text: list[tuple[Any, Any]], fix: str) -> None:
     if text:
         shown = ", ".join(f"{name!r} ({dtype})" for name, dtype in text[:SHOWN])
         more = f" and {len(text) - SHOWN} more" if len(text) > SHOWN else ""
-        raise ArgumentError(f"{argument} has columns that are no numbers: expected numbers, got {shown}{more}; pass {fix}")
+        raise ArgumentError(
+            f"{argument} has columns that are no numbers: expected numbers, got {shown}{more}; pass {fix}"
+        )

@@ -52,7 +52,15 @@ class Part:
     @steady
     def __reduce__(self) -> Any:
         """Pickled without its matrix: what is known of the picks goes, the errors included."""
-        return Kept, (self.picks, self.indices, self.width, self.rank, self.own, self.trace, self.wanted_exponent)
+        return Kept, (
+            self.picks,
+            self.indices,
+            self.width,
+            self.rank,
+            self.own,
+            self.trace,
+            self.wanted_exponent,
+        )
 
     def __deepcopy__(self, memo: Any) -> Part:
         return self  # a record of results, which shares its matrix

@@ -51,13 +51,17 @@ def floats(X: Any) -> list[Any]:
     return [xp.float64, xp.float32]
 
 
+class Refused(ArgumentError, TypeError):
+    """What scikit-learn refuses; for some inputs it asks of estimators that this be a TypeError."""
+
+
 def checked(argument: str, validate: Callable[..., Any], X: Any, **how: Any) -> Any:
-    """``validate(X, ...)`` of scikit-learn, its ValueErrors being errors of this package; columns of text are named."""
+    """``validate(X, ...)`` of scikit-learn, its refusals being errors of this package; columns of text are named."""
     frames.as_values(argument, X)
     try:
         return validate(X, **how)
-    except ValueError as reason:
-        raise ArgumentError(f"{argument} is refused: {reason}") from reason
+    except (TypeError, ValueError) as reason:
+        raise Refused(f"{argument} is refused: {reason}") from reason
 
 
 def like(T: Array, X: Array) -> Array:

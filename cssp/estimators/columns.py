@@ -262,7 +262,9 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         if features is None:
             return None
         if isinstance(features, str):
-            raise ArgumentError(f"{argument} = {features!r}: expected a list of features, got a str; pass [{features!r}]")
+            raise ArgumentError(
+                f"{argument} = {features!r}: expected a list of features, got a str; pass [{features!r}]"
+            )
         features = list(in_order(argument, features))
         names = list(getattr(self, "feature_names_in_", ()))
         unknown = [f for f in features if isinstance(f, str) and f not in names]

@@ -63,7 +63,13 @@ def test_numbers_are_those_of_the_definitions(method):
         d = slack(X)
         for error, optimum, ratio, want, best in (
             (c.squared_error, c.squared_optimum, c.ratio, np.linalg.norm(E), math.sqrt(np.sum(s[k:] ** 2))),
-            (c.spectral_squared_error, c.spectral_squared_optimum, c.spectral_ratio, np.linalg.norm(E, 2), s[k]),
+            (
+                c.spectral_squared_error,
+                c.spectral_squared_optimum,
+                c.spectral_ratio,
+                np.linalg.norm(E, 2),
+                s[k],
+            ),
         ):
             assert abs(math.sqrt(error) - want) <= d + 1e-9 * want
             assert abs(math.sqrt(optimum) - best) <= d + 1e-9 * best
@@ -197,7 +203,10 @@ def test_a_posteriori_holds_on_ten_thousand_random_selections():
                 1 + 1e-6
             )
             assert math.sqrt(c.squared_error) <= math.sqrt(c.a_posteriori * c.squared_optimum) + unit
-            assert math.sqrt(c.spectral_squared_error) <= math.sqrt(c.a_posteriori * c.spectral_squared_optimum) + unit
+            assert (
+                math.sqrt(c.spectral_squared_error)
+                <= math.sqrt(c.a_posteriori * c.spectral_squared_optimum) + unit
+            )
             assert c.factor is None
         count += int(good.sum())
         if count >= 10_000:
@@ -372,7 +381,15 @@ def test_a_batch_is_arrays_of_the_items_numbers(make):
     batch = quiet(make(A), 3).certificate()
     for i in np.ndindex(2, 3):
         alone = quiet(A[i], 3).certificate()
-        for name in ("error", "squared_optimum", "ratio", "a_posteriori", "rank", "spectral_error", "spectral_ratio"):
+        for name in (
+            "error",
+            "squared_optimum",
+            "ratio",
+            "a_posteriori",
+            "rank",
+            "spectral_error",
+            "spectral_ratio",
+        ):
             assert getattr(batch, name).shape == (2, 3)
             assert float(getattr(batch, name)[i]) == pytest.approx(getattr(alone, name), nan_ok=True)
         want = math.nan if alone.factor is None else alone.factor

@@ -18,7 +18,11 @@ ROOT = Path(__file__).parents[2]
 TEXTS = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "docs" / "examples").glob("*.py")),
-    *(path for package in ("cssp", "vlm_bridge", "analysis") for path in sorted((ROOT / package).rglob("*.py"))),
+    *(
+        path
+        for package in ("cssp", "vlm_bridge", "analysis")
+        for path in sorted((ROOT / package).rglob("*.py"))
+    ),
     ROOT / "README.md",
 ]
 A = np.random.default_rng(0).standard_normal((30, 40)) * 0.8 ** np.arange(30)[:, None]
@@ -33,7 +37,9 @@ def resolved(name):
 
 def test_every_name_in_the_docs_and_the_package_resolves():
     names = {
-        name for text in TEXTS for name in re.findall(r"(?<![\w./-])cssp(?:\.[A-Za-z_]\w*)+", text.read_text())
+        name
+        for text in TEXTS
+        for name in re.findall(r"(?<![\w./-])cssp(?:\.[A-Za-z_]\w*)+", text.read_text())
     }
     assert len(names) > 50
     missing = []
@@ -75,7 +81,9 @@ def test_error_is_the_norm_everywhere(make):
     np.testing.assert_allclose(sel.squared_error, np.asarray(sel.error) ** 2, rtol=1e-12)
     np.testing.assert_allclose(c.squared_error, sel.squared_error, rtol=1e-12)
     np.testing.assert_allclose(c.spectral_squared_error, np.asarray(c.spectral_error) ** 2, rtol=1e-12)
-    np.testing.assert_allclose(c.ratio, np.asarray(c.squared_error) / np.asarray(c.squared_optimum), rtol=1e-12)
+    np.testing.assert_allclose(
+        c.ratio, np.asarray(c.squared_error) / np.asarray(c.squared_optimum), rtol=1e-12
+    )
     assert c.optimum is c.squared_optimum  # the earlier names
     assert c.spectral_optimum is c.spectral_squared_optimum
 
@@ -94,14 +102,34 @@ def test_error_is_the_norm_at_every_scale_and_of_streams_and_landmarks():
 @pytest.mark.parametrize(
     ("X", "arguments", "sentence"),
     [
-        (A, {"k": 4}, r"\d\.\d\d times the best rank 4 in squared error; pivoted QR promises at most \d+ times, these .*"),
-        (A, {"k": 4, "method": "volume"}, r".*; volume sampling promises in expectation at most 5 times, these .*"),
+        (
+            A,
+            {"k": 4},
+            r"\d\.\d\d times the best rank 4 in squared error; pivoted QR promises at most \d+ times, these .*",
+        ),
+        (
+            A,
+            {"k": 4, "method": "volume"},
+            r".*; volume sampling promises in expectation at most 5 times, these .*",
+        ),
         (A, {"k": 4, "method": "greedy"}, r"\d\.\d\d times [^;]*; these columns at most \d+(\.\d+)? times\."),
         (A, {"k": 4, "include": [3]}, r"[^;]*; these columns at most [^;]*"),
-        (A, {"k": 4, "method": "greedy", "target": A[:, :9] + 1}, r"\d+ times the best rank 4 in squared error\."),
+        (
+            A,
+            {"k": 4, "method": "greedy", "target": A[:, :9] + 1},
+            r"\d+ times the best rank 4 in squared error\.",
+        ),
         (A[:, :5], {"k": 5}, r"As good as the best rank 5; .*"),
-        (np.eye(2)[:, [0, 0, 1]], {"k": 2, "include": [0, 1]}, r"The best rank 2 leaves no error, these columns do\."),
-        (np.stack([A, A]), {"k": [3, 5]}, r"\S+ to \S+ times the best rank 3 to 5 in [^;]*, over 2 matrices; .* to .*"),
+        (
+            np.eye(2)[:, [0, 0, 1]],
+            {"k": 2, "include": [0, 1]},
+            r"The best rank 2 leaves no error, these columns do\.",
+        ),
+        (
+            np.stack([A, A]),
+            {"k": [3, 5]},
+            r"\S+ to \S+ times the best rank 3 to 5 in [^;]*, over 2 matrices; .* to .*",
+        ),
         (np.zeros((0, 4, 5)), {"k": 2}, "No matrix, no columns."),
     ],
 )
@@ -175,4 +203,6 @@ def test_pickled_landmarks_and_estimators_are_small():
     for estimator in (cssp.ColumnSubsetSelector(5), cssp.LandmarkSelector(5)):
         fitted = estimator.fit(WIDE)
         assert len(pickle.dumps(fitted)) < 8 * 6 * 4000
-        np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).transform(WIDE), fitted.transform(WIDE))
+        np.testing.assert_array_equal(
+            pickle.loads(pickle.dumps(fitted)).transform(WIDE), fitted.transform(WIDE)
+        )

@@ -50,7 +50,7 @@ def same(run):
 
 @pytest.mark.parametrize("kind", MATRICES)
 @pytest.mark.parametrize("method", METHODS)
-def test_select(method, kind):
+def test_seterr_changes_nothing_in_memory(method, kind):
     X = MATRICES[kind]
     if X.dtype.kind == "c" and "complex" not in METHODS[method].supports:
         return
@@ -60,7 +60,7 @@ def test_select(method, kind):
 
 @pytest.mark.parametrize("kind", MATRICES)
 @pytest.mark.parametrize("method", passes.METHODS)
-def test_passes(method, kind):
+def test_seterr_changes_nothing_in_passes(method, kind):
     X = MATRICES[kind].astype(np.result_type(MATRICES[kind], np.float32))
     if X.dtype.kind == "c" and "complex" not in METHODS[method].supports:
         return
@@ -68,7 +68,7 @@ def test_passes(method, kind):
 
 
 @pytest.mark.parametrize("kind", MATRICES)
-def test_gram_stream_and_optimum(kind):
+def test_seterr_changes_nothing_for_grams_and_streams(kind):
     X = MATRICES[kind]
     wide = X.astype(np.result_type(X, np.float64))
     K = wide.conj().T @ wide / 16 if np.abs(wide).max() < 1e150 else np.eye(12) * 1e300
@@ -91,7 +91,7 @@ def test_gram_stream_and_optimum(kind):
     same(lambda: [passes.sketched_optimum(sp.csc_array(X.astype(wide.dtype)), 3, rng=0)])
 
 
-def test_estimators():
+def test_seterr_changes_nothing_in_estimators():
     X = RNG.standard_normal((30, 9)) * np.logspace(0, -200, 9)
 
     def columns():

@@ -47,7 +47,9 @@ def check(f, X, atol=1e-6):
     torch.testing.assert_close(torch.func.jacfwd(f)(X), J, **same)
     torch.testing.assert_close(tangent, along, **same)
     torch.testing.assert_close(dual(f, X, T), along, **same)
-    torch.testing.assert_close(pull(torch.ones_like(value))[0], J.flatten(end_dim=value.ndim - 1).sum(0), **same)
+    torch.testing.assert_close(
+        pull(torch.ones_like(value))[0], J.flatten(end_dim=value.ndim - 1).sum(0), **same
+    )
     gradient = torch.func.grad(lambda X: f(X).square().sum())(X)
     torch.testing.assert_close(gradient, 2 * torch.tensordot(value, J, dims=value.ndim), **same)
 
@@ -102,7 +104,10 @@ def test_what_cannot_be_is_refused_by_name():
     A = gaussian(3, 5, 6)
     with pytest.raises(CsspError, match=r"vmap.*pass the batch \(b, m, n\) to select"):
         torch.func.vmap(lambda X: select(X, 2).reconstruct())(A)
-    for choose in (lambda X: cssp.select_gram(X.T @ X, 2), lambda X: cssp.StreamingSelector(2).partial_fit(X)):
+    for choose in (
+        lambda X: cssp.select_gram(X.T @ X, 2),
+        lambda X: cssp.StreamingSelector(2).partial_fit(X),
+    ):
         with pytest.raises(CsspError, match=r"(K|columns) is inside a transform of torch\.func"):
             torch.func.grad(lambda X, choose=choose: choose(X) and X.sum())(A[0])
 
