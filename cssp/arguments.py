@@ -22,6 +22,7 @@ __all__ = [
     "as_generator",
     "as_mask",
     "as_matrix",
+    "as_scale",
     "as_tolerance",
     "as_weights",
     "check_deficient",
@@ -221,6 +222,13 @@ def as_tolerance(tol: object) -> float | None:
             f"tol = {value}: must be in (0, 1]; it is relative, ‖A - P A‖ ≤ tol·‖A‖ in the Frobenius norm"
         )
     return value
+
+
+def as_scale(scale: object) -> bool:
+    """Whether columns are divided by their norms."""
+    if scale is None or (isinstance(scale, str) and scale == "norm"):
+        return scale is not None
+    raise ArgumentError(f"scale = {scale!r}: expected None or 'norm', which divides every column by its norm")
 
 
 def as_generator(rng: object) -> np.random.Generator:

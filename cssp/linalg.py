@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import array_api_compat
@@ -12,6 +13,7 @@ import scipy.linalg
 __all__ = [
     "adjoint",
     "basis",
+    "blocks",
     "column_norms2",
     "error_trace",
     "gram",
@@ -30,6 +32,10 @@ Array = Any
 
 #: Entries of a temporary block; residuals of many columns are formed in blocks of this size.
 BLOCK = 1 << 22
+
+#: Coefficients are compared with those of a truncated SVD where a singular value is below so many times max(m, k)·eps
+#: times the largest, for so many places to truncate it.
+DROWNED, CUTS = 1e4, 12
 
 #: Most columns of a matrix that is multiplied by its own transpose in one piece.
 WIDEST = 8192
@@ -87,11 +93,10 @@ def column_norms2(X: Array) -> Array:
     if isinstance(X, np.ndarray) and X.dtype.kind == "f":
         # One pass, no temporary; sums of sums keep rounding small.
         rows = 256 if X.strides[0] > X.strides[1] else 1024
-        blocks = [np.einsum("ij,ij->j", X[a : a + rows], X[a : a + rows]) for a in range(0, m, rows)]
-        return np.sum(blocks, axis=0) if blocks else np.zeros(n, dtype=X.dtype)
-    step = max(1, BLOCK // max(1, m))
-    parts = [xp.sum(squares(X[:, a : min(a + step, n)]), axis=0) for a in range(0, n, step)]
-    return parts[0] if len(parts) == 1 else xp.concat(parts)
+        sums = [np.einsum("ij,ij->j", X[a : a + rows], X[a : a + rows]) for a in range(0, m, rows)]
+        return np.sum(sums, axis=0) if sums else np.zeros(n, dtype=X.dtype)
+    parts = [xp.sum(squares(X[:, part]), axis=0) for part in blocks(X)]
+    return xp.concat(parts) if len(parts) > 1 else parts[0] if parts else xp.sum(squares(X), axis=0)
 
 
 def gram(X: Array) -> Array:
@@ -170,17 +175,14 @@ def orthogonalise(a: Array, Q: Array) -> tuple[Array, float]:
 
 def residual_norms2(X: Array, Q: Array) -> Array:
     """Squared norms of the columns of X - Q Qᴴ X, formed explicitly block by block, so that none cancels."""
-    xp = _namespace(X)
-    m, n = X.shape
-    step = max(1, BLOCK // max(1, m))
-    return xp.concat([column_norms2(project_off(X[:, a : min(a + step, n)], Q)) for a in range(0, n, step)])
+    return _namespace(X).concat([column_norms2(project_off(X[:, part], Q)) for part in blocks(X)])
 
 
 def basis(C: Array, floor: float) -> tuple[Array, list[bool]]:
-    """Orthonormal basis of the columns of C, built in their order.
+    """Orthonormal basis of the columns of C, in their order, and which columns add to it.
 
-    A column whose residual norm against the previous ones is at most ``floor`` is dependent and adds no
-    direction.
+    The rank is that of column-pivoted QR: the number of pivots above ``floor``. Where it is below k, the columns that
+    depend on the others are set aside, the latest ones first.
 
     Parameters
     ----------
@@ -196,54 +198,145 @@ def basis(C: Array, floor: float) -> tuple[Array, list[bool]]:
         r of them are True.
     """
     xp = _namespace(C)
-    m, k = C.shape
+    k = C.shape[1]
     if k == 0:
         return C, []
-    if k <= m:
-        Q, R = xp.linalg.qr(C)
-        if float(xp.min(xp.abs(xp.linalg.diagonal(R)))) > floor:
-            return Q, [True] * k
-    # Householder QR would go on with an arbitrary direction after a dependent column; start again, one by
-    # one.
-    Q = xp.zeros((m, min(m, k)), dtype=C.dtype, device=array_api_compat.device(C))
-    independent, r = [False] * k, 0
-    for t in range(k):
-        if r == m:
+    Q, R = xp.linalg.qr(C)
+    independent = _independent(host(R), floor)
+    kept = np.flatnonzero(independent)
+    if kept.size == k:
+        return Q, [True] * k
+    if kept.size and kept[-1] >= kept.size:  # not simply the first ones
+        Q = Q @ xp.linalg.qr(take_columns(R, kept))[0]
+    return Q[:, : kept.size], independent.tolist()
+
+
+def _independent(R: np.ndarray, floor: float) -> np.ndarray:
+    """Which columns of a matrix of few rows to keep, so that as many as its rank remain, the earliest where possible.
+
+    Pivoted QR decides how many: one column after the other, a small residual would get a direction made of rounding, and
+    columns that depend on it would count as independent. With F = [F₁ F₂] the pivoted factor, the columns of
+    N = [-F₁⁻¹F₂; I] say how the columns depend on each other: those can be set aside whose rows of N are independent.
+    """
+    k = R.shape[1]
+    R = _without_specks(R)
+    F, order = scipy.linalg.qr(R, mode="r", pivoting=True, check_finite=False)
+    r = int(np.count_nonzero(np.abs(np.diagonal(F)) > floor))
+    keep = np.ones(k, dtype=bool)
+    if r == k:
+        return keep
+    norms = np.sqrt(column_norms2(R))
+    keep[norms <= floor] = False
+    rest = order[r:][keep[order[r:]]]
+    if not rest.size:
+        return keep
+    N = np.zeros((k, rest.size), dtype=R.dtype)
+    N[order[:r]] = -scipy.linalg.solve_triangular(F[:r, :r], F[:r, r:][:, keep[order[r:]]], check_finite=False)
+    N[rest, np.arange(rest.size)] = 1
+    N *= norms[:, None]
+    N /= np.sqrt(column_norms2(N))
+    clear = float(np.finfo(R.dtype).eps) ** 0.25
+    V = np.zeros((rest.size, rest.size), dtype=R.dtype)  # rows of N set aside, orthonormal
+    taken = 0
+    for j in np.flatnonzero(keep)[::-1]:
+        if taken == rest.size:
             break
-        q, norm = orthogonalise(C[:, t], Q[:, :r])
-        if norm > floor:
-            Q[:, r] = q / norm
-            independent[t], r = True, r + 1
-    return Q[:, :r], independent
+        v = N[j]
+        for _ in range(2):
+            v = v - (v @ V[:taken].conj().T) @ V[:taken]
+        size = float(np.linalg.norm(v))
+        if size > clear:
+            V[taken], keep[j], taken = v / size, False, taken + 1
+    if taken < rest.size or _least_pivot(R[:, keep]) <= floor:  # the earliest are too close to dependence
+        keep[:] = False
+        keep[order[:r]] = True
+    return keep
 
 
-def error_trace(C: Array, B: Array, floor: float) -> np.ndarray:
-    """Squared Frobenius residual of B after projecting on the first 0, 1, ..., k columns of C.
+def _without_specks(R: np.ndarray) -> np.ndarray:
+    """R with parts of entries set to zero that are beyond rounding of rounding: complex LAPACK fails on subnormal ones."""
+    X = np.ascontiguousarray(R)
+    X = X.view(X.real.dtype)
+    eps = float(np.finfo(X.dtype).eps)
+    return np.where(np.abs(X) > eps**2 * np.max(np.abs(X)), X, X.dtype.type(0)).view(R.dtype)
 
-    The last entry is the squared norm of an explicit residual, and the others add the directions' energies
-    to it from the back, so that all have *relative* accuracy: ‖B‖² - Σ‖qᴴB‖² would lose every digit of a
-    small residual.
+
+def _least_pivot(R: np.ndarray) -> float:
+    F = scipy.linalg.qr(R, mode="r", pivoting=True, check_finite=False)[0]
+    return float(np.min(np.abs(np.diagonal(F)), initial=math.inf))
+
+
+def least_norm(R: Array, G: Array) -> Array:
+    """The solution T of RT = G of least norm, for R (r, k) of rank r ≤ k."""
+    xp = _namespace(R)
+    r, k = R.shape
+    if r == k:
+        return xp.linalg.solve(R, G)
+    Z, L = xp.linalg.qr(adjoint(R))
+    return Z @ xp.linalg.solve(adjoint(L), G)
+
+
+def truncated_solvers(C: Array, R: Array) -> list[tuple[Array, Array]]:
+    """Pairs V, W with VW the pseudoinverse of C where the smallest singular values are zero, for the last `CUTS` of those
+    that rounding of the coefficients may drown; none where no singular value is so small.
 
     Parameters
     ----------
     C : array, shape (m, k)
+    R : array, shape (r, k)
+        QᴴC for an orthonormal basis Q: its singular values are those of C.
+    """
+    xp = _namespace(R)
+    s = svd(host(R))[1]
+    if not s.size or s[-1] > DROWNED * float(np.finfo(s.dtype).eps) * max(C.shape) * s[0]:
+        return []
+    U, s, Vh = svd(host(C))
+    eps = float(np.finfo(s.dtype).eps)
+    last = int(np.count_nonzero(s > eps * s[0]))
+    first = int(np.count_nonzero(s > DROWNED * eps * max(C.shape) * s[0]))
+    pairs = [(Vh[:r].conj().T / s[:r], U[:, :r].conj().T) for r in range(max(first, last - CUTS, 1), last + 1)]
+    place = array_api_compat.device(R)
+    return [(xp.asarray(V, device=place), xp.asarray(W, device=place)) for V, W in pairs]
+
+
+def blocks(X: Array) -> Iterator[slice]:
+    """Ranges of columns that hold about `BLOCK` entries each."""
+    m, n = X.shape
+    step = max(1, BLOCK // max(1, m))
+    return (slice(a, min(a + step, n)) for a in range(0, n, step))
+
+
+def error_trace(Q: Array, independent: Sequence[bool], B: Array) -> np.ndarray:
+    """Squared Frobenius residual of B after projecting on the first 0, 1, ..., k chosen columns.
+
+    The last entry is the squared norm of an explicit residual, and the others add the directions' energies
+    to it from the back, so that all have *relative* accuracy: ‖B‖² - Σ‖qᴴB‖² would lose every digit of a
+    small residual. B is widened block by block.
+
+    Parameters
+    ----------
+    Q : array, shape (m, r)
+        Orthonormal, in double precision.
+    independent : sequence of bool, length k
+        Which columns brought a direction of Q, see `basis`.
     B : array, shape (m, p)
-    floor : float
-        Residual norm at or below which a column of C counts as dependent, in the unit of C.
 
     Returns
     -------
     errors : float64 array, shape (k + 1,), nonincreasing
     """
     xp = _namespace(B)
-    Q, independent = basis(C, floor)
     Qh = adjoint(Q)
-    G = Qh @ B
-    R = B - Q @ G
-    if frobenius2(R) < 1e-10 * frobenius2(B):
-        again = Qh @ R
-        R, G = R - Q @ again, G + again
+    energies, left = np.zeros(Q.shape[1]), 0.0
+    for part in blocks(B):
+        X = widen(B[:, part])
+        G = Qh @ X
+        R = X - Q @ G
+        if frobenius2(R) < 1e-10 * frobenius2(X):
+            again = Qh @ R
+            R, G = R - Q @ again, G + again
+        energies += host(xp.sum(squares(G), axis=1))
+        left += frobenius2(R)
     gains = np.zeros(len(independent))
-    gains[independent] = host(xp.sum(squares(G), axis=1))
-    tail = np.cumsum(gains[::-1])[::-1]
-    return frobenius2(R) + np.append(tail, 0.0)
+    gains[np.asarray(independent, dtype=bool)] = energies
+    return left + np.append(np.cumsum(gains[::-1])[::-1], 0.0)

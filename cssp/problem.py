@@ -81,6 +81,8 @@ class Problem:
         The caller's number of columns.
     progress : callable
         ``progress(done, total)`` tells how far the method is.
+    data_eps : float
+        Unit of rounding of the precision the data came in, where A was widened since; 0 where it was not.
     """
 
     A: Array
@@ -95,6 +97,7 @@ class Problem:
     columns: np.ndarray | None = None
     width: int = 0
     progress: Report = silent
+    data_eps: float = 0.0
 
     in_passes = False  #: Whether A is a `cssp.passes.Source`, see `cssp.passes.problem`.
 
@@ -147,20 +150,40 @@ class Problem:
             admissible[j] = True
         return math.sqrt(float(xp.max(xp.where(admissible, self.norms2, xp.zeros_like(self.norms2)))))
 
+    @property
+    def unit(self) -> float:
+        """Unit of rounding of the data: what is dependent does not change when A is widened."""
+        return self.data_eps or self.eps
+
     @cached_property
     def floor(self) -> float:
-        """Residual norm at or below which a column counts as dependent: max(m, n)·eps·`largest`, n up to `MANY`."""
-        return max(self.m, min(self.n, MANY)) * self.eps * self.largest
+        """Residual norm at or below which a column counts as dependent: max(m, n)·unit·`largest`, n up to `MANY`.
+
+        The one threshold of the library: rank, errors, coefficients, included columns and picks go by it.
+        """
+        return max(self.m, min(self.n, MANY)) * self.unit * self.largest
 
     @cached_property
     def noise(self) -> float:
-        """Residual norm at or below which nothing is left but rounding: 2·√min(m, n)·eps·`largest`.
+        """Residual norm at or below which nothing is left but rounding: 2·√min(m, n)·unit·`largest`.
 
         Between `noise` and `floor` a column no longer counts for the rank, but its residual still tells it
-        from the others: pivoting goes on there, which single precision needs (max(m, n)·eps is 5e-4 for m =
-        4096).
+        from the others: once no column above `floor` is left, pivoting goes on there, which single precision needs
+        (max(m, n)·eps is 5e-4 for m = 4096).
         """
-        return min(max(self.m, self.n), 2 * math.sqrt(min(self.m, self.n))) * self.eps * self.largest
+        return min(max(self.m, self.n), 2 * math.sqrt(min(self.m, self.n))) * self.unit * self.largest
+
+    def eligible(self, norms2: Array, open_: Array) -> Array:
+        """Open columns that may be picked: those with residuals above `floor`, or above `noise` where there are none.
+
+        Parameters
+        ----------
+        norms2 : array, shape (n,)
+            Squared residual norms.
+        open_ : bool array, shape (n,)
+        """
+        above = open_ & (norms2 > self.floor**2)
+        return above if bool(self.xp.any(above)) else open_ & (norms2 > self.noise**2)
 
     @cached_property
     def goal(self) -> float:
@@ -190,11 +213,34 @@ class Problem:
         slack : array, shape (n,), or float
             Rounding error of each score where it is known to exceed ``TIE_BAND`` units of its own size.
         """
-        xp = self.xp
-        masked = xp.where(allowed, scores, xp.full_like(scores, -math.inf))
-        bar = xp.max(masked) * (1 - TIE_BAND * self.eps)
-        place = xp.arange(scores.shape[0], device=self.device)
-        return int(xp.min(xp.where(masked + slack >= bar, place, xp.full_like(place, scores.shape[0]))))
+        return self._first(self._tied(scores, scores, allowed, slack))
+
+    def best_gain(
+        self, gain: Array, norms2: Array, allowed: Array, slack: Array | float, norm_slack: Array | float
+    ) -> int:
+        """Index of the largest gain; a tie goes to the larger residual, and only then to the lowest index.
+
+        Parameters
+        ----------
+        gain, norms2 : array, shape (n,)
+            What each column would bring, and its squared residual norm.
+        allowed : bool array, shape (n,)
+            At least one True.
+        slack, norm_slack : array, shape (n,), or float
+            Their rounding errors. A gain is a quotient, and that of a nearly dependent column may owe its size to them.
+        """
+        tied = self._tied(gain, gain - slack, allowed, slack)
+        return self._first(self._tied(norms2, norms2, tied, norm_slack))
+
+    def _tied(self, scores: Array, least: Array, allowed: Array, slack: Array | float) -> Array:
+        """The allowed columns whose scores, but for rounding, reach the largest of what scores are at least."""
+        low = self.xp.full_like(scores, -math.inf)
+        bar = self.xp.max(self.xp.where(allowed, least, low)) * (1 - TIE_BAND * self.eps)
+        return self.xp.where(allowed, scores, low) + slack >= bar
+
+    def _first(self, which: Array) -> int:
+        place = self.xp.arange(which.shape[0], device=self.device)
+        return int(self.xp.min(self.xp.where(which, place, self.xp.full_like(place, which.shape[0]))))
 
     def numpy(self, dtype: str | None = None) -> Problem:
         """The same problem in host memory as NumPy arrays.
@@ -212,4 +258,10 @@ class Problem:
             return y
 
         target = None if self.target is None else move(self.target)
-        return replace(self, A=move(self.A), target=target, candidates=linalg.host(self.candidates))
+        return replace(
+            self,
+            A=move(self.A),
+            target=target,
+            candidates=linalg.host(self.candidates),
+            data_eps=self.data_eps if dtype is None else self.unit,
+        )

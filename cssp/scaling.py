@@ -8,9 +8,9 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from cssp.linalg import host
+from cssp.linalg import column_norms2, host
 
-__all__ = ["normalised", "shifted", "steady", "weighted"]
+__all__ = ["normalised", "shifted", "steady", "unit_columns", "weighted"]
 
 Array = Any
 
@@ -65,6 +65,16 @@ def weighted(A: Array, w: np.ndarray, top: float) -> tuple[Array, int]:
     half = -c // 2
     A = A * _like(A, np.ldexp(1.0, half)) * _like(A, np.ldexp(1.0, -c - half))
     return A * _like(A, factor), E
+
+
+def unit_columns(A: Array) -> Array:
+    """Every column over its norm, of any scale; zero columns stay zero."""
+    xp = array_api_compat.array_namespace(A)
+    c = np.frexp(host(xp.max(xp.abs(A), axis=0)).astype(np.float64))[1]
+    half = -c // 2
+    A = A * _like(A, np.ldexp(1.0, half)) * _like(A, np.ldexp(1.0, -c - half))
+    norms = xp.sqrt(column_norms2(A))
+    return A / xp.where(norms > 0, norms, xp.ones_like(norms))
 
 
 def shifted(A: Array, e: int) -> Array:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +31,7 @@ def select(
     method: str = "residual",
     *,
     weights: Any = None,
+    scale: str | None = None,
     target: Any = None,
     tol: float | None = None,
     include: Any = None,
@@ -54,6 +56,9 @@ def select(
     weights : array, shape (n,) or (..., n), optional
         Target weights, finite and not negative: the same as ``select(A * weights, ...)``. For pivoting
         methods this is also a relevance prior. A zero weight does not exclude a column; `exclude` does.
+    scale : {None, "norm"}
+        "norm" divides every column by its norm first, so that units do not matter: the same as weights
+        ``w / numpy.linalg.norm(A, axis=0)``, zero columns staying zero.
     target : array, shape (..., m, p), optional
         Choose columns of A to reconstruct this matrix instead of A.
     tol : float in (0, 1], optional
@@ -64,8 +69,9 @@ def select(
     valid : bool array, shape (n,) or (..., n), optional
         False marks padding: such columns are not part of the problem and may hold anything, NaN too.
     deficient : {"fill", "truncate", "raise"}
-        What to do where k exceeds the numerical rank: complete with the lowest unused indices and warn;
-        return the independent columns only (2-D A); raise `RankDeficientError`.
+        What to do where k exceeds the numerical rank, or the rank that the included columns allow: complete with the
+        lowest unused indices and warn; return the independent columns only (2-D A), those included or not; raise
+        `RankDeficientError`.
     rng : None, int or numpy.random.Generator
         Randomness of sampling methods. Item i of a batch draws from the i-th generator spawned from it.
     progress : bool or callable
@@ -87,11 +93,15 @@ def select(
     Warns
     -----
     RankDeficientWarning
-        k exceeds the numerical rank: residual norms fall below max(m, n)·eps·(largest column norm), n counting as
-        16,384 at the most.
+        k exceeds the numerical rank, or an included column depends on those before it.
 
     Notes
     -----
+    A column depends on others if its residual norm is at most max(m, n)·eps·(largest column norm), n counting as 16,384 at
+    the most and eps being of the precision of A. It does not count for `rank`, and no method picks it while a column above
+    that threshold may be picked: such picks are replaced by those of the residual rule. Errors and coefficients are of the
+    exact numbers, in double precision, by the same rule.
+
     Scores within 64 units of rounding tie, and the lowest index wins. Matrices are scaled by powers of two,
     so that entries from 1e-200 to 1e+200 (1e±30 in float32) give the same picks. An item of a batch gives
     the same bits as alone.
@@ -106,7 +116,7 @@ def select(
     detour = gradients.detour(A, weights, target)
     if detour is not None:
         same = {"tol": tol, "include": include, "exclude": exclude, "valid": valid, "deficient": deficient}
-        same |= {"rng": rng, "progress": progress, **options}
+        same |= {"scale": scale, "rng": rng, "progress": progress, **options}
         return detour(lambda A, w, B: select(A, k, method, weights=w, target=B, **same), A, weights, target)
     in_passes = passes.kind_of(A) is not None
     row = check.find_method(method)
@@ -141,6 +151,7 @@ def select(
         counts=counts,
         tol=tol,
         weights=check.as_weights(weights, batch, n),
+        unit=check.as_scale(scale),
         include=check.as_columns("include", include, batch, n),
         exclude=check.as_columns("exclude", exclude, batch, n),
         valid=check.as_mask(valid, batch, n),
@@ -167,9 +178,8 @@ def select(
         found = ", ".join(sorted({f"{p.rank} of {len(p.picks)}" for p in short})[:3])
         many = f" in {len(short)} of {len(items)} batch items" if batch else ""
         warnings.warn(
-            f"k exceeds the numerical rank{many}: only {found} chosen columns are independent, "
-            "the others add nothing to the span (deficient='fill'); use deficient='truncate' or 'raise', "
-            "or tol, to avoid them",
+            f"k exceeds {_limit(short[0])}{many}: only {found} chosen columns are independent, the others add nothing to the "
+            f"span but rounding. {_threshold(short[0])}. To leave them out, pass deficient='truncate' or 'raise', or tol",
             RankDeficientWarning,
             stacklevel=2,
         )
@@ -187,6 +197,7 @@ class _Arguments:
     counts: np.ndarray | None
     tol: float | None
     weights: np.ndarray | None
+    unit: bool
     include: np.ndarray
     exclude: np.ndarray
     valid: np.ndarray | None
@@ -208,6 +219,8 @@ class _Arguments:
             A = linalg.take_columns(A, columns)
         A = xp.astype(A, check.compute_dtype(A), copy=False)
         top = check.check_finite("A", A, columns, where, _REMEDY, self.names)
+        if self.unit:
+            A, top = scaling.unit_columns(A), 1.0
         if self.weights is None:
             A, exponent = scaling.normalised(A, top)
         else:
@@ -237,7 +250,7 @@ class _Arguments:
             check.check_weights(w, columns, "")
         A = self.A if columns is None else self.A.narrowed(columns)
         k, free, include = self._choice((), columns, int(A.shape[1]), "")
-        A, exponent, norms2 = passes.scaled(A, w, columns, _REMEDY)
+        A, exponent, norms2 = passes.scaled(A, w, columns, _REMEDY, self.unit)
         return passes.PassProblem(
             A=A,
             k=k,
@@ -349,52 +362,94 @@ def _solve(
 ) -> tuple[Part, bool]:
     """Picks of one item, cut at the tolerance and completed; and whether k exceeded the rank."""
     found = row.function(p, **options)
-    part = _part(p, list(found.indices), found.rank, None if found.proven else ())
+    part = _independent_first(_part(p, found.indices, found.rank, None if found.proven else ()))
     if p.tol is not None:
         cut = _first_within(part, p.tol)
         if cut is None and row.deterministic and len(part.picks) < p.k:
             # The method may have stopped at a goal its own rounding reported too early.
             found = row.function(replace(p, tol=None), **options)
-            part = _part(p, list(found.indices), found.rank)
+            part = _independent_first(_part(p, found.indices, found.rank))
             cut = _first_within(part, p.tol)
         if cut is not None or not counted:
             length = max(1, part.rank if cut is None else cut, len(p.include))
             picks = part.picks if len(part.picks) >= length else _filled(part)
-            return _part(p, list(picks[:length]), None, part.own), False
+            return _part(p, picks[:length], None, part.own), False
     if len(part.picks) < p.k:
-        part = _part(p, _filled(part), None, part.own)
+        part = _independent_first(part, p.k)
+    if len(part.picks) < p.k:
+        part = _part(p, _filled(part), part.rank, part.own)
         cut = None if p.tol is None else _first_within(part, p.tol)
         if (
             cut is not None
         ):  # columns that are dependent up to rounding may still meet a tolerance below rounding
-            return _part(p, list(part.picks[: max(1, cut, len(p.include))]), None, part.own), False
-    if part.rank == p.k or _rank(p) >= p.k:
+            return _part(p, part.picks[: max(1, cut, len(p.include))], None, part.own), False
+    if part.rank == p.k:
         return part, False
     if deficient == "raise":
         raise RankDeficientError(
-            f"k = {p.k} exceeds the numerical rank {_rank(p)} of the admissible columns (deficient='raise')"
+            f"k = {p.k} exceeds {_limit(part)}, {part.rank} (deficient='raise'). {_threshold(part)}"
         )
-    return (_part(p, _independent(part), None, part.own) if deficient == "truncate" else part), True
+    return (_part(p, _independent(part), part.rank, part.own) if deficient == "truncate" else part), True
 
 
-def _part(p: Problem, picks: list[int], rank: int | None, own: tuple[int, ...] | None = None) -> Part:
-    """A part; the rank of its picks is found where the method did not say, and they are its own by default."""
-    if rank is None:
-        rank = sum(linalg.basis(p.take(picks), p.floor)[1])
+def _part(
+    p: Problem, picks: Sequence[int], rank: int | None, own: tuple[int, ...] | None = None
+) -> Part:
+    """A part; the picks are the method's own by default."""
     chosen = tuple(int(j) for j in picks)
     record = passes.PassPart if p.in_passes else Part
     return record(p, chosen, rank, chosen if own is None else own)
 
 
-def _rank(p: Problem) -> int:
-    """Numerical rank of the admissible columns, or k if it is larger."""
-    xp = p.xp
-    candidates = xp.asarray(p.candidates, copy=True)
-    for j in p.include:
-        candidates[j] = True
-    p = replace(p, include=(), candidates=candidates, tol=None)
-    found = passes.METHODS["residual"](p) if p.in_passes else residual(p)
-    return int(found.rank or 0)
+def _independent_first(part: Part, length: int | None = None) -> Part:
+    """The picks without those that depend on others, completed by the residual rule to as many as they were, or to ``length``.
+
+    No column counts for less than another that is dependent. Nothing changes where independent columns have run out: a
+    method that reports its rank has seen that, and otherwise the residual rule finds out.
+    """
+    p, k = part.problem, length or len(part.picks)
+    if part.rank == k or part.known_rank is not None:
+        return part
+    kept = [j for j, yes in zip(part.picks, part.independent, strict=True) if yes or j in p.include]
+    first = [*p.include, *(j for j in kept if j not in p.include)]
+    left = p.xp.asarray(p.candidates, copy=True)
+    for j in first:
+        left[j] = False
+    complete = passes.METHODS["residual"] if p.in_passes else residual
+    found = complete(replace(p, include=tuple(first), candidates=left, tol=None, target=None, k=k))
+    if int(found.rank or 0) > part.rank:
+        return _part(p, found.indices, found.rank, part.own)
+    return _part(p, part.picks, part.rank, part.own)
+
+
+def _limit(part: Part) -> str:
+    """What k exceeds."""
+    given = part.independent[: len(part.problem.include)]
+    if all(given):
+        return "the numerical rank"
+    columns = part.indices[: len(given)][np.logical_not(given)].tolist()
+    shown = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
+    which = f"columns {shown} depend" if len(columns) > 1 else f"column {shown} depends"
+    return f"the rank that the included columns allow ({which} on those included before it)"
+
+
+def _threshold(part: Part) -> str:
+    """What counts as dependent, and whether units are the likely cause: whether more columns would count without them."""
+    p = part.problem
+    text = (
+        f"A residual counts as zero up to {math.ldexp(p.floor, p.exponent):.1e}, that is max(m, n)·eps times the norm of the "
+        f"largest column, {math.ldexp(p.largest, p.exponent):.1e}"
+    )
+    xp, C = array_api_compat.array_namespace(part.chosen), part.chosen
+    norms = xp.sqrt(linalg.column_norms2(C))
+    unit = C / xp.where(norms > 0, norms, xp.ones_like(norms))
+    scaled = sum(linalg.basis(unit, p.floor / p.largest)[1]) if p.largest > 0 else 0
+    if scaled > part.rank:
+        text += (
+            f". Columns of very different size, such as in different units, are the likely cause: divided by their norms "
+            f"{scaled} of the chosen are independent, and scale='norm' (or weights=1/norms) chooses that way"
+        )
+    return text
 
 
 def _first_within(part: Part, tol: float) -> int | None:
@@ -404,11 +459,9 @@ def _first_within(part: Part, tol: float) -> int | None:
 
 
 def _independent(part: Part) -> list[int]:
-    """The picks that add to the span, and the included ones."""
-    p = part.problem
-    _, independent = linalg.basis(p.take(part.picks), p.floor)
-    kept = [j for j, yes in zip(part.picks, independent, strict=True) if yes or j in p.include]
-    return kept or list(part.picks[:1]) or [int(np.argmax(linalg.host(p.candidates)))]
+    """The picks that add to the span; one column where none does."""
+    kept = [j for j, yes in zip(part.picks, part.independent, strict=True) if yes]
+    return kept or list(part.picks[:1])
 
 
 def _filled(part: Part) -> list[int]:

@@ -28,13 +28,13 @@ __all__ = ["Certificate", "Part", "Selection"]
 class Part:
     """One batch item: its problem and its picks, as indices into ``problem.A``.
 
-    ``own`` are the picks as the method made them, before `select` cut or completed them; ``live`` is what carries
-    gradients, if anything does.
+    ``known_rank`` is the rank where the method found it; ``own`` are the picks as the method made them, before `select`
+    cut or completed them; ``live`` is what carries gradients, if anything does.
     """
 
     problem: Problem
     picks: tuple[int, ...]
-    rank: int
+    known_rank: int | None
     own: tuple[int, ...]
     live: gradients.Live | None = None
 
@@ -71,11 +71,6 @@ class Part:
         return linalg.widen(linalg.take_columns(self.problem.A, list(self.picks)))
 
     @property
-    def wanted(self) -> Array:
-        """The matrix to be reconstructed in the widest precision."""
-        return linalg.widen(self.problem.B)
-
-    @property
     def wanted_exponent(self) -> int:
         """The caller's matrix is ``wanted·2**wanted_exponent``."""
         p = self.problem
@@ -83,44 +78,81 @@ class Part:
 
     @cached_property
     def floor(self) -> float:
-        """Residual norm at which a chosen column adds no direction in that precision."""
+        """`Problem.floor` in that precision."""
         p = self.problem
-        eps = float(array_api_compat.array_namespace(self.chosen).finfo(self.chosen.dtype).eps)
-        return p.noise * eps / p.eps
+        return p.floor * self.eps / p.unit
+
+    @property
+    def eps(self) -> float:
+        """Unit of rounding of that precision."""
+        return float(array_api_compat.array_namespace(self.chosen).finfo(self.chosen.dtype).eps)
+
+    @cached_property
+    def basis(self) -> tuple[Array, list[bool]]:
+        """Orthonormal basis of the chosen columns, and which of them add to it: what all numbers below go by."""
+        return linalg.basis(self.chosen, self.floor)
+
+    @cached_property
+    def independent(self) -> list[bool]:
+        """Which chosen columns count for the rank, in the precision the data came in."""
+        p = self.problem
+        return self.basis[1] if p.unit == self.eps else linalg.basis(self.chosen, p.floor)[1]
+
+    @cached_property
+    def rank(self) -> int:
+        """Numerical rank of the chosen columns."""
+        return sum(self.independent) if self.known_rank is None else self.known_rank
 
     @cached_property
     def trace(self) -> np.ndarray:
         """Squared errors after 0, ..., k picks, in the unit of ``problem.B``."""
-        return linalg.error_trace(self.chosen, self.wanted, self.floor)
+        return linalg.error_trace(*self.basis, self.problem.B)
 
     def scaled(self, x: Any, power: int = 1) -> Any:
         """x·2**(power·exponent): from the unit of ``problem.B`` to the caller's."""
         return _scaled(x, power * self.wanted_exponent)
 
     def coefficients(self) -> Array:
-        """Least-squares coefficients (k, p) of the wanted matrix; of least norm if not unique."""
-        xp = array_api_compat.array_namespace(self.chosen)
-        C, B = self.chosen, self.wanted
-        Q, independent = linalg.basis(C, self.floor)
+        """Least-squares coefficients (k, p) of the wanted matrix; of least norm if not unique.
+
+        Where the chosen columns are independent but close to dependence, rounding of large coefficients may exceed what
+        they explain; a column is then given the coefficients of a truncated SVD, if these fit it better.
+        """
+        shift = self.wanted_exponent - self.problem.exponent
+        Q, independent = self.basis
         if self.live is not None:
             T = gradients.coefficients(*self.live.matrices(self), independent, self.floor)
-        elif all(independent):
-            T = xp.linalg.solve(linalg.adjoint(Q) @ C, linalg.adjoint(Q) @ B)
-        else:
-            place = array_api_compat.device(C)
-            U, s, Vh = (xp.asarray(X, device=place) for X in linalg.svd(linalg.host(C)))
-            cut = max(max(C.shape) * float(xp.finfo(s.dtype).eps) * float(s[0]), self.floor)
-            inverse = xp.where(s > cut, 1 / xp.where(s > cut, s, xp.ones_like(s)), xp.zeros_like(s))
-            T = linalg.adjoint(Vh) @ (inverse[:, None] * (linalg.adjoint(U) @ B))
-        shift = self.wanted_exponent - self.problem.exponent
+            return shifted(T, shift)
+        C, B = self.chosen, self.problem.B
+        xp, place = array_api_compat.array_namespace(C), array_api_compat.device(C)
+        R = linalg.adjoint(Q) @ C
+        truncated = linalg.truncated_solvers(C, R)
+        T = xp.zeros((C.shape[1], B.shape[1]), dtype=C.dtype, device=place)
+        for part in linalg.blocks(B):
+            X = linalg.widen(B[:, part])
+            G = linalg.adjoint(Q) @ X
+            best = linalg.least_norm(R, G)
+            left = linalg.column_norms2(X - C @ best) if truncated else None
+            for V, W in truncated:
+                other = V @ (W @ X)
+                less = linalg.column_norms2(X - C @ other)
+                best = xp.where(less < left, other, best)
+                left = xp.minimum(less, left)
+            T[:, part] = best
         return shifted(T, shift)
 
     def reconstruct(self) -> Array:
         """P_S B in the unit of ``problem.B``."""
-        Q, independent = linalg.basis(self.chosen, self.floor)
+        Q, independent = self.basis
         if self.live is not None:
             return gradients.projection(*self.live.matrices(self), independent)
-        return Q @ (linalg.adjoint(Q) @ self.wanted)
+        B = self.problem.B
+        X = array_api_compat.array_namespace(Q).zeros(
+            tuple(B.shape), dtype=Q.dtype, device=array_api_compat.device(Q)
+        )
+        for part in linalg.blocks(B):
+            X[:, part] = Q @ (linalg.adjoint(Q) @ linalg.widen(B[:, part]))
+        return X
 
     def spread(self, X: Array) -> Array:
         """X with a zero column in each place where padding was removed."""
@@ -137,9 +169,8 @@ class Part:
     def certificate(self, row: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         """Fields of `Certificate` for this item."""
         p, k = self.problem, len(self.picks)
-        B, C = linalg.host(self.wanted), linalg.host(self.chosen)
-        Q, _ = linalg.basis(C, self.floor)
-        R = linalg.project_off(B, Q)
+        B = linalg.host(linalg.widen(p.B))
+        R = linalg.project_off(B, linalg.host(self.basis[0]))
         _, s, Vh = linalg.svd(B)
         noise = max(B.shape) * float(np.finfo(s.dtype).eps) * float(s[0])
         frobenius = _ordered(float(self.trace[-1]), float(np.sum(s[k:] ** 2)), noise)

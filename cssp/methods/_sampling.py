@@ -22,7 +22,6 @@ __all__ = [
     "draw",
     "in_rounds",
     "leading",
-    "noise",
     "projection_dpp",
     "proposals",
     "successive",
@@ -88,12 +87,6 @@ def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
     return J
 
 
-def noise(p: Problem) -> float:
-    """``p.noise``, the same number on every backend."""
-    h = p.numpy("double")
-    return h.noise * (p.eps / h.eps)
-
-
 def leading(
     E: np.ndarray, below: float, k: int, how: str, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -116,28 +109,32 @@ def leading(
 def in_rounds(p: Problem, choose: Callable[[np.ndarray, int, float], Sequence[int]]) -> Picks:
     """Included columns, then ``choose(E, k, below)``, until ``p.k`` are found or only rounding is left.
 
-    E holds the candidates' residuals against all columns chosen, in double precision, those of rounding
-    size left out; k is the number still wanted, `below` the size of rounding; at least one of E's
+    E holds the residuals of the eligible candidates (see `Problem.eligible`) against all columns chosen, in double
+    precision; k is the number still wanted, `below` the size of rounding; at least one of E's
     columns comes back. Where the rank allows it a method is done in the first round; with included
     columns that is the method on the residual problem.
     """
-    h, tiny = p.numpy("double"), noise(p)
+    h = p.numpy("double")
+    threshold = h.floor
     A = np.ascontiguousarray(h.A)
     open_ = h.candidates.copy()
     indices = list(p.include)
-    for _ in range(p.free):  # each round finds at least one
+    for _ in range(p.free + 1):  # each round finds at least one, but for the one that lowers the threshold
         if len(indices) == p.k:
             break
         place = np.flatnonzero(open_)
-        Q, _ = basis(A[:, indices], tiny)
+        Q, _ = basis(A[:, indices], threshold)
         if p.tol is not None and indices and np.sum(residual_norms2(A, Q)) <= h.goal:
             break
         E = project_off(A[:, place], Q)
-        live = column_norms2(E) > tiny**2
+        live = column_norms2(E) > threshold**2
         if not np.any(live):
-            break
+            if threshold == h.noise:
+                break
+            threshold = h.noise  # no independent column is left
+            continue
         place = place[live]
-        J = place[list(choose(np.ascontiguousarray(E[:, live]), p.k - len(indices), tiny))]
+        J = place[list(choose(np.ascontiguousarray(E[:, live]), p.k - len(indices), h.noise))]
         indices += J.tolist()
         open_[J] = False
     return Picks(indices)
@@ -158,36 +155,44 @@ class Residual:
     def __init__(self, p: Problem) -> None:
         self.p = p.numpy("double")
         self.A = np.ascontiguousarray(self.p.A)
-        self.tiny = noise(p)
         self.k = p.k
         self.indices: list[int] = []
         self.open_ = self.p.candidates.copy()
         self.unseen = np.ones(p.n, dtype=bool)
         self.Q = np.zeros((p.m, min(p.k, p.m)), dtype=self.A.dtype)
         self.r = self.known = 0  # directions in Q, and those of them that N knows of
-        for j in p.include:
-            self.take(j, forced=True)
+        self.include(self.A[:, list(p.include)])
         self.known = self.r
         self.N = residual_norms2(self.A, self.Q[:, : self.r])
         self.exact = self.N.copy()
 
-    def weights(self) -> np.ndarray:
-        """Squared residual norms of the columns that may be chosen, zero where only rounding is left."""
-        return np.where(self.open_ & (self.tiny**2 < self.N), self.N, 0.0)
+    def include(self, C: np.ndarray) -> None:
+        """Begin with the included columns C."""
+        have, _ = basis(C, self.p.floor)
+        self.r = have.shape[1]
+        self.Q[:, : self.r] = have
+        self.indices = list(self.p.include)
+        self.unseen[self.indices] = False
 
-    def take(self, j: int, *, forced: bool = False) -> bool:
+    def weights(self) -> np.ndarray:
+        """Squared residual norms of the eligible columns, zero for the others."""
+        may = self.p.eligible(self.N, self.open_)
+        self.least = self.p.floor if np.any(self.N[may] > self.p.floor**2) else self.p.noise
+        return np.where(may, self.N, 0.0)
+
+    def take(self, j: int) -> bool:
         """Choose column j unless it depends on those chosen; whether it was independent."""
         e, height = orthogonalise(self.A[:, j], self.Q[:, : self.r])
-        independent = height > self.tiny and self.r < self.p.m
-        self.open_[j] = False
-        if independent:
-            self.Q[:, self.r] = e / height
-            self.r += 1
-        if independent or forced:
-            self.indices.append(int(j))
-            self.p.progress(len(self.indices), self.k)
-            self.unseen[j] = False
-        return independent
+        if not (height > self.least and self.r < self.p.m):
+            self.N[j] = self.exact[j] = height**2
+            self.open_[j] = height > self.p.noise  # to be asked again once no independent column is left
+            return False
+        self.open_[j] = self.unseen[j] = False
+        self.Q[:, self.r] = e / height
+        self.r += 1
+        self.indices.append(int(j))
+        self.p.progress(len(self.indices), self.k)
+        return True
 
     def update(self) -> None:
         """Bring N up to date with Q."""
@@ -197,7 +202,7 @@ class Residual:
         self.known = self.r
         self.N = self.N - np.sum(sq(conjugate(Q).T @ self.A), axis=0)
         half = math.sqrt(float(np.finfo(np.float64).eps))
-        stale = self.unseen & (half * self.exact >= self.N) & (self.exact > self.tiny**2)
+        stale = self.unseen & (half * self.exact >= self.N) & (self.exact > self.p.noise**2)
         self.N = np.where(self.unseen, np.maximum(self.N, 0.0), 0.0)
         if np.any(stale):
             self.N[stale] = residual_norms2(self.A[:, stale], self.Q[:, : self.r])

@@ -36,7 +36,7 @@ class Rest:
     B : array, shape (m, p)
         Residual of what is to be reconstructed; E itself without a target.
     open : bool array, shape (n,)
-        Candidates whose residual is more than rounding.
+        Candidates that the included columns leave eligible, see `Problem.eligible`.
     k : int
         Columns still to be chosen.
     noise : float
@@ -93,21 +93,20 @@ def rest(p: Problem) -> Rest:
     """Project the included columns off."""
     d = p.numpy("double")
     A = np.ascontiguousarray(d.A)
-    noise = d.noise * (p.eps / d.eps)  # of the precision the data came in
     E, B = A, d.B
     if p.include:
-        Q, _ = basis(A[:, list(p.include)], noise)
+        Q, _ = basis(A[:, list(p.include)], d.floor)
         E = project_off(A, Q) if Q.shape[1] else A.copy()
         E[:, list(p.include)] = 0
         B = project_off(d.B, Q)
     return Rest(
         E=E,
         B=E if p.target is None else B,
-        open=d.candidates & (column_norms2(E) > noise**2),
+        open=d.eligible(column_norms2(E), d.candidates),
         k=p.free,
-        noise=noise,
+        noise=d.noise,
         first=first_equal(A),
-        zero=max(noise, 4 * d.eps * float(np.sqrt(np.sum(d.norms2)))),
+        zero=max(d.noise, 4 * d.eps * float(np.sqrt(np.sum(d.norms2)))),
         problem=d,
     )
 
@@ -132,11 +131,12 @@ def shortest(p: Problem, run: Callable[[Problem], Picks]) -> Picks:
     if p.tol is None:
         return run(p)
     d = p.numpy("double")
-    noise, goal = rest(p).noise, p.goal
+    goal = p.goal
 
     def attempt(k: int) -> tuple[Picks, bool]:
         picks = run(replace(p, k=k, tol=None))
-        return picks, bool(error_trace(d.A[:, list(picks.indices)], d.B, noise)[-1] <= goal)
+        found = basis(d.A[:, list(picks.indices)], d.floor)
+        return picks, bool(error_trace(*found, d.B)[-1] <= goal)
 
     s2 = np.linalg.svd(d.B, compute_uv=False) ** 2
     tail = np.append(np.cumsum(s2[::-1])[::-1], 0.0)

@@ -99,11 +99,23 @@ class _Run:
         self.length, self.walk, self.pause = FIRST, 1, self.worth
         # A tie goes to the lowest index: columns are ranked by norms bent down a little along the index.
         self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
-        self._start(list(p.include))
-        if rank is not None:
+        self.given = list(p.include)  # included columns that add a direction
+        if rank is None:
+            self._drop_dependent(take_columns(A, self.given))
+        else:
             self.rank = rank
-        elif p.include:
-            self.rank = sum(basis(take_columns(A, list(p.include)), p.floor)[1])
+        self._start(self.given)
+
+    def _drop_dependent(self, C: np.ndarray) -> None:
+        """Included columns, C, that depend on the others add nothing."""
+        independent = basis(C, self.p.floor)[1]
+        self.given = [j for j, yes in zip(self.given, independent, strict=True) if yes]
+        self.rank = len(self.given)
+
+    @property
+    def directions(self) -> list[int]:
+        """The columns that brought the directions of Q."""
+        return self.given + self.indices[len(self.p.include) :]
 
     def _start(self, directions: list[int]) -> None:
         """Q and N behind these columns."""
@@ -165,7 +177,7 @@ class _Run:
         """Go on in double precision."""
         self.A = self.A.astype(np.complex128 if self.A.dtype.kind == "c" else np.float64)
         self.eps, self.single = float(np.finfo(np.float64).eps), False
-        self._start(self.indices)
+        self._start(self.directions)
 
     def advance(self, guesses: bool) -> None:
         """Pick at least one column more, or find that the first one in line is dependent."""

@@ -29,31 +29,28 @@ from cssp.linalg import (
 from cssp.linalg import squares as sq
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Array, Picks, Problem
 
-#: Residual norms within this many units of noise have a direction that is mostly rounding: f/g means nothing there.
-CLEAR = 8
-
 
 def greedy(p: Problem) -> Picks:
     """Choose argmax ‖Fᴴe_j‖²/‖e_j‖², k times, with F and e_j the residuals of the target and of column j."""
     s = _State(p)
     open_ = p.xp.asarray(p.candidates, copy=True)
-    indices: list[int] = []
-    rank = 0
-    while len(indices) < p.k:
-        forced = len(indices) < len(p.include)
-        j = p.include[len(indices)] if forced else None if s.reached() else s.best(open_)
+    indices = list(p.include)
+    have, independent = basis(take_columns(p.A, indices), p.floor)
+    for t, j in enumerate(j for j, yes in zip(indices, independent, strict=True) if yes):
+        s.add(j, have[:, t])
+    while len(indices) < p.k and not s.reached():
+        j = s.best(open_)
         if j is None:
             break
         e, norm = orthogonalise(s.A[:, j], s.basis())
-        independent = norm > p.noise and s.r < p.m
-        if independent or forced:
+        if norm > p.noise and s.r < p.m:
             indices.append(j)
             p.progress(len(indices), p.k)
-        open_[j] = False
-        if independent:
-            rank += norm > p.floor
+            open_[j] = False
             s.add(j, e / norm)
-    return Picks(indices, rank=rank)
+        else:
+            open_[j] = False
+    return Picks(indices)
 
 
 class _State:
@@ -101,7 +98,9 @@ class _State:
         return self.phi <= self.p.goal
 
     def best(self, open_: Array) -> int | None:
-        """Open column of largest gain, the first one where the target has nothing left to gain; None at the end.
+        """Open column of largest gain, of largest residual among equals (no other is told from dependence so clearly).
+
+        The first one where the target has nothing left to gain; None at the end.
 
         f and g that downdating has cost half of their digits are formed anew where they might win.
         """
@@ -111,7 +110,8 @@ class _State:
         while True:
             half, slack = math.sqrt(self.eps), DOWNDATE_SLACK * self.eps
             worn = open_ & ((self.g < half * self.g0) | (self.f < half * self.f0)) & (self.g0 > p.noise**2)
-            eligible = open_ & ((self.g > p.noise**2) | worn)
+            fresh = p.eligible(self.g, open_ & ~worn)
+            eligible = fresh | worn
             if not bool(xp.any(eligible)):
                 return None
             g = xp.where(worn, xp.maximum(self.g, slack * self.g0), self.g)
@@ -120,16 +120,17 @@ class _State:
             rounding = slack * (self.f0 + score * self.g0) / g
             bar = (1 - TIE_BAND * self.eps) * xp.max(xp.where(worn, xp.zeros_like(g), score))
             risky = worn & (score + rounding >= bar)
+            if not bool(xp.any(fresh & (self.g > p.floor**2))):
+                risky = worn  # one of them may be the only independent column left
             if not bool(xp.any(risky)):
                 break
             if 4 * int(xp.sum(xp.astype(worn, xp.int64))) > p.n:
                 self._deflate(open_)
             else:
                 self._deflate_columns(risky)
-        eligible = eligible & ~worn
-        clear = eligible & (self.g > (CLEAR * p.noise) ** 2)
-        eligible = clear if bool(xp.any(clear)) else eligible
-        return p.argmax(xp.zeros_like(g) if self.phi <= self.nothing else score, eligible, rounding)
+        if self.phi <= self.nothing:
+            return p.argmax(xp.zeros_like(g), fresh)
+        return p.best_gain(score, self.g, fresh, rounding, slack * self.g0)
 
     def add(self, j: int, q: Array) -> None:
         """Extend the basis by the direction q of column j and update.

@@ -18,8 +18,8 @@ def pivoted_qr(p: Problem) -> Picks:
     """Choose the first k pivots of LAPACK's factorisation, the included columns projected away first."""
     h = p.numpy()
     free = np.flatnonzero(h.candidates)
-    Q, independent = basis(h.A[:, list(p.include)], p.noise)
-    rank = sum(basis(h.A[:, list(p.include)], p.floor)[1])
+    Q, independent = basis(h.A[:, list(p.include)], p.floor)
+    rank = sum(independent)
     C = project_off(h.A[:, free], Q)
     if free.size == 0:
         return Picks(list(p.include), rank=rank)

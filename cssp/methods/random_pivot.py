@@ -60,6 +60,8 @@ def _rejecting(E: sampling.Residual, rng: np.random.Generator) -> Picks:
         S = sampling.proposals(d, b, rng)
         U = rng.random(b)
         X, start = project_off(E.A[:, S], E.Q[:, : E.r]), E.r
+        # What was proposed has its norm formed anew: one that is rounding alone would be proposed for ever.
+        E.N[S] = E.exact[S] = column_norms2(X)
         for j, u, x in zip(S.tolist(), U, X.T, strict=True):
             if not E.wanted:
                 break
@@ -68,7 +70,5 @@ def _rejecting(E: sampling.Residual, rng: np.random.Generator) -> Picks:
                 if u * d[j] < height**2:
                     E.take(j)
         b = min(max(2 * (E.r - start), FEWEST), MOST)
-        # What was proposed has its norm formed anew: one that is rounding alone would be proposed for ever.
-        E.N[S] = E.exact[S] = np.where(E.unseen[S], column_norms2(X), 0)
         E.update()
     return Picks(E.indices)

@@ -56,33 +56,35 @@ def textbook(p: Problem) -> Picks:
     exact = xp.asarray(N, copy=True)  # N where it was last formed from the columns
     open_ = xp.asarray(p.candidates, copy=True)
     unseen = xp.ones_like(open_)
-    indices: list[int] = []
+    indices = list(p.include)
     r = rank = 0
-    while len(indices) < p.k:
-        forced = len(indices) < len(p.include)
-        if forced:
-            j = p.include[len(indices)]
-        else:
-            if _reached(p, N, unseen, A, Q[:, :r]) or not bool(xp.any(open_)):
-                break
-            j = p.argmax(N, open_, DOWNDATE_SLACK * eps * exact)
-            height = math.sqrt(float(N[j]))
-            if not height > p.noise:
-                break
-            if single and height < SINGLE_REACH * p.largest:
-                A, Q, N, r = _doubled(p, indices)
-                exact, eps, single = xp.asarray(N, copy=True), float(xp.finfo(A.dtype).eps), False
-                continue
-        e, norm = orthogonalise(A[:, j], Q[:, :r])
-        independent = norm > p.noise and r < p.m
-        if independent or forced:
-            indices.append(j)
-            p.progress(len(indices), p.k)
+    if indices:
+        have, _ = basis(take_columns(A, indices), p.floor)
+        r = rank = have.shape[1]
+        Q[:, :r] = have
+        for j in indices:
             unseen[j] = False
+        N = _refresh(xp.where(unseen, N, xp.zeros_like(N)), unseen, A, have)
+        exact = xp.asarray(N, copy=True)
+    while len(indices) < p.k:
+        if _reached(p, N, unseen, A, Q[:, :r]) or not bool(xp.any(open_)):
+            break
+        j = p.argmax(N, open_, DOWNDATE_SLACK * eps * exact)
+        height = math.sqrt(float(N[j]))
+        if not height > p.noise:
+            break
+        if single and height < SINGLE_REACH * p.largest:
+            A, Q, N, r = _doubled(p, indices)
+            exact, eps, single = xp.asarray(N, copy=True), float(xp.finfo(A.dtype).eps), False
+            continue
+        e, norm = orthogonalise(A[:, j], Q[:, :r])
         open_[j] = False
         N[j] = 0
-        if not independent:
+        if not (norm > p.noise and r < p.m):
             continue
+        indices.append(j)
+        p.progress(len(indices), p.k)
+        unseen[j] = False
         q = e / norm
         Q[:, r] = q
         r, rank = r + 1, rank + (norm > p.floor)

@@ -16,10 +16,9 @@ from functools import partial
 import numpy as np
 
 from cssp.errors import check_integer
-from cssp.linalg import column_norms2, orthogonalise, project_off
+from cssp.linalg import basis, column_norms2, orthogonalise, project_off
 from cssp.linalg import squares as sq
 from cssp.methods._vectors import orthonormal
-from cssp.methods.greedy import CLEAR
 from cssp.methods.greedy import greedy as greedy_of
 from cssp.passes.chunks import ChunkSource
 from cssp.passes.problem import PassProblem
@@ -102,21 +101,21 @@ def _best(
 
 def _direct(p: PassProblem) -> Picks:
     """argmax f_j/g_j, f_j = ‖Eᴴe_j‖² and g_j = ‖e_j‖² of residuals; f, g downdated and formed anew as in memory."""
-    A = p.A.view(p.A.wide)
+    p = p.numpy("double")
+    A = p.A
     assert isinstance(A, Local)
     eps = float(np.finfo(np.float64).eps)
-    noise = p.noise
     Q = np.zeros((p.m, min(p.k, p.m)), dtype=A.dtype)
-    r = rank = 0
+    r = 0
     g = np.array(p.norms2)
     f = A.gains()
     f0, g0 = f.copy(), g.copy()
     open_ = p.candidates.copy()
-    indices: list[int] = []
-    while len(indices) < p.k:
-        forced = len(indices) < len(p.include)
-        if forced:
-            j = p.include[len(indices)]
+    indices = list(p.include)
+    given = list(basis(A.take(indices), p.floor)[0].T)  # directions of the included columns
+    while given or len(indices) < p.k:
+        if given:
+            q = given.pop(0)
         else:
             if (
                 p.tol is not None
@@ -125,20 +124,16 @@ def _direct(p: PassProblem) -> Picks:
                 and float(np.sum(A.residual_norms2(Q[:, :r]))) <= p.goal
             ):
                 break
-            found = _best_gain(p, A, Q[:, :r], open_, f, g, f0, g0, eps)
-            if found is None:
+            j = _best_gain(p, A, Q[:, :r], open_, f, g, f0, g0, eps)
+            if j is None:
                 break
-            j = found
-        e, norm = orthogonalise(A.take([j])[:, 0], Q[:, :r])
-        independent = norm > noise and r < p.m
-        if independent or forced:
+            e, norm = orthogonalise(A.take([j])[:, 0], Q[:, :r])
+            open_[j] = False
+            if not (norm > p.noise and r < p.m):
+                continue
             indices.append(j)
             p.progress(len(indices), p.k)
-        open_[j] = False
-        if not independent:
-            continue
-        rank += norm > p.floor
-        q = e / norm
+            q = e / norm
         w = A.sweep(q[:, None])[0].whole()[0]  # qᴴA
         v = project_off(A.right(w.conj()[:, None]), Q[:, :r])[:, 0]  # EEᴴq
         v -= q * np.vdot(q, v)
@@ -148,7 +143,7 @@ def _direct(p: PassProblem) -> Picks:
         h = A.sweep(v[:, None])[0].whole()[0] + ss * w
         f = np.maximum(f - 2 * (w.conj() * h).real + ss * sq(w), 0)
         g = np.maximum(g - sq(w), 0)
-    return Picks(indices, rank=rank)
+    return Picks(indices)
 
 
 def _best_gain(
@@ -166,7 +161,8 @@ def _best_gain(
     half, slack = math.sqrt(eps), DOWNDATE_SLACK * eps
     while True:
         worn = open_ & ((g < half * g0) | (f < half * f0)) & (g0 > p.noise**2)
-        eligible = open_ & ((g > p.noise**2) | worn)
+        fresh = p.eligible(g, open_ & ~worn)
+        eligible = fresh | worn
         if not eligible.any():
             return None
         safe = np.where(worn, np.maximum(g, slack * g0), g)
@@ -175,6 +171,8 @@ def _best_gain(
         rounding = slack * (f0 + score * g0) / safe
         bar = (1 - TIE_BAND * eps) * np.max(np.where(worn, 0.0, score))
         risky = np.flatnonzero(worn & (score + rounding >= bar))
+        if not np.any(g[fresh] > p.floor**2):
+            risky = np.flatnonzero(worn)  # one of them may be the only independent column left
         if not risky.size:
             break
         step = max(1, BLOCK // p.m)
@@ -183,13 +181,7 @@ def _best_gain(
             E = project_off(A.take(place.tolist()), Q)
             f[place], g[place] = _energy(A, E), column_norms2(E)
         f0[risky], g0[risky] = f[risky], g[risky]
-    eligible &= ~worn
-    clear = eligible & (g > (CLEAR * p.noise) ** 2)
-    allowed = clear if clear.any() else eligible
-    if not allowed.any():
-        return None
-    masked = np.where(allowed, score, -math.inf)
-    return int(np.argmax(masked + rounding >= masked.max() * (1 - TIE_BAND * p.eps)))
+    return p.best_gain(score, g, fresh, rounding, slack * g0)
 
 
 def _energy(A: Local, E: np.ndarray) -> np.ndarray:

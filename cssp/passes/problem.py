@@ -57,7 +57,7 @@ class PassProblem(Problem):
 
     def numpy(self, dtype: str | None = None) -> PassProblem:
         """The same problem, its products in double precision where that is asked for."""
-        return self if dtype is None else replace(self, A=self.A.view(self.A.wide))
+        return self if dtype is None else replace(self, A=self.A.view(self.A.wide), data_eps=self.unit)
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,16 +39,14 @@ class _Residual(sampling.Residual):
     A: Any  # _Columns
 
     def __init__(self, p: PassProblem) -> None:
-        self.p, self.tiny, self.k = p.numpy("double"), sampling.noise(p), p.k
+        self.p, self.k = p.numpy("double"), p.k
         self.A = _Columns(p)
-        self.indices = []
         self.open_, self.unseen = p.candidates.copy(), np.ones(p.n, dtype=bool)
         self.Q = np.zeros((p.m, min(p.k, p.m)), dtype=p.A.wide)
         self.r = self.known = 0
         self.N = np.array(p.norms2)
         self.exact = self.N.copy()
-        for j in p.include:
-            self.take(j, forced=True)
+        self.include(self.A[:, list(p.include)])
         self.update()
 
     def update(self) -> None:
@@ -58,7 +56,7 @@ class _Residual(sampling.Residual):
         self.known = self.r
         self.N = self.N - np.concatenate(self.A.source.sweep(Q, after=_energy)[0].map(_row))
         half = math.sqrt(float(np.finfo(np.float64).eps))
-        stale = self.unseen & (half * self.exact >= self.N) & (self.exact > self.tiny**2)
+        stale = self.unseen & (half * self.exact >= self.N) & (self.exact > self.p.noise**2)
         self.N = np.where(self.unseen, np.maximum(self.N, 0.0), 0.0)
         if np.any(stale):
             self._form(stale)

@@ -17,7 +17,7 @@ import numpy as np
 
 from cssp.errors import ArgumentError
 from cssp.files import written
-from cssp.linalg import basis, orthogonalise, residual_norms2, squares
+from cssp.linalg import orthogonalise, residual_norms2, squares
 from cssp.methods._speculative import NARROWEST, _basis, _Run
 from cssp.passes.problem import PassProblem
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks
@@ -70,9 +70,9 @@ class PassRun(_Run):
         self.open = p.candidates.copy()
         self.length = FIRST
         self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
-        self._start(list(p.include))
-        if p.include:
-            self.rank = sum(basis(self._columns(list(p.include)), p.floor)[1])
+        self.given = list(p.include)
+        self._drop_dependent(self.A.take(self.given))
+        self._start(self.given)
 
     def _start(self, directions: list[int]) -> None:
         p = self.p
@@ -93,7 +93,7 @@ class PassRun(_Run):
     def _double(self) -> None:
         self.A = self.A.view(self.A.wide)
         self.eps, self.single = float(np.finfo(np.float64).eps), False
-        self._start(self.indices)
+        self._start(self.directions)
 
     def _form(self, which: np.ndarray) -> None:
         place = np.flatnonzero(which)

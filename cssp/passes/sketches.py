@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from cssp.errors import check_integer
-from cssp.linalg import basis
-from cssp.methods import _sampling as sampling
+from cssp.linalg import basis, project_off
 from cssp.methods._vectors import orthonormal
 from cssp.methods.leverage import leverage as leverage_of
 from cssp.methods.osinsky import osinsky as osinsky_of
@@ -79,10 +78,10 @@ def sketched_qr(p: PassProblem, *, rank: int | None = None, oversample: int = OV
         b = check_integer("rank", rank)
     l = b + check_integer("oversample", oversample, low=0)
     open_, indices = p.candidates.copy(), list(p.include)
-    tiny = sampling.noise(p)
+    threshold = p.floor
     while len(indices) < p.k and open_.any():
         C = p.take(indices)
-        Q, _ = basis(C, tiny)
+        Q, _ = basis(C, threshold)
         if p.tol is not None and indices and float(np.sum(p.A.residual_norms2(Q))) <= p.goal:
             break
         Omega = p.rng.standard_normal((l, p.m)).conj().T / math.sqrt(l)
@@ -90,11 +89,13 @@ def sketched_qr(p: PassProblem, *, rank: int | None = None, oversample: int = OV
         Omega -= Q @ (Q.conj().T @ Omega)
         held, _ = p.A.sweep(Omega)
         J = _pivots(held, l, p, min(p.k - len(indices), b, int(open_.sum())), open_)
-        fresh = np.hstack([C, p.take(J)])
-        _, independent = basis(fresh, tiny)
-        J = [j for j, yes in zip(J, independent[len(indices) :], strict=True) if yes]
+        E = project_off(p.take(J), Q)
+        _, independent = basis(E, threshold)
+        J = [j for j, yes in zip(J, independent, strict=True) if yes]
         if not J:
-            break
+            if threshold == p.noise:
+                break
+            threshold = p.noise  # no independent column is left
         indices += J
         p.progress(len(indices), p.k)
         open_[J] = False

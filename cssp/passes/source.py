@@ -402,15 +402,18 @@ def in_range(exponent: int, single: bool) -> bool:
 
 
 def factor_of(
-    s: Scan, weights: np.ndarray | None, single: bool
+    s: Scan, weights: np.ndarray | None, single: bool, unit: bool = False
 ) -> tuple[tuple[np.ndarray, np.ndarray] | None, int, np.ndarray]:
     """The factor w·2**-e of the columns (None: 1), e, and squared norms of the scaled columns.
 
-    Columns so far below the largest that their squares leave the range get the factor 0.
+    Columns so far below the largest that their squares leave the range get the factor 0. With ``unit`` columns are divided by
+    their norms first.
     """
     n = s.norms2.size
+    if unit:
+        weights = (1.0 if weights is None else weights) / np.sqrt(np.where(s.norms2 > 0, s.norms2, 1))
     w, t = (np.ones(n), np.zeros(n, dtype=np.int64)) if weights is None else np.frexp(weights)
-    t = t.astype(np.int64) + s.exponent
+    t = t.astype(np.int64) + (0 if unit else s.exponent)
     alive = (s.norms2 > 0) & (w > 0)
     e = int(t[alive].max()) if alive.any() else 0
     if weights is None and in_range(e, single):

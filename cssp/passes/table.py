@@ -82,14 +82,17 @@ def source_of(A: Any, row: Method | None = None) -> Source:
 
 
 def scaled(
-    A: Source, weights: np.ndarray | None, columns: np.ndarray | None, remedy: str
+    A: Source, weights: np.ndarray | None, columns: np.ndarray | None, remedy: str, unit: bool = False
 ) -> tuple[Source, int, np.ndarray]:
-    """A·diag(w)·2**-e, e and its squared column norms; the first column with NaN or Inf is refused by name."""
+    """A·diag(w)·2**-e, e and its squared column norms; the first column with NaN or Inf is refused by name.
+
+    With ``unit`` columns of A are divided by their norms first.
+    """
     s = A.scan()
     if s.bad:
         name = s.bad[0] if columns is None else int(columns[s.bad[0]])
         raise ArgumentError(f"A has {s.bad[1]} in column {name}; {remedy}")
-    factor, e, norms2 = factor_of(s, weights, A.single)
+    factor, e, norms2 = factor_of(s, weights, A.single, unit)
     return A.view(factor=factor), e, norms2
 
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from cssp import select
+from cssp import RankDeficientWarning, select
 
 
 def lapack(A, k):
@@ -115,7 +115,8 @@ def test_rank_is_the_numerical_rank():
 def test_dependent_includes_cost_no_direction():
     A = np.random.default_rng(0).standard_normal((9, 8))
     A[:, 5] = A[:, 2] * 3
-    s = select(A, 5, include=[2, 5])
+    with pytest.warns(RankDeficientWarning, match="included"):
+        s = select(A, 5, include=[2, 5])
     assert s.indices[:2].tolist() == [2, 5]
     assert s.rank == 4
     assert s.errors[1] == s.errors[2]
