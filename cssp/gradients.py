@@ -37,6 +37,7 @@ class Live:
     A: Array
     weights: Any
     target: Array | None
+    unit: bool  # whether columns are divided by their norms
 
     def item(self, place: tuple[int, ...]) -> Live:
         """What one item of the batch was given."""
@@ -45,21 +46,33 @@ class Live:
             self.A[place],
             w if w is None or w.ndim == 1 else w[place],
             B if B is None or B.ndim == 2 else B[place],
+            self.unit,
         )
 
     def matrices(self, part: Part) -> tuple[Array, Array]:
         """The chosen columns and the matrix to be reconstructed, in the units of the problem and the widest precision."""
-        p, X = part.problem, linalg.widen(self.A)
-        if self.weights is not None:
-            X = X * self.weights.to(X.device, X.real.dtype)
+        p, X, w = part.problem, linalg.widen(self.A), self.weights
         if p.columns is not None:
-            X = linalg.take_columns(X, p.columns)
+            X, w = linalg.take_columns(X, p.columns), w if w is None else w[..., p.columns]
+        if self.unit:
+            X = _unit_columns(X)
+        if w is not None:
+            X = X * w.to(X.device, X.real.dtype)
         X = shifted(X, -p.exponent)
         B = X if self.target is None else shifted(linalg.widen(self.target), -p.target_exponent)
         return linalg.take_columns(X, list(part.picks)), B
 
 
-def sources(A: Any, weights: Any, target: Any) -> Live | None:
+def _unit_columns(X: Array) -> Array:
+    """Every column over its norm; zero columns stay zero, and so do their derivatives."""
+    xp = array_api_compat.array_namespace(X)
+    top = xp.max(xp.abs(X), axis=0).detach()
+    X = X / xp.where(top > 0, top, xp.ones_like(top))
+    norms2 = linalg.column_norms2(X)
+    return X / xp.sqrt(xp.where(norms2 > 0, norms2, xp.ones_like(norms2)))
+
+
+def sources(A: Any, weights: Any, target: Any, unit: bool) -> Live | None:
     """The arguments as they came, if A is a torch tensor and one of them carries a derivative, backward or forward."""
     if not array_api_compat.is_torch_array(A):
         return None
@@ -70,7 +83,7 @@ def sources(A: Any, weights: Any, target: Any) -> Live | None:
     backward = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     if not backward and all(unpack_dual(x).tangent is None for x in tensors):
         return None
-    return Live(A, None if weights is None else torch.as_tensor(weights), target)
+    return Live(A, None if weights is None else torch.as_tensor(weights), target, unit)
 
 
 def attached(parts: list[Part], live: Live | None, items: Sequence[tuple[int, ...]]) -> list[Part]:
@@ -97,14 +110,18 @@ def detour(A: Any, weights: Any, target: Any) -> Callable[..., Selection] | None
     return beneath if transformed(A, weights, target) else None
 
 
-def untraced(choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any) -> Selection:
+def untraced(
+    choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any, unit: bool
+) -> Selection:
     """``choose(A, weights, target)`` behind a break of the graph that ``torch.compile`` traces."""
     import torch
 
     return torch.compiler.disable(choose)(A, weights, target)
 
 
-def beneath(choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any) -> Selection:
+def beneath(
+    choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any, unit: bool
+) -> Selection:
     """``choose(A, weights, target)`` on the values beneath all transforms, its results carrying what came.
 
     What is computed from plain values later, errors and the certificate, is computed on the host: NumPy knows no transforms.
@@ -141,7 +158,7 @@ def beneath(choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, 
     found: list[Selection] = []
     Choice.apply(A, weights, target, found.append)
     (chosen,) = found
-    live = Live(A, None if weights is None else torch.as_tensor(weights), target)
+    live = Live(A, None if weights is None else torch.as_tensor(weights), target, unit)
     items = list(np.ndindex(chosen._batch))
     return replace(chosen, _parts=tuple(attached(list(chosen._parts), live, items)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -117,13 +116,16 @@ def select(
     if detour is not None:
         same = {"tol": tol, "include": include, "exclude": exclude, "valid": valid, "deficient": deficient}
         same |= {"scale": scale, "rng": rng, "progress": progress, **options}
-        return detour(lambda A, w, B: select(A, k, method, weights=w, target=B, **same), A, weights, target)
+        return detour(
+            lambda A, w, B: select(A, k, method, weights=w, target=B, **same),
+            *(A, weights, target, check.as_scale(scale)),
+        )
     in_passes = passes.kind_of(A) is not None
     row = check.find_method(method)
     if in_passes:
         row = passes.row_for(row, A)
     check.check_options(row, options)
-    live = gradients.sources(A, weights, target)
+    live = gradients.sources(A, weights, target, check.as_scale(scale))
     names = frames.names_of(A)
     A = passes.source_of(A, row) if in_passes else check.as_matrix("A", A, row)
     *lead, _, n = (int(s) for s in A.shape)
@@ -392,9 +394,7 @@ def _solve(
     return (_part(p, _independent(part), part.rank, part.own) if deficient == "truncate" else part), True
 
 
-def _part(
-    p: Problem, picks: Sequence[int], rank: int | None, own: tuple[int, ...] | None = None
-) -> Part:
+def _part(p: Problem, picks: Sequence[int], rank: int | None, own: tuple[int, ...] | None = None) -> Part:
     """A part; the picks are the method's own by default."""
     chosen = tuple(int(j) for j in picks)
     record = passes.PassPart if p.in_passes else Part
@@ -422,6 +422,7 @@ def _independent_first(part: Part, length: int | None = None) -> Part:
     return _part(p, part.picks, part.rank, part.own)
 
 
+@scaling.steady
 def _limit(part: Part) -> str:
     """What k exceeds."""
     given = part.independent[: len(part.problem.include)]
@@ -433,12 +434,15 @@ def _limit(part: Part) -> str:
     return f"the rank that the included columns allow ({which} on those included before it)"
 
 
+@scaling.steady
 def _threshold(part: Part) -> str:
     """What counts as dependent, and whether units are the likely cause: whether more columns would count without them."""
     p = part.problem
+    with np.errstate(over="ignore"):  # a norm may be beyond the range of entries
+        floor, largest = np.ldexp([p.floor, p.largest], p.exponent)
     text = (
-        f"A residual counts as zero up to {math.ldexp(p.floor, p.exponent):.1e}, that is max(m, n)·eps times the norm of the "
-        f"largest column, {math.ldexp(p.largest, p.exponent):.1e}"
+        f"A residual counts as zero up to {floor:.1e}, that is max(m, n)·eps times the norm of the "
+        f"largest column, {largest:.1e}"
     )
     xp, C = array_api_compat.array_namespace(part.chosen), part.chosen
     norms = xp.sqrt(linalg.column_norms2(C))
@@ -471,6 +475,7 @@ def _filled(part: Part) -> list[int]:
     return [*part.picks, *unused[: p.k - len(part.picks)].tolist()]
 
 
+@scaling.steady
 def _record(
     parts: list[Part], row: Method, options: Mapping[str, Any], batch: tuple[int, ...], A: Array
 ) -> Selection:

@@ -66,6 +66,10 @@ def test_of_weights_target_batch_and_dependent_columns(result):
     check(lambda w: getattr(select(A, 3, weights=w), result)(), gaussian(6, seed=1).abs() + 0.5)
     check(lambda B: getattr(select(A, 3, "greedy", target=B), result)(), gaussian(5, 2, seed=2))
     check(lambda X: getattr(select(X, [3, 2], valid=valid), result)(), gaussian(2, 5, 6, seed=3))
+    units, w = torch.logspace(0, -3, 6, dtype=torch.float64), torch.linspace(0.5, 2, 6, dtype=torch.float64)
+    check(lambda X: getattr(select(X * units, 3, weights=w, scale="norm"), result)(), gaussian(5, 6, seed=6))
+    scaled, plain = (select(X, 3, scale="norm") for X in ((A * units).requires_grad_(), A * units))
+    torch.testing.assert_close(getattr(scaled, result)(), getattr(plain, result)())
     V = gaussian(2, 5, seed=4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", cssp.RankDeficientWarning)
