@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from cssp import bounds
-from cssp.errors import CsspError, RankDeficientWarning
-from cssp.methods import METHODS, Method
+from cssp.certificate import Certificate
+from cssp.errors import (
+    ArgumentError,
+    CsspError,
+    RankDeficientError,
+    RankDeficientWarning,
+    TimeLimitWarning,
+    UnknownNameError,
+    UnsupportedError,
+)
+from cssp.methods import METHODS, Guarantee, Method
 from cssp.select import select
-from cssp.selection import Certificate, Selection
+from cssp.selection import Selection
 
 if TYPE_CHECKING:
-    from cssp import matrices
+    from cssp import kernels, matrices, passes, plotting
     from cssp.estimators import ColumnSubsetSelector, LandmarkSelector
     from cssp.nystrom import GramSelection, select_gram
     from cssp.streaming import StreamingSelector, StreamSelection
@@ -20,23 +31,31 @@ __version__ = "0.1.0"
 
 __all__ = [
     "METHODS",
+    "ArgumentError",
     "Certificate",
     "ColumnSubsetSelector",
     "CsspError",
     "GramSelection",
+    "Guarantee",
     "LandmarkSelector",
     "Method",
+    "RankDeficientError",
     "RankDeficientWarning",
     "Selection",
     "StreamSelection",
     "StreamingSelector",
+    "TimeLimitWarning",
+    "UnknownNameError",
+    "UnsupportedError",
     "__version__",
     "bounds",
+    "kernels",
     "matrices",
+    "passes",
+    "plotting",
     "select",
     "select_gram",
 ]
-
 
 #: Names that are imported where they are first used: `select` needs none of them.
 _LATER = {
@@ -45,15 +64,20 @@ _LATER = {
     "LandmarkSelector": "cssp.estimators",
     "StreamSelection": "cssp.streaming",
     "StreamingSelector": "cssp.streaming",
-    "matrices": "cssp.matrices",
     "select_gram": "cssp.nystrom",
 }
+
+#: Modules are imported where they are first named.
+_MODULES = {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
-        import importlib
-
-        module = importlib.import_module(_LATER[name])
-        return getattr(module, name, module)
+        return getattr(importlib.import_module(_LATER[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"cssp.{name}")
     raise AttributeError(f"module 'cssp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_MODULES, *(name for name in globals() if name.startswith("__"))})

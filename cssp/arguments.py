@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, KeysView, Mapping, Set, ValuesView
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
+from cssp import frames, gradients
 from cssp.errors import ArgumentError, UnknownNameError, UnsupportedError, check_integer
 from cssp.linalg import host
 from cssp.methods import METHODS, Method
 
 __all__ = [
+    "as_array",
     "as_columns",
     "as_counts",
     "as_generator",
@@ -27,6 +29,7 @@ __all__ = [
     "check_options",
     "check_supported",
     "find_method",
+    "in_order",
 ]
 
 Array = Any
@@ -73,30 +76,7 @@ def as_matrix(argument: str, A: Any, row: Method) -> Array:
             f"{argument} is a dask array, "
             f"which method {row.name!r} does not support; pass {argument}.compute()"
         )
-    if isinstance(A, np.ma.MaskedArray):
-        raise ArgumentError(
-            f"{argument} is a masked array; pass its data, and valid= for columns to be left out"
-        )
-    if array_api_compat.is_torch_array(A):
-        if str(A.layout) != "torch.strided":
-            raise UnsupportedError(f"{argument} has layout {A.layout}; pass {argument}.to_dense()")
-        if A.device.type == "meta":
-            raise UnsupportedError(f"{argument} is on the meta device: it has a shape but no numbers")
-        A = A.detach()
-    elif not array_api_compat.is_array_api_obj(A) or isinstance(A, np.generic):
-        try:
-            A = np.asarray(A)
-        except ValueError as reason:
-            raise ArgumentError(f"{argument} is not a matrix: {reason}") from None
-    if isinstance(A, np.ndarray):
-        A = np.asarray(A)
-        if A.dtype.char in "gG":  # long double is worked on in double
-            with np.errstate(over="ignore"):  # what is beyond its range is refused as Inf
-                A = A.astype(np.float64 if A.dtype.char == "g" else np.complex128)
-    if _kind(A) == "other":
-        raise ArgumentError(
-            f"{argument} has dtype {A.dtype}: numbers are wanted (bool, integer, real or complex)"
-        )
+    A = as_array(argument, A)
     shape = tuple(A.shape)
     if len(shape) < 2:
         row_or_column = (
@@ -110,6 +90,75 @@ def as_matrix(argument: str, A: Any, row: Method) -> Array:
     if _kind(A) == "complex" and "complex" not in row.supports:
         check_supported(row, "complex", f"complex {argument}")
     return A
+
+
+def as_array(argument: str, A: Any) -> Array:
+    """A as a numeric array in its own namespace, detached from any gradient; what has no numbers is refused by name."""
+    kind = type(A).__name__
+    A = frames.as_values(argument, A)
+    if isinstance(A, np.ma.MaskedArray):
+        raise ArgumentError(
+            f"{argument} is a masked array; pass its data, and valid= for columns to be left out"
+        )
+    if array_api_compat.is_torch_array(A):
+        A = _dense_tensor(argument, A).detach()
+    elif not array_api_compat.is_array_api_obj(A) or isinstance(A, np.generic):
+        try:
+            A = np.asarray(A)
+        except (TypeError, ValueError) as reason:
+            raise ArgumentError(f"{argument} is not a matrix: {reason}") from None
+    if isinstance(A, np.ndarray):
+        A = np.asarray(A)
+        if A.dtype.char in "gG":  # long double is worked on in double
+            with np.errstate(over="ignore"):  # what is beyond its range is refused as Inf
+                A = A.astype(np.float64 if A.dtype.char == "g" else np.complex128)
+    if isinstance(A, np.ndarray) and A.dtype.kind == "O" and A.ndim == 0:
+        raise ArgumentError(
+            f"{argument} is a {kind}: expected an array of numbers; pass numpy.asarray(...) of them"
+        )
+    if _kind(A) == "other":
+        raise ArgumentError(
+            f"{argument} has dtype {A.dtype}: numbers are wanted (bool, integer, real or complex){_cure(argument, A)}"
+        )
+    return A
+
+
+def _dense_tensor(argument: str, A: Any) -> Any:
+    """The tensor, if it is one of numbers in memory."""
+    kind = type(A).__name__
+    if gradients.transformed(A):
+        raise UnsupportedError(
+            f"{argument} is inside a transform of torch.func: expected a plain tensor; choose outside of it"
+        )
+    if A.is_nested:
+        raise UnsupportedError(
+            f"{argument} is a nested tensor: expected one shape for all items; "
+            f"pass {argument}.to_padded_tensor(0.0), and valid= for the padding"
+        )
+    if A.is_quantized:
+        raise UnsupportedError(f"{argument} is quantised, {A.dtype}; pass {argument}.dequantize()")
+    if kind in ("FakeTensor", "FunctionalTensor") or A.device.type == "meta":
+        what = "on the meta device" if A.device.type == "meta" else f"a {kind}"
+        raise UnsupportedError(
+            f"{argument} is {what}: it has a shape but no numbers; choose outside of tracing, on real tensors"
+        )
+    if kind == "MaskedTensor":
+        raise UnsupportedError(
+            f"{argument} is a MaskedTensor; pass its get_data(), and valid= for columns to be left out"
+        )
+    if str(A.layout) != "torch.strided":
+        raise UnsupportedError(f"{argument} has layout {A.layout}; pass {argument}.to_dense()")
+    return A
+
+
+def _cure(argument: str, A: Any) -> str:
+    """What makes numbers of an array of another kind."""
+    kind = getattr(A.dtype, "kind", "")
+    if kind == "O":
+        return f"; if all entries are numbers, pass {argument}.astype(float)"
+    if kind == "V":
+        return f"; pass numpy.lib.recfunctions.structured_to_unstructured({argument})"
+    return "; leave columns of text out, or encode them" if kind in "US" and kind else ""
 
 
 def _kind(A: Any) -> str:
@@ -202,7 +251,7 @@ def as_columns(argument: str, index: object, batch: tuple[int, ...], n: int) -> 
     """Column indices for every batch item, int64 of shape (*batch, c); one list for all or one per item."""
     if index is None:
         return np.zeros((*batch, 0), dtype=np.int64)
-    array = _as_array(argument, index)
+    array = _as_array(argument, in_order(argument, index))
     if array.ndim == 0 and array.dtype.kind in "iu":
         raise ArgumentError(f"{argument} = {array}: a list of column indices is wanted; pass [{array}]")
     if array.size == 0 and array.shape[:-1] in ((), batch):
@@ -212,7 +261,11 @@ def as_columns(argument: str, index: object, batch: tuple[int, ...], n: int) -> 
             f"{argument} is a mask: column indices are wanted; pass numpy.flatnonzero({argument})"
         )
     if array.dtype.kind not in "iu":
-        raise ArgumentError(f"{argument} has dtype {array.dtype}: column indices (integers) are wanted")
+        named = next((str(x) for x in array.flat if isinstance(x, str)), None)
+        raise ArgumentError(
+            f"{argument} has dtype {array.dtype}: column indices (integers) are wanted"
+            + ("" if named is None else f", got the name {named!r}; pass list(names).index({named!r})")
+        )
     if array.ndim != 1 and array.shape[:-1] != batch:
         raise ArgumentError(
             f"{argument} has shape {array.shape}: "
@@ -228,9 +281,23 @@ def as_columns(argument: str, index: object, batch: tuple[int, ...], n: int) -> 
     return np.broadcast_to(array.astype(np.int64), (*batch, array.shape[-1]))
 
 
+def in_order(argument: str, index: Any) -> Any:
+    """The indices, those of an iterator collected; a set has no order."""
+    if isinstance(index, Set) and not isinstance(index, KeysView):
+        raise ArgumentError(
+            f"{argument} = {index!r}: expected a sequence, as its order counts, got a {type(index).__name__}; "
+            f"pass sorted({argument})"
+        )
+    if isinstance(index, Mapping):
+        raise ArgumentError(
+            f"{argument} is a {type(index).__name__}: expected a sequence of indices; pass list({argument})"
+        )
+    return list(index) if isinstance(index, (Iterator, KeysView, ValuesView)) else index
+
+
 def check_deficient(deficient: Any) -> None:
     """What to do where k exceeds the rank."""
-    if deficient not in ("fill", "truncate", "raise"):
+    if not isinstance(deficient, str) or deficient not in ("fill", "truncate", "raise"):
         raise ArgumentError(f"deficient = {deficient!r}: 'fill', 'truncate' or 'raise' is wanted")
 
 
@@ -298,7 +365,14 @@ def check_weights(w: np.ndarray, columns: np.ndarray | None, where: str) -> None
         )
 
 
-def check_finite(argument: str, A: Array, columns: np.ndarray | None, where: str, remedy: str) -> float:
+def check_finite(
+    argument: str,
+    A: Array,
+    columns: np.ndarray | None,
+    where: str,
+    remedy: str,
+    names: list[str] | None = None,
+) -> float:
     """Largest modulus of the entries; the first column with NaN or Inf is refused by name."""
     xp = array_api_compat.array_namespace(A)
     complex_ = _kind(A) == "complex"
@@ -311,7 +385,8 @@ def check_finite(argument: str, A: Array, columns: np.ndarray | None, where: str
         if not bool(xp.all(xp.isfinite(column))):
             what = "NaN" if bool(xp.any(xp.isnan(column))) else "Inf"
             name = j if columns is None else int(columns[j])
-            raise ArgumentError(f"{argument} has {what} in column {name}{where}; {remedy}")
+            title = "" if names is None else f" ({names[name]!r})"
+            raise ArgumentError(f"{argument} has {what} in column {name}{title}{where}; {remedy}")
     raise ArgumentError(f"{argument} has entries beyond the range of {A.dtype}")  # pragma: no cover
 
 

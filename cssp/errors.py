@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import operator
+import sys
+import warnings
 
 __all__ = [
     "ArgumentError",
     "CsspError",
     "RankDeficientError",
     "RankDeficientWarning",
+    "TimeLimitWarning",
     "UnknownNameError",
     "UnsupportedError",
     "check_integer",
+    "warn",
 ]
 
 
@@ -37,6 +41,19 @@ class RankDeficientError(CsspError):
 
 class RankDeficientWarning(UserWarning):
     """More columns were asked for than the numerical rank; the surplus picks add nothing to the span."""
+
+
+class TimeLimitWarning(UserWarning):
+    """A method ended at its ``time_limit``: what it found is valid, but not all that was promised of it is proven."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn, pointing at the line that called this package, however deep inside it the cause is."""
+    frame, level = sys._getframe(1), 2
+    # NumPy's decorators may stand between two functions of this package.
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("cssp", "numpy"):
+        frame, level = frame.f_back, level + 1  # type: ignore[assignment]
+    warnings.warn(message, category, stacklevel=level)
 
 
 def check_integer(argument: str, value: object, low: int = 1, high: int | None = None) -> int:

@@ -3,23 +3,29 @@
 With independent chosen columns C = QR the coefficients are R⁻¹QᴴB and the projection is QQᴴB, smooth functions of C and B.
 Dependent columns make both discontinuous. The derivative is then that along matrices of the same rank: of the pseudoinverse
 for the coefficients; for the projection through the independent columns alone, as the others change no span.
+
+Under a transform of ``torch.func`` tensors are wrappers, and what is made of plain ones is wrapped as well: the choice is
+made beneath, in the ``forward`` of a `torch.autograd.Function`, which is given plain values whatever the nesting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import array_api_compat
+import numpy as np
 
 from cssp import linalg
+from cssp.errors import UnsupportedError
 from cssp.scaling import shifted
 
 if TYPE_CHECKING:
-    from cssp.selection import Part
+    from cssp.selection import Part, Selection
 
-__all__ = ["Live", "attached", "sources"]
+__all__ = ["Live", "attached", "detour", "sources", "transformed"]
 
 Array = Any
 
@@ -31,6 +37,7 @@ class Live:
     A: Array
     weights: Any
     target: Array | None
+    unit: bool  # whether columns are divided by their norms
 
     def item(self, place: tuple[int, ...]) -> Live:
         """What one item of the batch was given."""
@@ -39,31 +46,44 @@ class Live:
             self.A[place],
             w if w is None or w.ndim == 1 else w[place],
             B if B is None or B.ndim == 2 else B[place],
+            self.unit,
         )
 
     def matrices(self, part: Part) -> tuple[Array, Array]:
         """The chosen columns and the matrix to be reconstructed, in the units of the problem and the widest precision."""
-        p, X = part.problem, linalg.widen(self.A)
-        if self.weights is not None:
-            X = X * self.weights.to(X.device, X.real.dtype)
+        p, X, w = part.problem, linalg.widen(self.A), self.weights
         if p.columns is not None:
-            X = linalg.take_columns(X, p.columns)
+            X, w = linalg.take_columns(X, p.columns), w if w is None else w[..., p.columns]
+        if self.unit:
+            X = _unit_columns(X)
+        if w is not None:
+            X = X * w.to(X.device, X.real.dtype)
         X = shifted(X, -p.exponent)
         B = X if self.target is None else shifted(linalg.widen(self.target), -p.target_exponent)
         return linalg.take_columns(X, list(part.picks)), B
 
 
-def sources(A: Any, weights: Any, target: Any) -> Live | None:
-    """The arguments as they came, if A is a torch tensor, one of them requires a gradient, and gradients are on."""
+def _unit_columns(X: Array) -> Array:
+    """Every column over its norm; zero columns stay zero, and so do their derivatives."""
+    xp = array_api_compat.array_namespace(X)
+    top = xp.max(xp.abs(X), axis=0).detach()
+    X = X / xp.where(top > 0, top, xp.ones_like(top))
+    norms2 = linalg.column_norms2(X)
+    return X / xp.sqrt(xp.where(norms2 > 0, norms2, xp.ones_like(norms2)))
+
+
+def sources(A: Any, weights: Any, target: Any, unit: bool) -> Live | None:
+    """The arguments as they came, if A is a torch tensor and one of them carries a derivative, backward or forward."""
     if not array_api_compat.is_torch_array(A):
         return None
-    if not any(getattr(x, "requires_grad", False) for x in (A, weights, target)):
-        return None
     import torch
+    from torch.autograd.forward_ad import unpack_dual
 
-    if not torch.is_grad_enabled():
+    tensors = [x for x in (A, weights, target) if isinstance(x, torch.Tensor)]
+    backward = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    if not backward and all(unpack_dual(x).tangent is None for x in tensors):
         return None
-    return Live(A, None if weights is None else torch.as_tensor(weights), target)
+    return Live(A, None if weights is None else torch.as_tensor(weights), target, unit)
 
 
 def attached(parts: list[Part], live: Live | None, items: Sequence[tuple[int, ...]]) -> list[Part]:
@@ -71,6 +91,76 @@ def attached(parts: list[Part], live: Live | None, items: Sequence[tuple[int, ..
     if live is None:
         return parts
     return [replace(part, live=live.item(item)) for part, item in zip(parts, items, strict=True)]
+
+
+def transformed(*arguments: Any) -> bool:
+    """Whether one of these is a torch tensor and a transform of ``torch.func`` is at work."""
+    if not any(array_api_compat.is_torch_array(x) for x in arguments):
+        return False
+    import torch
+
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def detour(A: Any, weights: Any, target: Any) -> Callable[..., Selection] | None:
+    """How to choose where ``torch.compile`` or a transform of ``torch.func`` is at work; None elsewhere."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.compiler.is_compiling():
+        return untraced
+    return beneath if transformed(A, weights, target) else None
+
+
+def untraced(
+    choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any, unit: bool
+) -> Selection:
+    """``choose(A, weights, target)`` behind a break of the graph that ``torch.compile`` traces."""
+    import torch
+
+    return torch.compiler.disable(choose)(A, weights, target)
+
+
+def beneath(
+    choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any, unit: bool
+) -> Selection:
+    """``choose(A, weights, target)`` on the values beneath all transforms, its results carrying what came.
+
+    What is computed from plain values later, errors and the certificate, is computed on the host: NumPy knows no transforms.
+    """
+    import torch
+
+    class Choice(torch.autograd.Function):
+        @staticmethod
+        def forward(A: Any, weights: Any, target: Any, place: Any) -> Any:
+            chosen = choose(A, weights, target)
+            parts = [replace(part, problem=part.problem.numpy()) for part in chosen._parts]
+            place(replace(chosen, _parts=tuple(parts)))
+            return torch.empty(0)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.mark_non_differentiable(output)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            return None, None, None, None
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            return None
+
+        @staticmethod
+        def vmap(info: Any, dimensions: Any, *arguments: Any) -> Any:
+            raise UnsupportedError(
+                "A is mapped by torch.func.vmap: expected one tensor; pass the batch (b, m, n) to select itself, "
+                "which chooses in each matrix"
+            )
+
+    found: list[Selection] = []
+    Choice.apply(A, weights, target, found.append)
+    (chosen,) = found
+    live = Live(A, None if weights is None else torch.as_tensor(weights), target, unit)
+    items = list(np.ndindex(chosen._batch))
+    return replace(chosen, _parts=tuple(attached(list(chosen._parts), live, items)))
 
 
 def coefficients(C: Array, B: Array, independent: list[bool], cut: float) -> Array:

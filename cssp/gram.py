@@ -13,6 +13,7 @@ import numpy as np
 from cssp import arguments as check
 from cssp.errors import ArgumentError, UnknownNameError, UnsupportedError, check_integer
 from cssp.linalg import host
+from cssp.passes import kind_of
 
 __all__ = ["Gram", "as_gram"]
 
@@ -75,6 +76,13 @@ class Gram:
             d = (d * self._w) * self._w
         self.diagonal = d
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled without K."""
+        return self.__dict__ | {"_read": _left_behind}
+
+    def __deepcopy__(self, memo: Any) -> Gram:
+        return self
+
     def rows(self, J: Any) -> np.ndarray:
         """K[J, :], shape (len(J), n)."""
         return self.block(np.asarray(J, dtype=np.int64))
@@ -133,6 +141,13 @@ class Gram:
         return np.array(d.real, dtype=np.float64)
 
 
+def _left_behind(I: np.ndarray, J: np.ndarray | None) -> Any:
+    raise UnsupportedError(
+        "this selection was pickled, which leaves its matrix K behind: expected K for certificate(); call it before "
+        "pickling, or on select_gram(K, k, include=indices)"
+    )
+
+
 def _exponent4(top: float) -> int:
     """e with top·4**-e in [1/4, 1); 0 for 0."""
     return 0 if top == 0 else -(-math.frexp(top)[1] // 2)
@@ -155,6 +170,11 @@ def as_gram(K: Any, X: Any, n: Any, diagonal: Any, weights: Any, parameters: dic
         for name in parameters:
             raise UnknownNameError(
                 f"option {name!r} is unknown; parameters of a kernel go with a named kernel and X"
+            )
+        if kind_of(K) == "operator":
+            raise UnsupportedError(
+                "K is a LinearOperator: expected a dense matrix or a function of index blocks; "
+                "pass lambda I, J: (K @ numpy.eye(n)[:, J])[I], and n=K.shape[0]"
             )
         if callable(K):
             if n is None and np.ndim(diagonal) == 1:
@@ -183,23 +203,15 @@ def _matrix(K: Any) -> tuple[Reader, int, np.ndarray]:
     """A matrix in memory or on a device; a sample of it is compared with its adjoint."""
     if type(K).__module__.startswith(("scipy.sparse", "dask")):
         raise UnsupportedError(
-            f"K is a {type(K).__name__}; pass a function of index blocks, "
-            "for example lambda I, J: K[I][:, J].toarray() or .compute()"
+            f"K is a {type(K).__name__}: expected a dense matrix or a function of index blocks; "
+            "pass lambda I, J: K[I][:, J].toarray() (or .compute()), and n=K.shape[0]"
         )
-    if array_api_compat.is_torch_array(K):
-        K = K.detach()
-    elif not array_api_compat.is_array_api_obj(K):
-        try:
-            K = np.asarray(K)
-        except ValueError as reason:
-            raise ArgumentError(f"K is not a matrix: {reason}") from None
+    K = check.as_array("K", K)
     if K.ndim != 2 or K.shape[0] != K.shape[1] or K.shape[0] == 0:
         raise ArgumentError(
             f"K has shape {tuple(K.shape)}: a square matrix is wanted; for data A, use select(A), "
             "or the name of a kernel and X="
         )
-    if isinstance(K, np.ndarray) and K.dtype.kind not in "biufc":
-        raise ArgumentError(f"K has dtype {K.dtype}: real or complex numbers are wanted")
     n = int(K.shape[0])
     xp = array_api_compat.array_namespace(K)
 
@@ -259,7 +271,7 @@ def _named(K: str, X: Any, parameters: dict[str, Any]) -> tuple[Reader, int, flo
         )
     if X is None:
         raise ArgumentError(f"X is not given: kernel {K!r} needs data, one point per row")
-    X = np.asarray(host(X) if hasattr(X, "shape") else X)
+    X = _host(check.as_array("X", X))
     if X.ndim != 2 or 0 in X.shape or X.dtype.kind not in "biuf":
         raise ArgumentError(
             f"X has shape {X.shape} and dtype {X.dtype}: real numbers (n, p), one point per row, are wanted"

@@ -231,7 +231,9 @@ def _independent(R: np.ndarray, floor: float) -> np.ndarray:
     if not rest.size:
         return keep
     N = np.zeros((k, rest.size), dtype=R.dtype)
-    N[order[:r]] = -scipy.linalg.solve_triangular(F[:r, :r], F[:r, r:][:, keep[order[r:]]], check_finite=False)
+    N[order[:r]] = -scipy.linalg.solve_triangular(
+        F[:r, :r], F[:r, r:][:, keep[order[r:]]], check_finite=False
+    )
     N[rest, np.arange(rest.size)] = 1
     N *= norms[:, None]
     N /= np.sqrt(column_norms2(N))
@@ -294,7 +296,9 @@ def truncated_solvers(C: Array, R: Array) -> list[tuple[Array, Array]]:
     eps = float(np.finfo(s.dtype).eps)
     last = int(np.count_nonzero(s > eps * s[0]))
     first = int(np.count_nonzero(s > DROWNED * eps * max(C.shape) * s[0]))
-    pairs = [(Vh[:r].conj().T / s[:r], U[:, :r].conj().T) for r in range(max(first, last - CUTS, 1), last + 1)]
+    pairs = [
+        (Vh[:r].conj().T / s[:r], U[:, :r].conj().T) for r in range(max(first, last - CUTS, 1), last + 1)
+    ]
     place = array_api_compat.device(R)
     return [(xp.asarray(V, device=place), xp.asarray(W, device=place)) for V, W in pairs]
 

@@ -8,7 +8,6 @@ squares of A's singular values, so a column of A whose residual is below √eps 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,22 +18,24 @@ import numpy as np
 import scipy.linalg
 
 from cssp import arguments as check
+from cssp.certificate import Certificate
 from cssp.cholesky import RULES, Cholesky, rank_of
 from cssp.errors import (
     ArgumentError,
     RankDeficientError,
     RankDeficientWarning,
     UnknownNameError,
+    warn,
 )
 from cssp.gram import Gram, as_gram
 from cssp.methods import METHODS
 from cssp.problem import Array
-from cssp.scaling import shifted
-from cssp.selection import Certificate
+from cssp.scaling import shifted, steady
 
 __all__ = ["GramSelection", "select_gram"]
 
 
+@steady
 def select_gram(
     K: Any,
     k: int | None = None,
@@ -130,11 +131,10 @@ def select_gram(
     own_picks = tuple(L.indices)
     rank = _complete(L, method, deficient, counts is not None)
     if rank is not None:
-        warnings.warn(
+        warn(
             f"k exceeds the numerical rank {rank} of K: only {L.rank} of {wanted} landmarks are independent, the "
             "others add nothing (deficient='fill'); use deficient='truncate' or 'raise', or tol",
             RankDeficientWarning,
-            stacklevel=2,
         )
     return _record(K, L, method, own, own_picks)
 
@@ -206,7 +206,7 @@ class GramSelection:
 
     @property
     def error(self) -> float:
-        """Trace of K - K_S."""
+        """Trace of K - K_S, which is its trace norm; of A with K = AᴴA it is the squared Frobenius error."""
         return float(self.errors[-1])
 
     @cached_property
@@ -220,10 +220,12 @@ class GramSelection:
         mask[list(self._picks)] = True
         return self._gather(mask)
 
+    @steady
     def nystrom(self) -> Array:
         """F (n, r) with F Fᴴ = K_S; r is less than k where landmarks are dependent."""
         return self._gather(shifted(self._F.conj().T, self._gram.exponent))
 
+    @steady
     def coefficients(self) -> Array:
         """T (k, n) = K[S, S]⁺ K[S, :], so that K_S = K[:, S] T."""
         L = self._F[:, list(self._picks)].conj().T  # K[S, S] = L Lᴴ
@@ -231,15 +233,18 @@ class GramSelection:
             return self._gather(scipy.linalg.solve_triangular(L, self._F, trans="C", lower=True))
         return self._gather(np.linalg.pinv(L.conj().T) @ self._F)
 
+    @steady
     def reconstruct(self) -> Array:
         """K_S, shape (n, n)."""
         return self._gather(shifted(self._F.conj().T @ self._F, 2 * self._gram.exponent))
 
+    @steady
     def certificate(self) -> Certificate:
         """Compare with the best approximation of rank k and with the method's theorem.
 
-        This does form K, and costs its eigenvalues. As K = AᴴA, the squared Frobenius and spectral norms of the
-        residual of A are the trace and the spectral norm of K - K_S.
+        This does form K, and costs its eigenvalues. The certificate speaks of A with K = AᴴA: the squared Frobenius and
+        spectral norms of its residual are the trace and the spectral norm of K - K_S, so that `Certificate.squared_error`
+        is `error` here.
         """
         G, k, picks = self._gram, self.k, list(self._picks)
         K = np.concatenate([rows for _, rows in G.all_rows()])
@@ -258,19 +263,23 @@ class GramSelection:
         least = float(np.linalg.svd(V[picks, :r], compute_uv=False)[-1]) if r else 1.0
         scale = 2.0 ** (2 * G.exponent)
         return Certificate(
-            error=error * scale,
-            optimum=min(optimum, error) * scale,
+            error=math.sqrt(error) * 2.0**G.exponent,
+            squared_error=error * scale,
+            squared_optimum=min(optimum, error) * scale,
             ratio=_ratio(error, optimum, noise),
             factor=factor,
             source=law.source if law and factor is not None else None,
             a_posteriori=1 / least**2 if least > 4 * G.n * float(np.finfo(np.float64).eps) else math.inf,
             rank=self.rank,
             holds=law.holds if law and (factor, spectral) != (None, None) else None,
-            spectral_error=spread * scale,
-            spectral_optimum=min(next_, spread) * scale,
+            spectral_error=math.sqrt(spread) * 2.0**G.exponent,
+            spectral_squared_error=spread * scale,
+            spectral_squared_optimum=min(next_, spread) * scale,
             spectral_ratio=_ratio(spread, next_, noise),
             spectral_factor=spectral,
             spectral_source=law.source if law and spectral is not None else None,
+            method=self.method,
+            k=k,
         )
 
     def __repr__(self) -> str:
@@ -293,7 +302,7 @@ def _ratio(error: float, optimum: float, noise: float) -> float:
 def _record(K: Any, L: Cholesky, method: str, options: dict[str, Any], own: tuple[int, ...]) -> GramSelection:
     G = L.G
     like = None
-    if not isinstance(K, (str, list, tuple)) and not callable(K):
+    if array_api_compat.is_array_api_obj(K):
         xp = array_api_compat.array_namespace(K)
         like = xp.empty((0,), device=array_api_compat.device(K))
     with np.errstate(over="ignore", under="ignore"):

@@ -51,7 +51,7 @@ def error_trace(selection: Selection, ax: Axes | None = None, *, item: Any = Non
     if total == 0:
         return _finished(ax, "relative error  ‖A − P A‖ / ‖A‖", selection)
     ax.plot(t, np.sqrt(part.trace / total), color="black", marker=style, ms=4, label=selection.method)
-    s = linalg.svd(linalg.host(part.wanted))[1]
+    s = linalg.svd(linalg.host(linalg.widen(part.problem.B)))[1]
     tails = np.append(np.cumsum(s[::-1] ** 2)[::-1], 0.0)
     best = tails[np.minimum(t, len(s))]
     ax.plot(t, np.sqrt(best / total), color="#0072b2", ls="--", label="best rank t (SVD)")

@@ -12,6 +12,7 @@ import array_api_compat
 import numpy as np
 
 from cssp import linalg
+from cssp.progress import Report, silent
 
 __all__ = ["CLEAR", "DOWNDATE_SLACK", "MANY", "SINGLE_REACH", "TIE_BAND", "Array", "Picks", "Problem"]
 
@@ -47,11 +48,14 @@ class Picks:
         Number of linearly independent columns among them, where all are `CLEAR` of the threshold; None otherwise.
     exhausted : bool
         Whether the method has seen that no candidate is independent of those found.
+    proven : bool
+        Whether the method's theorem covers them; False where a limit of time ended it too early for that.
     """
 
     indices: Sequence[int]
     rank: int | None = None
     exhausted: bool = False
+    proven: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +85,8 @@ class Problem:
         The caller's index of each column where padding was removed.
     width : int
         The caller's number of columns.
+    progress : callable
+        ``progress(done, total)`` tells how far the method is.
     data_eps : float
         Unit of rounding of the precision the data came in, where A was widened since; 0 where it was not.
     """
@@ -96,6 +102,7 @@ class Problem:
     target_exponent: int = 0
     columns: np.ndarray | None = None
     width: int = 0
+    progress: Report = silent
     data_eps: float = 0.0
 
     in_passes = False  #: Whether A is a `cssp.passes.Source`, see `cssp.passes.problem`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +11,12 @@ import array_api_compat
 import numpy as np
 
 from cssp import arguments as check
-from cssp import gradients, linalg, passes, scaling
+from cssp import frames, gradients, linalg, passes, scaling
 from cssp.errors import ArgumentError, RankDeficientError, RankDeficientWarning, UnsupportedError
 from cssp.methods import Method
 from cssp.methods.residual import residual
 from cssp.problem import CLEAR, Array, Problem
+from cssp.progress import reporting
 from cssp.selection import Part, Selection, relative
 
 __all__ = ["select"]
@@ -41,6 +41,7 @@ def select(
     valid: Any = None,
     deficient: str = "fill",
     rng: int | np.random.Generator | None = None,
+    progress: Any = False,
     **options: Any,
 ) -> Selection:
     """Choose columns of A that span the others best.
@@ -75,6 +76,10 @@ def select(
         `RankDeficientError`.
     rng : None, int or numpy.random.Generator
         Randomness of sampling methods. Item i of a batch draws from the i-th generator spawned from it.
+    progress : bool or callable
+        True shows on stderr how far the choice is: a bar where tqdm is installed, else lines. A function is called with
+        the steps done and the steps there are (None where nobody knows), a step being a pick, a swap (`local_search`,
+        `strong_rrqr`), a node (`exact`) or an item of a batch.
     **options
         The method's own options, see ``METHODS[method].options``.
 
@@ -110,12 +115,21 @@ def select(
     >>> cssp.select(A, 2).indices
     array([0, 1])
     """
+    detour = gradients.detour(A, weights, target)
+    if detour is not None:
+        same = {"tol": tol, "include": include, "exclude": exclude, "valid": valid, "deficient": deficient}
+        same |= {"scale": scale, "rng": rng, "progress": progress, **options}
+        return detour(
+            lambda A, w, B: select(A, k, method, weights=w, target=B, **same),
+            *(A, weights, target, check.as_scale(scale)),
+        )
     in_passes = passes.kind_of(A) is not None
     row = check.find_method(method)
     if in_passes:
         row = passes.row_for(row, A)
     check.check_options(row, options)
-    live = gradients.sources(A, weights, target)
+    live = gradients.sources(A, weights, target, check.as_scale(scale))
+    names = frames.names_of(A)
     A = passes.source_of(A, row) if in_passes else check.as_matrix("A", A, row)
     *lead, _, n = (int(s) for s in A.shape)
     batch = tuple(lead)
@@ -146,6 +160,7 @@ def select(
         include=check.as_columns("include", include, batch, n),
         exclude=check.as_columns("exclude", exclude, batch, n),
         valid=check.as_mask(valid, batch, n),
+        names=names,
     )
     check.check_disjoint(wanted.include, wanted.exclude)
     generator = check.as_generator(rng)
@@ -156,7 +171,13 @@ def select(
         wanted.problem(item, generator if generators is None else generators[i])
         for i, item in enumerate(items)
     ]
-    solved = [_solve(problem, row, options, deficient, counts is not None) for problem in problems]
+    with reporting(progress, f"select {method}") as report:
+        solved = []
+        for problem in problems:
+            own = problem if batch else replace(problem, progress=report)
+            solved.append(_solve(own, row, options, deficient, counts is not None))
+            if batch:
+                report(len(solved), len(problems))
     short = [part for part, is_short in solved if is_short]
     if short and deficient == "fill":
         found = ", ".join(sorted({f"{p.rank} of {len(p.picks)}" for p in short})[:3])
@@ -185,7 +206,9 @@ class _Arguments:
     include: np.ndarray
     exclude: np.ndarray
     valid: np.ndarray | None
+    names: list[str] | None
 
+    @scaling.steady
     def problem(self, item: tuple[int, ...], rng: np.random.Generator) -> Problem:
         """The two-dimensional problem of one batch item."""
         where = f" of batch item {item[0] if len(item) == 1 else item}" if item else ""
@@ -200,7 +223,7 @@ class _Arguments:
         if columns is not None:
             A = linalg.take_columns(A, columns)
         A = xp.astype(A, check.compute_dtype(A), copy=False)
-        top = check.check_finite("A", A, columns, where, _REMEDY)
+        top = check.check_finite("A", A, columns, where, _REMEDY, self.names)
         if self.unit:
             A, top = scaling.unit_columns(A), 1.0
         if self.weights is None:
@@ -338,25 +361,30 @@ def _native(A: Array) -> Array:
     return linalg.host(A)
 
 
+@scaling.steady
 def _solve(
     p: Problem, row: Method, options: Mapping[str, Any], deficient: str, counted: bool
 ) -> tuple[Part, bool]:
     """Picks of one item, cut at the tolerance and completed; and whether k exceeded the rank."""
-    found = row.function(p, **options)
-    part = _independent_first(_part(p, found.indices, found.rank), found.exhausted)
+
+    def run(q: Problem) -> tuple[Part, bool]:
+        found = row.function(q, **options)
+        own = None if found.proven else ()
+        return _independent_first(_part(p, found.indices, found.rank, own), found.exhausted), found.exhausted
+
+    part, exhausted = run(p)
     if p.tol is not None:
         cut = _first_within(part, p.tol)
         if cut is None and row.deterministic and len(part.picks) < p.k:
             # The method may have stopped at a goal its own rounding reported too early.
-            found = row.function(replace(p, tol=None), **options)
-            part = _independent_first(_part(p, found.indices, found.rank), found.exhausted)
+            part, exhausted = run(replace(p, tol=None))
             cut = _first_within(part, p.tol)
         if cut is not None or not counted:
             length = max(1, part.rank if cut is None else cut, len(p.include))
             picks = part.picks if len(part.picks) >= length else _filled(part)
             return _part(p, picks[:length], None, part.own), False
     if len(part.picks) < p.k:
-        part = _independent_first(part, found.exhausted, p.k)
+        part = _independent_first(part, exhausted, p.k)
     if part.rank == p.k:
         return part, False
     if deficient == "truncate":
@@ -375,9 +403,7 @@ def _solve(
     return part, True
 
 
-def _part(
-    p: Problem, picks: Sequence[int], rank: int | None, own: tuple[int, ...] | None = None
-) -> Part:
+def _part(p: Problem, picks: Sequence[int], rank: int | None, own: tuple[int, ...] | None = None) -> Part:
     """A part; the picks are the method's own by default."""
     chosen = tuple(int(j) for j in picks)
     record = passes.PassPart if p.in_passes else Part
@@ -405,6 +431,7 @@ def _independent_first(part: Part, exhausted: bool, length: int | None = None) -
     return longer if longer.rank > part.rank else part
 
 
+@scaling.steady
 def _limit(part: Part) -> str:
     """What k exceeds."""
     given = part.independent[: len(part.problem.include)] if part.problem.include else []
@@ -416,12 +443,15 @@ def _limit(part: Part) -> str:
     return f"the rank {part.rank} that the included columns allow ({which} on those included before)"
 
 
+@scaling.steady
 def _threshold(part: Part) -> str:
     """What counts as dependent, and whether units are the likely cause: whether more columns would count without them."""
     p = part.problem
+    with np.errstate(over="ignore"):  # a norm may be beyond the range of entries
+        floor, largest = np.ldexp([p.floor, p.largest], p.exponent)
     text = (
-        f"A residual counts as zero up to {math.ldexp(p.floor, p.exponent):.1e}, that is max(m, n)·eps times the norm of the "
-        f"largest column, {math.ldexp(p.largest, p.exponent):.1e}"
+        f"A residual counts as zero up to {floor:.1e}, that is max(m, n)·eps times the norm of the "
+        f"largest column, {largest:.1e}"
     )
     norms2 = linalg.host(p.norms2)[list(part.picks)]
     if not np.any((norms2 > 0) & (norms2 < (UNLIKE * p.largest) ** 2)):
@@ -456,6 +486,7 @@ def _filled(part: Part) -> list[int]:
     return [*part.picks, *unused[: p.k - len(part.picks)].tolist()]
 
 
+@scaling.steady
 def _record(
     parts: list[Part], row: Method, options: Mapping[str, Any], batch: tuple[int, ...], A: Array
 ) -> Selection:

@@ -12,62 +12,16 @@ import array_api_compat
 import numpy as np
 
 from cssp import gradients, linalg
+from cssp.certificate import Certificate
+from cssp.errors import UnsupportedError
 from cssp.methods import METHODS, Method
 from cssp.problem import Array, Problem
-from cssp.scaling import shifted
+from cssp.scaling import shifted, steady
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["Certificate", "Part", "Selection"]
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What the chosen columns achieve against the best any columns could, in *squared* norms.
-
-    For a batch every number is an array of the batch's shape; ``None`` stays ``None``, and is NaN where other
-    items have a number.
-
-    Attributes
-    ----------
-    error : float
-        ‖A - P_S A‖_F² (of A·diag(w), or of the target).
-    optimum : float
-        Σ_{i>k} σ_i²: no k columns can do better (Eckart and Young).
-    ratio : float
-        error / optimum; 1 where both are within rounding of zero.
-    factor : float or None
-        What a theorem promises for `ratio` with this method, m, n and k; None where no theorem applies: the
-        method has none, columns were included, excluded or a target given, the chosen columns are dependent,
-        or the statement is one in expectation and `tol` let chance decide on k. Up to rounding in the
-        precision of A.
-    source : str or None
-        Bibliography key of the theorem.
-    holds : str or None
-        "every run" or "expectation".
-    a_posteriori : float or None
-        1 / σ_min(V_k[S, :])², which bounds `ratio` and `spectral_ratio` for *any* selection, V_k the first
-        k right singular vectors (or as many as the numerical rank); None with a target.
-    rank : int
-        Numerical rank of the chosen columns.
-    spectral_error, spectral_optimum, spectral_ratio, spectral_factor, spectral_source
-        The same in the squared spectral norm, the optimum being σ_{k+1}².
-    """
-
-    error: Any
-    optimum: Any
-    ratio: Any
-    factor: Any
-    source: str | None
-    a_posteriori: Any
-    rank: Any
-    holds: str | None
-    spectral_error: Any
-    spectral_optimum: Any
-    spectral_ratio: Any
-    spectral_factor: Any
-    spectral_source: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +43,27 @@ class Part:
         """The picks as the caller numbers the columns."""
         columns, picks = self.problem.columns, np.asarray(self.picks, dtype=np.int64)
         return picks if columns is None else columns[picks]
+
+    @property
+    def width(self) -> int:
+        """The caller's number of columns."""
+        return self.problem.width
+
+    @steady
+    def __reduce__(self) -> Any:
+        """Pickled without its matrix: what is known of the picks goes, the errors included."""
+        return Kept, (
+            self.picks,
+            self.indices,
+            self.width,
+            self.rank,
+            self.own,
+            self.trace,
+            self.wanted_exponent,
+        )
+
+    def __deepcopy__(self, memo: Any) -> Part:
+        return self  # a record of results, which shares its matrix
 
     @cached_property
     def chosen(self) -> Array:
@@ -137,8 +112,7 @@ class Part:
 
     def scaled(self, x: Any, power: int = 1) -> Any:
         """x·2**(power·exponent): from the unit of ``problem.B`` to the caller's."""
-        with np.errstate(over="ignore", under="ignore"):
-            return np.ldexp(x, power * self.wanted_exponent)
+        return _scaled(x, power * self.wanted_exponent)
 
     def coefficients(self) -> Array:
         """Least-squares coefficients (k, p) of the wanted matrix; of least norm if not unique.
@@ -214,19 +188,23 @@ class Part:
                 spectral_factor, float(np.sum(s[r : r + 1] ** 2)), spectral[1], noise**2
             )
         return {
-            "error": float(self.scaled(frobenius[0], 2)),
-            "optimum": float(self.scaled(frobenius[1], 2)),
+            "error": float(self.scaled(math.sqrt(frobenius[0]))),
+            "squared_error": float(self.scaled(frobenius[0], 2)),
+            "squared_optimum": float(self.scaled(frobenius[1], 2)),
             "ratio": _ratio(*frobenius, noise**2 * len(s)),
             "factor": factor,
             "source": law.source if law and factor is not None else None,
             "a_posteriori": None if p.target is not None else _oblique(Vh, s > noise, self.picks),
             "rank": self.rank,
             "holds": law.holds if law and (factor, spectral_factor) != (None, None) else None,
-            "spectral_error": float(self.scaled(spectral[0], 2)),
-            "spectral_optimum": float(self.scaled(spectral[1], 2)),
+            "spectral_error": float(self.scaled(math.sqrt(spectral[0]))),
+            "spectral_squared_error": float(self.scaled(spectral[0], 2)),
+            "spectral_squared_optimum": float(self.scaled(spectral[1], 2)),
             "spectral_ratio": _ratio(*spectral, noise**2),
             "spectral_factor": spectral_factor,
             "spectral_source": law.source if law and spectral_factor is not None else None,
+            "method": row.name,
+            "k": k,
         }
 
     def is_a_run_of(self, row: Method) -> bool:
@@ -240,6 +218,36 @@ class Part:
         own = self.own == self.picks or (row.nested and self.own[:k] == self.picks)
         fixed = p.tol is None or row.deterministic
         return free and own and fixed and self.rank == k
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What is left of a `Part` that was pickled: everything but the matrix and what is computed from it."""
+
+    picks: tuple[int, ...]
+    indices: np.ndarray
+    width: int
+    rank: int
+    own: tuple[int, ...]
+    trace: np.ndarray
+    wanted_exponent: int
+
+    def scaled(self, x: Any, power: int = 1) -> Any:
+        """As `Part.scaled`."""
+        return _scaled(x, power * self.wanted_exponent)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UnsupportedError(
+            "this selection was pickled, which leaves its matrix A behind: indices, errors and mask() came with it, "
+            "expected A for all else; call it before pickling, or on cssp.select(A, tol=1.0, include=indices)"
+        )
+
+
+def _scaled(x: Any, exponent: int) -> Any:
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(x, exponent)
 
 
 def _ordered(error: float, optimum: float, noise: float) -> tuple[float, float]:
@@ -286,6 +294,9 @@ class Selection:
     before. They speak of A·diag(w), or of ``target`` where one was given, and of the exact data: half and
     single precision input is widened to float64 for them.
 
+    A pickled selection leaves A behind: its errors are computed before, its coefficients, reconstruction and certificate
+    are refused afterwards. Copies share A.
+
     Where A is a torch tensor and A, ``weights`` or ``target`` requires a gradient, `coefficients` and `reconstruct` carry
     it, the indices being fixed; indices and errors never do. The selection then holds the graph of these arguments: detach
     them, or select under ``torch.no_grad()``, where no gradient is wanted. If the chosen columns are dependent, both are
@@ -320,6 +331,7 @@ class Selection:
     _like: Array  # an empty array that carries namespace and device
 
     @cached_property
+    @steady
     def errors(self) -> Array:
         """Squared Frobenius residual after 0, ..., k picks, float64, shape (..., k + 1), nonincreasing.
 
@@ -334,23 +346,32 @@ class Selection:
         return self._gather(np.reshape(np.asarray(rows, dtype=np.float64), (*self._batch, length + 1)))
 
     @cached_property
+    @steady
     def error(self) -> Any:
         """Frobenius norm of the residual, not squared: a float, or an array of the batch's shape."""
         return self._numbers([float(part.scaled(math.sqrt(part.trace[-1]))) for part in self._parts])
 
     @cached_property
+    @steady
+    def squared_error(self) -> Any:
+        """`error` squared, the last of `errors`; 0 or inf where that leaves the range of float64."""
+        return self._numbers([float(part.scaled(part.trace[-1], 2)) for part in self._parts])
+
+    @cached_property
+    @steady
     def relative_error(self) -> Any:
         """`error` over the norm of what is reconstructed; 0 for a zero matrix."""
         return self._numbers([relative(part.trace)[-1] for part in self._parts])
 
     def mask(self) -> Array:
         """Chosen columns as a bool array (..., n)."""
-        width = self._parts[0].problem.width if self._parts else 0
+        width = self._parts[0].width if self._parts else 0
         mask = np.zeros((len(self._parts), width), dtype=bool)
         for chosen, part in zip(mask, self._parts, strict=True):
             chosen[part.indices] = True
         return self._gather(mask.reshape((*self._batch, width)))
 
+    @steady
     def coefficients(self) -> Array:
         """T (..., k, n) with X[:, S] T ≈ X in the least-squares sense, X = A·diag(w).
 
@@ -362,12 +383,14 @@ class Selection:
         length = max((len(part.picks) for part in self._parts), default=0)
         return self._stack([_tall(part.spread(part.coefficients()), length) for part in self._parts])
 
+    @steady
     def reconstruct(self) -> Array:
         """P_S X (..., m, n), the projection of X = A·diag(w) on the chosen; with a target, P_S target."""
         return self._stack(
             [shifted(part.spread(part.reconstruct()), part.wanted_exponent) for part in self._parts]
         )
 
+    @steady
     def certificate(self) -> Certificate:
         """Compare with the best rank-k approximation and with the method's theorem; costs an SVD of A."""
         records = [part.certificate(METHODS[self.method], self.options) for part in self._parts]
@@ -376,6 +399,7 @@ class Selection:
         columns = {f.name: self._column([record[f.name] for record in records]) for f in fields(Certificate)}
         if not records:
             columns |= {f.name: self._numbers([]) for f in fields(Certificate) if f.type == "Any"}
+            columns["method"] = self.method
         return Certificate(**columns)
 
     def plot(self, ax: Axes | None = None, *, item: Any = None) -> Axes:
@@ -386,8 +410,10 @@ class Selection:
 
     def __repr__(self) -> str:
         shape = tuple(self.indices.shape)
-        flat = linalg.host(self.indices)
-        shown = f"shape {shape}" if len(shape) > 1 else np.array2string(flat, separator=", ", threshold=10)
+        if self._batch:
+            shown = f"shape {shape}"
+        else:
+            shown = np.array2string(self._parts[0].indices, separator=", ", threshold=10)
         return f"Selection(method={self.method!r}, k={self.k}, rank={self.rank}, indices={shown})"
 
     def _gather(self, x: np.ndarray) -> Array:

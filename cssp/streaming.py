@@ -24,6 +24,7 @@ from cssp.files import written
 from cssp.linalg import basis, host, project_off, take_columns
 from cssp.nodes import Node, choose, floor, merged, norm, projected
 from cssp.problem import Array
+from cssp.scaling import steady
 
 __all__ = ["StreamSelection", "StreamingSelector"]
 
@@ -103,6 +104,7 @@ class StreamingSelector:
 
     # --- taking in ----------------------------------------------------------------------------------
 
+    @steady
     def partial_fit(self, columns: Array, weights: Any = None) -> StreamingSelector:
         """Take in the next columns.
 
@@ -152,12 +154,10 @@ class StreamingSelector:
         return 1 - 2 * bits.astype(np.int8)
 
     def _checked(self, columns: Array, weights: Any) -> np.ndarray:
-        X = columns
-        if "bfloat16" in str(getattr(X, "dtype", "")):
+        X = check.as_array("columns", columns)
+        if "bfloat16" in str(X.dtype):
             X = X.float()
-        X = np.asarray(host(X) if hasattr(X, "shape") else X)
-        if X.dtype.kind not in "biufc":
-            raise ArgumentError(f"columns has dtype {X.dtype}: numbers are wanted")
+        X = host(X)
         if X.ndim != 2 or X.shape[0] == 0:
             raise ArgumentError(
                 f"columns has shape {X.shape}: (m, b) is wanted; one column is columns.reshape(-1, 1)"
@@ -240,6 +240,7 @@ class StreamingSelector:
             )
         return self._selection
 
+    @steady
     def _select(self) -> StreamSelection:
         assert self._sketch is not None
         nodes = [node for node in reversed(self._nodes) if node is not None]
@@ -385,15 +386,22 @@ class StreamSelection:
     _sketch: np.ndarray
 
     @cached_property
+    @steady
     def error(self) -> float:
         """Estimate of ‖A - P_S A‖_F from a sketch: unbiased in the square, whose standard deviation is at most √(2/64)."""
         return min(self.bound, norm(project_off(self._sketch, self._Q)) / math.sqrt(SIGNS))
+
+    @property
+    def squared_error(self) -> float:
+        """`error` squared."""
+        return self.error**2
 
     @property
     def relative_error(self) -> float:
         """`error` over `norm`; 0 for a zero matrix."""
         return self.error / self.norm if self.norm > 0 else 0.0
 
+    @steady
     def coefficients(self, X: Array) -> np.ndarray:
         """T (k, b) with columns·T ≈ X in the least-squares sense, for any X (m, b)."""
         X = np.asarray(host(X))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import array_api_compat
@@ -9,10 +10,10 @@ import numpy as np
 import sklearn
 from scipy import sparse
 
-from cssp import linalg
+from cssp import frames, linalg
 from cssp.errors import ArgumentError
 
-__all__ = ["check_same_kind", "count", "floats", "generator", "like"]
+__all__ = ["check_same_kind", "checked", "count", "floats", "generator", "like"]
 
 Array = Any
 
@@ -48,6 +49,19 @@ def floats(X: Any) -> list[Any]:
     native = sklearn.get_config()["array_api_dispatch"] and array_api_compat.is_array_api_obj(X)
     xp = array_api_compat.array_namespace(X) if native else np
     return [xp.float64, xp.float32]
+
+
+class Refused(ArgumentError, TypeError):
+    """What scikit-learn refuses; for some inputs it asks of estimators that this be a TypeError."""
+
+
+def checked(argument: str, validate: Callable[..., Any], X: Any, **how: Any) -> Any:
+    """``validate(X, ...)`` of scikit-learn, its refusals being errors of this package; columns of text are named."""
+    frames.as_values(argument, X)
+    try:
+        return validate(X, **how)
+    except (TypeError, ValueError) as reason:
+        raise Refused(f"{argument} is refused: {reason}") from reason
 
 
 def like(T: Array, X: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import array_api_compat
@@ -14,8 +15,10 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, validate_data
 
 from cssp import linalg
+from cssp.arguments import in_order
 from cssp.errors import ArgumentError
-from cssp.estimators._arrays import Array, check_same_kind, count, floats, generator, like
+from cssp.estimators._arrays import Array, check_same_kind, checked, count, floats, generator, like
+from cssp.scaling import steady
 from cssp.select import select
 
 __all__ = ["ColumnSubsetSelector"]
@@ -107,6 +110,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         self.method_options = method_options
         self.random_state = random_state
 
+    @steady
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> ColumnSubsetSelector:
         """Choose features.
 
@@ -123,7 +127,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         self
         """
         sparse_too = "csc" if self.target is None else False
-        X = validate_data(self, X, dtype=floats(X), accept_sparse=sparse_too)
+        X = checked("X", partial(validate_data, self), X, dtype=floats(X), accept_sparse=sparse_too)
         n = X.shape[1]
         default = None if self.tol is not None else max(1, n // 2)
         B = self._target(X, y)
@@ -150,6 +154,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         self.coefficients_ = self._identity_on_chosen(sel.coefficients(), X.dtype)
         return self
 
+    @steady
     def transform(self, X: Any) -> Any:
         """The chosen features, in the order they have in X.
 
@@ -165,6 +170,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         check_same_kind(self, X, self.coefficients_, "transform")
         return super().transform(X)
 
+    @steady
     def inverse_transform(self, X: Any) -> Array:
         """All features, those not chosen rebuilt from those that are.
 
@@ -179,13 +185,14 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
             ``X @ coefficients_``.
         """
         check_is_fitted(self)
-        X = check_array(X, dtype=floats(X), accept_sparse="csr", input_name="X")
+        X = checked("X", check_array, X, dtype=floats(X), accept_sparse="csr", input_name="X")
         if X.shape[1] != self.n_features_:
             raise ArgumentError(
                 f"X has {X.shape[1]} features: the {self.n_features_} chosen ones are wanted, as transform returns them"
             )
         return X @ like(self.coefficients_, X)
 
+    @steady
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Share of the squared norm of X that its chosen features rebuild: 1 - ‖X - X_S T‖²/‖X‖².
 
@@ -201,7 +208,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
             At most 1; what is missing to it is the squared relative error.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=floats(X), accept_sparse="csr", reset=False)
+        X = checked("X", partial(validate_data, self), X, dtype=floats(X), accept_sparse="csr", reset=False)
         X = _scaled(X, _root(sample_weight, X))
         rows = max(1, linalg.BLOCK // X.shape[1]) if sparse.issparse(X) else X.shape[0]
         whole = missing = 0.0
@@ -243,7 +250,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
             )
         if self.target == "classification":
             y = LabelBinarizer().fit_transform(linalg.host(y) if hasattr(y, "dtype") else y)
-        y = check_array(y, dtype=floats(y), ensure_2d=False, input_name="y")
+        y = checked("y", check_array, y, dtype=floats(y), ensure_2d=False, input_name="y")
         if y.shape[0] != X.shape[0]:
             raise ArgumentError(f"y has {y.shape[0]} samples and X has {X.shape[0]}: as many are wanted")
         y = like(y, X)
@@ -254,6 +261,11 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         features = getattr(self, argument)
         if features is None:
             return None
+        if isinstance(features, str):
+            raise ArgumentError(
+                f"{argument} = {features!r}: expected a list of features, got a str; pass [{features!r}]"
+            )
+        features = list(in_order(argument, features))
         names = list(getattr(self, "feature_names_in_", ()))
         unknown = [f for f in features if isinstance(f, str) and f not in names]
         if unknown:
@@ -277,7 +289,13 @@ def _root(sample_weight: Any, X: Any) -> Array | None:
     """Square roots of the weights."""
     if sample_weight is None:
         return None
-    w = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
+    w = checked(
+        "sample_weight",
+        partial(_check_sample_weight, X=X),
+        sample_weight,
+        dtype=X.dtype,
+        ensure_non_negative=True,
+    )
     return array_api_compat.array_namespace(w).sqrt(w)
 
 

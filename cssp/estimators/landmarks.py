@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import array_api_compat
@@ -13,8 +14,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cssp import linalg
 from cssp.errors import ArgumentError
-from cssp.estimators._arrays import Array, check_same_kind, count, floats, generator, like
+from cssp.estimators._arrays import Array, check_same_kind, checked, count, floats, generator, like
 from cssp.nystrom import GramSelection, select_gram
+from cssp.scaling import steady
 from cssp.select import select
 from cssp.selection import Selection
 
@@ -104,6 +106,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.method_options = method_options
         self.random_state = random_state
 
+    @steady
     def fit(self, X: Any, y: Any = None) -> LandmarkSelector:
         """Choose landmarks.
 
@@ -116,7 +119,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         -------
         self
         """
-        X = validate_data(self, X, dtype=floats(X), accept_sparse="csr")
+        X = checked("X", partial(validate_data, self), X, dtype=floats(X), accept_sparse="csr")
         n = X.shape[0]
         default = None if self.tol is not None else min(100, n)
         k = count("n_components", self.n_components, n, "n_samples", default)
@@ -149,6 +152,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self._n_features_out = len(picks)
         return self
 
+    @steady
     def transform(self, X: Any) -> Array:
         """Nyström features.
 
@@ -162,7 +166,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         check_is_fitted(self)
         check_same_kind(self, X, self.normalization_, "transform")
-        X = validate_data(self, X, dtype=floats(X), accept_sparse="csr", reset=False)
+        X = checked("X", partial(validate_data, self), X, dtype=floats(X), accept_sparse="csr", reset=False)
         K = self._kernel(X, self.components_)
         return K @ like(self.normalization_, K)
 

@@ -14,7 +14,8 @@ norms above it count for the rank) and ``p.noise`` (at or below it, nothing but 
 ``p.goal`` (squared residual at which a nested method may stop, -1 without tol); ``p.B`` (what is
 reconstructed). ``p.argmax(scores, allowed)`` applies the tie rule. ``p.numpy()`` or ``p.numpy("double")``
 is the same problem as NumPy arrays, for methods that need LAPACK. All randomness comes from ``p.rng``, on
-the host.
+the host. ``p.progress(done, total)`` tells whoever asked how far the method is; problems handed to another method get
+``progress=silent`` (`cssp.progress`, where a `Deadline` ends what may take long).
 
 What is owed: ``Picks(indices, rank)``: the included columns first, then distinct candidates in order of
 choice, at most ``p.k`` in all. Fewer only where no independent column is left or the goal is met; never a
@@ -66,6 +67,7 @@ _PIVOTED_QR = Guarantee(
     "every run",
     frobenius=lambda m, n, k: bounds.pivoted_qr_frobenius(n, k),
     spectral=lambda m, n, k: bounds.pivoted_qr(n, k),
+    name="pivoted QR",
 )
 
 METHODS: dict[str, Method] = {
@@ -146,6 +148,7 @@ METHODS: dict[str, Method] = {
                 "frieze2004",
                 "expectation",
                 frobenius=lambda m, n, k: bounds.volume(1) if k == 1 else None,
+                name="length-squared sampling",
             ),
         ),
         Method(
@@ -174,6 +177,7 @@ METHODS: dict[str, Method] = {
                 "expectation",
                 frobenius=lambda m, n, k: bounds.volume(k),
                 spectral=lambda m, n, k: bounds.volume_spectral(m, n, min(m, n, k)),
+                name="volume sampling",
             ),
         ),
         Method(
@@ -192,6 +196,7 @@ METHODS: dict[str, Method] = {
                 spectral=exact_only(
                     lambda m, n, k: min(bounds.volume_spectral(m, n, min(m, n, k)), bounds.arp_inverse(n, k))
                 ),
+                name="adaptive randomized pivoting",
             ),
         ),
         Method(
@@ -209,6 +214,7 @@ METHODS: dict[str, Method] = {
                 "chen2025",
                 "expectation",
                 frobenius=lambda m, n, k, **options: bounds.random_pivot(k),
+                name="randomly pivoted QR",
             ),
         ),
         Method(
@@ -224,6 +230,7 @@ METHODS: dict[str, Method] = {
                 "chen2025",
                 "expectation",
                 frobenius=adaptive_factor,
+                name="adaptive sampling",
             ),
         ),
         Method(
@@ -266,8 +273,11 @@ METHODS: dict[str, Method] = {
                 "s_i(R11) >= s_i/q, s_j(R22) <= q s_{k+j}, |R11⁻¹R12| <= f with q² = 1 + f²k(n - k); F <= q² OPT_k",
                 "gu1996",
                 "every run",
-                frobenius=lambda m, n, k, f=2.0: bounds.strong_rrqr_frobenius(n, k, max(f, LEAST_F)),
-                spectral=lambda m, n, k, f=2.0: bounds.strong_rrqr(n, k, max(f, LEAST_F)),
+                frobenius=lambda m, n, k, f=2.0, **limits: bounds.strong_rrqr_frobenius(
+                    n, k, max(f, LEAST_F)
+                ),
+                spectral=lambda m, n, k, f=2.0, **limits: bounds.strong_rrqr(n, k, max(f, LEAST_F)),
+                name="strong rank-revealing QR",
             ),
         ),
         Method(
@@ -284,6 +294,7 @@ METHODS: dict[str, Method] = {
                 "every run",
                 frobenius=exact_only(lambda m, n, k: bounds.osinsky(k)),
                 spectral=exact_only(lambda m, n, k: bounds.volume_spectral(m, n, k)),
+                name="derandomised adaptive pivoting",
             ),
         ),
         Method(
@@ -299,6 +310,7 @@ METHODS: dict[str, Method] = {
                 "every run",
                 frobenius=lambda m, n, k: bounds.volume_derandomized(k),
                 spectral=lambda m, n, k: bounds.volume_spectral(m, n, k),
+                name="derandomised volume sampling",
             ),
         ),
         Method(
@@ -315,6 +327,7 @@ METHODS: dict[str, Method] = {
                 "every run",
                 frobenius=exact_only(lambda m, n, k: bounds.deim(n, k)),
                 spectral=exact_only(lambda m, n, k: bounds.deim(n, k)),
+                name="DEIM",
             ),
         ),
         Method(
@@ -330,6 +343,7 @@ METHODS: dict[str, Method] = {
                 "every run",
                 frobenius=exact_only(lambda m, n, k: bounds.qdeim(n, k)),
                 spectral=exact_only(lambda m, n, k: bounds.qdeim(n, k)),
+                name="Q-DEIM",
             ),
         ),
         Method(
@@ -347,6 +361,7 @@ METHODS: dict[str, Method] = {
                     bounds.bss_frobenius(bss_rank(k, rank), k) if bss_rank(k, rank) < k else None
                 ),
                 rank=lambda m, n, k, rank=None: bss_rank(k, rank),
+                name="dual-set sparsification",
             ),
         ),
         Method(
@@ -360,9 +375,10 @@ METHODS: dict[str, Method] = {
                 "F never rises: the Frobenius bound of the start holds; from pivoted QR F <= (n - k)(4^k + 2)/3 OPT_k",
                 "kawamura2021",
                 "every run",
-                frobenius=lambda m, n, k, start="residual": (
+                frobenius=lambda m, n, k, start="residual", **limits: (
                     bounds.pivoted_qr_frobenius(n, k) if start == "residual" else None
                 ),
+                name="pivoted QR",
             ),
         ),
         Method(
@@ -378,6 +394,7 @@ METHODS: dict[str, Method] = {
                 "every run",
                 frobenius=lambda m, n, k, **options: bounds.exact(k),
                 spectral=lambda m, n, k, **options: bounds.volume_spectral(m, n, k),
+                name="the best choice",
             ),
         ),
     )

@@ -191,6 +191,7 @@ class Residual:
         self.Q[:, self.r] = e / height
         self.r += 1
         self.indices.append(int(j))
+        self.p.progress(len(self.indices), self.k)
         return True
 
     def update(self) -> None:

@@ -11,6 +11,7 @@ from cssp.linalg import basis, column_norms2, error_trace, project_off
 from cssp.methods._vectors import leading_svd
 from cssp.methods.residual import residual
 from cssp.problem import Picks, Problem
+from cssp.progress import silent
 
 __all__ = ["CLEAR", "TIES", "Rest", "completed", "first_equal", "rest", "right_vectors", "shortest"]
 
@@ -118,7 +119,7 @@ def completed(p: Problem, found: Iterable[int]) -> Picks:
     d = p.numpy()
     left = d.candidates.copy()
     left[list(picks)] = False
-    return residual(replace(d, include=picks, candidates=left, tol=None, target=None))
+    return residual(replace(d, include=picks, candidates=left, tol=None, target=None, progress=silent))
 
 
 def shortest(p: Problem, run: Callable[[Problem], Picks]) -> Picks:

@@ -81,6 +81,7 @@ def _speculative(p: Problem, guesses: bool | None) -> Picks:
     run = _Run(p, A, heights)
     while len(run.indices) < p.k and run.ready():
         run.advance(guesses)
+        p.progress(len(run.indices), p.k)
     return whole.pivots(run.indices, run.heights)
 
 

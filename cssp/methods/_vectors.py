@@ -14,10 +14,27 @@ import numpy as np
 from cssp.errors import ArgumentError
 from cssp.linalg import adjoint, svd
 
-__all__ = ["OVERSAMPLE", "POWER", "exact_only", "leading_svd"]
+__all__ = ["OVERSAMPLE", "POWER", "exact_only", "leading_svd", "orthonormal"]
 
 #: Rows of the sketch beyond k, and passes with AᴴA over it.
 OVERSAMPLE, POWER = 10, 2
+
+
+#: "auto" sketches where min(m, n) is at least this, and at least so many times the rows of the sketch.
+LARGE, FEW = 1024, 8
+
+#: Rows of a tall matrix that are factored together: they stay in the cache.
+TILE = 4096
+
+
+def orthonormal(Y: np.ndarray) -> np.ndarray:
+    """The Q of a QR factorisation of Y (m, l), m ≥ l: of tiles of rows and then of their factors, as stable and faster."""
+    if Y.shape[0] <= 2 * TILE or Y.shape[1] > TILE:
+        return np.linalg.qr(Y)[0]
+    tiles = [np.linalg.qr(Y[a : a + TILE]) for a in range(0, Y.shape[0], TILE)]
+    S = np.linalg.qr(np.concatenate([R for _, R in tiles]))[0]
+    parts = np.split(S, np.cumsum([R.shape[0] for _, R in tiles])[:-1])
+    return np.concatenate([Q @ part for (Q, _), part in zip(tiles, parts, strict=True)])
 
 
 def leading_svd(A: np.ndarray, k: int, how: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -28,13 +45,16 @@ def leading_svd(A: np.ndarray, k: int, how: str, rng: np.random.Generator) -> tu
     A : array, shape (m, n)
     k : int
         How many are needed.
-    how : {"exact", "sketched"}
-        A sketch with at least half of min(m, n) rows saves nothing: there the SVD is taken.
+    how : {"exact", "sketched", "auto"}
+        A sketch with at least half of min(m, n) rows saves nothing: there the SVD is taken. "auto" sketches large matrices
+        of which few vectors are wanted.
     """
-    if how not in ("exact", "sketched"):
+    if how not in ("exact", "sketched", "auto"):
         raise ArgumentError(f"svd = {how!r}: 'exact' or 'sketched' is wanted")
     m, n = A.shape
     l = k + OVERSAMPLE
+    if how == "auto":
+        how = "sketched" if min(m, n) >= max(LARGE, FEW * l) else "exact"
     if how == "exact" or 2 * l >= min(m, n):
         return svd(A)[1:]
     Q = np.linalg.qr(adjoint(rng.standard_normal((l, m)) @ A))[0]

@@ -9,6 +9,8 @@ is limited, and exceeding it is an error, never a worse answer.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,14 +20,21 @@ from cssp.errors import ArgumentError, check_integer
 from cssp.linalg import basis, frobenius2, project_off
 from cssp.methods._relaxation import relaxed
 from cssp.methods._shared import CLEAR, completed, rest, shortest
-from cssp.methods.local_search import local_search
+from cssp.methods.local_search import searched
 from cssp.problem import Picks, Problem
+from cssp.progress import Deadline, silent
 
 #: A subset has to be better by more than this share of the squared error to replace the incumbent.
 EQUAL = 1e-12
 
 
-def exact(p: Problem, *, nodes: int = 50_000) -> Picks:
+#: Seconds that all nodes may take before the log says so, and nodes after which that is estimated.
+LONG, MEASURED = 30, 200
+
+_log = logging.getLogger("cssp")
+
+
+def exact(p: Problem, *, nodes: int = 50_000, time_limit: float | None = None) -> Picks:
     """Take a column or forbid it; drop every branch whose bound is not below the incumbent.
 
     What a matrix takes grows fast with n, and with the flatness of its spectrum. With n = 30, Gaussian matrices of 60,
@@ -36,10 +45,15 @@ def exact(p: Problem, *, nodes: int = 50_000) -> Picks:
     Parameters
     ----------
     nodes : int
-        Partial sets that may be expanded.
+        Partial sets that may be expanded; more of them needed is an error.
+    time_limit : float, optional
+        Seconds for each matrix, after which the best columns found so far are returned and a `TimeLimitWarning` says that
+        others may be better. They are never worse than those of method "volume_derandomized", so that (k + 1) OPT_k holds;
+        that first choice is not cut short.
     """
     nodes = check_integer("nodes", nodes)
-    return shortest(p, lambda q: _Search(q, nodes).run())
+    deadline = Deadline(time_limit, "the columns are the best found so far, others may be better")
+    return shortest(p, lambda q: _Search(q, nodes, deadline).run())
 
 
 @dataclass(frozen=True)
@@ -68,16 +82,17 @@ PATIENCE, STARTS = 100, 8
 
 
 class _Search:
-    def __init__(self, p: Problem, nodes: int) -> None:
+    def __init__(self, p: Problem, nodes: int, deadline: Deadline) -> None:
         self.p, self.a, self.nodes, self.expanded = p, rest(p), nodes, 0
+        self.deadline, self.begun = deadline, time.monotonic()
         self.square = p.target is None  # B Bᴴ is at least E Eᴴ, which the relaxation needs
         self.best: tuple[int, ...] = ()
         self.error, self.total = np.inf, frobenius2(self.a.B)
         self._try("volume_derandomized" if self.square else "residual")
 
     def _try(self, start: str, rng: int = 0) -> None:
-        p = replace(self.p, tol=None, rng=np.random.default_rng(rng))
-        self._offer(tuple(local_search(p, start=start).indices)[len(p.include) :])
+        p = replace(self.p, tol=None, rng=np.random.default_rng(rng), progress=silent)
+        self._offer(tuple(searched(p, start, self.deadline).indices)[len(p.include) :])
 
     def _error(self, S: Sequence[int]) -> float:
         Q, _ = basis(self.a.E[:, list(S)], self.a.noise)
@@ -91,11 +106,11 @@ class _Search:
         if B.shape[1] > B.shape[0]:
             B = np.linalg.qr(B.conj().T)[1].conj().T
         stack = [_Node(0.0, 0.0, np.full(a.k, np.inf), (), place, E, B, np.full(place.size, 0.5))]
-        while stack and a.k and self.error > a.noise**2:
+        while stack and a.k and self.error > a.noise**2 and not self.deadline.over():
             r = a.k - len(stack[-1].chosen)
             children: list[_Node] = []
             for _ in range(TOGETHER):
-                if not stack or a.k - len(stack[-1].chosen) != r:
+                if not stack or a.k - len(stack[-1].chosen) != r or self.deadline.over():
                     break
                 node = stack.pop()
                 if node.bound < self.error * (1 - EQUAL):
@@ -109,11 +124,26 @@ class _Search:
         if self.expanded > self.nodes:
             raise ArgumentError(
                 f"nodes = {self.nodes} do not suffice to find the best {self.a.k} of {int(self.a.open.sum())} columns: "
-                "raise nodes, or use method 'local_search', which comes close at little cost"
+                "raise nodes, give time_limit= for the best found in that time, or use method 'local_search', which comes close at little cost"
             )
+        self.p.progress(self.expanded, self.nodes)
+        if self.expanded == MEASURED:
+            self._announce()
         if self.expanded == PATIENCE:  # a good incumbent begins to pay
             for seed in range(STARTS):
                 self._try("uniform", seed)
+
+    def _announce(self) -> None:
+        """Log what the search may cost, where that is long."""
+        node = (time.monotonic() - self.begun) / self.expanded
+        if node * self.nodes > LONG and self.deadline.seconds is None:
+            _log.warning(
+                "exact: about %.2g s a node, %.2g s for all %d that it may take; time_limit= ends it with the best columns "
+                "found so far, progress=True shows how far it is",
+                node,
+                node * self.nodes,
+                self.nodes,
+            )
 
     def _offer(self, S: tuple[int, ...]) -> None:
         error = self._error(S)

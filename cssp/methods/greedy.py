@@ -36,8 +36,8 @@ def greedy(p: Problem) -> Picks:
     open_ = p.xp.asarray(p.candidates, copy=True)
     indices = list(p.include)
     have, independent = basis(take_columns(p.A, indices), p.floor)
-    for t, j in enumerate(j for j, yes in zip(indices, independent, strict=True) if yes):
-        s.add(j, have[:, t])
+    for t, i in enumerate(i for i, yes in zip(indices, independent, strict=True) if yes):
+        s.add(i, have[:, t])
     while len(indices) < p.k and not s.reached():
         j = s.best(open_)
         if j is None:
@@ -45,6 +45,7 @@ def greedy(p: Problem) -> Picks:
         e, norm = orthogonalise(s.A[:, j], s.basis())
         if norm > p.noise and s.r < p.m:
             indices.append(j)
+            p.progress(len(indices), p.k)
             open_[j] = False
             s.add(j, e / norm)
         else:

@@ -15,7 +15,7 @@ from cssp.methods import _sampling as sampling
 from cssp.problem import Picks, Problem
 
 
-def leverage(p: Problem, *, rank: int | None = None, svd: str = "exact") -> Picks:
+def leverage(p: Problem, *, rank: int | None = None, svd: str = "auto") -> Picks:
     """Draw with probability ‖V_r[j, :]‖²/r, repeats discarded, until k columns are distinct.
 
     So each column is drawn with probability proportional to its score among those left. Should fewer
@@ -26,8 +26,9 @@ def leverage(p: Problem, *, rank: int | None = None, svd: str = "exact") -> Pick
     ----------
     rank : int, optional
         The r of V_r, at most min(m, n); k by default. Never more than the numerical rank is used.
-    svd : {"exact", "sketched"}
-        Take V_r from an SVD, or from a Gaussian sketch: a few products with r + 10 vectors.
+    svd : {"auto", "exact", "sketched"}
+        Take V_r from an SVD, or from a Gaussian sketch: a few products with r + 10 vectors. "auto" takes the sketch where
+        min(m, n) is at least 1024 and 8 (r + 10).
     """
     r = p.free if rank is None else check_integer("rank", rank, high=min(p.m, p.n))
 

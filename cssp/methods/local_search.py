@@ -17,16 +17,30 @@ from cssp.linalg import adjoint, basis, column_norms2, frobenius2, host, project
 from cssp.linalg import squares as sq
 from cssp.methods._shared import CLEAR, Rest, completed, rest, shortest
 from cssp.problem import Picks, Problem
+from cssp.progress import UNLIMITED, Deadline, silent
 
 #: Least share of the squared error that a swap must bring.
 LEAST_GAIN = 1e-3
 
 
-def local_search(p: Problem, *, start: str = "residual") -> Picks:
+def local_search(p: Problem, *, start: str = "residual", time_limit: float | None = None) -> Picks:
     """From the columns of method ``start``, make the best swap until none lowers F by more than 0.1 %.
 
     A start that cannot honour a target chooses for A itself.
+
+    Parameters
+    ----------
+    start : str
+        Name of another method.
+    time_limit : float, optional
+        Seconds for each matrix, after which no further swap is looked for and a `TimeLimitWarning` says so. The start is
+        not cut short, and what is proven of its Frobenius error holds for what is found by then.
     """
+    return searched(p, start, Deadline(time_limit, "a swap may still lower the error by more than 0.1 %"))
+
+
+def searched(p: Problem, start: str, deadline: Deadline) -> Picks:
+    """The start's columns after all swaps that pay, or as many as there is time for."""
     from cssp.methods import METHODS
 
     if not isinstance(start, str) or start not in METHODS or start == "local_search":
@@ -42,13 +56,14 @@ def local_search(p: Problem, *, start: str = "residual") -> Picks:
 
     def run(q: Problem) -> Picks:
         target = q.target if "target" in supports else None
-        return refined(q, METHODS[start].function(replace(q, tol=None, target=target)))
+        found = METHODS[start].function(replace(q, tol=None, target=target, progress=silent))
+        return refined(q, found, deadline)
 
     return shortest(p, run)
 
 
-def refined(p: Problem, picks: Picks) -> Picks:
-    """The picks after all swaps that pay."""
+def refined(p: Problem, picks: Picks, deadline: Deadline = UNLIMITED) -> Picks:
+    """The picks after all swaps that pay; progress counts them."""
     a = rest(p)
     S = list(picks.indices)[len(p.include) :]
     # Only independent columns have swaps to speak of; the others are replaced first, which cannot raise the error. A
@@ -57,14 +72,15 @@ def refined(p: Problem, picks: Picks) -> Picks:
     S = [j for j, yes in zip(S, independent, strict=True) if yes]
     S = list(completed(p, S).indices)[len(p.include) :]
     S = [j for j in S if a.open[j]]
-    F = _error(a, S)
-    while a.noise**2 < F and (swap := _best_swap(a, S, F)) is not None:
+    F, swaps = _error(a, S), 0
+    while a.noise**2 < F and not deadline.over() and (swap := _best_swap(a, S, F)) is not None:
         i, j = swap
         T = [*S[:i], j, *S[i + 1 :]]
         lower = _error(a, T)
         if not lower < F * (1 - LEAST_GAIN / 2):  # rounding promised more than there is
             break
-        S, F = T, lower
+        S, F, swaps = T, lower, swaps + 1
+        p.progress(swaps, None)
     return completed(p, S)
 
 

@@ -84,6 +84,7 @@ def textbook(p: Problem) -> Picks:
         if not (norm > p.noise and r < p.m):
             continue
         indices.append(j)
+        p.progress(len(indices), p.k)
         unseen[j] = False
         q = e / norm
         Q[:, r] = q

@@ -22,6 +22,8 @@ class Guarantee:
         The statement in one line.
     source : str
         Bibliography key.
+    name : str
+        What the theorem calls the algorithm, where it is not the method's name.
     holds : {"every run", "expectation"}
     frobenius, spectral : callable or None
         ``f(m, n, k, **options)``: the factor on error / optimum in that norm, None where no theorem covers
@@ -36,6 +38,7 @@ class Guarantee:
     frobenius: Callable[..., float | None] | None = None
     spectral: Callable[..., float | None] | None = None
     rank: Callable[..., int] | None = None
+    name: str = ""
 
     def __str__(self) -> str:
         return self.text

@@ -19,13 +19,23 @@ from cssp.linalg import squares as sq
 from cssp.methods._shared import Rest, completed, rest, shortest
 from cssp.methods.residual import residual
 from cssp.problem import Picks, Problem
+from cssp.progress import Deadline, silent
 
 #: Swaps that gain less than this factor are rounding, and could be undone by the next.
 LEAST_F = 1.001
 
 
-def strong_rrqr(p: Problem, *, f: float = 2.0) -> Picks:
-    """Start from pivoted QR; while max ρ_ij > f exchange i and j, ρ_ij² = (R11⁻¹R12)_ij² + (γ_j(R22) / ω_i(R11))²."""
+def strong_rrqr(p: Problem, *, f: float = 2.0, time_limit: float | None = None) -> Picks:
+    """Start from pivoted QR; while max ρ_ij > f exchange i and j, ρ_ij² = (R11⁻¹R12)_ij² + (γ_j(R22) / ω_i(R11))².
+
+    Parameters
+    ----------
+    f : float
+        Largest growth of the volume that a swap may still bring, at least 1.
+    time_limit : float, optional
+        Seconds for each matrix, after which no further swap is looked for: a `TimeLimitWarning` says so, and no factor is
+        claimed.
+    """
     if (
         isinstance(f, bool)
         or not isinstance(f, (int, float, np.floating, np.integer))
@@ -35,20 +45,26 @@ def strong_rrqr(p: Problem, *, f: float = 2.0) -> Picks:
             f"f = {f!r}: a number of at least 1 is wanted, the largest growth of the volume that a swap may still "
             f"bring (2 is usual; below {LEAST_F} it is taken as {LEAST_F})"
         )
-    return shortest(p, lambda q: _swapped(q, max(float(f), LEAST_F)))
+    deadline = Deadline(
+        time_limit, "a swap may still multiply the volume by more than f, no factor is claimed"
+    )
+    return shortest(p, lambda q: _swapped(q, max(float(f), LEAST_F), deadline))
 
 
-def _swapped(p: Problem, f: float) -> Picks:
-    S = list(residual(replace(p, tol=None)).indices)[len(p.include) :]
+def _swapped(p: Problem, f: float, deadline: Deadline) -> Picks:
+    S = list(residual(replace(p, tol=None, progress=silent)).indices)[len(p.include) :]
     k = len(S)
     a = rest(p)
     # Each swap multiplies |det R11| by ρ > f, and pivoted QR starts at 1/k! of the largest volume or more
     # (Çivril and Magdon-Ismail 2009): the swaps are counted by the theorem.
-    for _ in range(1 + int(math.lgamma(k + 1) / math.log(f))):
+    for swaps in range(1 + int(math.lgamma(k + 1) / math.log(f))):
+        if deadline.over():
+            return replace(completed(p, S), proven=False)
         rho, i, j = _largest_growth(a, S)
         if not rho > f:
             break
         S[i] = j
+        p.progress(swaps + 1, None)
     return completed(p, S)
 
 

@@ -49,6 +49,7 @@ def _derandomized(p: Problem) -> Picks:
         near = allowed & (expected <= np.min(expected[allowed]) * (1 + TIES) + slack)
         j = a.best(chance, near)
         S.append(j)
+        p.progress(len(S), k)
         open_[j] = False
         q = C[:, j] / np.sqrt(norms2[j])
         _, s, Vh = np.linalg.svd(C - np.outer(q, q.conj() @ C), full_matrices=False)

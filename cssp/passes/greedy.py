@@ -18,6 +18,7 @@ import numpy as np
 from cssp.errors import check_integer
 from cssp.linalg import basis, column_norms2, orthogonalise, project_off
 from cssp.linalg import squares as sq
+from cssp.methods._vectors import orthonormal
 from cssp.methods.greedy import greedy as greedy_of
 from cssp.passes.chunks import ChunkSource
 from cssp.passes.problem import PassProblem
@@ -51,7 +52,7 @@ def greedy(p: PassProblem, *, oversample: int = 10) -> Picks:
 def _coresets(p: PassProblem, l: int) -> Picks:
     A = p.A
     assert isinstance(A, ChunkSource)
-    Q = np.eye(p.m) if p.m <= WIDE * l else np.linalg.qr(A.gaussian(l, p.rng))[0]
+    Q = np.eye(p.m) if p.m <= WIDE * l else orthonormal(A.gaussian(l, p.rng))
     lam, U = np.linalg.eigh(np.sum(A.sweep(Q, after=_outer)[0].map(_part), axis=0))
     Y = (Q @ (U * np.sqrt(np.maximum(lam, 0)))).astype(A.dtype)  # YYᴴ = QQᴴAAᴴQQᴴ: all that gains depend on
     C = p.take(p.include)
@@ -131,6 +132,7 @@ def _direct(p: PassProblem) -> Picks:
             if not (norm > p.noise and r < p.m):
                 continue
             indices.append(j)
+            p.progress(len(indices), p.k)
             q = e / norm
         w = A.sweep(q[:, None])[0].whole()[0]  # qᴴA
         v = project_off(A.right(w.conj()[:, None]), Q[:, :r])[:, 0]  # EEᴴq

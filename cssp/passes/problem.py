@@ -93,9 +93,8 @@ class PassPart(Part):
         Q, independent = linalg.basis(self.chosen, self.floor)
         if all(independent):
             return self._product(np.linalg.solve(linalg.adjoint(Q) @ self.chosen, linalg.adjoint(Q)))
-        cut = max(
-            max(self.chosen.shape) * np.finfo(np.float64).eps, self.floor / np.linalg.norm(self.chosen, 2)
-        )
+        top = np.linalg.norm(self.chosen, 2)
+        cut = max(max(self.chosen.shape) * np.finfo(np.float64).eps, self.floor / top) if top > 0 else 1.0
         return self._product(np.linalg.pinv(self.chosen, rcond=cut))
 
     def reconstruct(self) -> Array:

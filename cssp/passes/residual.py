@@ -67,6 +67,7 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
     with np.errstate(invalid="ignore"):
         while len(run.indices) < p.k and run.ready():
             run.advance()
+            p.progress(len(run.indices), p.k)
             if state is not None:
                 run.save(state)
     return p.pivots(run.indices, run.heights)

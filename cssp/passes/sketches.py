@@ -13,6 +13,7 @@ import numpy as np
 
 from cssp.errors import check_integer
 from cssp.linalg import basis, project_off
+from cssp.methods._vectors import orthonormal
 from cssp.methods.leverage import leverage as leverage_of
 from cssp.methods.osinsky import osinsky as osinsky_of
 from cssp.methods.residual import residual as residual_of
@@ -23,6 +24,7 @@ from cssp.passes.problem import PassProblem
 from cssp.passes.residual import residual
 from cssp.passes.source import Held
 from cssp.problem import Picks, Problem
+from cssp.scaling import steady
 
 __all__ = ["compressed", "leverage", "osinsky", "sketched_optimum", "sketched_qr", "volume"]
 
@@ -39,7 +41,7 @@ def compressed(p: PassProblem, rank: int, oversample: int) -> Problem:
     A, (m, n) = p.A.view(p.A.wide), p.A.shape
     rng = p.rng.spawn(1)[0]  # the method's own draws stay what they are in memory
     l = min(m, n, rank + oversample)
-    Q = np.linalg.qr(A.gaussian(l, rng))[0]
+    Q = orthonormal(A.gaussian(l, rng))
     Omega = _gaussian(rng, m, l, A.dtype) / math.sqrt(l)
     Omega -= Q @ (Q.conj().T @ Omega)
     B = A.sweep(np.hstack([Q, Omega]) if l < min(m, n) else Q)[0].whole()
@@ -95,6 +97,7 @@ def sketched_qr(p: PassProblem, *, rank: int | None = None, oversample: int = OV
                 break
             threshold = p.noise  # no independent column is left
         indices += J
+        p.progress(len(indices), p.k)
         open_[J] = False
     return Picks(indices)
 
@@ -108,6 +111,7 @@ def _pivots(held: Held, rows: int, p: PassProblem, k: int, open_: np.ndarray) ->
     return list(residual(PassProblem(A=B, k=k, candidates=open_, given=norms2)).indices)
 
 
+@steady
 def sketched_optimum(
     A: Any, k: int, *, oversample: int = OVERSAMPLE, powers: int = 1, rng: int | None = None
 ) -> float:
@@ -128,12 +132,14 @@ def sketched_optimum(
     p = problem_of(A)
     source, (m, n) = p.A.view(p.A.wide), p.A.shape
     generator = np.random.default_rng(rng)
-    Q = np.linalg.qr(source.gaussian(min(m, n, k + oversample), generator))[0]
+    Q = orthonormal(source.gaussian(min(m, n, k + oversample), generator))
     for _ in range(powers):
-        Q = np.linalg.qr(source.outer(Q))[0]
+        Q = orthonormal(source.outer(Q))
     gram = np.sum(source.sweep(Q, after=_outer)[0].map(_same), axis=0)
     captured = np.linalg.eigvalsh(gram)[::-1][:k]
-    return float(np.ldexp(max(0.0, float(np.sum(p.norms2)) - float(np.sum(captured))), 2 * p.exponent))
+    left = max(0.0, float(np.sum(p.norms2)) - float(np.sum(captured)))
+    with np.errstate(over="ignore"):  # a square beyond the range is inf
+        return float(np.ldexp(left, 2 * p.exponent))
 
 
 def _gaussian(rng: np.random.Generator, rows: int, columns: int, dtype: np.dtype) -> np.ndarray:

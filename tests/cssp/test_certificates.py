@@ -62,8 +62,14 @@ def test_numbers_are_those_of_the_definitions(method):
         E = oracles.residual_matrix(X, chosen.indices)
         d = slack(X)
         for error, optimum, ratio, want, best in (
-            (c.error, c.optimum, c.ratio, np.linalg.norm(E), math.sqrt(np.sum(s[k:] ** 2))),
-            (c.spectral_error, c.spectral_optimum, c.spectral_ratio, np.linalg.norm(E, 2), s[k]),
+            (c.squared_error, c.squared_optimum, c.ratio, np.linalg.norm(E), math.sqrt(np.sum(s[k:] ** 2))),
+            (
+                c.spectral_squared_error,
+                c.spectral_squared_optimum,
+                c.spectral_ratio,
+                np.linalg.norm(E, 2),
+                s[k],
+            ),
         ):
             assert abs(math.sqrt(error) - want) <= d + 1e-9 * want
             assert abs(math.sqrt(optimum) - best) <= d + 1e-9 * best
@@ -72,7 +78,7 @@ def test_numbers_are_those_of_the_definitions(method):
             if optimum > d**2:
                 assert ratio == pytest.approx(error / optimum, rel=1e-12)
         assert c.rank == chosen.rank
-        assert c.error == pytest.approx(chosen.errors[-1])
+        assert c.squared_error == pytest.approx(chosen.errors[-1])
         if s[k - 1] > d and s[k - 1] - s[k] > 1e-6 * s[0]:
             V = np.linalg.svd(X)[2][:k, chosen.indices]
             smallest = np.linalg.svd(V, compute_uv=False)[-1]
@@ -89,8 +95,8 @@ def test_error_is_never_below_the_optimum(method, dtype):
         X = A.astype(dtype) * (1 + 1j if np.dtype(dtype).kind == "c" else 1)
         for j in (k, min(A.shape)):  # at k = min(m, n) nothing is left: 0 / 0
             c = quiet(X, j, method, rng=i).certificate()
-            assert c.error >= c.optimum >= 0
-            assert c.spectral_error >= c.spectral_optimum >= 0
+            assert c.squared_error >= c.squared_optimum >= 0
+            assert c.spectral_squared_error >= c.spectral_squared_optimum >= 0
             assert c.ratio >= 1
             assert c.spectral_ratio >= 1
             assert not math.isnan(c.a_posteriori)
@@ -102,7 +108,7 @@ def test_the_optimum_is_lowered_by_rounding_only():
     for A, k in family_members(seed=3):
         best = math.sqrt(np.sum(np.linalg.svd(A, compute_uv=False)[k:] ** 2))
         c = quiet(A, k).certificate()
-        assert abs(math.sqrt(c.optimum) - best) <= 4 * max(A.shape) * EPS * np.linalg.norm(A, 2)
+        assert abs(math.sqrt(c.squared_optimum) - best) <= 4 * max(A.shape) * EPS * np.linalg.norm(A, 2)
 
 
 def test_weights_are_those_of_the_scaled_matrix():
@@ -114,8 +120,8 @@ def test_weights_are_those_of_the_scaled_matrix():
         )
         assert one == other
     s = np.linalg.svd(A * w, compute_uv=False)
-    assert one.optimum == pytest.approx(np.sum(s[3:] ** 2))
-    assert one.spectral_optimum == pytest.approx(s[3] ** 2)
+    assert one.squared_optimum == pytest.approx(np.sum(s[3:] ** 2))
+    assert one.spectral_squared_optimum == pytest.approx(s[3] ** 2)
 
 
 def test_the_back_of_the_scale():
@@ -127,8 +133,8 @@ def test_the_back_of_the_scale():
         assert c.spectral_ratio == pytest.approx(one.spectral_ratio, rel=1e-9)
         assert c.a_posteriori == pytest.approx(one.a_posteriori, rel=1e-9)
         assert c.factor == one.factor
-        assert c.error >= c.optimum  # both 0 or inf where their squares leave float64
-    assert c.error == math.inf
+        assert c.squared_error >= c.squared_optimum  # both 0 or inf where their squares leave float64
+    assert c.squared_error == math.inf
 
 
 @pytest.mark.parametrize("method", ROWS)
@@ -146,7 +152,7 @@ def test_nothing_over_nothing_is_one(method):
         if c.rank == np.linalg.matrix_rank(A):
             assert c.ratio == 1
             assert c.spectral_ratio == 1
-            assert c.error <= slack(A) ** 2
+            assert c.squared_error <= slack(A) ** 2
         assert c.a_posteriori >= 1
         if c.rank < k:
             assert (c.factor, c.source, c.holds, c.spectral_factor, c.spectral_source) == (None,) * 5
@@ -158,8 +164,8 @@ def test_dependent_columns_have_an_infinite_ratio_where_others_would_do():
         c = select(A[:, [0, 0, 1]], 2, include=[0, 1]).certificate()
     assert c.ratio == math.inf
     assert c.a_posteriori == math.inf
-    assert c.optimum == 0
-    assert c.error == 1
+    assert c.squared_optimum == 0
+    assert c.squared_error == 1
 
 
 # ---------------------------------------------------------------- a posteriori
@@ -197,8 +203,11 @@ def test_a_posteriori_holds_on_ten_thousand_random_selections():
             assert c.a_posteriori == pytest.approx(smallest[i] ** -2, rel=1e-4) or s[k - 1] < s[k] * (
                 1 + 1e-6
             )
-            assert math.sqrt(c.error) <= math.sqrt(c.a_posteriori * c.optimum) + unit
-            assert math.sqrt(c.spectral_error) <= math.sqrt(c.a_posteriori * c.spectral_optimum) + unit
+            assert math.sqrt(c.squared_error) <= math.sqrt(c.a_posteriori * c.squared_optimum) + unit
+            assert (
+                math.sqrt(c.spectral_squared_error)
+                <= math.sqrt(c.a_posteriori * c.spectral_squared_optimum) + unit
+            )
             assert c.factor is None
         count += int(good.sum())
         if count >= 10_000:
@@ -296,8 +305,8 @@ def test_options_change_the_theorem():
         for rank in (1, 2):
             c = select(A, 4, "bss", rank=rank).certificate()
             own = bounds.bss_frobenius(rank, 4) * np.sum(s2[rank:])
-            assert c.factor * c.optimum == pytest.approx(own)
-            assert c.error <= own
+            assert c.factor * c.squared_optimum == pytest.approx(own)
+            assert c.squared_error <= own
         assert select(A, 1, "bss").certificate().factor is None
 
 
@@ -347,9 +356,9 @@ def test_with_a_target_the_optimum_is_the_targets_and_no_theorem_is_claimed(meth
     A, B = gaussian(7, 9), gaussian(7, 5, seed=1)
     c = select(A, 3, method, target=B).certificate()
     s2 = np.linalg.svd(B, compute_uv=False) ** 2
-    assert c.optimum == pytest.approx(np.sum(s2[3:]))
-    assert c.spectral_optimum == pytest.approx(s2[3])
-    assert c.error >= c.optimum
+    assert c.squared_optimum == pytest.approx(np.sum(s2[3:]))
+    assert c.spectral_squared_optimum == pytest.approx(s2[3])
+    assert c.squared_error >= c.squared_optimum
     assert (c.factor, c.source, c.holds, c.a_posteriori) == (None,) * 4
     scaled = select(A * 1e180, 3, method, target=B * 1e-150).certificate()
     assert scaled.ratio == pytest.approx(c.ratio)
@@ -373,7 +382,15 @@ def test_a_batch_is_arrays_of_the_items_numbers(make):
     batch = quiet(make(A), 3).certificate()
     for i in np.ndindex(2, 3):
         alone = quiet(A[i], 3).certificate()
-        for name in ("error", "optimum", "ratio", "a_posteriori", "rank", "spectral_error", "spectral_ratio"):
+        for name in (
+            "error",
+            "squared_optimum",
+            "ratio",
+            "a_posteriori",
+            "rank",
+            "spectral_error",
+            "spectral_ratio",
+        ):
             assert getattr(batch, name).shape == (2, 3)
             assert float(getattr(batch, name)[i]) == pytest.approx(getattr(alone, name), nan_ok=True)
         want = math.nan if alone.factor is None else alone.factor
@@ -393,7 +410,7 @@ def test_items_of_different_length_have_factors_of_their_own():
 
 def test_an_empty_batch():
     c = select(np.zeros((0, 4, 5)), 2).certificate()
-    assert c.error.shape == c.ratio.shape == (0,)
+    assert c.squared_error.shape == c.ratio.shape == (0,)
     assert c.source is None
 
 

@@ -62,8 +62,8 @@ def test_the_certified_factors_hold(method):
         s = singular_values(A)
         c = select(A, k, method).certificate()
         for error, factor, optimum in (
-            (c.error, c.factor, np.sum(s[k:] ** 2)),
-            (c.spectral_error, c.spectral_factor, s[k] ** 2 if k < s.size else 0.0),
+            (c.squared_error, c.factor, np.sum(s[k:] ** 2)),
+            (c.spectral_squared_error, c.spectral_factor, s[k] ** 2 if k < s.size else 0.0),
         ):
             if factor is not None and math.isfinite(factor):
                 assert math.sqrt(error) <= math.sqrt(factor * optimum) * (1 + 1e-9) + slack(A)

@@ -72,7 +72,7 @@ def test_the_trace_beside_the_optimum_and_the_bound(method, make):
     ((label, xy),) = bounds.items()
     assert c.source in label
     assert ("mean square" in label) == (c.holds == "expectation")
-    np.testing.assert_allclose(xy[-1], [8, np.sqrt(c.factor * c.optimum) / total], rtol=1e-6)
+    np.testing.assert_allclose(xy[-1], [8, np.sqrt(c.factor * c.squared_optimum) / total], rtol=1e-6)
     assert len(xy) == (8 if cssp.METHODS[method].nested else 1)
     assert np.all(xy[:, 1] <= 1)
 

@@ -478,7 +478,7 @@ def test_never_better_than_the_best(call):
     rounding = max(1e-14, 16 * precision(call))  # weights are multiplied in the precision of the work
     assert s.relative_error * total >= tail * (1 - 1e-9) - rounding * total
     certificate = s.certificate()
-    assert certificate.error >= certificate.optimum >= 0 or certificate.error == 0
+    assert certificate.squared_error >= certificate.squared_optimum >= 0 or certificate.squared_error == 0
     assert certificate.ratio >= 1
     assert certificate.spectral_ratio >= 1
     assert certificate.a_posteriori >= 1
@@ -490,8 +490,8 @@ def test_never_better_than_the_best(call):
             noise = 30 * max(X.shape) * precision(call) * total
             scale = total / host(s.errors)[0] ** 0.5 if 1e-250 < host(s.errors)[0] < 1e250 else None
             if scale is not None:
-                bound = np.sqrt(certificate.factor) * np.sqrt(certificate.optimum)
-                assert np.sqrt(certificate.error) * scale <= bound * scale * (1 + 1e-9) + noise
+                bound = np.sqrt(certificate.factor) * np.sqrt(certificate.squared_optimum)
+                assert np.sqrt(certificate.squared_error) * scale <= bound * scale * (1 + 1e-9) + noise
 
 
 # --- what the greedy methods promise --------------------------------------------------------------------

@@ -87,10 +87,10 @@ def test_certificate(method):
         c = s.certificate()
         values = np.linalg.svd(A, compute_uv=False)
         R = oracles.residual_matrix(A, s.indices)
-        assert c.error == pytest.approx(np.linalg.norm(R) ** 2)
-        assert c.optimum == pytest.approx(np.sum(values[4:] ** 2))
-        assert c.spectral_error == pytest.approx(np.linalg.norm(R, 2) ** 2)
-        assert c.spectral_optimum == pytest.approx(values[4] ** 2)
+        assert c.squared_error == pytest.approx(np.linalg.norm(R) ** 2)
+        assert c.squared_optimum == pytest.approx(np.sum(values[4:] ** 2))
+        assert c.spectral_squared_error == pytest.approx(np.linalg.norm(R, 2) ** 2)
+        assert c.spectral_squared_optimum == pytest.approx(values[4] ** 2)
         assert 1 <= c.ratio <= c.a_posteriori * (1 + 1e-9)
         assert 1 <= c.spectral_ratio <= c.a_posteriori * (1 + 1e-9)
         V = np.linalg.svd(A)[2][:4].T
@@ -103,7 +103,7 @@ def test_certificate(method):
 def test_certificates_at_the_edges():
     A = np.random.default_rng(0).standard_normal((9, 8))
     zero = select(A, 8).certificate()
-    assert zero.optimum <= 1e-25
+    assert zero.squared_optimum <= 1e-25
     assert zero.ratio == 1
     assert zero.spectral_ratio == 1
     aimed = select(A, 3, "greedy", target=A[:, :2] + 1).certificate()

@@ -118,7 +118,7 @@ def test_certificates_are_those_of_a_factor(method, options):
     ours, theirs = (
         f(X, 5, method, **options).certificate() for f, X in ((select_gram, A.T @ A), (select, A))
     )
-    for name in ("error", "optimum", "ratio", "a_posteriori", "spectral_error", "spectral_ratio"):
+    for name in ("error", "squared_optimum", "ratio", "a_posteriori", "spectral_error", "spectral_ratio"):
         assert getattr(ours, name) == pytest.approx(getattr(theirs, name), rel=1e-6), name
     for name in ("source", "holds", "rank"):
         assert getattr(ours, name) == getattr(theirs, name), name

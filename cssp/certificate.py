@@ -1,0 +1,137 @@
+"""What a choice achieves against the best any columns could, as numbers and as a sentence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cssp.linalg import host
+from cssp.methods import METHODS
+
+__all__ = ["Certificate"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the chosen columns achieve against the best any columns could; printed, it is a sentence.
+
+    `error` is a norm, as everywhere; theorems speak of its square, and so do `ratio` and the factors. For a batch every
+    number is an array of the batch's shape; ``None`` stays ``None``, and is NaN where other items have a number.
+
+    Attributes
+    ----------
+    error : float
+        ‖A - P_S A‖_F (of A·diag(w), or of the target): `Selection.error`.
+    squared_error : float
+        Its square.
+    squared_optimum : float
+        Σ_{i>k} σ_i²: no k columns can do better (Eckart and Young). Also ``optimum``, its earlier name.
+    ratio : float
+        squared_error / squared_optimum; 1 where both are within rounding of zero.
+    factor : float or None
+        What a theorem promises for `ratio` with this method, m, n and k; None where no theorem applies: the
+        method has none, columns were included, excluded or a target given, the chosen columns are dependent,
+        a limit of time came before what the theorem asks for, or the statement is one in expectation and `tol`
+        let chance decide on k. Up to rounding in the precision of A.
+    source : str or None
+        Bibliography key of the theorem.
+    a_posteriori : float or None
+        1 / σ_min(V_k[S, :])², which bounds `ratio` and `spectral_ratio` for *any* selection, V_k the first
+        k right singular vectors (or as many as the numerical rank); None with a target.
+    rank : int
+        Numerical rank of the chosen columns.
+    holds : str or None
+        "every run" or "expectation".
+    spectral_error, spectral_squared_error, spectral_squared_optimum
+        The same in the spectral norm, the squared optimum being σ_{k+1}². Also ``spectral_optimum``.
+    spectral_ratio, spectral_factor, spectral_source
+    method : str
+    k : int
+        Number of columns chosen.
+
+    Examples
+    --------
+    >>> import numpy as np, cssp
+    >>> A = np.array([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
+    >>> print(cssp.select(A, 1).certificate())
+    1.05 times the best rank 1 in squared error; pivoted QR promises at most 4 times, these columns at most 1.29 times.
+    """
+
+    error: Any
+    squared_error: Any
+    squared_optimum: Any
+    ratio: Any
+    factor: Any
+    source: str | None
+    a_posteriori: Any
+    rank: Any
+    holds: str | None
+    spectral_error: Any
+    spectral_squared_error: Any
+    spectral_squared_optimum: Any
+    spectral_ratio: Any
+    spectral_factor: Any
+    spectral_source: str | None
+    method: str
+    k: Any
+
+    @property
+    def optimum(self) -> Any:
+        """`squared_optimum`, under its earlier name for one release more."""
+        return self.squared_optimum
+
+    @property
+    def spectral_optimum(self) -> Any:
+        """`spectral_squared_optimum`, under its earlier name for one release more."""
+        return self.spectral_squared_optimum
+
+    def __str__(self) -> str:
+        ratio, k = _numbers(self.ratio), _numbers(self.k)
+        if not ratio.size:
+            return "No matrix, no columns."
+        best = f"the best rank {_span(k, str)}"
+        if np.all(ratio == 1):
+            achieved = f"As good as {best}"
+        elif np.all(np.isinf(ratio)):
+            achieved = f"{best[0].upper()}{best[1:]} leaves no error, these columns do"
+        else:
+            achieved = f"{_span(ratio, _number)} times {best} in squared error"
+        many = f", over {ratio.size} matrices" if np.ndim(self.ratio) else ""
+        return f"{achieved}{many}{self._promises()}."
+
+    def _promises(self) -> str:
+        """What the theorem says, and what these columns allow."""
+        law, said = METHODS[self.method].guarantee, []
+        factor, own = _numbers(self.factor), _numbers(self.a_posteriori)
+        if law is not None and np.any(np.isfinite(factor)):
+            name = law.name or self.method.replace("_", " ")
+            often = "" if self.holds == "every run" else "in expectation "
+            said.append(f"{name} promises {often}at most {_span(factor, _number)} times")
+        if np.any(np.isfinite(own)):
+            said.append(f"these columns at most {_span(own, _number)} times")
+        return f"; {', '.join(said)}" if said else ""
+
+
+def _numbers(x: Any) -> np.ndarray:
+    """What a field holds, flat; nothing for None, NaN and infinite promises stay."""
+    return np.empty(0) if x is None else np.ravel(np.asarray(host(x) if hasattr(x, "shape") else x))
+
+
+def _span(x: np.ndarray, text: Any) -> str:
+    """A number, or the least and the largest of several."""
+    known = x[~np.isnan(x)]
+    low, high = text(known.min()), text(known.max())
+    return low if low == high else f"{low} to {high}"
+
+
+def _number(x: float) -> str:
+    """1.50, 38, 1.7e7."""
+    if not math.isfinite(x):
+        return str(x)
+    if x < 1e5:
+        return f"{x:.0f}" if x >= 10 or x == round(x) else f"{x:.2f}"
+    digits, exponent = f"{x:.1e}".split("e")
+    return f"{digits}e{int(exponent)}"

@@ -1,0 +1,72 @@
+"""Data frames of pandas and polars as arrays, what is not numeric in them refused by name."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from cssp.errors import ArgumentError, UnsupportedError
+
+__all__ = ["as_values", "names_of"]
+
+#: Columns that a message names.
+SHOWN = 5
+
+
+def names_of(X: Any) -> list[str] | None:
+    """Names of the columns of a frame, None for everything else."""
+    return [str(name) for name in X.columns] if _library(X) is not None else None
+
+
+def as_values(argument: str, X: Any) -> Any:
+    """A frame's numbers as an array (m, n), missing ones as NaN; everything else as it came.
+
+    Nullable, sparse and Arrow-backed columns are numbers like any other.
+    """
+    library = _library(X)
+    if library == "pandas":
+        return _of_pandas(argument, X)
+    if library == "polars":
+        return _of_polars(argument, X)
+    if type(X).__name__ == "LazyFrame":
+        raise UnsupportedError(
+            f"{argument} is a LazyFrame: expected numbers, got a query; pass {argument}.collect()"
+        )
+    return X
+
+
+def _library(X: Any) -> str | None:
+    home = type(X).__module__.partition(".")[0]
+    return home if home in ("pandas", "polars") and type(X).__name__ == "DataFrame" else None
+
+
+def _of_pandas(argument: str, X: Any) -> np.ndarray:
+    numeric = sys.modules["pandas"].api.types.is_numeric_dtype
+    columns = list(zip(X.columns, X.dtypes, strict=True))
+    text = [(name, dtype) for name, dtype in columns if not numeric(dtype)]
+    _refuse(argument, text, f'{argument}.select_dtypes("number")')
+    kinds = [dtype if isinstance(dtype, np.dtype) else np.dtype(np.float64) for _, dtype in columns]
+    kind = np.result_type(*kinds) if kinds else np.dtype(np.float64)
+    return np.asarray(
+        X.to_numpy(dtype=kind, na_value=np.nan) if kind.kind in "fc" else X.to_numpy(dtype=kind)
+    )
+
+
+def _of_polars(argument: str, X: Any) -> np.ndarray:
+    pl = sys.modules["polars"]
+    columns = list(X.schema.items())
+    text = [(name, dtype) for name, dtype in columns if not (dtype.is_numeric() or dtype == pl.Boolean)]
+    _refuse(argument, text, f"{argument}.select(polars.selectors.numeric())")
+    exact = [name for name, dtype in columns if dtype.is_decimal()]
+    return np.asarray(X.cast(dict.fromkeys(exact, pl.Float64)).to_numpy())
+
+
+def _refuse(argument: str, text: list[tuple[Any, Any]], fix: str) -> None:
+    if text:
+        shown = ", ".join(f"{name!r} ({dtype})" for name, dtype in text[:SHOWN])
+        more = f" and {len(text) - SHOWN} more" if len(text) > SHOWN else ""
+        raise ArgumentError(
+            f"{argument} has columns that are no numbers: expected numbers, got {shown}{more}; pass {fix}"
+        )
