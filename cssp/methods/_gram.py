@@ -23,7 +23,7 @@ from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks, Problem
 SEEN, LEAST = 2.0, 4.0
 
 #: How far the growth of errors may exceed its estimate.
-CONSPIRACY = 64.0
+MOST_GROWTH = 64.0
 
 #: Most columns in doubt that are told apart by explicit residuals.
 MOST = 32
@@ -72,7 +72,7 @@ def gram_picks(p: Problem, A: Any) -> tuple[Picks, list[float]]:
     exact = N.copy()
     seen = float(np.max(np.abs(G.diagonal().real - N) / np.where(N > 0, N, 1)))
     unit = max(SEEN * seen, LEAST * eps)
-    E = unit * N
+    E, carried = unit * N, unit * N
     slack, band = DOWNDATE_SLACK * eps * N, 1 - TIE_BAND * eps
     least = max(p.noise, SINGLE_REACH * p.largest if single else 0.0) ** 2
     score = np.where(p.candidates, N, -math.inf)
@@ -82,7 +82,7 @@ def gram_picks(p: Problem, A: Any) -> tuple[Picks, list[float]]:
     lengths2 = np.empty(steps, dtype=N.dtype)  # exact[S]
     heights: list[float] = []
     drowned = False
-    for t in range(steps):
+    while (t := len(S)) < steps:
         first = int(score.argmax())
         top = float(score[first])
         drowned = not top > least or not 8 * float(E[first]) < top
@@ -100,11 +100,14 @@ def gram_picks(p: Problem, A: Any) -> tuple[Picks, list[float]]:
             E[near] = LEAST * eps * np.sqrt(exact[near] * N[near])
             top = float(N[near].max())
             j = int(near[int(np.argmax(N[near] + slack[near] >= band * top))])
-        # A_S x, x = X r, is the part of a_j in the span so far. Errors of G enter N_j as |x|² of them; where that is more
-        # than E says, they conspire (Kahan's matrix).
+        # A_S x, x = X r, is the part of a_j in the span so far. Errors of G enter N_j as |x|² of them; where that is much
+        # more than what was carried along, errors are correlated (Kahan's matrix), and all estimates are raised.
         x = X[:t, :t] @ R[:t, j]
-        if unit * float(squares(x) @ lengths2[:t]) > CONSPIRACY * float(E[j]):
-            break
+        grown = unit * float(squares(x) @ lengths2[:t])
+        if grown > MOST_GROWTH * float(carried[j]):
+            E *= grown / float(carried[j])
+            carried *= grown / float(carried[j])
+            continue
         row = R[t]
         if t:
             np.dot(R[:t, j].conj(), R[:t], out=row)
@@ -120,6 +123,7 @@ def gram_picks(p: Problem, A: Any) -> tuple[Picks, list[float]]:
         score -= loss
         np.maximum(N, 0, out=N)
         E += loss * (float(E[j]) / height)
+        carried += loss * (float(carried[j]) / height)
         N[j], score[j] = 0, -math.inf
         S.append(j)
         heights.append(math.sqrt(height))
