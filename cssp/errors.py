@@ -7,6 +7,7 @@ import operator
 __all__ = [
     "ArgumentError",
     "CsspError",
+    "MissingFileError",
     "RankDeficientError",
     "RankDeficientWarning",
     "UnknownNameError",
@@ -21,6 +22,10 @@ class CsspError(ValueError):
 
 class ArgumentError(CsspError):
     """An argument has the wrong type, shape, range or content."""
+
+
+class MissingFileError(ArgumentError, FileNotFoundError):
+    """A file that is to be read is not there."""
 
 
 class UnknownNameError(CsspError):

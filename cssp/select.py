@@ -103,7 +103,7 @@ def select(
         row = passes.row_for(row, A)
     check.check_options(row, options)
     live = gradients.sources(A, weights, target)
-    A = passes.source_of(A, row) if in_passes else check.as_matrix("A", A, row)
+    A = passes.source_of(A, row, "checkpoint" in options) if in_passes else check.as_matrix("A", A, row)
     *lead, _, n = (int(s) for s in A.shape)
     batch = tuple(lead)
     counts, tol = check.as_counts(k, batch), check.as_tolerance(tol)
@@ -332,7 +332,8 @@ def _solve(
         cut = _first_within(part, p.tol)
         if cut is None and row.deterministic and len(part.picks) < p.k:
             # The method may have stopped at a goal its own rounding reported too early.
-            found = row.function(replace(p, tol=None), **options)
+            again = {name: value for name, value in options.items() if name != "checkpoint"}  # it has this tol
+            found = row.function(replace(p, tol=None), **again)
             part = _part(p, list(found.indices), found.rank)
             cut = _first_within(part, p.tol)
         if cut is not None or not counted:
