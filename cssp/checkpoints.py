@@ -60,7 +60,9 @@ def load(path: Path, kind: str, key: bytes = b"") -> dict[str, np.ndarray]:
         same = np.array_equal(arrays.pop("digest"), _digest(kind, arrays, key))
     if not same:
         other = "belongs to another matrix or other arguments, or is damaged" if key else "is damaged"
-        raise ArgumentError(f"checkpoint {str(path)!r} {other}; remove it to begin anew, or give another path")
+        raise ArgumentError(
+            f"checkpoint {str(path)!r} {other}; remove it to begin anew, or give another path"
+        )
     return arrays
 
 

@@ -332,7 +332,8 @@ def _solve(
         cut = _first_within(part, p.tol)
         if cut is None and row.deterministic and len(part.picks) < p.k:
             # The method may have stopped at a goal its own rounding reported too early.
-            again = {name: value for name, value in options.items() if name != "checkpoint"}  # it has this tol
+            again = dict(options)
+            again.pop("checkpoint", None)  # the file belongs to a run with this tolerance
             found = row.function(replace(p, tol=None), **again)
             part = _part(p, list(found.indices), found.rank)
             cut = _first_within(part, p.tol)

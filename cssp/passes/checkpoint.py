@@ -89,19 +89,18 @@ class State:
         off = np.abs(self.Q.conj().T @ self.Q - np.eye(r))
         require(not r or off.max() <= half, "Q is not orthonormal")
         least, top = half * p.largest**2, 1 + half
-        ordered = (self.N >= 0) & (self.N <= top * self.exact) & (self.exact <= top * p.norms2 + least)
-        require(ordered.all(), "residual norms exceed those of the columns")
+        require((self.N >= 0).all() and (top * self.exact >= self.N).all(), "N is out of range")
+        require((self.exact <= top * p.norms2 + least).all(), "exact is out of range")
         picked = closed & (p.candidates | np.isin(np.arange(p.n), self.indices))
         require((self.N[picked] <= least).all(), "a column is closed that is neither picked nor dependent")
 
 
 def _check_types(arrays: dict[str, np.ndarray], p: PassProblem) -> None:
     """Types and shapes; what is measured or counted must be finite, which comparisons see to later."""
-    wanted = {name: (np.dtype(np.int64), (arrays[name].size,)) for name in ("indices", "closed")}
-    wanted |= dict.fromkeys(("N", "exact"), (np.dtype(np.float64), (p.n,)))
-    wanted |= dict.fromkeys(("rank", "length"), (np.dtype(np.int64), ()))
-    wanted |= {"passes": (np.dtype(np.float64), ())}
-    for name, (dtype, shape) in wanted.items():
+    places = {name: ("int64", (arrays[name].size,)) for name in ("indices", "closed")}
+    norms = dict.fromkeys(("N", "exact"), ("float64", (p.n,)))
+    numbers = {"rank": ("int64", ()), "length": ("int64", ()), "passes": ("float64", ())}
+    for name, (dtype, shape) in {**places, **norms, **numbers}.items():
         x = arrays[name]
         require(x.dtype == dtype and x.shape == shape, f"{name} has dtype {x.dtype}, shape {x.shape}")
     Q = arrays["Q"]

@@ -69,7 +69,9 @@ def fingerprint(p: PassProblem) -> bytes:
     """32 bytes that the matrix, its weights and every argument that decides about the picks determine, and that tell them apart."""
     digest = hashlib.blake2b(digest_size=32)
     assert p.A.sums is not None
-    fields = {field.name: getattr(p, field.name) for field in dataclasses.fields(p) if field.name not in APART}
+    fields = {
+        field.name: getattr(p, field.name) for field in dataclasses.fields(p) if field.name not in APART
+    }
     fields |= {"sums": p.A.sums, "factor": p.A.factor, "dtype": p.A.dtype.str, "m": p.m}
     for name, value in fields.items():
         digest.update(f"\n{name} ".encode())
@@ -98,7 +100,9 @@ def _words(x: np.ndarray) -> list[np.ndarray]:
 def _multipliers(rows: np.ndarray, words: int) -> np.ndarray:
     """Random 64-bit numbers for these rows, shape (words, 2, rows): SplitMix64 of their place."""
     place = np.arange(words * SUMS, dtype=np.uint64).reshape(words, SUMS, 1)
-    z = (rows.astype(np.uint64) * np.uint64(WORDS * SUMS) + place + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (rows.astype(np.uint64) * np.uint64(WORDS * SUMS) + place + np.uint64(1)) * np.uint64(
+        0x9E3779B97F4A7C15
+    )
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

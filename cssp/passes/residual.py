@@ -65,6 +65,7 @@ class PassRun(_Run):
     """`_Run` on a source: N, exact and open are float64 and bool vectors of length n here, A stays where it is."""
 
     A: Any  # a Source
+    p: PassProblem
 
     def __init__(self, p: PassProblem) -> None:
         self.p, self.A, self.eps, self.single = p, p.A, p.eps, p.A.single

@@ -76,7 +76,8 @@ def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source
     dtype = _compute_dtype(A.dtype)
     if row is not None and dtype.kind == "c" and "complex" not in row.supports:
         check_supported(row, "complex", "complex A")
-    source = {"dask": ChunkSource, "sparse": SparseSource, "operator": OperatorSource}[kind or ""](A, dtype)
+    homes = {"dask": ChunkSource, "sparse": SparseSource}
+    source: Source = homes.get(kind or "", OperatorSource)(A, dtype)
     source.summed = summed
     return source
 
