@@ -59,10 +59,10 @@ def written(path: StrPath) -> Iterator[Path]:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if old is None else 0o600))
         yield partial
         if replaces:
-            if old is not None:
-                _resemble(partial, old)
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
+            if old is not None:
+                _resemble(partial, old)
             partial.replace(end)
         else:
             with partial.open("rb") as source, Path(path).open("wb") as sink:

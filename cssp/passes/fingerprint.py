@@ -15,6 +15,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from cssp.passes.problem import PassProblem
+    from cssp.passes.source import Source
 
 __all__ = ["column_sums", "fingerprint", "sparse_sums"]
 
@@ -68,15 +69,23 @@ def sparse_sums(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> np
 def fingerprint(p: PassProblem) -> bytes:
     """32 bytes that the matrix, its weights and every argument that decides about the picks determine, and that tell them apart."""
     digest = hashlib.blake2b(digest_size=32)
-    assert p.A.sums is not None
     fields = {
         field.name: getattr(p, field.name) for field in dataclasses.fields(p) if field.name not in APART
     }
-    fields |= {"sums": p.A.sums, "factor": p.A.factor, "dtype": p.A.dtype.str, "m": p.m}
+    sums = _by_columns(p.A) if p.A.sums is None else p.A.sums
+    fields |= {"sums": sums, "factor": p.A.factor, "dtype": p.A.dtype.str, "m": p.m}
     for name, value in fields.items():
         digest.update(f"\n{name} ".encode())
         _feed(digest, value)
     return digest.digest()
+
+
+def _by_columns(A: Source) -> np.ndarray:
+    """Sums of a source whose scan took none: another pass."""
+    m, n = A.shape
+    step = max(1, 64 * BLOCK // m)
+    blocks = [column_sums(A.take(range(a, min(a + step, n)))) for a in range(0, n, step)]
+    return np.concatenate(blocks, axis=1)
 
 
 def _feed(digest: Any, value: Any) -> None:
