@@ -14,7 +14,7 @@ import numpy as np
 from cssp.errors import ArgumentError, MissingFileError
 from cssp.files import written
 
-__all__ = ["load", "reading", "require", "save"]
+__all__ = ["digest_of", "load", "reading", "require", "save"]
 
 
 def save(path: Path, kind: str, arrays: Mapping[str, np.ndarray], key: bytes = b"") -> None:
@@ -30,7 +30,7 @@ def save(path: Path, kind: str, arrays: Mapping[str, np.ndarray], key: bytes = b
     key : bytes, at most 64
         Without it the file will not be read: a fingerprint of what the state belongs to.
     """
-    about = {"kind": np.array(kind), "digest": _digest(kind, arrays, key)}
+    about = {"kind": np.array(kind), "digest": digest_of(kind, arrays, key)}
     with written(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **about, **arrays)
 
@@ -49,15 +49,19 @@ def load(path: Path, kind: str, key: bytes = b"") -> dict[str, np.ndarray]:
         raise MissingFileError(f"checkpoint {str(path)!r}: no such file")
     with reading(path, kind):
         require(path.is_file() and zipfile.is_zipfile(path), "not an npz file")
-        with warnings.catch_warnings(), np.load(path, allow_pickle=False) as file:
+        with (
+            warnings.catch_warnings(),
+            path.open("rb") as stream,
+            np.load(stream, allow_pickle=False) as file,
+        ):
             warnings.simplefilter("error")  # of headers that are to be guessed at
-            members = file.zip.infolist()
             # What is written is not compressed: a small file must not unfold into a large one.
-            require(sum(one.file_size for one in members) <= path.stat().st_size, "not written by save")
+            unfolded = sum(member.file_size for member in file.zip.infolist())
+            require(unfolded <= path.stat().st_size, "larger than the file that holds it")
             require(str(file["kind"]) == kind, f"its kind is {str(file['kind'])[:40]!r}")
             arrays = dict(file)
         del arrays["kind"]
-        same = np.array_equal(arrays.pop("digest"), _digest(kind, arrays, key))
+        same = np.array_equal(arrays.pop("digest"), digest_of(kind, arrays, key))
     if not same:
         other = "belongs to another matrix or other arguments, or is damaged" if key else "is damaged"
         raise ArgumentError(
@@ -85,7 +89,7 @@ def require(condition: object, fault: str) -> None:
         raise ValueError(fault)
 
 
-def _digest(kind: str, arrays: Mapping[str, np.ndarray], key: bytes) -> np.ndarray:
+def digest_of(kind: str, arrays: Mapping[str, np.ndarray], key: bytes) -> np.ndarray:
     """A digest of names, types, shapes and contents, keyed."""
     digest = hashlib.blake2b(kind.encode(), key=key, digest_size=32)
     for name in sorted(arrays):

@@ -192,16 +192,23 @@ def test_what_must_not_be_written_is_refused_and_unchanged(tmp_path):
             replace(wrong)
 
 
-@pytest.mark.parametrize("reason", [KeyboardInterrupt, SystemExit, RuntimeError, OSError(errno.ENOSPC, "full")])
+@pytest.mark.parametrize(
+    "reason", [KeyboardInterrupt, SystemExit, RuntimeError, OSError(errno.ENOSPC, "full")]
+)
 @pytest.mark.parametrize("there", [False, True])
 def test_nothing_is_left_of_what_went_wrong(tmp_path, reason, there):
     if there:
         put("a.txt")
     before = look(tmp_path)
     expected = CsspError if isinstance(reason, OSError) else reason
-    with pytest.raises(expected), written("a.txt") as partial:
-        partial.write_text("half")
-        raise reason
+
+    def interrupted():
+        with written("a.txt") as partial:
+            partial.write_text("half")
+            raise reason
+
+    with pytest.raises(expected):
+        interrupted()
     assert look(tmp_path) == before
 
 
@@ -249,7 +256,12 @@ def test_an_input_is_seen_through_links(tmp_path):
     for output, given in same:
         with pytest.raises(CsspError, match="which it would overwrite; give another name"):
             refuse_overwrite(output, None, "other.npy", given)
-    for output, given in [("new.npy", "data.npy"), ("A.zarr.json", "A.zarr"), ("new.npy", "absent.npy"), (None, "data.npy")]:
+    for output, given in [
+        ("new.npy", "data.npy"),
+        ("A.zarr.json", "A.zarr"),
+        ("new.npy", "absent.npy"),
+        (None, "data.npy"),
+    ]:
         refuse_overwrite(output, given)
 
 
