@@ -172,13 +172,14 @@ def confusions(pairs: int, seed: int = 0) -> list[str]:
         path = Path(folder) / "state.npz"
         for i in tqdm(range(pairs), disable=None):
             name, make = list(PAIRS.items())[i % len(PAIRS)]
+            stored = STORAGES[i // len(PAIRS) % len(STORAGES)]
             (A, given), (B, others) = make(rng)
             assert weak(A, given) == weak(B, others), name
             path.unlink(missing_ok=True)
-            right = cssp.select(chunked(A), 4, checkpoint=path, **given).indices.tolist()
+            right = cssp.select(stored(A), 4, checkpoint=path, **given).indices.tolist()
             again = cssp.select(chunked(A, (5, 7)), 4, checkpoint=path, **given).indices.tolist()
             try:
-                cssp.select(chunked(B), 4, checkpoint=path, **others)
+                cssp.select(stored(B), 4, checkpoint=path, **others)
                 found.append(name)
             except cssp.CsspError:
                 found += [f"{name} (itself)"] if again != right else []

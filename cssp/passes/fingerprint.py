@@ -72,8 +72,8 @@ def fingerprint(p: PassProblem) -> bytes:
     fields = {
         field.name: getattr(p, field.name) for field in dataclasses.fields(p) if field.name not in APART
     }
-    sums = _by_columns(p.A) if p.A.sums is None else p.A.sums
-    fields |= {"sums": sums, "factor": p.A.factor, "dtype": p.A.dtype.str, "m": p.m}
+    content = _by_columns(p.A) if p.A.content is None else p.A.content
+    fields |= {"content": content, "dtype": p.A.dtype.str, "m": p.m}
     for name, value in fields.items():
         digest.update(f"\n{name} ".encode())
         _feed(digest, value)

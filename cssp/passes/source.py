@@ -87,7 +87,9 @@ class Source(ABC):
     nearby : bool
         Columns can be had without reading much else.
     summed : bool
-        Whether the scan takes the sums that a fingerprint is made of; they are then kept in ``sums``.
+        Whether the scan takes the sums that a fingerprint is made of.
+    content : tuple of sums and factor, or None
+        What tells A·diag(factor) from any other matrix, where that was scanned for.
     """
 
     shape: tuple[int, int]
@@ -96,7 +98,7 @@ class Source(ABC):
     factor: tuple[np.ndarray, np.ndarray] | None = None
     nearby = True
     summed = False
-    sums: np.ndarray | None = None
+    content: tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None] | None = None
 
     @abstractmethod
     def scan(self) -> Scan:

@@ -92,7 +92,7 @@ def scaled(
         raise ArgumentError(f"A has {s.bad[1]} in column {name}; {remedy}")
     factor, e, norms2 = factor_of(s, weights, A.single)
     A = A.view(factor=factor)
-    A.sums = s.sums
+    A.content = None if s.sums is None else (s.sums, factor)
     return A, e, norms2
 
 
