@@ -118,7 +118,7 @@ def sealed_without_the_key(one: Kept, other: Kept, rng: np.random.Generator) -> 
     """By one who knows the format, not the matrix; a stream has no key, and gets fields of another file."""
     arrays, others = unpacked(one.content), unpacked(other.content)
     if one.key:
-        return sealed(arrays, one.kind, other.key or b"guess")
+        return sealed(arrays, one.kind, b"guess")
     return sealed({**arrays, "extra": others["kind"]}, one.kind, b"")
 
 
@@ -186,7 +186,8 @@ def crafted(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 def _put(value: Any, place: int = -1) -> Callable[[np.ndarray], np.ndarray]:
     def craft(x: np.ndarray) -> np.ndarray:
         x = x.copy()
-        x.flat[place] = value
+        with np.errstate(over="ignore"):
+            x.flat[place] = value
         return x
 
     return craft
@@ -271,9 +272,9 @@ STREAM: dict[str, list[Callable[[np.ndarray], Any]]] = {
     "place": [
         *PLACES,
         lambda x: x[::-1],
-        lambda x: x + 17,
+        lambda x: x + 136,
         lambda x: x * 0,
-        lambda x: x - 17,
+        lambda x: x - 136,
         lambda x: x[1:],
     ],
     "lost": [*MISSHAPEN, *_is(-1.0, np.nan, np.inf, 1, 1j)],
