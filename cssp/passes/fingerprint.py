@@ -72,15 +72,16 @@ def fingerprint(p: PassProblem) -> bytes:
     fields = {
         field.name: getattr(p, field.name) for field in dataclasses.fields(p) if field.name not in APART
     }
-    content = _by_columns(p.A) if p.A.content is None else p.A.content
-    fields |= {"content": content, "dtype": p.A.dtype.str, "m": p.m}
+    if p.A.content is None:
+        p.A.content = (_sums_by_columns(p.A), None)
+    fields |= {"content": p.A.content, "dtype": p.A.dtype.str, "m": p.m}
     for name, value in fields.items():
         digest.update(f"\n{name} ".encode())
         _feed(digest, value)
     return digest.digest()
 
 
-def _by_columns(A: Source) -> np.ndarray:
+def _sums_by_columns(A: Source) -> np.ndarray:
     """Sums of a source whose scan took none: another pass."""
     m, n = A.shape
     step = max(1, 64 * BLOCK // m)
@@ -109,9 +110,8 @@ def _words(x: np.ndarray) -> list[np.ndarray]:
 def _multipliers(rows: np.ndarray, words: int) -> np.ndarray:
     """Random 64-bit numbers for these rows, shape (words, 2, rows): SplitMix64 of their place."""
     place = np.arange(words * SUMS, dtype=np.uint64).reshape(words, SUMS, 1)
-    z = (rows.astype(np.uint64) * np.uint64(WORDS * SUMS) + place + np.uint64(1)) * np.uint64(
-        0x9E3779B97F4A7C15
-    )
+    z = rows.astype(np.uint64) * np.uint64(WORDS * SUMS) + place + np.uint64(1)
+    z *= np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

@@ -216,7 +216,7 @@ def test_what_cannot_be_a_checkpoint_is_refused(tmp_path):
         select(A, 4, checkpoint=tmp_path / "version.npz")
 
 
-def test_a_checkpoint_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_anything_is_chosen(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     monkeypatch.setattr(passes.Source, "sweep", None)
     A = chunked(decaying(np.random.default_rng(4), 40, 60), (13, 17))
