@@ -1,5 +1,5 @@
 """``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
-pruners | families | outofcore | kernels | tasks | which`` (``--help`` after any of them)."""
+pruners | families | outofcore | kernels | tasks | which | damage`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -293,6 +293,18 @@ def _which(**options) -> int:
     return which.main(**options)
 
 
+def _damage_options(add: Add) -> None:
+    add("--cases", type=int, default=2000, help="damaged files")
+    add("--pairs", type=int, default=200, help="pairs of problems that a weaker fingerprint confuses")
+    add("--seed", type=int, default=0)
+
+
+def _damage(**options) -> int:
+    from . import damage
+
+    return damage.main(**options)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "study": ("prune held-out scenes in many ways and relate predictors to accuracy", _study_options, _study),
     "figures": (
@@ -314,6 +326,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "kernels": ("landmarks of hard kernels; columns that are seen once", _kernels_options, _kernels),
     "tasks": ("tasks that peers show on their own pages, side by side", _tasks_options, _tasks),
     "which": ("error and time of every method on three shapes of real data", _which_options, _which),
+    "damage": ("damage checkpoints and states of streams and see what happens", _damage_options, _damage),
 }
 """Of every command: what it is for, its options, what it does."""
 

@@ -22,7 +22,7 @@ import scipy
 import cssp
 from cssp import passes
 from cssp.errors import ArgumentError, CsspError, RankDeficientWarning
-from cssp.files import written
+from cssp.files import refuse_overwrite, written
 from cssp.linalg import host
 from cssp.tables import SUFFIXES, Table, read, write
 
@@ -89,6 +89,8 @@ def _add_select(commands: Any) -> None:
 
 
 def _select(o: argparse.Namespace) -> None:
+    refuse_overwrite(o.output, o.data, o.weights)
+    refuse_overwrite(o.save_matrix, o.data, o.weights, o.output)
     table = read(o.data, o.key)
     if table.A.ndim != 2:
         raise ArgumentError(f"{o.data} has shape {tuple(table.A.shape)}: a matrix is wanted")

@@ -9,6 +9,7 @@ import warnings
 __all__ = [
     "ArgumentError",
     "CsspError",
+    "MissingFileError",
     "RankDeficientError",
     "RankDeficientWarning",
     "TimeLimitWarning",
@@ -25,6 +26,10 @@ class CsspError(ValueError):
 
 class ArgumentError(CsspError):
     """An argument has the wrong type, shape, range or content."""
+
+
+class MissingFileError(ArgumentError, FileNotFoundError):
+    """A file that is to be read is not there."""
 
 
 class UnknownNameError(CsspError):

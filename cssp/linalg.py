@@ -18,6 +18,7 @@ __all__ = [
     "error_trace",
     "gram",
     "host",
+    "independent_columns",
     "orthogonalise",
     "places",
     "project_off",
@@ -36,6 +37,9 @@ BLOCK = 1 << 22
 #: Coefficients are compared with those of a truncated SVD where a singular value is below so many times max(m, k)·eps
 #: times the largest, for so many places to truncate it.
 DROWNED, CUTS = 1e4, 12
+
+#: Residuals so many times √eps are told apart by a Gram matrix.
+GRAM_RESOLVES = 64
 
 #: Most columns of a matrix that is multiplied by its own transpose in one piece.
 WIDEST = 8192
@@ -209,6 +213,19 @@ def basis(C: Array, floor: float) -> tuple[Array, list[bool]]:
     if kept.size and kept[-1] >= kept.size:  # not simply the first ones
         Q = Q @ xp.linalg.qr(take_columns(R, kept))[0]
     return Q[:, : kept.size], independent.tolist()
+
+
+def independent_columns(C: Array, floor: float) -> list[bool]:
+    """Which columns add to the basis, as `basis` says, without a basis: from the Gram matrix, where ``floor`` is far above
+    what that can resolve."""
+    xp = _namespace(C)
+    norms2 = column_norms2(C)
+    scale = math.sqrt(float(xp.max(norms2))) if C.shape[1] else 0.0
+    eps = float(xp.finfo(C.dtype).eps)
+    if not C.shape[1] or floor < GRAM_RESOLVES * math.sqrt(eps) * scale:
+        return basis(C, floor)[1]
+    lam, V = np.linalg.eigh(host(gram(C)))
+    return _independent(np.sqrt(np.maximum(lam, 0))[:, None] * V.conj().T, floor).tolist()
 
 
 def _independent(R: np.ndarray, floor: float) -> np.ndarray:

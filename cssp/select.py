@@ -130,7 +130,7 @@ def select(
     check.check_options(row, options)
     live = gradients.sources(A, weights, target, check.as_scale(scale))
     names = frames.names_of(A)
-    A = passes.source_of(A, row) if in_passes else check.as_matrix("A", A, row)
+    A = passes.source_of(A, row, "checkpoint" in options) if in_passes else check.as_matrix("A", A, row)
     *lead, _, n = (int(s) for s in A.shape)
     batch = tuple(lead)
     counts, tol = check.as_counts(k, batch), check.as_tolerance(tol)
@@ -367,17 +367,18 @@ def _solve(
 ) -> tuple[Part, bool]:
     """Picks of one item, cut at the tolerance and completed; and whether k exceeded the rank."""
 
-    def run(q: Problem) -> tuple[Part, bool]:
+    def run(q: Problem, options: Mapping[str, Any]) -> tuple[Part, bool]:
         found = row.function(q, **options)
         own = None if found.proven else ()
         return _independent_first(_part(p, found.indices, found.rank, own), found.exhausted), found.exhausted
 
-    part, exhausted = run(p)
+    part, exhausted = run(p, options)
     if p.tol is not None:
         cut = _first_within(part, p.tol)
         if cut is None and row.deterministic and len(part.picks) < p.k:
             # The method may have stopped at a goal its own rounding reported too early.
-            part, exhausted = run(replace(p, tol=None))
+            again = {name: value for name, value in options.items() if name != "checkpoint"}  # of a run with this tolerance
+            part, exhausted = run(replace(p, tol=None), again)
             cut = _first_within(part, p.tol)
         if cut is not None or not counted:
             length = max(1, part.rank if cut is None else cut, len(p.include))

@@ -98,7 +98,7 @@ class Part:
         p = self.problem
         if self.known_rank == len(self.picks):
             return [True] * self.known_rank
-        return self.basis[1] if p.unit == self.eps else linalg.basis(self.chosen, p.floor)[1]
+        return self.basis[1] if p.unit == self.eps else linalg.independent_columns(self.chosen, p.floor)
 
     @cached_property
     def rank(self) -> int:

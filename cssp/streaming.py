@@ -7,20 +7,19 @@ reductions. docs/streams.md states and proves the bounds that `StreamSelection` 
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import warnings
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cssp import arguments as check
-from cssp.errors import ArgumentError, CsspError, RankDeficientWarning, UnknownNameError, check_integer
-from cssp.files import written
+from cssp import stream_state
+from cssp.errors import ArgumentError, RankDeficientWarning, UnknownNameError, check_integer
+from cssp.files import as_path
 from cssp.linalg import basis, host, project_off, take_columns
 from cssp.nodes import Node, choose, floor, merged, norm, projected
 from cssp.problem import Array
@@ -30,9 +29,6 @@ __all__ = ["StreamSelection", "StreamingSelector"]
 
 #: Random signs a column, the bits of one word: columns of the sketch.
 SIGNS = 64
-
-#: Format of a checkpoint.
-VERSION = 1
 
 
 class StreamingSelector:
@@ -124,12 +120,15 @@ class StreamingSelector:
         if X.shape[1] == 0:
             return self
         if self._block is None:
-            self._block = np.empty((X.shape[0], self.buffer), dtype=X.dtype, order="F")
-            self._sketch = np.zeros((X.shape[0], SIGNS), dtype=X.dtype)
+            self._begin(X.shape[0], X.dtype)
         for a in range(0, X.shape[1], self.buffer):
             self._take(X[:, a : a + self.buffer])
         self._selection = None
         return self
+
+    def _begin(self, m: int, dtype: np.dtype) -> None:
+        self._block = np.empty((m, self.buffer), dtype=dtype, order="F")
+        self._sketch = np.zeros((m, SIGNS), dtype=dtype)
 
     def _take(self, X: np.ndarray) -> None:
         """At most `buffer` columns."""
@@ -298,59 +297,26 @@ class StreamingSelector:
 
     # --- checkpoints --------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:
-        """Write the state as ``.npz``, without pickle; the file appears whole or not at all."""
-        state: dict[str, Any] = {"version": VERSION, "seed": self._seed, "n_seen": self.n_seen_}
-        state |= {"k": self.k, "method": self.method, "oversample": self.oversample, "buffer": self.buffer}
-        state |= {"norm": self._norm.hex(), "levels": len(self._nodes)}
-        arrays: dict[str, Any] = {"state": np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)}
-        if self._block is not None and self._sketch is not None:
-            arrays |= {"block": self._block[:, : self.n_seen_ % self.buffer], "sketch": self._sketch}
-        for level, node in enumerate(self._nodes):
-            if node is not None:
-                arrays |= {f"C{level}": node.C, f"W{level}": node.W, f"place{level}": node.place}
-                arrays[f"lost{level}"] = np.array(node.lost)
-        with written(path) as partial, partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state as ``.npz``, without pickle; the file appears whole or not at all.
+
+        Raises
+        ------
+        CsspError
+            The file cannot be written.
+        """
+        stream_state.save(self, as_path("path", path))
 
     @classmethod
-    def load(cls, path: str | Path) -> StreamingSelector:
-        """The selector that was saved; it goes on as if it had never stopped."""
-        try:
-            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = dict(file)
-            state = json.loads(arrays["state"].tobytes())
-            if state["version"] != VERSION:
-                raise CsspError(f"{path} has version {state['version']} of the format, {VERSION} is wanted")
-            self = cls(
-                state["k"],
-                method=state["method"],
-                oversample=state["oversample"],
-                buffer=state["buffer"],
-                rng=0,
-            )
-            self._seed, self.n_seen_ = int(state["seed"]), int(state["n_seen"])
-            self._norm = float.fromhex(state["norm"])
-            if "block" in arrays:
-                block, self._sketch = arrays["block"], arrays["sketch"]
-                self._block = np.empty((block.shape[0], self.buffer), dtype=block.dtype, order="F")
-                self._block[:, : block.shape[1]] = block
-            self._nodes = [
-                Node(
-                    arrays[f"C{level}"],
-                    arrays[f"place{level}"],
-                    arrays[f"W{level}"],
-                    float(arrays[f"lost{level}"]),
-                )
-                if f"C{level}" in arrays
-                else None
-                for level in range(state["levels"])
-            ]
-        except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as reason:
-            if isinstance(reason, CsspError):
-                raise
-            raise CsspError(f"{path} is no checkpoint of a StreamingSelector: {reason}") from None
-        return self
+    def load(cls, path: str | os.PathLike[str]) -> StreamingSelector:
+        """The selector that was saved; it goes on as if it had never stopped.
+
+        Raises
+        ------
+        CsspError
+            The file is missing (then it is a ``FileNotFoundError`` too), damaged, or no state of a stream.
+        """
+        return stream_state.load(cls, as_path("path", path))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -29,9 +29,6 @@ MOST_GROWTH = 64.0
 MOST = 32
 
 
-#: Squared norms below this share of the largest may be nothing but rounding of the Gram matrix.
-UNCLEAR = 1e-12
-
 #: Entries of residuals that are formed at a time.
 BLOCK = 1 << 22
 
@@ -68,18 +65,19 @@ def gram_picks(p: Problem, A: Any) -> tuple[Picks, list[float]]:
     m, n, eps = p.m, p.n, p.eps
     steps, single = min(p.k, m), A.dtype in (np.float32, np.complex64)
     G = A.gram()
-    N = np.array(p.norms2)
-    exact = N.copy()
+    norms2 = np.array(p.norms2)
+    N, exact = norms2.copy(), norms2.copy()
     seen = float(np.max(np.abs(G.diagonal().real - N) / np.where(N > 0, N, 1)))
     unit = max(SEEN * seen, LEAST * eps)
     E, carried = unit * N, unit * N
-    slack, band = DOWNDATE_SLACK * eps * N, 1 - TIE_BAND * eps
+    band = 1 - TIE_BAND * eps
     least = max(p.noise, SINGLE_REACH * p.largest if single else 0.0) ** 2
     score = np.where(p.candidates, N, -math.inf)
+    formed = np.full(n, -1)  # the step at which N was formed from the column itself
     R = np.empty((steps, n), dtype=A.dtype)
     X = np.zeros((steps, steps), dtype=A.dtype)  # the inverse of R's columns S
     S: list[int] = []
-    lengths2 = np.empty(steps, dtype=N.dtype)  # exact[S]
+    lengths2 = np.empty(steps, dtype=N.dtype)  # norms2[S]
     heights: list[float] = []
     drowned = False
     while (t := len(S)) < steps:
@@ -89,17 +87,27 @@ def gram_picks(p: Problem, A: Any) -> tuple[Picks, list[float]]:
         if drowned or (p.tol is not None and float(N.sum()) <= p.goal):
             break
         # Those that may be among the contenders of the rule, N + slack ≥ band·top; N itself is beyond doubt at first.
+        slack = DOWNDATE_SLACK * eps * exact
         doubt = E + float(E[first]) if t else 0.0
         near = np.flatnonzero(score + slack + doubt >= band * top)[: None if t else 1]
         j = int(near[0])
-        if N[j] + slack[j] - 2 * float(E[j] + E[first]) < band * top and near.size > 1:  # no tie beyond doubt
-            if near.size > MOST:
+        tied = N[j] + slack[j] - 2 * float(E[j] + E[first]) >= band * top  # beyond doubt
+        half = math.sqrt(eps) * exact
+        stale = bool(np.any(half[near] >= N[near]))
+        if stale or (near.size > 1 and not tied):
+            fresh = near[formed[near] < t]
+            if stale:  # all others that are, too, if they are few
+                more = np.flatnonzero((score > -math.inf) & (half >= N) & (formed < t))
+                fresh = np.union1d(fresh, more) if more.size <= MOST else fresh
+            if fresh.size > MOST:
                 break
-            e = A.take(near) - A.chosen(S) @ (X[:t, :t] @ R[:t, near])
-            N[near] = score[near] = column_norms2(e)
-            E[near] = LEAST * eps * np.sqrt(exact[near] * N[near])
-            top = float(N[near].max())
-            j = int(near[int(np.argmax(N[near] + slack[near] >= band * top))])
+            if fresh.size:
+                e = _residuals(A, S, X[:t, :t], R[:t], fresh, twice=stale)
+                N[fresh] = score[fresh] = exact[fresh] = column_norms2(e)
+                E[fresh] = LEAST * eps * np.sqrt(norms2[fresh] * N[fresh])
+                formed[fresh] = t
+                continue
+            j = int(near[int(np.argmax(N[near] + slack[near] >= band * float(N[near].max())))])
         # A_S x, x = X r, is the part of a_j in the span so far. Errors of G enter N_j as |x|² of them; where that is much
         # more than what was carried along, errors are correlated (Kahan's matrix), and all estimates are raised.
         x = X[:t, :t] @ R[:t, j]
@@ -116,7 +124,7 @@ def gram_picks(p: Problem, A: Any) -> tuple[Picks, list[float]]:
             row[:] = G[j]
         height = float(N[j])
         row /= math.sqrt(height)
-        lengths2[t], X[t, t] = exact[j], 1 / math.sqrt(height)
+        lengths2[t], X[t, t] = norms2[j], 1 / math.sqrt(height)
         X[:t, t] = x * -X[t, t]
         loss = squares(row)
         N -= loss
@@ -128,22 +136,24 @@ def gram_picks(p: Problem, A: Any) -> tuple[Picks, list[float]]:
         S.append(j)
         heights.append(math.sqrt(height))
     found = p.pivots(S, heights)
-    t = len(S)
-    if drowned and not single and not np.any(max(least, UNCLEAR * float(exact.max())) < N):
-        left = np.flatnonzero(score > -math.inf)
-        if _all_noise(p, A, S, X[:t, :t], R[:t], left):
-            return Picks(S, found.rank, exhausted=True), heights
-    return Picks(S, found.rank), heights
+    left = np.flatnonzero(score > -math.inf)
+    nothing = drowned and _all_noise(p, A, S, X[:t, :t], R[:t], left)
+    return (Picks(S, found.rank, exhausted=True) if nothing else Picks(S, found.rank)), heights
+
+
+def _residuals(
+    A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray, twice: bool = True
+) -> np.ndarray:
+    """Residuals of these columns behind S; projected twice, they are right however small they are."""
+    if not S:
+        return np.asarray(A.take(columns))
+    C = A.chosen(S)
+    e = A.take(columns) - C @ (X @ R[:, columns])
+    return e - C @ (X @ (X.conj().T @ (C.conj().T @ e))) if twice else e
 
 
 def _all_noise(p: Problem, A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray) -> bool:
-    """Whether the residuals of these columns behind S are nothing but rounding."""
-    C = A.chosen(S)
+    """Whether the residuals of these columns are nothing but rounding."""
     step = max(1, BLOCK // p.m)
-    for a in range(0, columns.size, step):
-        part = columns[a : a + step]
-        e = A.take(part) - C @ (X @ R[:, part])
-        e -= C @ (X @ (X.conj().T @ (C.conj().T @ e)))
-        if np.any(column_norms2(e) > p.noise**2):
-            return False
-    return True
+    parts = (columns[a : a + step] for a in range(0, columns.size, step))
+    return all(not np.any(column_norms2(_residuals(A, S, X, R, part)) > p.noise**2) for part in parts)

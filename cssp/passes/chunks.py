@@ -21,7 +21,7 @@ from cssp.passes.source import (
     gaussian_rows,
     joined,
     residual_norms2,
-    scan,
+    scan_from,
     seed_of,
     stretched,
 )
@@ -57,15 +57,18 @@ class ChunkSource(Source):
 
     def narrowed(self, columns: np.ndarray) -> Source:
         other = ChunkSource(self.A[:, columns], self.dtype)
-        other.passes = self.passes
+        other.passes, other.summed = self.passes, self.summed
         return other
 
     def scan(self) -> Scan:
         from dask import delayed
 
         self.passes[0] += 1
-        tasks = [delayed(scan)(block) for block in self.blocks.ravel()]
         places = [(int(self.columns[j]), i) for i, j in np.ndindex(self.blocks.shape)]
+        tasks = [
+            delayed(scan_from)(block, int(self.rows[i]) if self.summed else None, self.dtype)
+            for block, (_, i) in zip(self.blocks.ravel(), places, strict=True)
+        ]
         found = _computed(tasks)
         keep = [(s, place) for s, place in zip(found, places, strict=True) if s.norms2.size]
         return joined([s for s, _ in keep], [place for _, place in keep])

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from cssp.errors import ArgumentError
-from cssp.files import written
+from cssp.files import as_path, check_writable
 from cssp.linalg import orthogonalise, residual_norms2, squares
 from cssp.methods._gram import gram_picks
 from cssp.methods._speculative import NARROWEST, _basis, _Run
+from cssp.passes.checkpoint import State
 from cssp.passes.problem import PassProblem
 from cssp.passes.source import SparseSource
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks
@@ -50,7 +50,8 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
     ----------
     checkpoint : path, optional
         The state is kept in this file after each pass over the data, and taken from it if it is there: a run that was
-        interrupted goes on where it was. The file (npz) holds two numbers a column and the basis.
+        interrupted goes on where it was. The file (npz) holds two numbers a column and the basis, and is refused where it
+        is damaged or belongs to another matrix or other arguments.
     """
     if isinstance(p.A, SparseSource) and checkpoint is None and not p.include and gram_is_cheap(p.A, p.k):
         found, heights = gram_picks(p.numpy("double"), SparseColumns(p.A.view(p.A.wide)))
@@ -61,9 +62,11 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
         run = PassRun(replace(p, include=tuple(found.indices), candidates=left), heights)
     else:
         run = PassRun(p)
-    state = None if checkpoint is None else _path(checkpoint)
-    if state is not None and state.exists():
-        run.load(state)
+    state = None if checkpoint is None else as_path("checkpoint", checkpoint)
+    if state is not None:
+        check_writable("checkpoint", state)
+        if state.exists():
+            run.load(state)
     with np.errstate(invalid="ignore"):
         while len(run.indices) < p.k and run.ready():
             run.advance()
@@ -96,6 +99,7 @@ class PassRun(_Run):
     """`_Run` on a source: N, exact and open are float64 and bool vectors of length n here, A stays where it is."""
 
     A: Any  # a Source
+    p: PassProblem
 
     def __init__(self, p: PassProblem, heights: list[float] | None = None) -> None:
         self.p, self.A, self.eps, self.single = p, p.A, p.eps, p.A.single
@@ -242,67 +246,34 @@ class PassRun(_Run):
         return taken
 
     def save(self, path: Path) -> None:
-        """Keep the state; the file is replaced in one step."""
-        with written(path) as partial, partial.open("wb") as file:
-            np.savez(
-                file,
-                about=self._about(),
-                indices=np.array(self.indices, dtype=np.int64),
-                numbers=np.array([self.r, self.length, int(self.single)]),
-                heights=np.array(self.heights),
-                passes=self.A.passes[0],
-                closed=np.flatnonzero(~self.open),
-                Q=self.basis,
-                N=self.N,
-                exact=self.exact,
-            )
+        """Keep the state."""
+        State(
+            indices=np.array(self.indices, dtype=np.int64),
+            heights=np.array(self.heights, dtype=np.float64),
+            closed=np.flatnonzero(~self.open),
+            Q=self.basis,
+            N=self.N,
+            exact=self.exact,
+            length=self.length,
+            passes=self.A.passes[0],
+        ).save(path, self.p)
 
     def load(self, path: Path) -> None:
         """Go on from a kept state."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                state: dict[str, Any] = dict(file)
-            same = bool(np.array_equal(state["about"], self._about()))
-        except (OSError, ValueError, KeyError, EOFError) as reason:
-            raise ArgumentError(
-                f"checkpoint = {str(path)!r} cannot be read ({reason}); remove it to begin anew"
-            ) from None
-        if not same:
-            raise ArgumentError(
-                f"checkpoint = {str(path)!r} belongs to another matrix or other arguments; "
-                "remove it, or give another path"
-            )
-        r, self.length, single = (int(x) for x in state["numbers"])
-        self.heights = state["heights"].tolist()
-        if self.single and not single:
-            self.A = self.A.view(self.A.wide)
+        state = State.load(path, self.p, LONGEST)
+        if self.A.dtype != state.Q.dtype:
+            self.A = self.A.view(state.Q.dtype)
             self.eps, self.single = float(np.finfo(np.float64).eps), False
             self.Q = np.zeros(self.Q.shape, dtype=self.A.dtype, order="F")
-            self.raw = self.left = self.raw.astype(self.A.dtype)
-        self.r, self.indices = r, state["indices"].tolist()
-        self.pool, self.raw, self.left = self.pool[:0], self.raw[:0], self.raw[:0]
-        self.known = r
-        self.Q[:, :r] = state["Q"]
-        self.N, self.exact = state["N"], state["exact"]
+        self.indices, self.heights, self.length = state.indices.tolist(), state.heights.tolist(), state.length
+        self.r = self.known = state.Q.shape[1]
+        self.Q[:, : self.r] = state.Q
+        self.N, self.exact = state.N, state.exact
+        self.pool, self.raw = self.pool[:0], np.empty((0, self.p.m), dtype=self.A.dtype)
+        self.left = self.raw
         self.open[:] = True
-        self.open[state["closed"]] = False
-        self.A.passes[0] += float(state["passes"])
-
-    def _about(self) -> np.ndarray:
-        """What a kept state must agree with: sizes, arguments and the norms of the columns."""
-        p = self.p
-        order = np.arange(1, p.n + 1)
-        sums = [float(np.sum(p.norms2)), float(np.sum(p.norms2 * order)), float(np.sum(p.candidates * order))]
-        return np.array([p.m, p.n, p.k, p.tol or 0.0, len(p.include), sum(p.include), *sums])
-
-
-def _path(checkpoint: object) -> Path:
-    if not isinstance(checkpoint, (str, os.PathLike)):
-        raise ArgumentError(f"checkpoint = {checkpoint!r}: the path of a file is wanted")
-    path = Path(checkpoint)
-    if not path.parent.is_dir():
-        raise ArgumentError(f"checkpoint = {str(path)!r}: there is no folder {str(path.parent)!r}")
-    return path
+        self.open[state.closed] = False
+        self.A.passes[0] += state.passes
 
 
 # What happens where the products are.

@@ -10,12 +10,13 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from cssp.linalg import column_norms2, squares
+from cssp.passes.fingerprint import column_sums, sparse_sums
 
 __all__ = ["Held", "Local", "OperatorSource", "Pieces", "Scan", "Source", "SparseSource"]
 
@@ -38,11 +39,14 @@ class Scan:
         Squared norm of column j times 2**(-2·exponent[j]).
     bad : tuple of int and str, or None
         The first column with NaN or Inf, and which of the two.
+    sums : uint64 array, shape (2, n), or None
+        `cssp.passes.fingerprint.column_sums`, where they were asked for.
     """
 
     exponent: np.ndarray
     norms2: np.ndarray
     bad: tuple[int, str] | None
+    sums: np.ndarray | None = None
 
 
 class Held(ABC):
@@ -82,6 +86,10 @@ class Source(ABC):
         One number: how often the data was read so far. Shared by all views of the same data.
     nearby : bool
         Columns can be had without reading much else.
+    summed : bool
+        Whether the scan takes the sums that a fingerprint is made of.
+    content : tuple of sums and factor, or None
+        What tells A·diag(factor) from any other matrix, where that was scanned for.
     """
 
     shape: tuple[int, int]
@@ -89,6 +97,8 @@ class Source(ABC):
     passes: list[float]
     factor: tuple[np.ndarray, np.ndarray] | None = None
     nearby = True
+    summed = False
+    content: tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None] | None = None
 
     @abstractmethod
     def scan(self) -> Scan:
@@ -235,7 +245,8 @@ class SparseSource(Local):
         np.maximum.at(top, owner, size)
         exponent = np.frexp(top)[1].astype(np.int64)
         unit = stretched(x, (np.ones(x.size), -exponent[owner]))
-        return Scan(exponent, np.bincount(owner, weights=squares(unit), minlength=n), None)
+        sums = sparse_sums(A.data.astype(self.dtype), A.indices, A.indptr) if self.summed else None
+        return Scan(exponent, np.bincount(owner, weights=squares(unit), minlength=n), None, sums)
 
     def _narrow(self, columns: np.ndarray) -> Any:
         return self.A[:, columns]
@@ -266,7 +277,8 @@ class OperatorSource(Local):
         self.passes[0] += 1
         m, n = self.shape
         step = max(1, BLOCK // m)
-        scans = [scan(self._columns(np.arange(a, min(a + step, n)))) for a in range(0, n, step)]
+        first = 0 if self.summed else None
+        scans = [scan_from(self._columns(np.arange(a, min(a + step, n))), first) for a in range(0, n, step)]
         return joined(scans, [(a, 0) for a in range(0, n, step)])
 
     def _left(self, Q: np.ndarray) -> np.ndarray:
@@ -357,6 +369,12 @@ def scan(C: np.ndarray) -> Scan:
     return Scan(exponent, total, None)
 
 
+def scan_from(C: np.ndarray, first: int | None, dtype: Any = None) -> Scan:
+    """The scan of a dense block, with its sums (in this precision) where its first row in the matrix is given."""
+    s = scan(C)
+    return s if first is None or s.bad else replace(s, sums=column_sums(C.astype(dtype or C.dtype), first))
+
+
 def _squared(C: np.ndarray) -> np.ndarray:
     return np.asarray(np.einsum("ij,ij->j", C, C, dtype=np.float64))
 
@@ -373,6 +391,7 @@ def joined(scans: Sequence[Scan], places: Sequence[tuple[int, int]]) -> Scan:
         np.concatenate([s.exponent for s in ordered]),
         np.concatenate([s.norms2 for s in ordered]),
         min(bad) if bad else None,
+        None if bad or ordered[0].sums is None else np.concatenate([s.sums for s in ordered], axis=1),
     )
 
 
@@ -384,7 +403,7 @@ def _stacked(one: Scan, two: Scan) -> Scan:
     e = np.maximum(e1, e2)
     with np.errstate(under="ignore"):
         total = np.ldexp(one.norms2, 2 * (e1 - e)) + np.ldexp(two.norms2, 2 * (e2 - e))
-    return Scan(e, total, None)
+    return Scan(e, total, None, None if one.sums is None or two.sums is None else one.sums + two.sums)
 
 
 def _which(column: np.ndarray) -> str:

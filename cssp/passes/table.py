@@ -64,8 +64,8 @@ def row_for(row: Method, A: Any) -> Method:
     return replace(row, function=METHODS[row.name], supports=row.supports - {"target"})
 
 
-def source_of(A: Any, row: Method | None = None) -> Source:
-    """A as a source."""
+def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source:
+    """A as a source; ``summed`` where a fingerprint will be wanted."""
     kind = kind_of(A)
     if len(A.shape) != 2:
         raise ArgumentError(
@@ -76,9 +76,10 @@ def source_of(A: Any, row: Method | None = None) -> Source:
     dtype = _compute_dtype(A.dtype)
     if row is not None and dtype.kind == "c" and "complex" not in row.supports:
         check_supported(row, "complex", "complex A")
-    if kind == "dask":
-        return ChunkSource(A, dtype)
-    return SparseSource(A, dtype) if kind == "sparse" else OperatorSource(A, dtype)
+    homes = {"dask": ChunkSource, "sparse": SparseSource}
+    source: Source = homes.get(kind or "", OperatorSource)(A, dtype)
+    source.summed = summed
+    return source
 
 
 def scaled(
@@ -93,7 +94,9 @@ def scaled(
         name = s.bad[0] if columns is None else int(columns[s.bad[0]])
         raise ArgumentError(f"A has {s.bad[1]} in column {name}; {remedy}")
     factor, e, norms2 = factor_of(s, weights, A.single, unit)
-    return A.view(factor=factor), e, norms2
+    A = A.view(factor=factor)
+    A.content = None if s.sums is None else (s.sums, factor)
+    return A, e, norms2
 
 
 def problem_of(A: Any) -> PassProblem:

@@ -1,0 +1,292 @@
+"""Ways to damage a file of kept state: bytes, fields under the old digest, and fields crafted under a digest that is right."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cssp.checkpoints import digest_of
+
+if TYPE_CHECKING:
+    from .damage import Kept
+
+Damage = Callable[["Kept", "Kept", np.random.Generator], bytes]
+Arrays = dict[str, np.ndarray]
+
+#: Fields that say what a file is, not what the state is.
+ABOUT = ("kind", "digest")
+
+
+def unpacked(content: bytes) -> Arrays:
+    with np.load(io.BytesIO(content)) as file:
+        return dict(file)
+
+
+def packed(arrays: Arrays, **options: Any) -> bytes:
+    out = io.BytesIO()
+    np.savez(out, **options, **arrays)
+    return out.getvalue()
+
+
+def sealed(arrays: Arrays, kind: str, key: bytes) -> bytes:
+    """The fields under a digest that is right for this kind and key."""
+    state = {name: x for name, x in arrays.items() if name not in ABOUT}
+    return packed({"kind": np.array(kind), "digest": digest_of(kind, state, key), **state})
+
+
+# --- bytes ----------------------------------------------------------------------------------------------
+
+
+def truncation(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    return one.content[: rng.integers(len(one.content))]
+
+
+def flipped_bits(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    content = np.frombuffer(one.content, dtype=np.uint8).copy()
+    for place in rng.integers(content.size, size=rng.integers(1, 9)):
+        content[place] ^= 1 << rng.integers(8)
+    return content.tobytes()
+
+
+def swapped_bytes(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    content = np.frombuffer(one.content, dtype=np.uint8).copy()
+    size = int(rng.integers(1, 65))
+    a, b = rng.integers(content.size - size, size=2)
+    content[a : a + size], content[b : b + size] = content[b : b + size].copy(), content[a : a + size].copy()
+    return content.tobytes()
+
+
+def lost_sector(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    content = bytearray(one.content)
+    a = int(rng.integers(len(content))) // 512 * 512
+    content[a : a + 512] = bytes(len(content[a : a + 512]))
+    return bytes(content)
+
+
+def foreign_end(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    a = int(rng.integers(len(one.content)))
+    return one.content[:a] + other.content[a:]
+
+
+def appended_bytes(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    return one.content + rng.bytes(int(rng.integers(1, 200)))
+
+
+def noise(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    return rng.bytes(int(rng.integers(0, 400)))
+
+
+# --- fields under the old digest ------------------------------------------------------------------------
+
+
+def dropped_field(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    arrays = unpacked(one.content)
+    del arrays[rng.choice(sorted(arrays))]
+    return packed(arrays)
+
+
+def field_of_another_file(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    arrays, others = unpacked(one.content), unpacked(other.content)
+    arrays[rng.choice(sorted(arrays))] = others[rng.choice(sorted(others))]
+    return packed(arrays)
+
+
+def changed_entry(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    arrays = unpacked(one.content)
+    name = rng.choice([name for name, x in arrays.items() if x.size and x.dtype.kind != "U"])
+    x = arrays[name].copy()
+    x.flat[rng.integers(x.size)] += 1
+    arrays[name] = x
+    return packed(arrays)
+
+
+def another_version(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    kind = str(rng.choice(["residual 1", "residual 3", "StreamingSelector 1", "", one.kind + " "]))
+    return sealed(unpacked(one.content), kind, one.key)
+
+
+def another_file(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Another stage of the same run does no harm; which of two streams is meant, only their owner knows."""
+    return other.content if one.key or other.key else b""
+
+
+def sealed_without_the_key(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """By one who knows the format, not the matrix; a stream has no key, and gets fields of another file."""
+    arrays, others = unpacked(one.content), unpacked(other.content)
+    if one.key:
+        return sealed(arrays, one.kind, b"guess")
+    return sealed({**arrays, "extra": others["kind"]}, one.kind, b"")
+
+
+def compressed(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    out = io.BytesIO()
+    np.savez_compressed(out, zeros=np.zeros(1 << 20), **unpacked(one.content))
+    return out.getvalue()
+
+
+def pickled(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    arrays = unpacked(one.content)
+    arrays[rng.choice(sorted(arrays))] = np.array([{}], dtype=object)
+    return packed(arrays)
+
+
+def false_header(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """A field whose header promises too much, or is no header at all."""
+    header = rng.choice(
+        [
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (10**15,), }",
+            f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({2**40},), }}",
+            f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({2**62}, 8), }}",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }",
+            "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (2L,), }",
+            "{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,), }",
+            "(" * 3000,
+            "-" * 9000 + "1",
+            "\xff",
+            "{",
+        ]
+    )
+    name, out = rng.choice(sorted(unpacked(one.content))), io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(one.content)) as old, zipfile.ZipFile(out, "w") as new:
+        for member in old.namelist():
+            text = header.encode("latin1") + b"\n"
+            false = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(64)
+            new.writestr(member, false if member == f"{name}.npy" else old.read(member))
+    return out.getvalue()
+
+
+def false_archive(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Marked as encrypted, packed in an unknown way, or of a false length, in one of its two directories."""
+    content = bytearray(one.content)
+    place = content.find(b"PK\x01\x02", int(rng.integers(len(content) // 2)))
+    offset = int(rng.choice([8, 10, 20, 24, 42]))  # flags, method, two sizes, place
+    content[place + offset] ^= int(rng.choice([1, 9, 64]))
+    return bytes(content)
+
+
+# --- crafted fields under a right digest ----------------------------------------------------------------
+
+
+def crafted(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """What no run leaves behind, by one who has the matrix and the format."""
+    arrays = unpacked(one.content)
+    crafts = RESIDUAL if one.key else STREAM
+    names = [name for name in arrays if name.rstrip("0123456789") in crafts and arrays[name].size]
+    name = str(rng.choice(names))
+    craft = crafts[name.rstrip("0123456789")]
+    made = craft[rng.integers(len(craft))](arrays[name])
+    return sealed({**arrays, name: np.asarray(made)}, one.kind, one.key)
+
+
+def _put(value: Any, place: int = -1) -> Callable[[np.ndarray], np.ndarray]:
+    def craft(x: np.ndarray) -> np.ndarray:
+        x = x.copy()
+        with np.errstate(over="ignore"):
+            x.flat[place] = value
+        return x
+
+    return craft
+
+
+def _is(*values: Any) -> list[Callable[[np.ndarray], Any]]:
+    return [lambda x, value=value: value for value in values]
+
+
+#: Right in no field.
+MISSHAPEN: list[Callable[[np.ndarray], Any]] = [
+    lambda x: x[..., None],
+    lambda x: x.astype("U9"),
+    lambda x: x.astype(">c16"),
+    lambda x: np.resize(x, (x.size + 1, 3)),
+    lambda x: np.zeros(0),
+]
+NUMBERS = [*MISSHAPEN, _put(np.nan), _put(np.inf), _put(1e300, 0)]
+PLACES = [*MISSHAPEN, _put(-1, 0), _put(10**6), lambda x: np.append(x, x[:1]), lambda x: x.astype(np.int32)]
+COUNT = [*MISSHAPEN, *_is(-1, 2**62, 2.5, True, "1")]
+
+RESIDUAL: dict[str, list[Callable[[np.ndarray], Any]]] = {
+    "indices": [
+        *PLACES,
+        lambda x: x[::-1][: max(1, x.size - 1)],
+        _put(7),
+    ],  # 7 is excluded; 5 and 3 come first
+    "closed": [*PLACES, lambda x: np.setdiff1d(x, [7]), lambda x: np.setdiff1d(x, [5])],
+    "Q": [
+        *NUMBERS,
+        lambda x: 1.01 * x,
+        lambda x: 0 * x,
+        lambda x: x[:, ::2],
+        lambda x: x[::2],
+        lambda x: x + 0.1,
+    ],
+    "N": [
+        *NUMBERS,
+        _put(-1.0, 0),
+        lambda x: x + 1,
+        lambda x: 2 * x + 1,
+        lambda x: x[:-1],
+        lambda x: x.astype(np.float32),
+    ],
+    "exact": [*NUMBERS, lambda x: -x, lambda x: 0 * x, lambda x: 10 * x, lambda x: x[1:]],
+    "heights": [*NUMBERS, lambda x: -x, lambda x: 0 * x, lambda x: 100 * x, lambda x: x[1:]],
+    "length": [*COUNT, *_is(0, 1000)],
+    "passes": [*MISSHAPEN, *_is(-1.0, np.nan, np.inf, 3)],
+}
+"""For every field of a checkpoint what cannot be in it."""
+
+STREAM: dict[str, list[Callable[[np.ndarray], Any]]] = {
+    "k": [*COUNT, *_is(0)],
+    "oversample": [*COUNT, *_is(0)],
+    "buffer": [*COUNT, *_is(0, 8)],
+    "seed": [*MISSHAPEN, *_is(-1, 2.5, True)],
+    "n_seen": [*COUNT, lambda x: x + 1, lambda x: x - 1, lambda x: x + 17, lambda x: 2 * x + 1],
+    "method": _is("volume", "", 3, ["greedy"], b"greedy"),
+    "norm": [*MISSHAPEN, *_is(-1.0, np.nan, np.inf, 0.0, 1e-9, 5, 1j)],
+    "block": [
+        *NUMBERS,
+        lambda x: x[:, 1:],
+        lambda x: x[1:],
+        lambda x: 1e6 * x + 1e6,
+        lambda x: x.real.astype(int),
+    ],
+    "sketch": [
+        *MISSHAPEN,
+        _put(np.nan),
+        lambda x: x[:, 1:],
+        lambda x: x[:-1],
+        lambda x: x.real.astype(np.float16),
+    ],
+    "C": [
+        *NUMBERS,
+        lambda x: x[:, 1:],
+        lambda x: x[:-1],
+        lambda x: 1e6 * x,
+        lambda x: x.real.astype(np.float16),
+    ],
+    "W": [*NUMBERS, lambda x: x[:, :0], lambda x: x[:-1], lambda x: 1e6 * x, lambda x: np.tile(x, 9)],
+    "place": [
+        *PLACES,
+        lambda x: x[::-1],
+        lambda x: x + 136,
+        lambda x: x * 0,
+        lambda x: x - 136,
+        lambda x: x[1:],
+    ],
+    "lost": [*MISSHAPEN, *_is(-1.0, np.nan, np.inf, 1, 1j)],
+}
+"""For every field of a stream's state what cannot be in it."""
+
+DAMAGES: list[tuple[str, Damage]] = [
+    (f.__name__.replace("_", " "), f)
+    for f in (
+        truncation, flipped_bits, flipped_bits, swapped_bytes, lost_sector, foreign_end, appended_bytes, noise,
+        dropped_field, field_of_another_file, changed_entry, another_version, another_file, sealed_without_the_key,
+        compressed, pickled, false_header, false_archive, crafted, crafted, crafted, crafted,
+    )
+]  # fmt: skip
+"""Kinds of damage, in turn; some come more often."""
