@@ -34,7 +34,7 @@ BLOCK = 1 << 22
 
 
 class DenseColumns:
-    """What the algorithm asks of a matrix: its Gram matrix, some columns, and the columns chosen so far, as a matrix."""
+    """What the algorithm asks of a matrix: its Gram matrix, some columns, and products with the columns chosen so far."""
 
     def __init__(self, A: np.ndarray, steps: int) -> None:
         self.A, self.dtype = A, A.dtype
@@ -46,7 +46,21 @@ class DenseColumns:
     def take(self, columns: np.ndarray) -> np.ndarray:
         return take_columns(self.A, columns)
 
-    def chosen(self, S: list[int]) -> np.ndarray:
+    def combined(self, S: list[int], Y: np.ndarray) -> np.ndarray:
+        """A_S Y."""
+        if 2 * len(S) < self.A.shape[1]:
+            return self._chosen(S) @ Y
+        wide = np.zeros((self.A.shape[1], Y.shape[1]), dtype=self.dtype)  # cheaper than a copy of most of A
+        wide[S] = Y
+        return self.A @ wide
+
+    def products(self, S: list[int], E: np.ndarray) -> np.ndarray:
+        """A_Sᴴ E."""
+        if 2 * len(S) < self.A.shape[1]:
+            return self._chosen(S).conj().T @ E
+        return (E.conj().T @ self.A)[:, S].conj().T
+
+    def _chosen(self, S: list[int]) -> np.ndarray:
         self.C[:, self.copied : len(S)], self.copied = take_columns(self.A, S[self.copied :]), len(S)
         return self.C[:, : len(S)]
 
@@ -147,9 +161,8 @@ def _residuals(
     """Residuals of these columns behind S; projected twice, they are right however small they are."""
     if not S:
         return np.asarray(A.take(columns))
-    C = A.chosen(S)
-    e = A.take(columns) - C @ (X @ R[:, columns])
-    return e - C @ (X @ (X.conj().T @ (C.conj().T @ e))) if twice else e
+    e = A.take(columns) - A.combined(S, X @ R[:, columns])
+    return e - A.combined(S, X @ (X.conj().T @ A.products(S, e))) if twice else e
 
 
 def _all_noise(p: Problem, A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray) -> bool:

@@ -91,8 +91,11 @@ class SparseColumns:
     def gram(self) -> np.ndarray:
         return np.asarray((self.A.conj().T @ self.A).toarray())
 
-    def chosen(self, S: list[int]) -> Any:
-        return self.A[:, S]
+    def combined(self, S: list[int], Y: np.ndarray) -> np.ndarray:
+        return np.asarray(self.A[:, S] @ Y)
+
+    def products(self, S: list[int], E: np.ndarray) -> np.ndarray:
+        return np.asarray(self.A[:, S].conj().T @ E)
 
 
 class PassRun(_Run):
