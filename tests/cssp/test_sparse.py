@@ -8,7 +8,8 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from cssp import CsspError, passes, select
-from cssp.passes.source import OperatorSource, SparseSource, gaussian_rows
+from cssp.passes.operator import OperatorSource
+from cssp.passes.source import SparseSource, gaussian_rows
 
 
 def scattered(rng, m, n, density=0.2, dtype=np.float64):
