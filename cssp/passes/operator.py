@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from cssp.errors import ArgumentError, UnsupportedError
-from cssp.passes.source import BLOCK, Local, Scan, dense, joined, scan
+from cssp.passes.source import BLOCK, Products, Scan, dense, joined, scan
 
 __all__ = ["OperatorSource", "dtype_of"]
 
@@ -17,7 +17,7 @@ __all__ = ["OperatorSource", "dtype_of"]
 FORMED = 1 << 24
 
 
-class OperatorSource(Local):
+class OperatorSource(Products):
     """What a LinearOperator returns is checked: it is the caller's code."""
 
     def __init__(self, A: Any, dtype: Any) -> None:

@@ -19,7 +19,7 @@ import scipy.linalg
 from cssp.errors import ArgumentError
 from cssp.linalg import column_norms2, squares
 
-__all__ = ["Held", "Local", "Pieces", "Scan", "Source", "SparseSource"]
+__all__ = ["Held", "Local", "Pieces", "Products", "Scan", "Source", "SparseSource"]
 
 #: Entries of a dense block of columns.
 BLOCK = 1 << 22
@@ -156,30 +156,12 @@ class Source(ABC):
 
 
 class Local(Source):
-    """What sparse matrices and operators share: everything happens in this process, columns by blocks."""
+    """What is read in this process, by columns or rows made dense some at a time."""
 
     def __init__(self, A: Any, dtype: Any) -> None:
         self.A, self.dtype = A, np.dtype(dtype)
         self.shape = (int(A.shape[0]), int(A.shape[1]))
         self.passes = [0.0]
-
-    def narrowed(self, columns: np.ndarray) -> Source:
-        other = self.view()
-        other.A = self._narrow(columns)
-        other.shape = (self.shape[0], columns.size)
-        return other
-
-    def sweep(
-        self, Q: np.ndarray, columns: Sequence[int] = (), after: Callable[..., Any] | None = None
-    ) -> tuple[Held, np.ndarray]:
-        self.passes[0] += 1
-        product = stretched(self._left(Q), self.factor)
-        return Pieces([product if after is None else after(product)]), self.take(columns)
-
-    def right(self, X: np.ndarray) -> np.ndarray:
-        self.passes[0] += 1
-        X = np.asarray(X, dtype=self.dtype)
-        return self._right(X if self.factor is None else stretched(X.T, self.factor).T)
 
     def take(self, columns: Sequence[int]) -> np.ndarray:
         return self._dense(np.asarray(columns, dtype=np.int64))
@@ -189,14 +171,6 @@ class Local(Source):
             return np.empty((self.shape[0], 0), dtype=self.dtype)
         factor = None if self.factor is None else (self.factor[0][place], self.factor[1][place])
         return stretched(self._columns(place), factor)
-
-    def residual_norms2(self, Q: np.ndarray) -> np.ndarray:
-        self.passes[0] += 1
-        m, n = self.shape
-        step = max(1, BLOCK // m)
-        return np.concatenate(
-            [residual_norms2(self.take(range(a, min(a + step, n))), Q) for a in range(0, n, step)]
-        )
 
     def triangle(self) -> np.ndarray:
         self.passes[0] += 1
@@ -216,8 +190,47 @@ class Local(Source):
             for rows in self._rows(step):
                 yield stretched(rows, self.factor)
 
+    @abstractmethod
     def gains(self) -> np.ndarray:
         """‖Aᴴa_j‖² for every column."""
+
+    @abstractmethod
+    def _columns(self, place: np.ndarray) -> np.ndarray: ...
+
+    @abstractmethod
+    def _rows(self, step: int) -> Iterator[np.ndarray]: ...
+
+
+class Products(Local):
+    """What sparse matrices and operators share: a product with A or Aᴴ is one call."""
+
+    def narrowed(self, columns: np.ndarray) -> Source:
+        other = self.view()
+        other.A = self._narrow(columns)
+        other.shape = (self.shape[0], columns.size)
+        return other
+
+    def sweep(
+        self, Q: np.ndarray, columns: Sequence[int] = (), after: Callable[..., Any] | None = None
+    ) -> tuple[Held, np.ndarray]:
+        self.passes[0] += 1
+        product = stretched(self._left(Q), self.factor)
+        return Pieces([product if after is None else after(product)]), self.take(columns)
+
+    def right(self, X: np.ndarray) -> np.ndarray:
+        self.passes[0] += 1
+        X = np.asarray(X, dtype=self.dtype)
+        return self._right(X if self.factor is None else stretched(X.T, self.factor).T)
+
+    def residual_norms2(self, Q: np.ndarray) -> np.ndarray:
+        self.passes[0] += 1
+        m, n = self.shape
+        step = max(1, BLOCK // m)
+        return np.concatenate(
+            [residual_norms2(self.take(range(a, min(a + step, n))), Q) for a in range(0, n, step)]
+        )
+
+    def gains(self) -> np.ndarray:
         n = self.shape[1]
         step = max(1, BLOCK // max(self.shape))
         blocks = (self.take(range(a, min(a + step, n))) for a in range(0, n, step))
@@ -232,14 +245,8 @@ class Local(Source):
     @abstractmethod
     def _narrow(self, columns: np.ndarray) -> Any: ...
 
-    @abstractmethod
-    def _columns(self, place: np.ndarray) -> np.ndarray: ...
 
-    @abstractmethod
-    def _rows(self, step: int) -> Iterator[np.ndarray]: ...
-
-
-class SparseSource(Local):
+class SparseSource(Products):
     """A matrix of scipy.sparse; kept by columns, dense only where columns are asked for."""
 
     def __init__(self, A: Any, dtype: Any) -> None:
