@@ -330,13 +330,15 @@ def _scan(block: Any, shape: tuple[int, int], declared: np.dtype, dtype: np.dtyp
             f"A has a block of shape {tuple(block.shape)} where dask says {shape}; "
             "give map_blocks its chunks=, or call A.compute_chunk_sizes()"
         )
-    kind = dense(block[:0]).dtype
-    if not np.can_cast(kind, dtype, "safe"):
+    if np.ma.is_masked(block):
+        return scan(block)
+    X = dense(block)
+    if not np.can_cast(X.dtype, dtype, "safe"):
         raise ArgumentError(
-            f"A has a block of dtype {kind} where dask says {declared}; make both agree, "
-            f"with A.map_blocks(numpy.asarray, dtype='{kind}') for one"
+            f"A has a block of dtype {X.dtype} where dask says {declared}; make both agree, "
+            f"with A.map_blocks(numpy.asarray, dtype='{X.dtype}') for one"
         )
-    return scan(block)
+    return scan(X)
 
 
 def _stretched(block: np.ndarray, mantissa: np.ndarray, exponent: np.ndarray) -> np.ndarray:

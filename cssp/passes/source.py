@@ -310,8 +310,8 @@ class SparseSource(Products):
 
 def dense(block: Any) -> np.ndarray:
     """A block as a plain array: sparse ones filled, long double in double; other kinds are refused by name."""
-    if hasattr(block, "todense"):
-        block = block.todense()
+    for fill in ("toarray", "todense"):
+        block = getattr(block, fill)() if hasattr(block, fill) else block
     if np.ma.is_masked(block):
         raise ArgumentError("A has masked entries: fill them, with numpy.ma.filled, or leave them out")
     if not isinstance(block, (np.ndarray, np.generic)):

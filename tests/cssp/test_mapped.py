@@ -168,7 +168,9 @@ def test_a_source_is_linear_algebra(order, tmp_path):
         assert np.allclose(S.gains(), np.linalg.norm(X.conj().T @ X, axis=0) ** 2, rtol=1e-12)
         R = S.triangle()
         assert np.array_equal(R, np.triu(R))
-        assert np.allclose(R.conj().T @ R, X @ X.conj().T if m <= n else X.conj().T @ X, atol=1e-13 * scale**2)
+        assert np.allclose(
+            R.conj().T @ R, X @ X.conj().T if m <= n else X.conj().T @ X, atol=1e-13 * scale**2
+        )
         again = whole.narrowed(columns).narrowed(np.array([2, 5]))
         assert np.array_equal(again.take([1, 0]), A[:, columns[[5, 2]]])
 
@@ -284,7 +286,7 @@ print(peak() - before)
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_resident_memory_is_a_share_of_the_file(order, tmp_path):
     """Pages of the file count. In memory it takes more than five times the file."""
-    m, n = 400, 200_000
+    m, n = 300, 200_000
     shape = (m, n) if order == "C" else (n, m)
     A = np.lib.format.open_memmap(tmp_path / "A.npy", "w+", np.float32, shape)
     rng = np.random.default_rng(0)
