@@ -325,14 +325,14 @@ def _same(block: np.ndarray) -> np.ndarray:
 
 def _scan(block: Any, shape: tuple[int, int], declared: np.dtype, dtype: np.dtype) -> Scan:
     """The scan of a block, which must be what dask says it is."""
-    if tuple(block.shape) != shape:
-        raise ArgumentError(
-            f"A has a block of shape {tuple(block.shape)} where dask says {shape}; "
-            "give map_blocks its chunks=, or call A.compute_chunk_sizes()"
-        )
     if np.ma.is_masked(block):
         return scan(block)
     X = dense(block)
+    if X.shape != shape:
+        raise ArgumentError(
+            f"A has a block of shape {X.shape} where dask says {shape}; "
+            "give map_blocks its chunks=, or call A.compute_chunk_sizes()"
+        )
     if not np.can_cast(X.dtype, dtype, "safe"):
         raise ArgumentError(
             f"A has a block of dtype {X.dtype} where dask says {declared}; make both agree, "

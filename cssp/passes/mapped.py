@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,12 +48,14 @@ class MappedSource(Local):
     def __init__(self, A: Any, dtype: Any) -> None:
         super().__init__(np.asarray(A), dtype)
         self.nearby = abs(A.strides[0]) < abs(A.strides[1])  # the file holds columns
-        base = A
+
+    def forget(self) -> None:
+        """Give the pages back that were read; the file still has them. Elsewhere than on Unix the system takes them."""
+        base = self.A
         while isinstance(base, np.ndarray):
             base = base.base
-        self.forget: Callable[[], Any] = _nothing
         if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            self.forget = partial(base.madvise, mmap.MADV_DONTNEED)
+            base.madvise(mmap.MADV_DONTNEED)
 
     def narrowed(self, columns: np.ndarray) -> Source:
         other = self.view()
@@ -183,7 +184,3 @@ class MappedSource(Local):
                 X[piece] = A[piece][:, where]
             self.forget()
         return X
-
-
-def _nothing() -> None:
-    """Where pages cannot be given back, the system takes them."""

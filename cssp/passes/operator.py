@@ -68,9 +68,11 @@ class OperatorSource(Products):
                 f"A.{name} returned dtype {Y.dtype}, and A.dtype is {self.A.dtype}; "
                 f"give the operator dtype={Y.dtype}"
             )
+        with np.errstate(over="ignore"):  # what is beyond the range is Inf, and refused
+            Y = np.asarray(Y, dtype=self.dtype)
         if name == "rmatmat" and not np.isfinite(Y).all():  # in columns it is found by the scan
             raise ArgumentError("A.rmatmat returned NaN or Inf for finite vectors; correct the operator")
-        return np.asarray(Y, dtype=self.dtype)
+        return Y
 
     def _narrow(self, columns: np.ndarray) -> Any:
         A, m, n = self.A, *self.shape
@@ -100,7 +102,12 @@ class OperatorSource(Products):
 
 def dtype_of(A: Any) -> Any:
     """The operator's dtype, that of a product where it has none."""
-    return A.dtype if A.dtype is not None else np.asarray(A.matvec(np.zeros(A.shape[1]))).dtype
+    if A.dtype is not None:
+        return A.dtype
+    try:
+        return np.asarray(A.matvec(np.zeros(A.shape[1]))).dtype
+    except (NotImplementedError, TypeError, ValueError) as reason:
+        raise ArgumentError(f"A has no dtype, and A.matvec fails: {reason}; correct the operator") from reason
 
 
 def _has_adjoint(A: Any, dtype: np.dtype) -> bool:

@@ -151,8 +151,8 @@ class PassPart(Part):
         m, n = A.shape
         if min(m, n) > SQUARE:
             raise UnsupportedError(
-                f"certificate() needs a triangular factor of order min(m, n) = {min(m, n)}, and {SQUARE} is the most; "
-                "error and relative_error are exact, and cssp.passes.sketched_optimum(A, k) estimates the optimum"
+                f"min(m, n) = {min(m, n)}: the singular values of a matrix read in passes need a triangular factor of this "
+                f"order, and {SQUARE} is the most; error and relative_error are exact, and cssp.passes.sketched_optimum(A, k) estimates the optimum"
             )
         R = A.triangle()
         X, C = (R, R[:, picks]) if m > n else (linalg.adjoint(R), self.chosen)

@@ -1,5 +1,7 @@
 """Large mapped files: the picks and numbers of memory, and little memory."""
 
+import copy
+import pickle
 import subprocess
 import sys
 
@@ -223,6 +225,11 @@ def test_a_private_copy_is_what_it_shows(tmp_path):
     assert select(M, 1).indices.tolist() == [17]
 
 
+def test_a_selection_can_be_pickled(tmp_path):
+    s = select(stored(tmp_path / "A.npy", decaying(np.random.default_rng(5), 20, 30)), 4)
+    assert pickle.loads(pickle.dumps(s)).relative_error == s.relative_error == copy.deepcopy(s).relative_error
+
+
 def test_what_was_written_is_kept(tmp_path):
     A = decaying(np.random.default_rng(5), 20, 30)
     np.save(tmp_path / "A.npy", A)
@@ -303,5 +310,5 @@ def test_resident_memory_is_a_share_of_the_file(order, tmp_path):
 def test_a_certificate_beyond_the_limit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(problem, "SQUARE", 19)
     s = select(stored(tmp_path / "A.npy", decaying(np.random.default_rng(5), 20, 30)), 4)
-    with pytest.raises(CsspError, match=r"min\(m, n\) = 20.*sketched_optimum"):
+    with pytest.raises(CsspError, match=r"min\(m, n\) = 20.*19 is the most.*sketched_optimum"):
         s.certificate()
