@@ -255,6 +255,21 @@ def _outofcore(**options) -> int:
     return outofcore.main(**options)
 
 
+def _mapped_options(add: Add) -> None:
+    add("--gib", type=float, default=3.2, help="size of the file")
+    add("--rows", type=int, default=2000)
+    add("-k", type=int, default=50)
+    add("--method", default="residual")
+    add("--memory-up-to", type=float, default=1.0, help="largest file, in GiB, that is also read into memory")
+    add("--folder", type=Path, help="where the file is made (default: a temporary folder)")
+
+
+def _mapped(**options) -> int:
+    from .benchmarks import mapped
+
+    return mapped.main(**options)
+
+
 def _kernels_options(add: Add) -> None:
     add("--streams", action="store_true", help="the streams, instead of the kernels")
     add("--points", type=int, default=10_000)
@@ -323,6 +338,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "pruners": ("what every pruner needs, does and costs", _pruners_options, _pruners),
     "families": ("every feature on every model family, against the oracle", _families_options, _families),
     "outofcore": ("selection from a matrix on disk, on a local cluster", _outofcore_options, _outofcore),
+    "memory-map": ("selection from a large mapped file: memory, time and numbers", _mapped_options, _mapped),
     "kernels": ("landmarks of hard kernels; columns that are seen once", _kernels_options, _kernels),
     "tasks": ("tasks that peers show on their own pages, side by side", _tasks_options, _tasks),
     "which": ("error and time of every method on three shapes of real data", _which_options, _which),

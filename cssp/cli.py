@@ -149,7 +149,7 @@ def _select(o: argparse.Namespace) -> None:
 def as_select_wants(A: Any, method: str) -> Any:
     """A, in memory where the method cannot do with passes over it."""
     kind = passes.kind_of(A)
-    if kind is None or method in passes.METHODS or method not in cssp.METHODS:
+    if kind in (None, "mapped") or method in passes.METHODS or method not in cssp.METHODS:
         return A
     return A.compute() if kind == "dask" else A.toarray()
 

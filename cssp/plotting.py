@@ -9,7 +9,7 @@ import numpy as np
 
 from cssp import arguments as check
 from cssp import linalg
-from cssp.errors import ArgumentError, UnsupportedError, check_integer
+from cssp.errors import ArgumentError, check_integer
 from cssp.methods import METHODS, Method
 from cssp.selection import Part, Selection
 
@@ -40,7 +40,7 @@ def error_trace(selection: Selection, ax: Axes | None = None, *, item: Any = Non
     Raises
     ------
     CsspError
-        A batch without `item`, or a matrix that is read in passes.
+        A batch without `item`, or a matrix read in passes that is too large for its singular values.
     """
     part, row = _part(selection, item), METHODS[selection.method]
     total = float(part.trace[0])
@@ -51,7 +51,7 @@ def error_trace(selection: Selection, ax: Axes | None = None, *, item: Any = Non
     if total == 0:
         return _finished(ax, "relative error  ‖A − P A‖ / ‖A‖", selection)
     ax.plot(t, np.sqrt(part.trace / total), color="black", marker=style, ms=4, label=selection.method)
-    s = linalg.svd(linalg.host(linalg.widen(part.problem.B)))[1]
+    s = part.spectrum()[0]
     tails = np.append(np.cumsum(s[::-1] ** 2)[::-1], 0.0)
     best = tails[np.minimum(t, len(s))]
     ax.plot(t, np.sqrt(best / total), color="#0072b2", ls="--", label="best rank t (SVD)")
@@ -133,19 +133,13 @@ def _part(selection: Selection, item: Any) -> Part:
     if not batch:
         if item is not None:
             raise ArgumentError(f"item = {item!r}: the selection is of one matrix, not of a batch")
-        part = selection._parts[0]
-    else:
-        if item is None:
-            raise ArgumentError(f"item is not given: say which item of the batch {batch} is drawn, item=0")
-        try:
-            part = selection._parts[int(np.arange(len(selection._parts)).reshape(batch)[item])]
-        except (IndexError, TypeError):
-            raise ArgumentError(f"item = {item!r}: one item of the batch {batch} is wanted") from None
-    if not array_api_compat.is_array_api_obj(part.problem.A):
-        raise UnsupportedError(
-            "plot() compares with the SVD of A, which is not formed for a matrix read in passes; draw selection.errors"
-        )
-    return part
+        return selection._parts[0]
+    if item is None:
+        raise ArgumentError(f"item is not given: say which item of the batch {batch} is drawn, item=0")
+    try:
+        return selection._parts[int(np.arange(len(selection._parts)).reshape(batch)[item])]
+    except (IndexError, TypeError):
+        raise ArgumentError(f"item = {item!r}: one item of the batch {batch} is wanted") from None
 
 
 def _bound(selection: Selection, part: Part, row: Method, tails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -48,7 +48,7 @@ def select(
 
     Parameters
     ----------
-    A : array, shape (..., m, n); or dask array, sparse matrix or array of SciPy, LinearOperator, shape (m, n)
+    A : array, shape (..., m, n); or dask array or DataFrame, sparse matrix or array of SciPy, LinearOperator, shape (m, n)
         NumPy, torch, or any Array-API array; real, complex where the method allows it, integer and bool
         (worked on in float64), half precisions (worked on in float32). Never modified.
     k : int, or one int per batch item
@@ -123,8 +123,10 @@ def select(
             lambda A, w, B: select(A, k, method, weights=w, target=B, **same),
             *(A, weights, target, check.as_scale(scale)),
         )
-    in_passes = passes.kind_of(A) is not None
     row = check.find_method(method)
+    if passes.kind_of(A) == "mapped":
+        A = passes.settled(A, row, options, k, target)
+    in_passes = passes.kind_of(A) is not None
     if in_passes:
         row = passes.row_for(row, A)
     check.check_options(row, options)

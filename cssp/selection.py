@@ -171,12 +171,10 @@ class Part:
     def certificate(self, row: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         """Fields of `Certificate` for this item."""
         p, k = self.problem, len(self.picks)
-        B = linalg.host(linalg.widen(p.B))
-        R = linalg.project_off(B, linalg.basis(linalg.host(self.chosen), self.floor)[0])
-        _, s, Vh = linalg.svd(B)
-        noise = max(B.shape) * float(np.finfo(s.dtype).eps) * float(s[0])
+        s, V, left = self.spectrum()
+        noise = max(p.B.shape) * float(np.finfo(s.dtype).eps) * float(s[0])
         frobenius = _ordered(float(self.trace[-1]), float(np.sum(s[k:] ** 2)), noise)
-        spectral = _ordered(float(np.linalg.norm(R, 2)) ** 2, float(s[k]) ** 2 if k < len(s) else 0.0, noise)
+        spectral = _ordered(left**2, float(s[k]) ** 2 if k < len(s) else 0.0, noise)
         law = row.guarantee if self.is_a_run_of(row) else None
         size = (p.m, p.n, k)
         factor = _promised(law.frobenius if law else None, size, options)
@@ -194,7 +192,7 @@ class Part:
             "ratio": _ratio(*frobenius, noise**2 * len(s)),
             "factor": factor,
             "source": law.source if law and factor is not None else None,
-            "a_posteriori": None if p.target is not None else _oblique(Vh, s > noise, self.picks),
+            "a_posteriori": None if p.target is not None else _oblique(V, s > noise, p.n),
             "rank": self.rank,
             "holds": law.holds if law and (factor, spectral_factor) != (None, None) else None,
             "spectral_error": float(self.scaled(math.sqrt(spectral[0]))),
@@ -206,6 +204,17 @@ class Part:
             "method": row.name,
             "k": k,
         }
+
+    def spectrum(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Singular values of the wanted matrix, its right singular vectors at the picks, the spectral norm of its residual.
+
+        The vectors are the rows of an array (min(m, p), k); without a meaning where there is a target.
+        """
+        B = linalg.host(linalg.widen(self.problem.B))
+        left = linalg.project_off(B, linalg.basis(linalg.host(self.chosen), self.floor)[0])
+        _, s, Vh = linalg.svd(B)
+        V = Vh[:, list(self.picks)] if self.problem.target is None else Vh[:, :0]
+        return s, V, float(np.linalg.norm(left, 2))
 
     def is_a_run_of(self, row: Method) -> bool:
         """Whether these picks are what the method's theorem speaks of.
@@ -276,13 +285,16 @@ def _promised(
     return None if value is None else float(value)
 
 
-def _oblique(Vh: np.ndarray, present: np.ndarray, picks: tuple[int, ...]) -> float:
-    """1 / σ_min(V_k[S, :])², inf where V_k[S, :] is singular to rounding; k no larger than the rank."""
-    k = min(len(picks), int(present.sum()))
+def _oblique(V: np.ndarray, present: np.ndarray, n: int) -> float:
+    """1 / σ_min(V_k[S, :])², inf where V_k[S, :] is singular to rounding; k no larger than the rank.
+
+    The columns of V are the rows S of the n x n matrix of right singular vectors.
+    """
+    k = min(V.shape[1], int(present.sum()))
     if k == 0:
         return 1.0
-    smallest = float(np.linalg.svd(Vh[:k, list(picks)], compute_uv=False)[-1])
-    singular = smallest <= 4 * max(Vh.shape) * float(np.finfo(Vh.dtype).eps)
+    smallest = float(np.linalg.svd(V[:k], compute_uv=False)[-1])
+    singular = smallest <= 4 * n * float(np.finfo(V.dtype).eps)
     return math.inf if singular else max(1.0, 1 / smallest**2)
 
 

@@ -66,7 +66,7 @@ def main(
         finally:
             shutil.rmtree(place, ignore_errors=True)
     records.append(
-        _isolated(sparse, 10**5 if full else 10**4, 10**6 if full else 10**5, 1e-4 if full else 1e-3, k)
+        isolated(sparse, 10**5 if full else 10**4, 10**6 if full else 10**5, 1e-4 if full else 1e-3, k)
     )
     print(_line(records[-1]), flush=True)
     (out / "outofcore.json").write_text(json.dumps(records, indent=1))
@@ -124,12 +124,12 @@ def make(path: Path, m: int, n: int) -> None:
 
 
 def _run(case: Case, n: int) -> dict[str, Any]:
-    record = _isolated(measured, case) | {"n": n} | asdict(case)
+    record = isolated(measured, case) | {"n": n} | asdict(case)
     print(_line(record), flush=True)
     return record
 
 
-def _isolated(f: Any, *arguments: Any) -> dict[str, Any]:
+def isolated(f: Any, *arguments: Any) -> dict[str, Any]:
     """f in a process of its own; {"died": True} where that was killed."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

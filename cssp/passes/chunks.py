@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from cssp.errors import ArgumentError
 from cssp.linalg import column_norms2
 from cssp.passes.source import (
     Held,
     Scan,
     Source,
+    dense,
     gaussian_rows,
     joined,
+    ready,
     residual_norms2,
     scan_from,
     seed_of,
@@ -39,16 +42,17 @@ class ChunkSource(Source):
     factor: tuple[np.ndarray, np.ndarray] | None = None
 
     def __init__(self, A: Any, dtype: Any) -> None:
-        self.kept: dict[int, np.ndarray] = {}  # columns that were asked for, as they are stored
+        self.kept: dict[int, np.ndarray] = {}  # columns that were asked for, without the factor
         self.A, self.dtype, self.passes = A, np.dtype(dtype), [0.0]
+        self.stored = self.dtype
         if any(np.isnan(size) for sizes in A.chunks for size in sizes):
             A = A.map_blocks(_same, dtype=A.dtype)  # compute_chunk_sizes writes into the array
             A.compute_chunk_sizes()
             self.A, self.passes = A, [1.0]
         self.shape = (int(self.A.shape[0]), int(self.A.shape[1]))
-        self.blocks = self.A.to_delayed()
-        self.rows = np.concatenate([[0], np.cumsum(self.A.chunks[0])]).astype(np.int64)
-        self.columns = np.concatenate([[0], np.cumsum(self.A.chunks[1])]).astype(np.int64)
+        sizes = [np.array(lengths, dtype=np.int64) for lengths in self.A.chunks]
+        self.blocks = self.A.to_delayed()[np.ix_(*map(np.flatnonzero, sizes))]  # empty ones say nothing
+        self.rows, self.columns = (np.concatenate([[0], np.cumsum(size[size > 0])]) for size in sizes)
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
@@ -64,14 +68,14 @@ class ChunkSource(Source):
         from dask import delayed
 
         self.passes[0] += 1
-        places = [(int(self.columns[j]), i) for i, j in np.ndindex(self.blocks.shape)]
+        heights, widths = np.diff(self.rows).tolist(), np.diff(self.columns).tolist()
+        places = list(np.ndindex(self.blocks.shape))
+        firsts = self.rows.tolist() if self.summed else [None] * len(self.rows)
         tasks = [
-            delayed(scan_from)(block, int(self.rows[i]) if self.summed else None, self.dtype)
-            for block, (_, i) in zip(self.blocks.ravel(), places, strict=True)
+            delayed(_scan)(self.blocks[i, j], (heights[i], widths[j]), self.A.dtype, self.stored, firsts[i])
+            for i, j in places
         ]
-        found = _computed(tasks)
-        keep = [(s, place) for s, place in zip(found, places, strict=True) if s.norms2.size]
-        return joined([s for s, _ in keep], [place for _, place in keep])
+        return joined(_computed(tasks), [(int(self.columns[j]), i) for i, j in places])
 
     def take(self, columns: Sequence[int]) -> np.ndarray:
         where = np.asarray(columns, dtype=np.int64)
@@ -85,10 +89,10 @@ class ChunkSource(Source):
         return stretched(out.reshape(self.shape[0], where.size), self._part(where))
 
     def _read(self, where: np.ndarray) -> np.ndarray:
-        """Columns as they are stored."""
+        """Columns without the factor."""
         from dask import delayed
 
-        out = np.empty((self.shape[0], where.size), dtype=self.A.dtype)
+        out = np.empty((self.shape[0], where.size), dtype=self.stored)
         tasks, places = [], []
         for c, (a, b) in enumerate(self.ranges):
             mine = np.flatnonzero((where >= a) & (where < b))
@@ -160,7 +164,8 @@ class ChunkSource(Source):
                     [
                         delayed(_outer)(block, V, self.dtype, self._part(slice(a, b)))
                         for block, (a, b) in zip(self.blocks[0], self.ranges, strict=True)
-                    ]
+                    ],
+                    _summed,
                 )
             ]
         )[0]
@@ -176,7 +181,8 @@ class ChunkSource(Source):
                     [
                         delayed(_times)(block, x, self.dtype, self._part(slice(a, b)))
                         for block, x, (a, b) in zip(row, X, self.ranges, strict=True)
-                    ]
+                    ],
+                    _summed,
                 )
             )
         return np.concatenate(_computed(strips))
@@ -219,12 +225,32 @@ class ChunkSource(Source):
             level = [delayed(merge)(level[a : a + fan]) for a in range(0, len(level), fan)]
         return _computed(level)
 
+    def triangle(self) -> np.ndarray:
+        from dask import delayed
+
+        if self.shape[0] <= self.shape[1]:
+            return _triangle(self.reduced(_adjoint_triangle, _triangle, fan=2))
+        self.passes[0] += 1
+        strips = [
+            delayed(_strip)(
+                [
+                    delayed(ready)(block, self.dtype, self._part(slice(a, b)))
+                    for block, (a, b) in zip(row, self.ranges, strict=True)
+                ]
+            )
+            for row in self.blocks
+        ]
+        return _computed([_tree(strips, _triangle, fan=2)])[0]
+
     def array(self) -> Any:
         """The scaled matrix as a dask array."""
-        A = self.A.astype(self.dtype)
+        import dask.array as da
+
+        A = da.map_blocks(
+            ready, self.A, self.dtype, None, dtype=self.dtype, meta=np.empty((0, 0), dtype=self.dtype)
+        )
         if self.factor is None:
             return A
-        import dask.array as da
 
         size = A.chunks[1]
         mantissa, exponent = (da.from_array(x[None, :], chunks=(1, size)) for x in self.factor)
@@ -282,12 +308,12 @@ def _computed(tasks: list[Any]) -> list[Any]:
         return list(dask.compute(*tasks))
 
 
-def _tree(tasks: list[Any], fan: int = 8) -> Any:
-    """The sum of the tasks' results, of which few are in memory at a time."""
+def _tree(tasks: list[Any], merge: Callable[..., Any], fan: int = 8) -> Any:
+    """The tasks' results merged, of which few are in memory at a time."""
     from dask import delayed
 
     while len(tasks) > 1:
-        tasks = [delayed(_summed)(tasks[a : a + fan]) for a in range(0, len(tasks), fan)]
+        tasks = [delayed(merge)(tasks[a : a + fan]) for a in range(0, len(tasks), fan)]
     return tasks[0]
 
 
@@ -298,8 +324,24 @@ def _same(block: np.ndarray) -> np.ndarray:
     return block
 
 
-def _ready(block: np.ndarray, dtype: np.dtype, factor: Any) -> np.ndarray:
-    return stretched(np.asarray(block).astype(dtype, copy=False), factor)
+def _scan(
+    block: Any, shape: tuple[int, int], declared: np.dtype, dtype: np.dtype, first: int | None
+) -> Scan:
+    """The scan of a block, which must be what dask says it is."""
+    if np.ma.is_masked(block):
+        return scan_from(block, None)
+    X = dense(block)
+    if X.shape != shape:
+        raise ArgumentError(
+            f"A has a block of shape {X.shape} where dask says {shape}; "
+            "give map_blocks its chunks=, or call A.compute_chunk_sizes()"
+        )
+    if not np.can_cast(X.dtype, dtype, "safe"):
+        raise ArgumentError(
+            f"A has a block of dtype {X.dtype} where dask says {declared}; make both agree, "
+            f"with A.map_blocks(numpy.asarray, dtype='{X.dtype}') for one"
+        )
+    return scan_from(X, first, dtype)
 
 
 def _stretched(block: np.ndarray, mantissa: np.ndarray, exponent: np.ndarray) -> np.ndarray:
@@ -307,22 +349,22 @@ def _stretched(block: np.ndarray, mantissa: np.ndarray, exponent: np.ndarray) ->
 
 
 def _taken(block: np.ndarray, place: np.ndarray) -> np.ndarray:
-    return np.asarray(block)[:, place]
+    return dense(block)[:, place]
 
 
 def _product(
     block: np.ndarray, V: np.ndarray, place: np.ndarray, dtype: np.dtype, factor: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    X = _ready(block, dtype, factor)
+    X = ready(block, dtype, factor)
     return V.conj().T @ X, X[:, place]
 
 
 def _times(block: np.ndarray, X: np.ndarray, dtype: np.dtype, factor: Any) -> np.ndarray:
-    return _ready(block, dtype, factor) @ X.astype(dtype, copy=False)
+    return ready(block, dtype, factor) @ X.astype(dtype, copy=False)
 
 
 def _outer(block: np.ndarray, Q: np.ndarray, dtype: np.dtype, factor: Any) -> np.ndarray:
-    X = _ready(block, dtype, factor)
+    X = ready(block, dtype, factor)
     return X @ (X.conj().T @ Q)
 
 
@@ -331,15 +373,29 @@ def _adjoint(X: np.ndarray) -> np.ndarray:
 
 
 def _residual(block: np.ndarray, Q: np.ndarray, dtype: np.dtype, factor: Any) -> np.ndarray:
-    return residual_norms2(_ready(block, dtype, factor), Q)
+    return residual_norms2(ready(block, dtype, factor), Q)
 
 
 def _less(block: np.ndarray, Q: np.ndarray, G: np.ndarray, dtype: np.dtype, factor: Any) -> np.ndarray:
-    return column_norms2(_ready(block, dtype, factor) - Q @ G).astype(np.float64)
+    return column_norms2(ready(block, dtype, factor) - Q @ G).astype(np.float64)
 
 
 def _whole(blocks: list[np.ndarray], dtype: np.dtype, factor: Any) -> np.ndarray:
-    return _ready(np.concatenate([np.asarray(block) for block in blocks]), dtype, factor)
+    return ready(np.concatenate([dense(block) for block in blocks]), dtype, factor)
+
+
+def _triangle(parts: list[np.ndarray]) -> np.ndarray:
+    """R of a QR decomposition of all parts on top of each other."""
+    R: np.ndarray = np.linalg.qr(np.concatenate(parts), mode="r")  # type: ignore[assignment]
+    return R
+
+
+def _adjoint_triangle(columns: np.ndarray, start: int) -> np.ndarray:
+    return _triangle([columns.conj().T])
+
+
+def _strip(blocks: list[np.ndarray]) -> np.ndarray:
+    return _triangle([np.concatenate(blocks, axis=1)])
 
 
 def _summed(parts: list[np.ndarray]) -> np.ndarray:

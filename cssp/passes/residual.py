@@ -39,6 +39,9 @@ POOL = 256, 8, 1536
 #: Entries of a Gram matrix at the most, and products of its rows for each product of a pass.
 LARGEST_GRAM, CHEAP = 1 << 25, 4
 
+#: Most entries in the pool: columns of a tall matrix are large.
+ROOM = 1 << 24
+
 #: Columns of a worker's part that are looked at together.
 STEP = 4096
 
@@ -165,7 +168,7 @@ class PassRun(_Run):
 
     def _promising(self, b: int) -> np.ndarray:
         """Open columns of large residual norm: the b largest, or those of them in the pool where others are dear."""
-        C = self._largest(b if self.A.nearby else WIDER * b)
+        C = self._largest(min(b if self.A.nearby else WIDER * b, self._room()))
         there = np.isin(C, self.pool)
         if self.A.nearby or self.first not in self.pool or int(np.count_nonzero(there)) < C.size // 4:
             if not there.all():
@@ -200,7 +203,11 @@ class PassRun(_Run):
     def _most(self) -> int:
         """Columns in the pool: a block, or more of them where they are dear."""
         least, each, most = POOL
-        return least if self.A.nearby else max(least, min(each * self.p.k, most))
+        wanted = least if self.A.nearby else max(least, min(each * self.p.k, most))
+        return min(wanted, self._room())
+
+    def _room(self) -> int:
+        return max(2, ROOM // self.p.m)
 
     def _join(self, columns: np.ndarray, X: np.ndarray, needed: np.ndarray) -> None:
         """Columns into the pool; those of least residual norm leave it, but not those that are needed."""

@@ -1,4 +1,4 @@
-"""What methods ask of a matrix that is not an array in memory, and the answers of sparse matrices and operators.
+"""What methods ask of a matrix that is not an array in memory, and what all answers share.
 
 A method asks for three things only: squared column norms, some columns, and products from the left, QᴴA, or from the
 right, AX. Everything else happens on vectors of length n and matrices of k columns.
@@ -9,19 +9,24 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+import scipy.linalg
 
+from cssp.errors import ArgumentError
 from cssp.linalg import column_norms2, squares
 from cssp.passes.fingerprint import column_sums, sparse_sums
 
-__all__ = ["Held", "Local", "OperatorSource", "Pieces", "Scan", "Source", "SparseSource"]
+__all__ = ["Held", "Local", "Pieces", "Products", "Scan", "Source", "SparseSource"]
 
 #: Entries of a dense block of columns.
 BLOCK = 1 << 22
+
+#: Rows or columns at a time that a triangular factor takes in, at least.
+SLAB = 4096
 
 #: Rows of a Gaussian matrix that come from one seed.
 PIECE = 1024
@@ -38,7 +43,7 @@ class Scan:
     norms2 : float64 array, shape (n,)
         Squared norm of column j times 2**(-2·exponent[j]).
     bad : tuple of int and str, or None
-        The first column with NaN or Inf, and which of the two.
+        The first column with NaN, Inf or a masked entry, and which of the three.
     sums : uint64 array, shape (2, n), or None
         `cssp.passes.fingerprint.column_sums`, where they were asked for.
     """
@@ -58,20 +63,22 @@ class Held(ABC):
 
     def whole(self) -> np.ndarray:
         """The product as one array in the caller's memory."""
-        return np.concatenate(self.map(_same), axis=1)
+        parts = self.map(_same)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 class Pieces(Held):
-    """A product in the caller's memory."""
+    """A product in the caller's memory, whole or by the ranges of columns that begin at ``starts``."""
 
-    def __init__(self, product: np.ndarray) -> None:
-        self.product = product
+    def __init__(self, parts: list[np.ndarray], starts: Sequence[int] = (0,)) -> None:
+        self.parts, self.starts = parts, starts
 
     def map(self, f: Callable[..., Any], *vectors: np.ndarray) -> list[Any]:
-        return [f(self.product, 0, *vectors)]
-
-    def whole(self) -> np.ndarray:
-        return self.product
+        ends = [*self.starts[1:], None]
+        return [
+            f(part, a, *(v[a:b] for v in vectors))
+            for part, a, b in zip(self.parts, self.starts, ends, strict=True)
+        ]
 
 
 class Source(ABC):
@@ -141,6 +148,13 @@ class Source(ABC):
     def residual_norms2(self, Q: np.ndarray) -> np.ndarray:
         """Squared norms of the columns of A - QQᴴA, formed from the columns themselves."""
 
+    @abstractmethod
+    def triangle(self) -> np.ndarray:
+        """R, upper triangular of order min(m, n), with RᴴR = AAᴴ where m ≤ n and AᴴA elsewhere: one pass.
+
+        By orthogonal transformations, so that small singular values are as good as in an SVD of A.
+        """
+
     @property
     def single(self) -> bool:
         return self.dtype in (np.float32, np.complex64)
@@ -152,12 +166,53 @@ class Source(ABC):
 
 
 class Local(Source):
-    """What sparse matrices and operators share: everything happens in this process, columns by blocks."""
+    """What is read in this process, by columns or rows made dense some at a time."""
 
     def __init__(self, A: Any, dtype: Any) -> None:
         self.A, self.dtype = A, np.dtype(dtype)
         self.shape = (int(A.shape[0]), int(A.shape[1]))
         self.passes = [0.0]
+
+    def take(self, columns: Sequence[int]) -> np.ndarray:
+        return self._dense(np.asarray(columns, dtype=np.int64))
+
+    def _dense(self, place: np.ndarray) -> np.ndarray:
+        if not place.size:
+            return np.empty((self.shape[0], 0), dtype=self.dtype)
+        factor = None if self.factor is None else (self.factor[0][place], self.factor[1][place])
+        return stretched(self._columns(place), factor)
+
+    def triangle(self) -> np.ndarray:
+        self.passes[0] += 1
+        R = np.zeros((min(self.shape),) * 2, dtype=self.dtype, order="F")
+        for rows in self.slabs():
+            R = folded(R, rows)
+        return R
+
+    def slabs(self) -> Iterator[np.ndarray]:
+        """The rows of Aᴴ where m ≤ n, of A elsewhere, some at a time."""
+        m, n = self.shape
+        step = max(SLAB, BLOCK // min(m, n))
+        if m <= n:
+            for a in range(0, n, step):
+                yield self._dense(np.arange(a, min(a + step, n))).conj().T
+        else:
+            for rows in self._rows(step):
+                yield stretched(rows, self.factor)
+
+    @abstractmethod
+    def gains(self) -> np.ndarray:
+        """‖Aᴴa_j‖² for every column."""
+
+    @abstractmethod
+    def _columns(self, place: np.ndarray) -> np.ndarray: ...
+
+    @abstractmethod
+    def _rows(self, step: int) -> Iterator[np.ndarray]: ...
+
+
+class Products(Local):
+    """What sparse matrices and operators share: a product with A or Aᴴ is one call."""
 
     def narrowed(self, columns: np.ndarray) -> Source:
         other = self.view()
@@ -170,19 +225,12 @@ class Local(Source):
     ) -> tuple[Held, np.ndarray]:
         self.passes[0] += 1
         product = stretched(self._left(Q), self.factor)
-        return Pieces(product if after is None else after(product)), self.take(columns)
+        return Pieces([product if after is None else after(product)]), self.take(columns)
 
     def right(self, X: np.ndarray) -> np.ndarray:
         self.passes[0] += 1
         X = np.asarray(X, dtype=self.dtype)
         return self._right(X if self.factor is None else stretched(X.T, self.factor).T)
-
-    def take(self, columns: Sequence[int]) -> np.ndarray:
-        place = np.asarray(columns, dtype=np.int64)
-        if not place.size:
-            return np.empty((self.shape[0], 0), dtype=self.dtype)
-        factor = None if self.factor is None else (self.factor[0][place], self.factor[1][place])
-        return stretched(self._columns(place), factor)
 
     def residual_norms2(self, Q: np.ndarray) -> np.ndarray:
         self.passes[0] += 1
@@ -193,7 +241,6 @@ class Local(Source):
         )
 
     def gains(self) -> np.ndarray:
-        """‖Aᴴa_j‖² for every column."""
         n = self.shape[1]
         step = max(1, BLOCK // max(self.shape))
         blocks = (self.take(range(a, min(a + step, n))) for a in range(0, n, step))
@@ -208,11 +255,8 @@ class Local(Source):
     @abstractmethod
     def _narrow(self, columns: np.ndarray) -> Any: ...
 
-    @abstractmethod
-    def _columns(self, place: np.ndarray) -> np.ndarray: ...
 
-
-class SparseSource(Local):
+class SparseSource(Products):
     """A matrix of scipy.sparse; kept by columns, dense only where columns are asked for."""
 
     def __init__(self, A: Any, dtype: Any) -> None:
@@ -269,47 +313,40 @@ class SparseSource(Local):
     def _columns(self, place: np.ndarray) -> np.ndarray:
         return np.asarray(self.A[:, place].toarray(order="F"), dtype=self.dtype)
 
+    def _rows(self, step: int) -> Iterator[np.ndarray]:
+        by_rows = self.A.tocsr()
+        for a in range(0, self.shape[0], step):
+            yield by_rows[a : a + step].toarray()
 
-class OperatorSource(Local):
-    """A LinearOperator: columns by products with unit vectors, products from the left by its adjoint."""
 
-    def scan(self) -> Scan:
-        self.passes[0] += 1
-        m, n = self.shape
-        step = max(1, BLOCK // m)
-        first = 0 if self.summed else None
-        scans = [scan_from(self._columns(np.arange(a, min(a + step, n))), first) for a in range(0, n, step)]
-        return joined(scans, [(a, 0) for a in range(0, n, step)])
-
-    def _left(self, Q: np.ndarray) -> np.ndarray:
-        return np.asarray(self.A.rmatmat(np.asarray(Q, dtype=self.dtype)), dtype=self.dtype).conj().T
-
-    def _right(self, X: np.ndarray) -> np.ndarray:
-        return np.asarray(self.A.matmat(X), dtype=self.dtype)
-
-    def _narrow(self, columns: np.ndarray) -> Any:
-        from scipy.sparse.linalg import LinearOperator
-
-        A, m, n = self.A, *self.shape
-
-        def wide(X: np.ndarray) -> np.ndarray:
-            Y = np.zeros((n, X.shape[1]), dtype=X.dtype)
-            Y[columns] = X
-            return A.matmat(Y)
-
-        return LinearOperator(
-            shape=(m, columns.size),
-            dtype=A.dtype,
-            matvec=lambda x: wide(np.reshape(x, (-1, 1)))[:, 0],
-            matmat=wide,
-            rmatvec=lambda y: A.rmatvec(np.ravel(y))[columns],
-            rmatmat=lambda Y: A.rmatmat(Y)[columns],
+def dense(block: Any) -> np.ndarray:
+    """A block as a plain array: sparse ones filled, long double in double; other kinds are refused by name."""
+    for fill in ("toarray", "todense"):
+        block = getattr(block, fill)() if hasattr(block, fill) else block
+    if np.ma.is_masked(block):
+        raise ArgumentError("A has masked entries: fill them, with numpy.ma.filled, or leave them out")
+    if not isinstance(block, (np.ndarray, np.generic)):
+        kind = f"{type(block).__module__.partition('.')[0]}.{type(block).__name__}"
+        raise ArgumentError(
+            f"A has a block of type {kind}: NumPy arrays or sparse matrices are wanted; convert it block by block"
         )
+    X = np.asarray(block)
+    if X.dtype.char not in "gG":
+        return X
+    with np.errstate(over="ignore"):  # what is beyond the range of double is refused as Inf
+        return X.astype(np.float64 if X.dtype.char == "g" else np.complex128)
 
-    def _columns(self, place: np.ndarray) -> np.ndarray:
-        X = np.zeros((self.shape[1], place.size), dtype=self.dtype)
-        X[place, np.arange(place.size)] = 1
-        return self._right(X)
+
+def ready(block: Any, dtype: np.dtype, factor: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
+    """A block as it is stored in the precision of products, its columns multiplied by the factor."""
+    return stretched(dense(block).astype(dtype, copy=False), factor)
+
+
+def folded(R: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """R of a QR decomposition of [R; rows]; R, upper triangular, is overwritten."""
+    X = np.array(rows, dtype=R.dtype, order="F")  # a copy: it is overwritten
+    tpqrt = scipy.linalg.get_lapack_funcs("tpqrt", (R,))
+    return tpqrt(0, min(64, len(R)), R, X, overwrite_a=True, overwrite_b=True)[0]
 
 
 def stretched(X: np.ndarray, factor: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
@@ -345,8 +382,12 @@ def residual_norms2(C: np.ndarray, Q: np.ndarray) -> np.ndarray:
     return column_norms2(C).astype(np.float64)
 
 
-def scan(C: np.ndarray) -> Scan:
-    """The scan of a dense block."""
+def scan(C: Any) -> Scan:
+    """The scan of a block as it is stored."""
+    if np.ma.is_masked(C):
+        j = int(np.flatnonzero(np.ma.getmaskarray(C).any(axis=0))[0])
+        return Scan(np.zeros(C.shape[1], dtype=np.int64), np.zeros(C.shape[1]), (j, "a masked entry"))
+    C = dense(C)
     complex_ = C.dtype.kind == "c"
     parts = (C.real, C.imag) if complex_ else (C,)
     bounds = [
@@ -385,7 +426,7 @@ def joined(scans: Sequence[Scan], places: Sequence[tuple[int, int]]) -> Scan:
     by_range: dict[int, Scan] = {}
     for s, (start, _) in zip(scans, places, strict=True):
         have = by_range.get(start)
-        by_range[start] = s if have is None else _stacked(have, s)
+        by_range[start] = s if have is None else stacked(have, s)
     ordered = [by_range[start] for start in sorted(by_range)]
     return Scan(
         np.concatenate([s.exponent for s in ordered]),
@@ -395,7 +436,7 @@ def joined(scans: Sequence[Scan], places: Sequence[tuple[int, int]]) -> Scan:
     )
 
 
-def _stacked(one: Scan, two: Scan) -> Scan:
+def stacked(one: Scan, two: Scan) -> Scan:
     """The scan of two blocks of rows of the same columns."""
     # a zero column has exponent 0 and says nothing about the other block
     e1 = np.where(one.norms2 > 0, one.exponent, two.exponent)
@@ -403,7 +444,8 @@ def _stacked(one: Scan, two: Scan) -> Scan:
     e = np.maximum(e1, e2)
     with np.errstate(under="ignore"):
         total = np.ldexp(one.norms2, 2 * (e1 - e)) + np.ldexp(two.norms2, 2 * (e2 - e))
-    return Scan(e, total, None, None if one.sums is None or two.sums is None else one.sums + two.sums)
+    sums = None if one.sums is None or two.sums is None else one.sums + two.sums
+    return Scan(e, total, min((s.bad for s in (one, two) if s.bad), default=None), sums)
 
 
 def _which(column: np.ndarray) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +13,16 @@ from cssp.errors import ArgumentError, UnsupportedError
 from cssp.methods.norm import norm
 from cssp.methods.row import Method
 from cssp.methods.uniform import uniform
-from cssp.passes import kind_of
+from cssp.passes import MAPPED, kind_of
 from cssp.passes.chunks import ChunkSource
 from cssp.passes.greedy import greedy
-from cssp.passes.problem import PassPart, PassProblem
+from cssp.passes.mapped import MappedSource
+from cssp.passes.operator import OperatorSource, dtype_of
+from cssp.passes.problem import SAME, SQUARE, PassPart, PassProblem
 from cssp.passes.random_pivot import random_pivot
 from cssp.passes.residual import residual
 from cssp.passes.sketches import leverage, osinsky, sketched_optimum, sketched_qr, volume
-from cssp.passes.source import OperatorSource, Source, SparseSource, factor_of
+from cssp.passes.source import Source, SparseSource, factor_of
 
 __all__ = [
     "METHODS",
@@ -31,6 +33,7 @@ __all__ = [
     "problem_of",
     "row_for",
     "scaled",
+    "settled",
     "sketched_optimum",
     "source_of",
 ]
@@ -44,7 +47,23 @@ METHODS: dict[str, Callable[..., Any]] = {
 #: Methods that can do without k where tol is given.
 OPEN_ENDED = ("residual", "random_pivot", "sketched_qr")
 
-_NAMES = {"dask": "a dask array", "sparse": "sparse", "operator": "a LinearOperator"}
+_NAMES = {"dask": "a dask array", "sparse": "sparse", "operator": "a LinearOperator", "mapped": "mapped"}
+
+_NUMBERS = "numbers are wanted (bool, integer, real or complex)"
+
+
+def settled(A: Any, row: Method, options: Iterable[str], k: Any, *beyond: Any) -> Any:
+    """A itself; a mapped file as an array in memory where passes would choose otherwise, or cannot do what is asked.
+
+    ``beyond`` are arguments that are honoured in memory only, None where not given.
+    """
+    if kind_of(A) != "mapped":
+        return A
+    known = row.name in SAME and set(options) <= set(replace(row, function=METHODS[row.name]).options)
+    counted = k is not None or row.name in OPEN_ENDED
+    small = row.name != "greedy" or min(A.shape) <= SQUARE  # it needs AAᴴ or AᴴA
+    plain = all(argument is None for argument in beyond)
+    return A if known and counted and small and plain else np.asarray(A)
 
 
 def row_for(row: Method, A: Any) -> Method:
@@ -67,19 +86,49 @@ def row_for(row: Method, A: Any) -> Method:
 def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source:
     """A as a source; ``summed`` where a fingerprint will be wanted."""
     kind = kind_of(A)
+    if kind is None:
+        raise ArgumentError(
+            f"A is a {type(A).__name__}: a dask array, a sparse matrix, a LinearOperator or a numpy.memmap of more than "
+            f"{MAPPED} bytes is read in passes"
+        )
+    if hasattr(A, "to_dask_array"):
+        A = _from_frame(A)
     if len(A.shape) != 2:
         raise ArgumentError(
             f"A has shape {tuple(A.shape)}: a matrix (m, n) is wanted where it is read in passes"
         )
-    if 0 in A.shape:
-        raise ArgumentError(f"A has shape {tuple(A.shape)}: at least one row and one column are wanted")
-    dtype = _compute_dtype(A.dtype)
+    dtype = _compute_dtype(dtype_of(A) if kind == "operator" else A.dtype)
     if row is not None and dtype.kind == "c" and "complex" not in row.supports:
         check_supported(row, "complex", "complex A")
-    homes = {"dask": ChunkSource, "sparse": SparseSource}
-    source: Source = homes.get(kind or "", OperatorSource)(A, dtype)
+    source: Source | None = None
+    if 0 not in A.shape:
+        source = _SOURCES[kind](A, dtype)  # which finds out sizes of chunks that were unknown
+    if source is None or 0 in source.shape:
+        raise ArgumentError(f"A has shape {tuple(A.shape)}: at least one row and one column are wanted")
     source.summed = summed
     return source
+
+
+_SOURCES: dict[str, Callable[[Any, Any], Source]] = {
+    "dask": ChunkSource,
+    "sparse": SparseSource,
+    "operator": OperatorSource,
+    "mapped": MappedSource,
+}
+
+
+def _from_frame(frame: Any) -> Any:
+    """The dask array of a dask DataFrame of numbers, its columns in one type; one pass for the lengths."""
+    kinds = {name: getattr(dtype, "kind", "O") for name, dtype in frame.dtypes.items()}
+    wrong = [str(name) for name, kind in kinds.items() if kind not in "biufc"]
+    if wrong:
+        shown = ", ".join(wrong[:10]) + (", ..." if len(wrong) > 10 else "")
+        raise ArgumentError(
+            f"A is a DataFrame whose columns {shown} hold {frame.dtypes[wrong[0]]}: {_NUMBERS}; "
+            "leave them out, as A.select_dtypes('number') does"
+        )
+    plain = [getattr(dtype, "numpy_dtype", dtype) for dtype in frame.dtypes]
+    return frame.astype(np.result_type(*plain) if plain else float).to_dask_array(lengths=True)
 
 
 def scaled(
@@ -109,7 +158,7 @@ def problem_of(A: Any) -> PassProblem:
 def _compute_dtype(dtype: Any) -> np.dtype:
     kind, size = (dtype.kind, dtype.itemsize) if dtype is not None else ("O", 0)
     if kind not in "biufc":
-        raise ArgumentError(f"A has dtype {dtype}: numbers are wanted (bool, integer, real or complex)")
+        raise ArgumentError(f"A has dtype {dtype}: {_NUMBERS}")
     if kind == "c":
         return np.dtype(np.complex64 if size <= 8 else np.complex128)
     return np.dtype(np.float32 if kind == "f" and size <= 4 else np.float64)

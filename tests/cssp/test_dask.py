@@ -1,5 +1,6 @@
 """Dask arrays: the picks of memory in few passes, whatever the chunks and the scheduler."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import strategies
 from passes_cases import CHUNKS, STORAGES, assert_same_picks, chunked, decaying
 
@@ -401,8 +403,48 @@ def test_results_are_lazy():
     for X in (s.coefficients(), s.reconstruct()):
         assert isinstance(X, da.Array)
         assert X.chunks[1] == (17, 17, 17, 9)
-    with pytest.raises(CsspError, match="sketched_optimum"):
-        s.certificate()
+
+
+@pytest.mark.filterwarnings("ignore::cssp.RankDeficientWarning")
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (40, 40)])
+def test_certificates_are_those_of_memory(shape, storage):
+    rng = np.random.default_rng(8)
+    m, n = shape
+    A = decaying(rng, m, n)
+    low = rng.standard_normal((m, 6)) @ rng.standard_normal((6, n))
+    for X, call in (
+        (A, {"k": 9}),
+        (A, {"k": 9, "weights": rng.random(n)}),
+        (A, {"k": 9, "valid": np.arange(n) % 3 > 0, "include": [4]}),
+        (1e-200 * A, {"k": 9}),
+        (A + 1j * decaying(rng, m, n), {"k": 9}),
+        (low, {"k": 6}),
+        (low, {"k": 8}),
+        (0 * A, {"k": 2}),
+        (np.vander(np.linspace(0, 1, m), n), {"k": 12}),
+    ):
+        s, expected = select(STORAGES[storage](X), **call), select(X, **call)
+        assert np.array_equal(s.indices, expected.indices)
+        mine, theirs = s.certificate(), expected.certificate()
+        total = float(expected.errors[0])
+        for field in dataclasses.fields(mine):
+            x, y = getattr(mine, field.name), getattr(theirs, field.name)
+            if not isinstance(y, float):
+                assert x == y
+            elif "ratio" in field.name and not theirs.optimum > 1e-20 * total:
+                assert np.isfinite(x) == np.isfinite(y)  # both of rounding
+            else:
+                squared = field.name.endswith(("error", "optimum"))
+                assert x == pytest.approx(y, rel=1e-8, abs=1e-24 * total if squared else 0)
+
+
+def test_a_theorem_holds_for_the_method_not_for_its_sketch():
+    """In passes osinsky goes by a sketch, and greedy by core-sets."""
+    A = decaying(np.random.default_rng(8), 40, 60)
+    assert select(chunked(A, (13, 17)), 4).certificate().factor == select(A, 4).certificate().factor
+    assert select(A, 4, "osinsky").certificate().factor == 5
+    assert select(chunked(A, (13, 17)), 4, "osinsky").certificate().factor is None
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -410,6 +452,147 @@ def test_the_optimum_is_estimated(storage):
     A = decaying(np.random.default_rng(9), 40, 60)
     best = float(np.sum(np.linalg.svd(A, compute_uv=False)[8:] ** 2))
     assert best * (1 - 1e-9) <= passes.sketched_optimum(STORAGES[storage](A), 8, rng=0) <= 1.02 * best
+
+
+# ---------------------------------------------------------------- blocks of every kind
+
+
+def blocks(A, f, **given):
+    """A in four blocks, f applied to each."""
+    return da.from_array(A, chunks=(20, 30)).map_blocks(f, **({"dtype": A.dtype, "meta": A[:0, :0]} | given))
+
+
+FORMS = {
+    "csr_array": sp.csr_array,
+    "coo_matrix": sp.coo_matrix,
+    "matrix": np.asmatrix,
+    "an empty mask": np.ma.asarray,
+    "long double": lambda B: B.astype(np.longdouble),
+    "single": lambda B: np.round(B * 64).astype(np.float32),
+    "integer": lambda B: np.round(B * 64).astype(np.int16),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize("method", passes.METHODS)
+@pytest.mark.parametrize("form", FORMS)
+def test_blocks_may_have_any_form(form, method):
+    """As good as the same blocks as plain arrays, whatever the array says of them."""
+    f, A = FORMS[form], decaying(np.random.default_rng(1), 40, 60)
+    plain = blocks(A, lambda B: np.asarray(f(B).todense() if sp.issparse(f(B)) else f(B), dtype=float))
+    s, expected = select(blocks(A, f), 6, method, rng=0), select(plain, 6, method, rng=0)
+    assert np.array_equal(s.indices, expected.indices)
+    assert s.relative_error == pytest.approx(expected.relative_error, rel=1e-12)
+    assert s.certificate().ratio == pytest.approx(expected.certificate().ratio, rel=1e-9)
+    assert np.allclose(s.coefficients().compute(), expected.coefficients().compute(), atol=1e-12)
+    assert np.allclose(s.reconstruct().compute(), expected.reconstruct().compute(), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.longdouble, np.clongdouble])
+def test_long_double_is_worked_on_in_double(dtype):
+    A = decaying(np.random.default_rng(1), 40, 60).astype(dtype)
+    s = select(da.from_array(A, chunks=(13, 17)), 6)
+    assert np.array_equal(s.indices, select(A, 6).indices)
+    with pytest.raises(CsspError, match="Inf in column 0"):
+        select(da.from_array(A * np.longdouble("1e4000"), chunks=(13, 17)), 6)
+
+
+@pytest.mark.parametrize("method", passes.METHODS)
+def test_empty_blocks(method):
+    """Of a filter that leaves nothing of some blocks; and of chunks of no columns or rows."""
+    A = decaying(np.random.default_rng(7), 40, 60)
+    rows, columns = np.arange(40) // 13 != 1, np.arange(60) // 17 != 2
+    part = A[rows][:, columns]
+    D = chunked(A, (13, 17))
+    filtered = D[da.from_array(rows, chunks=13)][:, da.from_array(columns, chunks=17)]
+    expected = select(chunked(part, (13, 17)), 6, method, rng=0)
+    for X in (filtered, da.from_array(part, chunks=((0, 13, 0, 14), (0, 17, 17, 0, 9)))):
+        s = select(X, 6, method, rng=0)
+        if method != "greedy":  # its core-sets are those of the blocks
+            assert np.array_equal(s.indices, expected.indices)
+            assert s.relative_error == pytest.approx(expected.relative_error)
+        assert s.rank == 6
+        assert s.certificate().ratio > 1
+        assert s.coefficients().compute().shape == (6, part.shape[1])
+        assert s.reconstruct().compute().shape == part.shape
+    with pytest.raises(CsspError, match=r"\(0, 60\)"):
+        select(D[da.zeros(40, chunks=13, dtype=bool)], 4)
+
+
+def masked(B):
+    return np.ma.masked_greater(B, 2.0)
+
+
+class Foreign:
+    """An array of another library, which converts to NumPy without a word."""
+
+    ndim, dtype = 2, np.dtype(float)
+
+    def __init__(self, B):
+        self.B, self.shape = B, B.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return self.B
+
+    def __getitem__(self, place):
+        return Foreign(self.B[place])
+
+
+@pytest.mark.parametrize(
+    ("f", "given", "words"),
+    [
+        (masked, {}, ["masked entry", "column 20"]),
+        (Foreign, {}, ["test_dask.Foreign", "block"]),
+        (lambda B: B[:, 1:], {}, ["shape (20, 29)", "(20, 30)", "compute_chunk_sizes"]),
+        (lambda B: B + 1j, {}, ["complex128", "float64", "map_blocks"]),
+        (lambda B: B, {"dtype": np.float32}, ["float64", "float32"]),
+        (lambda B: B.astype(object), {}, ["object", "float64"]),
+        (lambda B: B.astype(str), {}, ["<U", "float64"]),
+        (lambda B: np.where(B > 2, np.nan, B), {}, ["NaN", "column"]),
+    ],
+)
+def test_blocks_that_are_not_what_is_said_are_refused(f, given, words):
+    A = np.clip(decaying(np.random.default_rng(9), 40, 60), -1, 1)
+    A[5, 20] = 3
+    with pytest.raises(CsspError) as caught:
+        select(blocks(A, f, **given), 4)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_masked_padding_may_be_left_out():
+    A = decaying(np.random.default_rng(9), 40, 60)
+    valid = ~(A > 2).any(axis=0)
+    s = select(blocks(A, masked), 4, valid=valid)
+    assert np.array_equal(s.indices, select(A, 4, valid=valid).indices)
+
+
+def test_a_data_frame():
+    pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    A = np.round(decaying(np.random.default_rng(9), 40, 6), 3)
+    frame = pd.DataFrame(A, columns=list("abcdef")).astype({"b": "float32"})
+    frame["c"], frame["d"] = frame["c"] > 0, np.floor(frame["d"]).astype("int64").astype("Int64")
+    expected = select(frame.to_numpy(dtype=float), 3)
+    for X in (dd.from_pandas(frame, npartitions=3), dd.from_pandas(frame, npartitions=3)[["a", "b"]]):
+        k = min(3, X.shape[1])
+        s = select(X, k)
+        assert s.relative_error == pytest.approx(
+            select(frame.to_numpy(dtype=float)[:, : X.shape[1]], k).relative_error
+        )
+    assert np.array_equal(select(dd.from_pandas(frame, npartitions=3), 3).indices, expected.indices)
+    few = dd.from_pandas(frame, npartitions=3)
+    few = few[few["a"] > few["a"].max().compute() - 1e-9]  # most partitions are empty
+    assert select(few, 1).rank == 1
+    frame["name"], frame["day"] = "x", pd.Timestamp(0)
+    with pytest.raises(CsspError, match="columns name, day") as caught:
+        select(dd.from_pandas(frame, npartitions=3), 3)
+    assert "select_dtypes" in str(caught.value)
+
+
+def test_a_missing_cell_of_a_data_frame_is_named():
+    pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    frame = pd.DataFrame({"a": [1.0, 2, 3], "b": pd.array([1, None, 3], dtype="Int64")})
+    with pytest.raises(CsspError, match="NaN in column 1"):
+        select(dd.from_pandas(frame, npartitions=2), 1)
 
 
 # ---------------------------------------------------------------- refusals

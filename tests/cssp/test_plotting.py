@@ -123,9 +123,14 @@ def test_degenerate_matrices():
         drawn(plotting.spectrum(A, k)) if A.any() else plotting.spectrum(A, k)
 
 
-def test_a_matrix_read_in_passes_is_refused():
-    s = select(scipy.sparse.csr_array(decaying()), 3, "greedy")
-    with pytest.raises(CsspError, match="passes"):
+def test_a_matrix_read_in_passes_is_drawn_as_in_memory(monkeypatch):
+    s, expected = (select(A, 3) for A in (scipy.sparse.csr_array(decaying()), decaying()))
+    mine, theirs = lines(s.plot()), lines(expected.plot())
+    assert mine.keys() == theirs.keys()
+    for name, found in mine.items():
+        np.testing.assert_allclose(found, theirs[name], rtol=1e-9)
+    monkeypatch.setattr("cssp.passes.problem.SQUARE", 2)
+    with pytest.raises(CsspError, match="read in passes"):
         s.plot()
 
 

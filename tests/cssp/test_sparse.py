@@ -8,7 +8,8 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from cssp import CsspError, passes, select
-from cssp.passes.source import OperatorSource, SparseSource, gaussian_rows
+from cssp.passes.operator import OperatorSource
+from cssp.passes.source import SparseSource, gaussian_rows
 
 
 def scattered(rng, m, n, density=0.2, dtype=np.float64):
@@ -170,3 +171,109 @@ def test_gaussian_rows_do_not_depend_on_the_cut():
     for a, b in ((0, 10), (1000, 1050), (1023, 2049), (2499, 2500)):
         assert np.array_equal(gaussian_rows(7, a, b, 3), whole[a:b])
     assert abs(whole.mean()) < 0.06  # five standard deviations of the mean of 7,500
+
+
+# ---------------------------------------------------------------- operators that are not as they should be
+
+
+@pytest.mark.parametrize("how", ["none", "not implemented", "fails"])
+def test_an_operator_without_an_adjoint(how, monkeypatch):
+    """A small one is formed; a large one is refused where an adjoint is needed, by what is missing."""
+    from cssp.passes import operator
+
+    A = scattered(np.random.default_rng(3), 30, 50).toarray()
+
+    class Forward(LinearOperator):
+        def _matvec(self, x):
+            return A @ x
+
+    def not_implemented(y):
+        raise NotImplementedError
+
+    L = {
+        "none": LinearOperator(shape=A.shape, matvec=lambda x: A @ x, dtype=A.dtype),
+        "not implemented": Forward(A.dtype, A.shape),
+        "fails": LinearOperator(
+            shape=A.shape, matvec=lambda x: A @ x, rmatvec=not_implemented, dtype=A.dtype
+        ),
+    }[how]
+    for method in passes.METHODS:
+        s = select(L, 5, method, rng=0)
+        assert np.array_equal(s.indices, select(aslinearoperator(A), 5, method, rng=0).indices)
+        assert s.certificate().ratio >= 1
+    assert np.array_equal(select(L, 4, valid=np.arange(50) > 9).indices, 10 + select(A[:, 10:], 4).indices)
+    monkeypatch.setattr(operator, "FORMED", 1499)
+    assert select(L, 5, "norm", rng=0).k == 5
+    with pytest.raises(CsspError, match=r"without rmatvec.*30 x 50.*pass rmatvec="):
+        select(L, 5)
+
+
+WRONG = {
+    "shape": (lambda A, X: (A @ X)[:-1], lambda A, Y: A.T @ Y, "matmat"),
+    "adjoint's shape": (lambda A, X: A @ X, lambda A, Y: (A.T @ Y)[1:], "rmatmat"),
+    "one column": (lambda A, X: (A @ X)[:, :1], lambda A, Y: A.T @ Y, r"matmat.*\(30, 1\)"),
+    "NaN": (lambda A, X: A @ X * np.nan, lambda A, Y: A.T @ Y, "NaN in column 0"),
+    "adjoint's NaN": (lambda A, X: A @ X, lambda A, Y: A.T @ Y * np.nan, "rmatmat returned NaN"),
+    "complex": (lambda A, X: A @ X + 1j, lambda A, Y: A.T @ Y, "matmat returned dtype complex128"),
+    "object": (lambda A, X: (A @ X).astype(object), lambda A, Y: A.T @ Y, "matmat returned dtype object"),
+    "list": (lambda A, X: (A @ X).tolist(), lambda A, Y: A.T @ Y, "builtins.list"),
+    "masked": (lambda A, X: np.ma.masked_greater(A @ X, 0.1), lambda A, Y: A.T @ Y, "masked"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("blockwise", [True, False])
+def test_wrong_products_are_refused(what, blockwise):
+    A = scattered(np.random.default_rng(3), 30, 50, 0.5).toarray()
+    matmat, rmatmat, words = WRONG[what]
+    given = {"matmat": lambda X: matmat(A, X), "rmatmat": lambda Y: rmatmat(A, Y)} if blockwise else {}
+    L = LinearOperator(
+        shape=A.shape,
+        matvec=lambda x: matmat(A, np.reshape(x, (-1, 1))),
+        rmatvec=lambda y: rmatmat(A, np.reshape(y, (-1, 1))),
+        dtype=A.dtype,
+        **given,
+    )
+    if not blockwise and what in ("one column", "list", "masked"):
+        select(L, 5)  # SciPy puts columns together, and these are right for one
+        return
+    with np.errstate(invalid="ignore"), pytest.raises(CsspError, match=words):
+        select(L, 5)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_products_may_be_matrices_of_numpy_or_sparse():
+    A = scattered(np.random.default_rng(3), 30, 50, 0.5)
+    for form in (np.asmatrix, sp.csr_array):
+        L = LinearOperator(
+            shape=A.shape,
+            matvec=lambda x: A @ np.ravel(x),
+            rmatvec=lambda y: A.T @ np.ravel(y),
+            matmat=lambda X, form=form: form(A @ X),
+            rmatmat=lambda Y, form=form: form(A.T @ Y),
+            dtype=A.dtype,
+        )
+        assert np.array_equal(select(L, 5).indices, select(A, 5).indices)
+
+
+def test_an_operator_without_a_dtype():
+    A = scattered(np.random.default_rng(3), 30, 50).toarray()
+
+    class Bare(LinearOperator):
+        def _matvec(self, x):
+            return A @ x
+
+        def _rmatvec(self, y):
+            return A.T @ y
+
+    s = select(Bare(None, A.shape), 5)
+    assert np.array_equal(s.indices, select(A, 5).indices)
+
+
+@pytest.mark.filterwarnings("ignore::cssp.RankDeficientWarning")
+@pytest.mark.parametrize("form", [sp.csc_array, aslinearoperator])
+def test_a_matrix_of_zeros(form):
+    """No direction at all: products with no columns."""
+    s = select(form(np.zeros((5, 7))), 2)
+    assert (s.rank, s.relative_error) == (0, 0)
+    assert s.certificate().ratio == 1
