@@ -224,11 +224,11 @@ def _explained(text: str, o: argparse.Namespace, table: Table) -> str:
     if bad is None:
         return as_flags(text)
     j = int(bad[2])
-    where = f"row {_numbers(o, table)[j]} (from 0)" if o.rows else table.label(j)
+    where = f"row {_numbers(o, table)[j]} (counted from 0)" if o.rows else table.label(j)
     if bad[1] == "Inf":
-        return f"{o.data}: {where} has an infinite number; clean it, or leave it out with --columns"
+        return f"{o.data}: Inf in {where}; clean it, or name the columns to use with --columns"
     return (
-        f"{o.data}: {where} misses a number (NaN in column {j}); "
+        f"{o.data}: NaN in {where}; "
         "use --missing rows to leave out rows with missing cells, or --columns to leave out the column"
     )
 

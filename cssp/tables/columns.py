@@ -52,7 +52,7 @@ def _number(argument: str, word: str, names: list[str] | None, n: int, what: str
     if digits.isascii() and digits.isdecimal():
         if 0 <= int(word) < n:
             return int(word)
-        raise ArgumentError(f"--{argument} {word}: {what} numbers run from 0 to {n - 1}")
+        raise ArgumentError(f"--{argument} contains {word}: {what} numbers run from 0 to {n - 1}")
     if names is None:
         why = "this file has no header" if what == "column" else "rows have no names"
         raise ArgumentError(f"--{argument} {word}: {why}; {what} numbers, 0 to {n - 1}, are wanted")

@@ -55,14 +55,17 @@ class Layout:
     notes: tuple[str, ...] = ()
 
 
-def records(lines: Iterable[str], sep: str) -> Iterator[Record]:
-    """The lines that are not blank, cut into cells."""
+def records(lines: Iterable[str], sep: str, before: int = 0) -> Iterator[Record]:
+    """The lines that are not blank, cut into cells; so many lines of the file came before."""
     reader = csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
-    last = 0
-    for cells in reader:
-        first, last = last + 1, reader.line_num
-        if len(cells) > 1 or (cells and cells[0].strip()):
-            yield Record(cells, first, last)
+    last = before
+    try:
+        for cells in reader:
+            first, last = last + 1, before + reader.line_num
+            if len(cells) > 1 or (cells and cells[0].strip()):
+                yield Record(cells, first, last)
+    except csv.Error as reason:
+        raise ArgumentError(f"line {last + 1}: {reason}; is there a quotation mark that is not closed?") from None
 
 
 def layout(lines: Iterable[str], sep: str, header: str, decimal: str) -> Layout:
@@ -70,7 +73,7 @@ def layout(lines: Iterable[str], sep: str, header: str, decimal: str) -> Layout:
     raw: list[str] = []
     sample = list(_some(records(_kept(lines, raw), sep)))
     if not sample:
-        raise ArgumentError("there is no line with data")
+        raise ArgumentError("the file is empty")
     remarks = list(takewhile(lambda r: r.cells[0].lstrip().startswith("#"), sample))
     remarks = remarks if len(remarks) < len(sample) else []
     body = sample[len(remarks) :]
@@ -114,7 +117,7 @@ def _width(lines: list[str], sep: str) -> int:
     """Cells of every line, 0 where the lines differ."""
     try:
         widths = {len(r.cells) for r in _some(records(lines, sep)) if not r.cells[0].lstrip().startswith("#")}
-    except csv.Error:
+    except ArgumentError:
         return 0
     return widths.pop() if len(widths) == 1 else 0
 

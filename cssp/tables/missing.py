@@ -29,7 +29,7 @@ def left_out(
         return numbers, (), []
     out = tuple(j if names is None else names[j] for j in wanted if j in text)
     many = "1 column holds" if len(out) == 1 else f"{len(out)} columns hold"
-    return numbers, out, [f"{many} no numbers and stay out: {_listed(text, names)}"]
+    return numbers, out, [f"{many} no numbers, left out: {_listed(text, names)}"]
 
 
 class Missing:
@@ -48,7 +48,7 @@ class Missing:
         absent = np.isnan(X)
         if lines is not None:
             for i in np.flatnonzero(absent.any(axis=0)):
-                self.first.setdefault(int(i), f"line {lines[int(np.argmax(absent[:, i]))]}, ")
+                self.first.setdefault(int(i), f"line {lines[int(np.argmax(absent[:, i]))]}: ")
         self.counts += absent.sum(axis=0)
 
     def settled(
@@ -71,7 +71,7 @@ def refuse_missing(where: str, j: int, names: Names) -> None:
     """Raise for a missing cell."""
     name = None if names is None else names[j]
     raise ArgumentError(
-        f"{where}{label(j, name)}, misses a number; "
+        f"{where}NaN in {label(j, name)}, where a cell is missing; "
         "use --missing rows to leave out rows with missing cells, or --columns to leave out the column"
     )
 
@@ -88,7 +88,7 @@ def without_rows(
             f"--missing rows: none of the {total} rows is complete; missing cells are most in the columns {named}; "
             "leave those out with --columns"
         )
-    notes.append(f"{dropped} of {total} rows have missing cells and stay out; missing cells by column: {named}")
+    notes.append(f"{dropped} of {total} rows have missing cells, left out; missing cells by column: {named}")
     return dropped
 
 

@@ -47,7 +47,7 @@ def read_parquet(path: Path, o: ReadOptions) -> Table:
                 absent = np.isnan(X)
                 if o.missing == "raise" and absent.any():
                     i, row = (int(s) for s in np.argwhere(absent)[0])
-                    refuse_missing(f"row {row} (from 0), ", numbers[len(counts) + i], names)
+                    refuse_missing(f"row {row} (counted from 0): ", numbers[len(counts) + i], names)
                 counts += absent.sum(axis=1).tolist()
                 complete &= ~absent.any(axis=0)
                 spool.append(X)

@@ -58,8 +58,8 @@ def read(path: str | Path, key: str | None = None, **options: Any) -> Table:
     for name in ("key", *_TEXT):
         value, usual = getattr(o, name), getattr(ReadOptions, name)
         if value != usual and name not in own:
-            able = ", ".join(f for f, row in _FORMATS.items() if name in row[1])
-            raise ArgumentError(f"--{name} {value}: {form} files have nothing of the kind; {able} files may")
+            able = " and ".join(f[1:] for f, row in _FORMATS.items() if name in row[1])
+            raise ArgumentError(f"--{name} {value}: {form[1:]} files have no such thing, {able} files may")
     for name, values in (("header", ("auto", "yes", "no")), ("missing", ("raise", "rows")), ("decimal", (".", ","))):
         if getattr(o, name) not in values:
             raise ArgumentError(f"--{name} {getattr(o, name)}: {', '.join(values[:-1])} or {values[-1]} is wanted")

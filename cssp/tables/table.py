@@ -97,4 +97,4 @@ class Table:
 
 def label(number: int, name: str | None) -> str:
     """A column in a message."""
-    return f"column {number} (from 0)" if not name else f"column {name!r} (number {number}, from 0)"
+    return f"column {number} ({f'{name!r}, ' if name else ''}counted from 0)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import math
 from collections.abc import Iterable
@@ -43,7 +42,7 @@ def read_text(path: Path, usual: str, o: ReadOptions) -> Table:
         names = plan.names
         if o.columns is None and reader.ends_empty(len(spool)):
             reader.text[wanted[-1]] = "", 0
-        text = {j: f"{cell!r} in line {line}" if line else "empty, the lines end with a separator" for j, (cell, line) in reader.text.items()}
+        text = {j: reader.found(j) for j in reader.text}
         numbers, out, notes = left_out(wanted, names, text, o)
         kept = np.flatnonzero(np.isin(wanted, numbers))
         rows, dropped = reader.missing.settled(spool, kept, numbers, names, o, notes)
@@ -128,24 +127,25 @@ class _Reader:
 
     def _careful(self, lines: Iterable[str], count: int) -> np.ndarray:
         """The numbers of as many lines, cell by cell."""
-        found, places = [], []
-        reader = csv.reader(lines, delimiter=self.sep, skipinitialspace=True, strict=True)
-        last = 0
-        while last < count and (row := next(reader, None)) is not None:
-            first, last = last + 1, reader.line_num
-            if len(row) != self.plan.width:
-                if not "".join(row).strip() or row[0].lstrip().startswith("#"):
-                    continue
+        found: list[list[str]] = []
+        places: list[int] = []
+        end = self.line + count
+        for record in header.records(lines, self.sep, self.line):
+            self.line = record.last
+            if len(record.cells) == self.plan.width:
+                found.append(record.cells)
+                places.append(record.first)
+            elif not record.cells[0].lstrip().startswith("#"):
                 raise ArgumentError(
-                    f"line {self.line + first} has {len(row)} cells and the lines before it have {self.plan.width}"
+                    f"line {record.first} has {len(record.cells)} cells and the lines before it have {self.plan.width}"
                 )
-            found.append(row)
-            places.append(self.line + first)
+            if record.last >= end:
+                break
+        self.line = max(self.line, end)
         X = np.full((len(found), len(self.wanted)), math.nan)
-        for i, (j, column) in enumerate(zip(self.wanted, _columns(found, self.wanted), strict=True)):
+        for i, j in enumerate(self.wanted):
             if j not in self.text:
-                self._numbers(X[:, i], j, column, places)
-        self.line += last
+                self._numbers(X[:, i], j, [cells[j] for cells in found], places)
         self.missing.count(X, places)
         return X
 
@@ -161,6 +161,14 @@ class _Reader:
             if not self.o.numeric:
                 self._refuse(j)
 
+    def found(self, j: int) -> str:
+        """What a column holds that is no number."""
+        cell, line = self.text[j]
+        if not line:
+            return "empty, the lines end with a separator"
+        help_ = cells.advice(cell, self.sep, self.o.decimal)
+        return f"{cell[:40]!r} in line {line}" + (f": {help_}" if help_ else "")
+
     def _refuse(self, j: int) -> None:
         cell, line = self.text[j]
         name = None if self.plan.names is None else self.plan.names[j]
@@ -168,8 +176,4 @@ class _Reader:
             "use --numeric to leave out columns of text, or --columns to name those to use"
         )
         also = ", and --missing rows to leave out rows with missing cells" if self.missing.any and self.o.missing == "raise" else ""
-        raise ArgumentError(f"line {line}, {label(j, name)}, holds {cell[:40]!r}, which is no number; {help_}{also}")
-
-
-def _columns(rows: list[list[str]], wanted: list[int]) -> Iterable[list[str]]:
-    return ([row[j] for row in rows] for j in wanted)
+        raise ArgumentError(f"line {line}, {label(j, name)}: {cell[:40]!r} is no number; {help_}{also}")
