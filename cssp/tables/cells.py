@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 
-__all__ = ["MISSING", "advice", "is_number", "number"]
+__all__ = ["MISSING", "advice", "is_number", "number", "numbers"]
 
 #: Cells that count as missing, whatever their case and the spaces around them.
 MISSING = frozenset({"", "?", ".", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"})
@@ -23,6 +24,15 @@ def number(cell: str, decimal: str = ".") -> float:
     if "_" in text or not text.isascii() or (decimal != "." and "." in text):
         raise ValueError(cell)  # Python reads 1_000, and digits of every script
     return float(text if decimal == "." else text.replace(decimal, ".", 1))
+
+
+def numbers(cells: list[str], decimal: str = ".") -> list[float]:
+    """The numbers in many cells, as `number` has them."""
+    together = "".join(cells)
+    if decimal == "." and together.isascii() and "_" not in together:
+        with contextlib.suppress(ValueError):  # a missing cell, or text
+            return list(map(float, cells))
+    return [number(cell, decimal) for cell in cells]
 
 
 def is_number(cell: str, decimal: str = ".") -> bool:

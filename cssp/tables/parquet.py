@@ -10,13 +10,13 @@ import numpy as np
 from cssp.errors import ArgumentError, UnsupportedError
 from cssp.tables.columns import chosen
 from cssp.tables.missing import left_out, refuse_missing, without_rows
-from cssp.tables.spool import Spool
+from cssp.tables.spool import LIMIT, Spool
 from cssp.tables.table import ReadOptions, Table, label
 
 __all__ = ["read_parquet"]
 
-#: Entries that are read at a time.
-BLOCK = 1 << 22
+#: Entries, and columns, that are read at a time.
+BLOCK, COLUMNS = 1 << 22, 1 << 12
 
 
 def read_parquet(path: Path, o: ReadOptions) -> Table:
@@ -42,7 +42,7 @@ def read_parquet(path: Path, o: ReadOptions) -> Table:
         numbers, out, notes = left_out(wanted, names, text, o)
         dtype = np.result_type(*[_dtype(schema.field(j).type) for j in numbers])
         counts, complete = [], np.ones(m, dtype=bool)
-        with Spool(m, dtype) as spool:
+        with Spool(m, dtype, large=m * len(numbers) * dtype.itemsize > LIMIT) as spool:
             for X in _blocks(file, numbers, m, dtype):
                 absent = np.isnan(X)
                 if o.missing == "raise" and absent.any():
@@ -70,7 +70,7 @@ def read_parquet(path: Path, o: ReadOptions) -> Table:
 def _blocks(file: Any, numbers: list[int], m: int, dtype: np.dtype) -> Any:
     """Some columns after the other, shape (columns, m), NaN where a cell is missing."""
     ends = np.cumsum([_leaves(field.type) for field in file.schema_arrow])
-    step = max(1, BLOCK // max(1, m))
+    step = max(1, min(COLUMNS, BLOCK // max(1, m)))
     for start in range(0, len(numbers), step):
         some = numbers[start : start + step]
         # By number: a name may hold a dot or stand twice. What comes back is in the order of the file.

@@ -13,7 +13,7 @@ import numpy as np
 __all__ = ["LIMIT", "Spool"]
 
 #: Bytes of numbers up to which a matrix is kept in memory.
-LIMIT = 1 << 28
+LIMIT = 1 << 27
 
 #: Bytes that are worked on at a time.
 BLOCK = 1 << 22
@@ -28,11 +28,13 @@ class Spool:
         Where the file is, if there is one: who takes the `matrix` cleans it up.
     """
 
-    def __init__(self, length: int, dtype: Any = np.float64) -> None:
+    def __init__(self, length: int, dtype: Any = np.float64, large: bool = False) -> None:
         self.length, self.dtype = length, np.dtype(dtype)
         self.folder: tempfile.TemporaryDirectory[str] | None = None
         self._file: IO[bytes] = io.BytesIO()
         self._bytes = 0
+        if large:
+            self._move()
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ from cssp.errors import ArgumentError
 from cssp.tables import cells, header
 from cssp.tables.columns import chosen
 from cssp.tables.missing import Missing, left_out
-from cssp.tables.spool import Spool
+from cssp.tables.spool import LIMIT, Spool
 from cssp.tables.table import ReadOptions, Table, label
 
 __all__ = ["read_text"]
@@ -34,7 +34,7 @@ def read_text(path: Path, usual: str, o: ReadOptions) -> Table:
         plan = header.layout(file, sep, o.header, o.decimal)
     wanted = _wanted(plan, o)
     reader = _Reader(plan, sep, o, wanted)
-    with _opened(path, o.encoding) as file, Spool(len(wanted)) as spool:
+    with _opened(path, o.encoding) as file, Spool(len(wanted), large=path.stat().st_size > LIMIT) as spool:
         for _ in range(plan.skip):
             next(file)
         while lines := file.readlines(BLOCK):
@@ -101,7 +101,6 @@ class _Reader:
         if X is None:
             return self._careful(chain(lines, rest), len(lines))
         self.line += len(lines)
-        self.missing.count(X)
         return X
 
     def ends_empty(self, rows: int) -> bool:
@@ -110,20 +109,26 @@ class _Reader:
         return len(self.wanted) > 1 and not name and 0 < rows == self.missing.counts[-1]
 
     def _plain(self, lines: list[str]) -> np.ndarray | None:
-        """The numbers where every line holds nothing else, None otherwise."""
+        """The numbers where no line needs a closer look, None otherwise."""
         joints = self.plan.width - 1
         full = [line for line in lines if line.strip()]
-        if self.text or any('"' in line or line.count(self.sep) != joints for line in full):
+        if any('"' in line or line.count(self.sep) != joints for line in full):
             return None
         if self.o.decimal != ".":
             if any("." in line for line in full):
                 return None
             full = [line.replace(self.o.decimal, ".") for line in full]
+        alive = [i for i, j in enumerate(self.wanted) if j not in self.text]
+        X = np.full((len(full), len(self.wanted)), math.nan)
+        if not full or not alive:
+            return X
+        use = [self.wanted[i] for i in alive]
         try:
-            X = np.loadtxt(full, delimiter=self.sep, usecols=self.wanted, ndmin=2, comments=None) if full else np.empty((0, len(self.wanted)))
+            found = np.loadtxt(full, delimiter=self.sep, usecols=use, ndmin=2, comments=None)
         except ValueError:
             return None
-        return None if np.isnan(X).any() else X
+        X[:, alive] = found
+        return None if np.isnan(found).any() else X
 
     def _careful(self, lines: Iterable[str], count: int) -> np.ndarray:
         """The numbers of as many lines, cell by cell."""
@@ -153,7 +158,7 @@ class _Reader:
         """The numbers of one column; its first cell that is text is noted, and refused where that is final."""
         decimal = self.o.decimal
         try:
-            out[:] = [cells.number(cell, decimal) for cell in column]
+            out[:] = cells.numbers(column, decimal)
         except ValueError:
             at = next(i for i, cell in enumerate(column) if not cells.is_number(cell, decimal))
             self.text[j] = column[at].strip(), places[at]
