@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +52,21 @@ def read_market(path: Path, o: ReadOptions) -> Table:
     """A dense array, or a CSC one."""
     from scipy.io import mmread
 
+    _check_text(path)
     A = mmread(path, spmatrix=False)
     return _table(A if isinstance(A, np.ndarray) else A.tocsc(), o)
+
+
+def _check_text(path: Path) -> None:
+    """Refuse what makes SciPy's reader crash (scipy #19949): a NUL, or an end within a number, after its E."""
+    last = b""
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        while block := file.read(1 << 20):
+            if b"\0" in block:
+                raise ArgumentError("the file holds binary data, not text")
+            last = last[-2:] + block
+    if re.search(rb"[eE][+-]?\Z", last):
+        raise ArgumentError("the file ends within a number: it was cut short")
 
 
 def _only(keys: list[str], key: str | None) -> str:

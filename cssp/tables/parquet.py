@@ -25,7 +25,7 @@ def read_parquet(path: Path, o: ReadOptions) -> Table:
         import pyarrow.parquet as parquet
     except ImportError:
         raise UnsupportedError(f"{path}: parquet needs pyarrow; pip install pyarrow") from None
-    with parquet.ParquetFile(path, pre_buffer=False) as file:
+    with parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
         schema, m = file.schema_arrow, int(file.metadata.num_rows)
         names = list(schema.names)
         if not names:
