@@ -209,7 +209,9 @@ def _cli_report(found: list[dict[str, Any]]) -> Iterator[str]:
         refused = Counter(row["refused"] for row in rows if "refused" in row)
         yield f"{way}: {len(passed)} of {len(rows)} pass ({100 * len(passed) / max(1, len(rows)):.1f} %), {refused.total()} refused"
         yield from (f"    {count:5}  {reason}" for reason, count in refused.most_common())
-        yield from (f"    other: {row['table']}: {row['text']}" for row in rows if row.get("refused") == "other")
+        yield from (
+            f"    other: {row['table']}: {row['text']}" for row in rows if row.get("refused") == "other"
+        )
         yield from _faulty(rows)
 
 
@@ -227,4 +229,8 @@ def _methods_report(found: list[dict[str, Any]]) -> Iterator[str]:
 
 def _faulty(rows: list[dict[str, Any]]) -> Iterator[str]:
     for kind in ("traceback", "wrong"):
-        yield from (f"    {kind}: {row['table']} {row.get('method', '')}: {row[kind]}" for row in rows if row.get(kind))
+        yield from (
+            f"    {kind}: {row['table']} {row.get('method', '')}: {row[kind]}"
+            for row in rows
+            if row.get(kind)
+        )

@@ -22,7 +22,9 @@ def show(name: str | None = None) -> str:
 def _line(row: Method) -> str:
     said = row.summary + ("" if row.deterministic else " (draws: --rng)")
     lines = _wrapped(f"{row.name:<{INDENT}}{said}")
-    return "\n".join([lines, _wrapped(" " * INDENT + "--option " + _options(row))] if row.options else [lines])
+    return "\n".join(
+        [lines, _wrapped(" " * INDENT + "--option " + _options(row))] if row.options else [lines]
+    )
 
 
 def _one(row: Method) -> str:

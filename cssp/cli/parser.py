@@ -69,7 +69,11 @@ def _add_select(commands: Any) -> None:
     add = p.add_argument_group("input").add_argument
     add("--format", metavar="NAME", help="the format where the ending does not tell it (standard input: csv)")
     add("--columns", action="append", metavar="A,B,...", help=f"use these columns only; {_COLUMNS}")
-    add("--numeric", action="store_true", help="leave out columns that hold no numbers; they are named on stderr")
+    add(
+        "--numeric",
+        action="store_true",
+        help="leave out columns that hold no numbers; they are named on stderr",
+    )
     add(
         "--missing",
         choices=("raise", "rows"),
@@ -82,7 +86,11 @@ def _add_select(commands: Any) -> None:
         default="auto",
         help="whether the first line of a csv holds names; auto (default) says what it takes it for where in doubt",
     )
-    add("--sep", metavar="C", help="what separates the cells of a csv: one character, \\t, or auto (default , and \\t by the ending)")
+    add(
+        "--sep",
+        metavar="C",
+        help="what separates the cells of a csv: one character, \\t, or auto (default , and \\t by the ending)",
+    )
     add("--decimal", default=".", metavar="C", help="the decimal mark of a csv: . (default) or ,")
     add("--encoding", default="utf-8-sig", metavar="NAME", help="the encoding of a csv (default utf-8)")
     add("--key", help="the array of an npz file or a zarr group that holds several")
@@ -98,7 +106,11 @@ def _add_select(commands: Any) -> None:
         help="an option of the method, such as f=1.5; may be repeated",
     )
     add("--rows", action="store_true", help="choose rows instead of columns")
-    add("--scale", action="store_true", help="divide each column by its norm for the choice: units do not matter")
+    add(
+        "--scale",
+        action="store_true",
+        help="divide each column by its norm for the choice: units do not matter",
+    )
     add("--weights", metavar="FILE", help="a file with one weight per column")
     add("--include", action="append", metavar="A,B,...", help="columns chosen first, given as for --columns")
     add("--exclude", action="append", metavar="A,B,...", help="columns never chosen, given as for --columns")

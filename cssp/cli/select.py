@@ -212,9 +212,13 @@ def _option(text: str) -> tuple[str, Any]:
 def as_flags(text: str) -> str:
     """A message of the library in the words of the command line."""
     text = re.sub(
-        r"\b(deficient|tol|rng|method) ?= ?('[^']*'|[^\s:;,)]+)", lambda m: f"--{m[1]} {m[2].strip(chr(39))}", text
+        r"\b(deficient|tol|rng|method) ?= ?('[^']*'|[^\s:;,)]+)",
+        lambda m: f"--{m[1]} {m[2].strip(chr(39))}",
+        text,
     )
-    text = text.replace("--deficient truncate or 'raise', or tol,", "--deficient truncate or raise, or --tol,")
+    text = text.replace(
+        "--deficient truncate or 'raise', or tol,", "--deficient truncate or raise, or --tol,"
+    )
     return text.replace("neither k nor tol is given", "neither k nor tol is given (-k, --tol)")
 
 
@@ -222,7 +226,7 @@ def _explained(text: str, o: argparse.Namespace, table: Table) -> str:
     """An error of `select`, with the names of columns and advice that the command line can follow."""
     bad = re.match(r"A has (NaN|Inf) in column (\d+)", text)
     if bad is None:
-        return as_flags(text)
+        return as_flags(re.sub(r"^A has", f"{o.data} has", text))
     j = int(bad[2])
     where = f"row {_numbers(o, table)[j]} (counted from 0)" if o.rows else table.label(j)
     if bad[1] == "Inf":

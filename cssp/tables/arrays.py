@@ -75,7 +75,9 @@ def _only(keys: list[str], key: str | None) -> str:
         return keys[0]
     if key is None or key not in keys:
         found = ", ".join(keys[:10]) or "none"
-        raise ArgumentError(f"the file holds the arrays {found}; " + ("pass --key" if key is None else f"not {key}"))
+        raise ArgumentError(
+            f"the file holds the arrays {found}; " + ("pass --key" if key is None else f"not {key}")
+        )
     return key
 
 

@@ -49,7 +49,11 @@ def advice(cell: str, sep: str, decimal: str) -> str:
     text = cell.strip()
     mark = "," if decimal == "." else "."
     if re.fullmatch(rf"[+-]?\d{{1,3}}([{mark} '’]\d{{3}})+([.,]\d*)?", text):
-        other = ", or --decimal ',' if the comma is a decimal comma" if text.count(",") == 1 == len(re.findall(r"\D", text)) else ""
+        other = (
+            ", or --decimal ',' if the comma is a decimal comma"
+            if text.count(",") == 1 == len(re.findall(r"\D", text))
+            else ""
+        )
         return f"write numbers without thousands separators{other}"
     if decimal == "." and re.fullmatch(r"[+-]?\d*,\d+(e[+-]?\d+)?", text, re.IGNORECASE):
         return "use --decimal ','"

@@ -29,9 +29,15 @@ def chosen(
             at = places.get(word) if word else None
             if at is not None and len(at) > 1:
                 numbers = " and ".join(map(str, at))
-                raise ArgumentError(f"--{argument} {word}: columns {numbers} have this name; use their numbers")
+                raise ArgumentError(
+                    f"--{argument} {word}: columns {numbers} have this name; use their numbers"
+                )
             found.append(at[0] if at is not None else _number(argument, word, names, n, what))
-    twice = next((j for i, j in enumerate(found) if j in found[:i]), None) if len(set(found)) < len(found) else None
+    twice = (
+        next((j for i, j in enumerate(found) if j in found[:i]), None)
+        if len(set(found)) < len(found)
+        else None
+    )
     if twice is not None:
         name = names[twice] if named and names else twice
         raise ArgumentError(f"--{argument} {','.join(values)}: {what} {name} is named twice")

@@ -65,7 +65,9 @@ def records(lines: Iterable[str], sep: str, before: int = 0) -> Iterator[Record]
             if len(cells) > 1 or (cells and cells[0].strip()):
                 yield Record(cells, first, last)
     except csv.Error as reason:
-        raise ArgumentError(f"line {last + 1}: {reason}; is there a quotation mark that is not closed?") from None
+        raise ArgumentError(
+            f"line {last + 1}: {reason}; is there a quotation mark that is not closed?"
+        ) from None
 
 
 def layout(lines: Iterable[str], sep: str, header: str, decimal: str) -> Layout:
@@ -83,17 +85,25 @@ def layout(lines: Iterable[str], sep: str, header: str, decimal: str) -> Layout:
     above = remarks[-1] if remarks and header != "no" and not named else None
     if above is not None and len(above.cells) == len(head.cells):  # names as numpy.savetxt writes them
         names = [above.cells[0].lstrip().removeprefix("#"), *above.cells[1:]]
-        note = f"line {above.first} begins with # and is taken as the names of the columns; --header no if not"
+        note = (
+            f"line {above.first} begins with # and is taken as the names of the columns; --header no if not"
+        )
         return Layout([name.strip() for name in names], len(names), head.first - 1, notes=(note,))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if header == "auto" and doubt:
-        taken = "the names of the columns; --header no if it is data" if named else "data; --header yes if it is names"
+        taken = (
+            "the names of the columns; --header no if it is data"
+            if named
+            else "data; --header yes if it is names"
+        )
         notes = (f"line {head.first} ({_shown(head.cells)}) is taken as {taken}",)
     if header == "no" or (header == "auto" and not named):
         return Layout(None, len(head.cells), head.first - 1, notes=notes)
     names = [cell.strip() for cell in head.cells]
     width = len(rest[0]) if rest else len(names)
-    if width == len(names) + 1:  # labels of rows without a name, as R's write.table, or a separator at the end
+    if (
+        width == len(names) + 1
+    ):  # labels of rows without a name, as R's write.table, or a separator at the end
         names = [*names, ""] if all(not cells[-1].strip() for cells in rest) else ["", *names]
     labels = width > 1 and not names[0] and any(names)
     return Layout(names, max(width, len(names)), head.last, labels, notes)
@@ -109,7 +119,9 @@ def separator(lines: list[str], given: str | None, usual: str) -> str:
         raise ArgumentError(f"--sep {given}: one character, \\t or auto is wanted")
     if able and sep not in able and _width(lines[:1], sep) < 2:
         better = next(iter(able))
-        raise ArgumentError(f"the cells are separated by {better!r}, not {sep!r}; use --sep '{_CALLED.get(better, better)}'")
+        raise ArgumentError(
+            f"the cells are separated by {better!r}, not {sep!r}; use --sep '{_CALLED.get(better, better)}'"
+        )
     return sep
 
 

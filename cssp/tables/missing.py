@@ -52,7 +52,13 @@ class Missing:
         self.counts += absent.sum(axis=0)
 
     def settled(
-        self, spool: Spool, kept: np.ndarray, numbers: Sequence[int], names: Names, o: ReadOptions, notes: list[str]
+        self,
+        spool: Spool,
+        kept: np.ndarray,
+        numbers: Sequence[int],
+        names: Names,
+        o: ReadOptions,
+        notes: list[str],
     ) -> tuple[np.ndarray | None, int]:
         """A mask of the rows to keep, None for all of them, and how many go; `kept` are the entries that stay."""
         counts = self.counts[kept]

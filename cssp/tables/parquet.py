@@ -30,7 +30,9 @@ def read_parquet(path: Path, o: ReadOptions) -> Table:
         names = list(schema.names)
         if not names:
             raise ArgumentError("the table has no columns")
-        wanted = list(range(len(names))) if o.columns is None else chosen("columns", o.columns, names, len(names))
+        wanted = (
+            list(range(len(names))) if o.columns is None else chosen("columns", o.columns, names, len(names))
+        )
         types = [schema.field(j).type for j in wanted]
         text = {j: str(t) for j, t in zip(wanted, types, strict=True) if _dtype(t) is None}
         if text and not o.numeric:
@@ -73,10 +75,11 @@ def _blocks(file: Any, numbers: list[int], m: int, dtype: np.dtype) -> Any:
     step = max(1, min(COLUMNS, BLOCK // max(1, m)))
     for start in range(0, len(numbers), step):
         some = numbers[start : start + step]
-        # By number: a name may hold a dot or stand twice. What comes back is in the order of the file.
-        table = file.reader.read_all(column_indices=[int(ends[j]) - 1 for j in some])
+        order = np.argsort(some)  # the order of the file
+        # By number: a name may hold a dot or stand twice.
+        table = file.reader.read_all(column_indices=[int(ends[some[i]]) - 1 for i in order])
         X = np.empty((len(some), m), dtype=dtype)
-        for i, column in zip(np.argsort(some), table.columns, strict=True):
+        for i, column in zip(order, table.columns, strict=True):
             X[i] = _values(column)
         yield X
 
@@ -112,5 +115,11 @@ def _dtype(kind: Any) -> Any:
         return _dtype(kind.value_type)
     if t.is_float32(kind) or t.is_float16(kind):
         return np.float32
-    able = t.is_float64(kind) or t.is_integer(kind) or t.is_boolean(kind) or t.is_decimal(kind) or t.is_null(kind)
+    able = (
+        t.is_float64(kind)
+        or t.is_integer(kind)
+        or t.is_boolean(kind)
+        or t.is_decimal(kind)
+        or t.is_null(kind)
+    )
     return np.float64 if able else None

@@ -60,23 +60,32 @@ def read(path: str | Path, key: str | None = None, **options: Any) -> Table:
         if value != usual and name not in own:
             able = " and ".join(f[1:] for f, row in _FORMATS.items() if name in row[1])
             raise ArgumentError(f"--{name} {value}: {form[1:]} files have no such thing, {able} files may")
-    for name, values in (("header", ("auto", "yes", "no")), ("missing", ("raise", "rows")), ("decimal", (".", ","))):
+    for name, values in (
+        ("header", ("auto", "yes", "no")),
+        ("missing", ("raise", "rows")),
+        ("decimal", (".", ",")),
+    ):
         if getattr(o, name) not in values:
-            raise ArgumentError(f"--{name} {getattr(o, name)}: {', '.join(values[:-1])} or {values[-1]} is wanted")
+            raise ArgumentError(
+                f"--{name} {getattr(o, name)}: {', '.join(values[:-1])} or {values[-1]} is wanted"
+            )
     try:
         with _as_file(path, form) as file:
             return reader(file, o)
     except ArgumentError as reason:
         said = str(reason)
-        raise type(reason)(said if said.startswith("--") or str(path) in said else f"{path}: {said}") from None
-    except (CsspError, OSError, MemoryError):
+        raise type(reason)(
+            said if said.startswith("--") or str(path) in said else f"{path}: {said}"
+        ) from None
+    except (CsspError, MemoryError):
         raise
     except UnicodeError as reason:
         raise ArgumentError(
             f"{path} is no text in {o.encoding.removesuffix('-sig')} ({reason}); use --encoding, such as latin-1"
         ) from None
     except Exception as reason:  # readers have families of their own
-        what = " ".join(str(reason).split())[:300] or type(reason).__name__
+        said = getattr(reason, "strerror", None) or " ".join(str(reason).split())[:300]
+        what = said or type(reason).__name__
         raise ArgumentError(f"{path} cannot be read as {form[1:]}: {what}") from None
 
 

@@ -87,7 +87,11 @@ class Spool:
         self._file.flush()
         shape = (len(self), self.length)
         if self.folder is None or 0 in shape:
-            return np.empty(shape, self.dtype) if 0 in shape else np.frombuffer(self._memory(), dtype=self.dtype).reshape(shape)
+            return (
+                np.empty(shape, self.dtype)
+                if 0 in shape
+                else np.frombuffer(self._memory(), dtype=self.dtype).reshape(shape)
+            )
         name = self._file.name
         self._file.close()
         return np.memmap(name, dtype=self.dtype, mode="r", shape=shape)

@@ -66,7 +66,9 @@ def _opened(path: Path, encoding: str) -> IO[str]:
             return gzip.open(path, "rt", newline="", encoding=encoding)
         return path.open(newline="", encoding=encoding)
     except LookupError:
-        raise ArgumentError(f"--encoding {encoding}: no such encoding; utf-8, latin-1, utf-16 are common") from None
+        raise ArgumentError(
+            f"--encoding {encoding}: no such encoding; utf-8, latin-1, utf-16 are common"
+        ) from None
 
 
 def _wanted(plan: header.Layout, o: ReadOptions) -> list[int]:
@@ -78,7 +80,9 @@ def _wanted(plan: header.Layout, o: ReadOptions) -> list[int]:
 def _said_of_labels(plan: header.Layout, o: ReadOptions) -> tuple[str, ...]:
     if not plan.labels or o.columns is not None:
         return ()
-    return ("the first column has no name and is taken as labels of the rows; name it by its number, 0, in --columns to use it",)
+    return (
+        "the first column has no name and is taken as labels of the rows; name it by its number, 0, in --columns to use it",
+    )
 
 
 @dataclass
@@ -180,5 +184,9 @@ class _Reader:
         help_ = cells.advice(cell, self.sep, self.o.decimal) or (
             "use --numeric to leave out columns of text, or --columns to name those to use"
         )
-        also = ", and --missing rows to leave out rows with missing cells" if self.missing.any and self.o.missing == "raise" else ""
+        also = (
+            ", and --missing rows to leave out rows with missing cells"
+            if self.missing.any and self.o.missing == "raise"
+            else ""
+        )
         raise ArgumentError(f"line {line}, {label(j, name)}: {cell[:40]!r} is no number; {help_}{also}")
