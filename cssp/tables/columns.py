@@ -19,11 +19,10 @@ def chosen(
     A value that is itself a name is taken whole; any other is split at its commas. Each piece is a name, or else a
     number from 0 to n - 1.
     """
-    named = names is not None
     places: dict[str, list[int]] = {}
     for j, name in enumerate(names or ()):
         places.setdefault(name, []).append(j)
-    found = []
+    found: list[int] = []
     for value in values:
         for word in [value.strip()] if value.strip() in places else map(str.strip, value.split(",")):
             at = places.get(word) if word else None
@@ -33,14 +32,10 @@ def chosen(
                     f"--{argument} {word}: columns {numbers} have this name; use their numbers"
                 )
             found.append(at[0] if at is not None else _number(argument, word, names, n, what))
-    twice = (
-        next((j for i, j in enumerate(found) if j in found[:i]), None)
-        if len(set(found)) < len(found)
-        else None
-    )
-    if twice is not None:
-        name = names[twice] if named and names else twice
-        raise ArgumentError(f"--{argument} {','.join(values)}: {what} {name} is named twice")
+    if len(set(found)) < len(found):
+        again = next(j for i, j in enumerate(found) if j in found[:i])
+        called = names[again] if names else again
+        raise ArgumentError(f"--{argument} {','.join(values)}: {what} {called} is named twice")
     return found
 
 

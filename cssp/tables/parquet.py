@@ -43,7 +43,8 @@ def read_parquet(path: Path, o: ReadOptions) -> Table:
             )
         numbers, out, notes = left_out(wanted, names, text, o)
         dtype = np.result_type(*[_dtype(schema.field(j).type) for j in numbers])
-        counts, complete = [], np.ones(m, dtype=bool)
+        counts: list[int] = []
+        complete = np.ones(m, dtype=bool)
         with Spool(m, dtype, large=m * len(numbers) * dtype.itemsize > LIMIT) as spool:
             for X in _blocks(file, numbers, m, dtype):
                 absent = np.isnan(X)
