@@ -9,6 +9,7 @@ import math
 import platform
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -125,27 +126,15 @@ def _result(
 
 
 def _certificate(c: cssp.Certificate) -> dict[str, Any]:
-    """Norms and their squares under names of their own; ratios and factors are of squares, as theorems are."""
-    squares = {
-        "error": c.error,
-        "optimum": c.optimum,
-        "spectral_error": c.spectral_error,
-        "spectral_optimum": c.spectral_optimum,
-    }
-    return {
-        **{name: math.sqrt(value) for name, value in squares.items()},
-        **{f"squared_{name}": value for name, value in squares.items()},
-        "ratio": c.ratio,
-        "factor": c.factor,
-        "a_posteriori": c.a_posteriori,
-        "source": c.source,
-        "holds": c.holds,
-        "rank": c.rank,
-        "spectral_ratio": c.spectral_ratio,
-        "spectral_factor": c.spectral_factor,
-        "spectral_source": c.spectral_source,
-        "text": str(c),
-    }
+    """Its fields and its sentence; `error` is a norm, squares have names of their own."""
+    found = asdict(c)
+    if "squared_error" not in found:  # a certificate whose fields are squares
+        for norm in ("", "spectral_"):
+            error, optimum = found.pop(f"{norm}error"), found.pop(f"{norm}optimum")
+            found[f"{norm}error"] = math.sqrt(error)
+            found[f"{norm}squared_error"] = error
+            found[f"{norm}squared_optimum"] = optimum
+    return {**found, "text": str(c)}
 
 
 def as_select_wants(A: Any, method: str) -> Any:
