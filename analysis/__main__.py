@@ -1,5 +1,5 @@
 """``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
-pruners | families | outofcore | kernels | tasks | which | damage`` (``--help`` after any of them)."""
+pruners | families | outofcore | kernels | tasks | which | damage | tables`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -320,6 +320,19 @@ def _damage(**options) -> int:
     return damage.main(**options)
 
 
+def _tables_options(add: Add) -> None:
+    add("--methods", action="store_true", help="through every method instead of the command line")
+    add("--limit", type=int, help="about so many tables, evenly spread")
+    add("--workers", type=int, default=2)
+    add("--out", type=Path, default=OUT / "tables", help="resumes where it stopped")
+
+
+def _tables(**options) -> int:
+    from . import real_tables
+
+    return real_tables.main(**options)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "study": ("prune held-out scenes in many ways and relate predictors to accuracy", _study_options, _study),
     "figures": (
@@ -341,6 +354,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "memory-map": ("selection from a large mapped file: memory, time and numbers", _mapped_options, _mapped),
     "kernels": ("landmarks of hard kernels; columns that are seen once", _kernels_options, _kernels),
     "tasks": ("tasks that peers show on their own pages, side by side", _tasks_options, _tasks),
+    "tables": ("real tables through the command line and through every method", _tables_options, _tables),
     "which": ("error and time of every method on three shapes of real data", _which_options, _which),
     "damage": ("damage checkpoints and states of streams and see what happens", _damage_options, _damage),
 }

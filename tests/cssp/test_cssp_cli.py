@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import signal
 import subprocess
 import sys
 
@@ -166,10 +168,125 @@ def test_infinities_are_words(run, tmp_path):
     assert json.loads(out, parse_constant=pytest.fail)["certificate"]["a_posteriori"] == "inf"
 
 
+def test_a_table_with_text_and_missing_cells(run, tmp_path):
+    (tmp_path / "t.csv").write_text("name;x;y;2019\nu;1,5;2;3\nv;;1;1\nw;2;5;0,5\nz;1;1;1\n")
+    words = ("select", "t.csv", "-k", 2, "--sep", ";", "--decimal", ",", "--numeric", "--missing", "rows")
+    code, out, err = run(*words, "--include", "2019", "--exclude", "2")
+    assert code == 0
+    assert err == (
+        "cssp: note: 1 column holds no numbers, left out: 'name' ('u' in line 2)\n"
+        "cssp: note: 1 of 4 rows have missing cells, left out; missing cells by column: 'x' (1)\n"
+    )
+    found = json.loads(out)
+    B = np.array([[1.5, 2, 3], [2, 5, 0.5], [1, 1, 1]])
+    assert found["relative_error"] == pytest.approx(
+        cssp.select(B, 2, include=[2], exclude=[1]).relative_error
+    )
+    assert (found["names"], found["indices"], found["numbers"]) == (["2019", "x"], [2, 0], [3, 1])
+    assert (found["left_out"], found["dropped_rows"], found["shape"]) == (["name"], 1, [3, 3])
+    found = json.loads(run(*words, "--rows", "--include", "2")[1])
+    assert (found["indices"][0], found["numbers"][0]) == (1, 2)  # row 1 of the file is not complete
+
+
+def test_standard_input(run, monkeypatch):
+    class Typed:
+        buffer = io.BytesIO(b"1,2\n3,5\n")
+
+    monkeypatch.setattr("sys.stdin", Typed)
+    assert json.loads(run("select", "-", "-k", 1)[1])["shape"] == [2, 2]
+    buffer = io.BytesIO()
+    np.save(buffer, A)
+    buffer.seek(0)
+    Typed.buffer = buffer
+    assert (
+        json.loads(run("select", "-", "-k", 3, "--format", "npy")[1])["indices"]
+        == cssp.select(A, 3).indices.tolist()
+    )
+
+
+def test_names_with_commas(run, tmp_path):
+    (tmp_path / "t.csv").write_text('"a, b",c,d\n1,2,3\n4,5,7\n')
+    words = ("select", "t.csv", "-k", 2, "--columns", "a, b", "--columns", "2,c")
+    found = json.loads(run(*words, "--include", "c", "--include", "a, b")[1])
+    assert found["names"] == ["c", "a, b"]
+    assert (found["indices"], found["numbers"]) == ([2, 0], [1, 0])
+
+
+def test_one_meaning_of_error(run, tmp_path):
+    """`error` is a norm wherever it stands."""
+    found = json.loads(run("select", put(tmp_path, "a.npy"), "-k", 3, "--certificate")[1])
+    for block in (found, found["certificate"]):
+        assert block["error"] == pytest.approx(cssp.select(A, 3).error)
+        assert block["squared_error"] == pytest.approx(block["error"] ** 2)
+    c = found["certificate"]
+    s = np.linalg.svd(A, compute_uv=False)
+    assert c["squared_optimum"] == pytest.approx(np.sum(s[3:] ** 2))
+    assert c["spectral_squared_optimum"] == pytest.approx(s[3] ** 2)
+    assert c["ratio"] == pytest.approx(c["squared_error"] / c["squared_optimum"])
+    assert c["spectral_squared_error"] == pytest.approx(c["spectral_error"] ** 2)
+    assert not {"optimum", "spectral_optimum"} & set(c)
+
+
+def test_a_large_file_goes_through_a_temporary_one(run, tmp_path, monkeypatch):
+    from cssp.tables import spool
+
+    monkeypatch.setattr(spool, "LIMIT", 1)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    for words in ([], ["--rows"], ["--numeric", "--missing", "rows"]):
+        found = json.loads(run("select", put(tmp_path, "a.csv"), "-k", 3, *words)[1])
+        assert found["indices"] == cssp.select(A.T if "--rows" in words else A, 3).indices.tolist()
+    monkeypatch.setattr(cssp, "select", lambda *a, **b: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert run("select", "a.csv", "-k", 3) == (130, "", "cssp select: interrupted\n")
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [(MemoryError(), "out of memory"), (KeyError("x"), "please report")]
+)
+def test_no_traceback_whatever_happens(run, tmp_path, monkeypatch, fault, said):
+    def broken(*a, **b):
+        raise fault
+
+    monkeypatch.setattr(cssp, "select", broken)
+    code, out, err = run("select", put(tmp_path, "a.npy"), "-k", 3)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+
+
+def test_an_interrupt_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "cssp", "select", "-", "-k", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdin.write("1,2\n" * 100_000)  # more than a pipe holds: the program is reading
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.stderr.read() == "cssp select: interrupted\n"
+
+
+def test_help(run):
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert "cssp select data.npy" in out
+    code, out, _ = run("select", "--help")
+    assert code == 0
+    assert [group in out for group in ("\ninput:", "\nchoice:", "\noutput:", "\nexamples:")] == [True] * 4
+
+
+@pytest.mark.parametrize("name", cssp.METHODS)
+def test_a_method_in_full(run, name):
+    code, out, _ = run("methods", name)
+    assert code == 0
+    assert all(f"{option}=" in out for option in cssp.METHODS[name].options)
+    assert cssp.METHODS[name].summary in " ".join(out.split())
+    assert max(map(len, [*out.splitlines(), *run("methods")[1].splitlines()])) <= 100
+    assert run("methods", "residul")[2].endswith("did you mean 'residual'?\n")
+
+
 def test_the_table_of_methods_and_the_version(run):
     code, out, _ = run("methods")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[1:]] == list(cssp.METHODS)
+    assert [line.split()[0] for line in out.splitlines()[1:] if line[0] != " "] == list(cssp.METHODS)
     assert run("--version")[:2] == (0, f"cssp {cssp.__version__}\n")
 
 
@@ -177,6 +294,13 @@ def hole(folder):
     B = A.copy()
     B[3, 2] = np.nan
     np.savetxt(folder / "hole.csv", B, delimiter=",", header=",".join(NAMES), comments="")
+    np.save(folder / "hole.npy", B)
+    np.save(folder / "flat.npy", np.ones((3, 3)))
+    (folder / "inf.csv").write_text("a,b\n1,inf\n")
+    (folder / "a.csv").mkdir()
+    zarr = pytest.importorskip("zarr")
+    zarr.open(folder / "damaged.zarr", mode="w", shape=A.shape, dtype=A.dtype, chunks=(10, 4))[:] = A
+    next(path for path in (folder / "damaged.zarr" / "c").rglob("*") if path.is_file()).write_bytes(b"x")
     (folder / "gap.csv").write_text("a,b\n1,2\n3,\n")
     (folder / "words.csv").write_text("a,b\n1,x\n")
     (folder / "ragged.csv").write_text("a,b\n1,2\n3\n")
@@ -227,6 +351,27 @@ def hole(folder):
         (["two.npz", "-k", "2"], "holds the arrays A, B; pass --key"),
         (["two.npz", "-k", "2", "--key", "C"], "not C"),
         (["one.npy", "-k", "2"], "a matrix is wanted"),
+        (["a.npy", "-k", "2", "--option", "A=1"], "no option of a method"),
+        (["a.npy", "-k", "2", "--option", "progress=1"], "no option of a method"),
+        (["a.npy", "-k", "2", "--include", "²"], "--include ²"),
+        (["a.npy", "-k", "2", "--sep", ";"], "npy files have no such thing"),
+        (
+            ["a.npy", "-k", "2", "--columns", "0,1,3", "--include", "2"],
+            "column 2 of the file is not among those",
+        ),
+        (["a.npy", "-k", "2", "--rows", "--include", "30"], "row numbers run from 0 to 29"),
+        (["a.npy", "-k", "2", "--deficient", "x"], "--deficient x"),
+        (["a.npy", "-k", "2", "--tol", "2"], "--tol 2.0"),
+        (["a.npy", "-k", "2", "--rng", "-1"], "--rng -1"),
+        (["flat.npy", "-k", "2", "--deficient", "raise"], "--deficient raise"),
+        (["-", "-k", "2", "--weights", "-"], "standard input is the data already"),
+        (["hole.npy", "-k", "2"], "NaN in column 2 (counted from 0); use --missing rows"),
+        (["hole.npy", "-k", "2", "--columns", "3,2"], "NaN in column 2 (counted from 0)"),
+        (["hole.npy", "-k", "2", "--rows"], "NaN in row 3 (counted from 0)"),
+        (["inf.csv", "-k", "1"], "Inf in column 1 ('b', counted from 0)"),
+        (["damaged.zarr", "-k", "2"], "damaged.zarr cannot be read"),
+        (["a.csv/", "-k", "2"], "not a folder"),
+        (["a.npy", "-k", "2", "--format", "xls"], "--format xls"),
         (["object.npy", "-k", "2"], "object.npy"),
     ],
 )
