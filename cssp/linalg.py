@@ -16,6 +16,7 @@ __all__ = [
     "blocks",
     "column_norms2",
     "error_trace",
+    "first_independent",
     "gram",
     "host",
     "independent_columns",
@@ -206,7 +207,7 @@ def basis(C: Array, floor: float) -> tuple[Array, list[bool]]:
     if k == 0:
         return C, []
     Q, R = xp.linalg.qr(C)
-    independent = _independent(host(R), floor)
+    independent = first_independent(host(R), floor)
     kept = np.flatnonzero(independent)
     if kept.size == k:
         return Q, [True] * k
@@ -225,10 +226,10 @@ def independent_columns(C: Array, floor: float) -> list[bool]:
     if not C.shape[1] or floor < GRAM_RESOLVES * math.sqrt(eps) * scale:
         return basis(C, floor)[1]
     lam, V = np.linalg.eigh(host(gram(C)))
-    return _independent(np.sqrt(np.maximum(lam, 0))[:, None] * V.conj().T, floor).tolist()
+    return first_independent(np.sqrt(np.maximum(lam, 0))[:, None] * V.conj().T, floor).tolist()
 
 
-def _independent(R: np.ndarray, floor: float) -> np.ndarray:
+def first_independent(R: np.ndarray, floor: float) -> np.ndarray:
     """Which columns of a matrix of few rows to keep, so that as many as its rank remain, the earliest where possible.
 
     Pivoted QR decides how many: one column after the other, a small residual would get a direction made of rounding, and

@@ -15,7 +15,7 @@ from cssp import frames, gradients, linalg, passes, scaling
 from cssp.errors import ArgumentError, RankDeficientError, RankDeficientWarning, UnsupportedError
 from cssp.methods import Method
 from cssp.methods.residual import residual
-from cssp.problem import CLEAR, Array, Problem
+from cssp.problem import Array, Problem
 from cssp.progress import reporting
 from cssp.selection import Part, Selection, relative
 
@@ -409,7 +409,7 @@ def _solve(
 def _part(p: Problem, picks: Sequence[int], rank: int | None, own: tuple[int, ...] | None = None) -> Part:
     """A part; the picks are the method's own by default."""
     chosen = tuple(int(j) for j in picks)
-    record = passes.PassPart if p.in_passes else Part
+    record = passes.record_of(p) if p.in_passes else Part
     return record(p, chosen, rank, chosen if own is None else own)
 
 
@@ -423,8 +423,8 @@ def _independent_first(part: Part, exhausted: bool, length: int | None = None) -
     p, k = part.problem, length or len(part.picks)
     if exhausted or part.rank == k:
         return part
-    _, clear = linalg.basis(part.chosen, CLEAR * p.floor)
-    first = [*p.include, *(j for j, yes in zip(part.picks, clear, strict=True) if yes and j not in p.include)]
+    clear = [j for j, yes in zip(part.picks, part.clear(), strict=True) if yes and j not in p.include]
+    first = [*p.include, *clear]
     left = p.xp.asarray(p.candidates, copy=True)
     for j in first:
         left[j] = False

@@ -15,7 +15,7 @@ from cssp import gradients, linalg
 from cssp.certificate import Certificate
 from cssp.errors import UnsupportedError
 from cssp.methods import METHODS, Method
-from cssp.problem import Array, Problem
+from cssp.problem import CLEAR, Array, Problem
 from cssp.scaling import shifted, steady
 
 if TYPE_CHECKING:
@@ -99,6 +99,10 @@ class Part:
         if self.known_rank == len(self.picks):
             return [True] * self.known_rank
         return self.basis[1] if p.unit == self.eps else linalg.independent_columns(self.chosen, p.floor)
+
+    def clear(self) -> list[bool]:
+        """Which chosen columns are independent by far more than the threshold."""
+        return linalg.basis(self.chosen, CLEAR * self.problem.floor)[1]
 
     @cached_property
     def rank(self) -> int:

@@ -12,6 +12,7 @@ so far. Where what is left is of the size of rounding, explicit residuals, proje
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,10 +66,29 @@ class DenseColumns:
         return self.C[:, : len(S)]
 
 
-def gram_picks(p: Problem, A: Any) -> tuple[Picks, list[float]]:
-    """Picks of the rule, without included columns, up to the first that is in doubt, and their residual norms.
+@dataclass(frozen=True, eq=False)
+class GramRun:
+    """Picks of the rule up to the first that is in doubt.
 
-    They are final where they are k, or exhaust the columns.
+    Attributes
+    ----------
+    picks : Picks
+    heights : list of float
+        Their residual norms.
+    R : array, shape (t, n)
+        Rows of the pivoted Cholesky factor: the columns in the orthonormal coordinates that the picks give.
+    final : bool
+        Whether the picks are all: k, or enough for the tolerance, or nothing is left.
+    """
+
+    picks: Picks
+    heights: list[float]
+    R: np.ndarray
+    final: bool
+
+
+def gram_picks(p: Problem, A: Any) -> GramRun:
+    """Pivoted Cholesky on AᴴA, included columns being left out.
 
     Parameters
     ----------
@@ -93,12 +113,22 @@ def gram_picks(p: Problem, A: Any) -> tuple[Picks, list[float]]:
     S: list[int] = []
     lengths2 = np.empty(steps, dtype=N.dtype)  # norms2[S]
     heights: list[float] = []
-    drowned = False
+    drowned = reached = False
     while (t := len(S)) < steps:
         first = int(score.argmax())
         top = float(score[first])
         drowned = not top > least or not 8 * float(E[first]) < top
-        if drowned or (p.tol is not None and float(N.sum()) <= p.goal):
+        if t and p.tol is not None and float(N.sum()) <= p.goal:
+            unseen = np.setdiff1d(np.arange(n), S)
+            N[unseen] = exact[unseen] = _norms2(p, A, S, X[:t, :t], R[:t], unseen)
+            score[unseen] = np.where(p.candidates[unseen], N[unseen], -math.inf)
+            E[unseen] = LEAST * eps * np.sqrt(norms2[unseen] * N[unseen])
+            formed[unseen] = t
+            reached = float(N.sum()) <= p.goal
+            if reached:
+                break
+            continue
+        if drowned:
             break
         # Those that may be among the contenders of the rule, N + slack ≥ band·top; N itself is beyond doubt at first.
         slack = DOWNDATE_SLACK * eps * exact
@@ -151,8 +181,8 @@ def gram_picks(p: Problem, A: Any) -> tuple[Picks, list[float]]:
         heights.append(math.sqrt(height))
     found = p.pivots(S, heights)
     left = np.flatnonzero(score > -math.inf)
-    nothing = drowned and _all_noise(p, A, S, X[:t, :t], R[:t], left)
-    return (Picks(S, found.rank, exhausted=True) if nothing else Picks(S, found.rank)), heights
+    nothing = drowned and not np.any(_norms2(p, A, S, X[:t, :t], R[:t], left) > p.noise**2)
+    return GramRun(Picks(S, found.rank, exhausted=nothing), heights, R[:t], reached or nothing or t == p.k)
 
 
 def _residuals(
@@ -165,8 +195,10 @@ def _residuals(
     return e - A.combined(S, X @ (X.conj().T @ A.products(S, e))) if twice else e
 
 
-def _all_noise(p: Problem, A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray) -> bool:
-    """Whether the residuals of these columns are nothing but rounding."""
+def _norms2(
+    p: Problem, A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """Squared norms of the residuals of these columns, formed from the columns."""
     step = max(1, BLOCK // p.m)
-    parts = (columns[a : a + step] for a in range(0, columns.size, step))
-    return all(not np.any(column_norms2(_residuals(A, S, X, R, part)) > p.noise**2) for part in parts)
+    parts = [columns[a : a + step] for a in range(0, columns.size, step)]
+    return np.concatenate([np.zeros(0), *(column_norms2(_residuals(A, S, X, R, part)) for part in parts)])

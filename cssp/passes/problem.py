@@ -85,7 +85,7 @@ class PassPart(Part):
     def trace(self) -> np.ndarray:
         """As `cssp.linalg.error_trace`; explicit residuals only where the difference of energies would cancel."""
         p = self.problem
-        Q, independent = linalg.basis(self.chosen, self.floor)
+        Q, independent = self.basis
         energies = np.sum(self.source.sweep(Q, after=_energies)[0].map(_same), axis=0)
         total = float(np.sum(p.norms2))
         left = total - float(np.sum(energies))
@@ -97,25 +97,26 @@ class PassPart(Part):
 
     def coefficients(self) -> Array:
         """As of a matrix in memory; for a dask array a dask array."""
-        Q, independent = linalg.basis(self.chosen, self.floor)
-        if all(independent):
-            return self._product(np.linalg.solve(linalg.adjoint(Q) @ self.chosen, linalg.adjoint(Q)))
-        top = np.linalg.norm(self.chosen, 2)
-        cut = max(max(self.chosen.shape) * np.finfo(np.float64).eps, self.floor / top) if top > 0 else 1.0
-        return self._product(np.linalg.pinv(self.chosen, rcond=cut))
+        Q = self.basis[0]
+        return self._product(linalg.least_norm(linalg.adjoint(Q) @ self.chosen, linalg.adjoint(Q)))
 
     def reconstruct(self) -> Array:
         """P_S X; for a dask array a dask array. A large dense matrix is refused."""
+        if not isinstance(self.source, ChunkSource):
+            self.refuse_large()
+        Q = self.basis[0]
+        if not isinstance(self.source, ChunkSource):
+            return Q @ self._product(linalg.adjoint(Q))
+        return self._product(linalg.adjoint(Q), Q)
+
+    def refuse_large(self) -> None:
+        """Refuse to hand out a dense matrix that hardly fits."""
         m, n = self.source.shape
-        if not isinstance(self.source, ChunkSource) and m * n > LARGEST:
+        if m * n > LARGEST:
             raise UnsupportedError(
                 f"reconstruct() would be a dense matrix of {m} x {n} numbers; "
                 "take blocks of columns of A[:, indices] @ coefficients() instead"
             )
-        Q, _ = linalg.basis(self.chosen, self.floor)
-        if not isinstance(self.source, ChunkSource):
-            return Q @ self._product(linalg.adjoint(Q))
-        return self._product(linalg.adjoint(Q), Q)
 
     def _product(self, *factors: np.ndarray) -> Array:
         """A·diag(w) multiplied from the left by small matrices, the first one first."""

@@ -57,12 +57,13 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
         is damaged or belongs to another matrix or other arguments.
     """
     if isinstance(p.A, SparseSource) and checkpoint is None and not p.include and gram_is_cheap(p.A, p.k):
-        found, heights = gram_picks(p.numpy("double"), SparseColumns(p.A.view(p.A.wide)))
-        if len(found.indices) == p.k or found.exhausted:
-            return found
+        found = gram_picks(p.numpy("double"), SparseColumns(p.A.view(p.A.wide)))
+        begun = list(found.picks.indices)
+        if found.final:
+            return found.picks
         left = p.candidates.copy()
-        left[list(found.indices)] = False
-        run = PassRun(replace(p, include=tuple(found.indices), candidates=left), heights)
+        left[begun] = False
+        run = PassRun(replace(p, include=tuple(begun), candidates=left), found.heights)
     else:
         run = PassRun(p)
     state = None if checkpoint is None else as_path("checkpoint", checkpoint)

@@ -214,7 +214,7 @@ class Local(Source):
 class Products(Local):
     """What sparse matrices and operators share: a product with A or Aᴴ is one call."""
 
-    def narrowed(self, columns: np.ndarray) -> Source:
+    def narrowed(self, columns: np.ndarray) -> Self:
         other = self.view()
         other.A = self._narrow(columns)
         other.shape = (self.shape[0], columns.size)

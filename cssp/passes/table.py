@@ -23,6 +23,7 @@ from cssp.passes.random_pivot import random_pivot
 from cssp.passes.residual import residual
 from cssp.passes.sketches import leverage, osinsky, sketched_optimum, sketched_qr, volume
 from cssp.passes.source import Source, SparseSource, factor_of
+from cssp.passes.sparse_part import SparsePart
 
 __all__ = [
     "METHODS",
@@ -31,6 +32,7 @@ __all__ = [
     "PassProblem",
     "Source",
     "problem_of",
+    "record_of",
     "row_for",
     "scaled",
     "settled",
@@ -129,6 +131,11 @@ def _from_frame(frame: Any) -> Any:
         )
     plain = [getattr(dtype, "numpy_dtype", dtype) for dtype in frame.dtypes]
     return frame.astype(np.result_type(*plain) if plain else float).to_dask_array(lengths=True)
+
+
+def record_of(p: PassProblem) -> type[PassPart]:
+    """The record of picks of this problem."""
+    return SparsePart if isinstance(p.A, SparseSource) else PassPart
 
 
 def scaled(
