@@ -186,7 +186,7 @@ def select(
         many = f" in {len(short)} of {len(items)} batch items" if batch else ""
         warnings.warn(
             f"k exceeds {_limit(short[0])}{many}: only {found} chosen columns are independent. {_threshold(short[0])}. "
-            "To leave dependent columns out, pass deficient='truncate' or 'raise', or tol",
+            "deficient='fill' keeps dependent columns; pass deficient='truncate' or deficient='raise', or tol, to avoid them",
             RankDeficientWarning,
             stacklevel=2,
         )
