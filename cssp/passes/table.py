@@ -107,7 +107,8 @@ def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source
     if 0 not in A.shape:
         source = _SOURCES[kind](A, dtype)  # which finds out sizes of chunks that were unknown
     if source is None or 0 in source.shape:
-        raise ArgumentError(f"A has shape {tuple(A.shape)}: at least one row and one column are wanted")
+        shape = tuple(A.shape) if source is None else source.shape
+        raise ArgumentError(f"A has shape {shape}: at least one row and one column are wanted")
     source.summed = summed
     return source
 
