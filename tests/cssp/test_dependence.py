@@ -14,6 +14,7 @@ from cssp import METHODS, RankDeficientError, RankDeficientWarning, linalg, sele
 from cssp.errors import CsspError
 from cssp.methods import _gram, _speculative
 from cssp.passes.source import SparseSource
+from cssp.problem import Problem
 
 BASES = {name: kind(6, 40, np.random.default_rng(1)) for name, kind in dependence.KINDS.items()}
 
@@ -183,7 +184,7 @@ def test_scaled_columns(make):
 
 @pytest.mark.parametrize("scale", [True, 1.0, "std", np.ones(3)])
 def test_a_scale_that_is_none(scale):
-    with pytest.raises(CsspError, match="scale = .*expected None or 'norm'"):
+    with pytest.raises(CsspError, match=r"scale = .*expected None or 'norm'"):
         select(np.eye(3), 2, scale=scale)
 
 
@@ -240,3 +241,32 @@ def test_a_rank_beyond_what_the_gram_matrix_can_tell():
     left = np.linalg.norm(A - A[:, s.indices] @ s.coefficients())
     best = np.linalg.norm(A - A[:, s.indices] @ scipy.linalg.lstsq(A[:, s.indices], A)[0])
     assert left <= 1.01 * best + 1e-14
+
+
+# ---------------------------------------------------------------- no widened copy
+
+
+def test_single_precision_is_widened_block_by_block(monkeypatch):
+    """Pivoting goes on in double where single precision is exhausted; of a large matrix only blocks are widened."""
+    widest = []
+
+    class Watched(np.ndarray):
+        def astype(self, dtype, **options):
+            widest.append(self.size)
+            return super().astype(dtype, **options)
+
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((60, 40)) * 10.0 ** -np.linspace(0, 6, 40)) @ rng.standard_normal((40, 500))
+    for A in (X.astype(np.float32), (X + 1j * X[::-1]).astype(np.complex64)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankDeficientWarning)
+            expected = select(A, 38)
+            monkeypatch.setattr(_speculative, "WIDENED", 0)
+            monkeypatch.setattr(linalg, "BLOCK", 60 * 50)
+            run = _speculative._Run(Problem(A=A, k=38, candidates=np.ones(500, dtype=bool)), A.view(Watched))
+            while len(run.indices) < 38 and run.ready():
+                run.advance(True)
+            monkeypatch.undo()
+        assert run.dtype in (np.float64, np.complex128)
+        assert run.indices == expected.indices.tolist()
+    assert max(widest) <= 60 * 192
