@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from cssp import linalg
 from cssp.linalg import basis, blocks, column_norms2, orthogonalise, residual_norms2, squares, take_columns
 from cssp.methods._gram import DenseColumns, gram_picks
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks, Problem
@@ -176,7 +177,7 @@ class _Run:
     def _form(self, which: np.ndarray) -> None:
         """The norms of these columns from the columns themselves."""
         place = np.flatnonzero(which)
-        for part in np.array_split(place, max(1, place.size * self.p.m >> 22)):
+        for part in np.array_split(place, max(1, place.size * self.p.m // linalg.BLOCK)):
             self.N[part] = self.exact[part] = residual_norms2(self._columns(part.tolist()), self.basis)
 
     def _double(self) -> None:
