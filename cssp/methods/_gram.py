@@ -29,7 +29,6 @@ MOST_GROWTH = 64.0
 #: Most columns in doubt that are told apart by explicit residuals.
 MOST = 32
 
-
 #: Entries of residuals that are formed at a time.
 BLOCK = 1 << 22
 
@@ -185,7 +184,10 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
         heights.append(math.sqrt(height))
     found = p.pivots(S, heights)
     left = np.flatnonzero(score > -math.inf)
-    nothing = drowned and not np.any(_norms2(p, A, S, X[:t, :t], R[:t], left) > p.noise**2)
+    left = left[np.argsort(-N[left], kind="stable")]  # where more is left than rounding, the first of them show it
+    nothing = drowned and not any(
+        np.any(_norms2(p, A, S, X[:t, :t], R[:t], part) > p.noise**2) for part in (left[:8], left[8:])
+    )
     return GramRun(Picks(S, found.rank, exhausted=nothing), heights, R[:t], reached or nothing or t == p.k)
 
 
