@@ -77,6 +77,9 @@ class _Node:
 #: Nodes expanded before their children are bounded together.
 TOGETHER = 32
 
+#: Entries of the residuals of nodes that are relaxed at once: seconds at the most between two looks at the clock.
+STACKED = 1 << 20
+
 #: After this many nodes the incumbent is tried to be improved, from this many random starts.
 PATIENCE, STARTS = 100, 8
 
@@ -228,9 +231,17 @@ class _Search:
         return r > 1 and self.square and self.error > 1e-7 * self.total
 
     def _tightened(self, nodes: list[_Node], r: int) -> list[_Node]:
-        """The nodes with bounds raised by the relaxation, all at once, without those that cannot win."""
+        """The nodes with bounds raised by the relaxation, many at once, without those that cannot win."""
         if not nodes or not self._relaxes(r):
             return nodes
+        step = max(1, STACKED // max(x.E.size for x in nodes))
+        left: list[_Node] = []
+        for a in range(0, len(nodes), step):
+            part = nodes[a : a + step]
+            left += part if self.deadline.over() else self._relaxed(part, r)
+        return left
+
+    def _relaxed(self, nodes: list[_Node], r: int) -> list[_Node]:
         need = self.error * (1 - EQUAL) - np.array([x.lost for x in nodes])
         h, u = (max(x.E.shape[axis] for x in nodes) for axis in (0, 1))
         E = np.zeros((len(nodes), h, u), dtype=nodes[0].E.dtype)
