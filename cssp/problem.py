@@ -258,6 +258,10 @@ class Problem:
         place = self.xp.arange(which.shape[0], device=self.device)
         return int(self.xp.min(self.xp.where(which, place, self.xp.full_like(place, which.shape[0]))))
 
+    def independent(self, columns: Sequence[int]) -> list[bool]:
+        """Which of these columns add to the span of those before, by the one threshold."""
+        return linalg.basis(linalg.widen(self.take(columns)), self.floor)[1]
+
     def numpy(self, dtype: str | None = None) -> Problem:
         """The same problem in host memory as NumPy arrays.
 

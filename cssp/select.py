@@ -379,7 +379,9 @@ def _solve(
         cut = _first_within(part, p.tol)
         if cut is None and row.deterministic and len(part.picks) < p.k:
             # The method may have stopped at a goal its own rounding reported too early.
-            again = {name: value for name, value in options.items() if name != "checkpoint"}  # of a run with this tolerance
+            again = {
+                name: value for name, value in options.items() if name != "checkpoint"
+            }  # of a run with this tolerance
             part, exhausted = run(replace(p, tol=None), again)
             cut = _first_within(part, p.tol)
         if cut is not None or not counted:
@@ -400,9 +402,7 @@ def _solve(
         ):  # columns that are dependent up to rounding may still meet a tolerance below rounding
             return _part(p, part.picks[: max(1, cut, len(p.include))], None, part.own), False
     if deficient == "raise":
-        raise RankDeficientError(
-            f"k = {p.k} exceeds {_limit(part)} (deficient='raise'). {_threshold(part)}"
-        )
+        raise RankDeficientError(f"k = {p.k} exceeds {_limit(part)} (deficient='raise'). {_threshold(part)}")
     return part, True
 
 

@@ -178,7 +178,7 @@ def _top_scores(run: Run) -> Value:
     if r < at.n and at.s[r - 1] - at.s[r] < 1e-6 * at.s[0]:
         return None
     scores = np.sum(at.svd[1][:, :r] ** 2, axis=1)
-    left = np.linalg.norm(run.E, axis=0) > 8 * max(at.m, at.n) * np.finfo(float).eps * at.s[0]
+    left = np.linalg.norm(run.E, axis=0) > 64 * max(at.m, at.n) * np.finfo(float).eps * at.s[0]
     out = max((scores[j] for j in np.flatnonzero(left) if j not in run.S), default=0.0)
     return float(max(0.0, out - 1e-8) / min(scores[run.S])) if min(scores[run.S]) > 0 else None
 

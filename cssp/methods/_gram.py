@@ -184,7 +184,9 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
         heights.append(math.sqrt(height))
     found = p.pivots(S, heights)
     left = np.flatnonzero(score > -math.inf)
-    left = left[np.argsort(-N[left], kind="stable")]  # where more is left than rounding, the first of them show it
+    left = left[
+        np.argsort(-N[left], kind="stable")
+    ]  # where more is left than rounding, the first of them show it
     nothing = drowned and not any(
         np.any(_norms2(p, A, S, X[:t, :t], R[:t], part) > p.noise**2) for part in (left[:8], left[8:])
     )

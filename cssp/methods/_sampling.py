@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cssp.linalg import basis, column_norms2, conjugate, orthogonalise, project_off, residual_norms2
+from cssp.linalg import basis, column_norms2, conjugate, host, orthogonalise, project_off, residual_norms2
 from cssp.linalg import squares as sq
 from cssp.methods._vectors import leading_svd
 from cssp.problem import Picks, Problem
@@ -20,6 +20,7 @@ __all__ = [
     "coin",
     "coins",
     "draw",
+    "in_order",
     "in_rounds",
     "leading",
     "projection_dpp",
@@ -64,6 +65,20 @@ def successive(weights: np.ndarray, k: int, rng: np.random.Generator) -> list[in
         J.append(draw(w, rng))
         w[J[-1]] = 0
     return J
+
+
+def in_order(p: Problem, order: Sequence[int]) -> Picks:
+    """The included columns, then the first ones of an order that do not depend on those before; the others come last."""
+    picks, last = list(p.include), []
+    place, step = 0, p.free
+    while place < len(order) and len(picks) < p.k:
+        block = [int(j) for j in order[place : place + step]]
+        place, step = place + step, 4 * p.k  # few are left where this goes on
+        independent = p.independent([*picks, *block])[len(picks) :]
+        last += [j for j, yes in zip(block, independent, strict=True) if not yes]
+        picks += [j for j, yes in zip(block, independent, strict=True) if yes]
+    every = len(order) == int(np.sum(host(p.candidates)))
+    return Picks([*picks, *last][: p.k], exhausted=every and len(picks) < p.k)
 
 
 def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
@@ -133,8 +148,9 @@ def in_rounds(p: Problem, choose: Callable[[np.ndarray, int, float], Sequence[in
                 break
             threshold = h.noise  # no independent column is left
             continue
-        place = place[live]
-        J = place[list(choose(np.ascontiguousarray(E[:, live]), p.k - len(indices), h.noise))]
+        place, E = place[live], np.ascontiguousarray(E[:, live])
+        found = list(choose(E, p.k - len(indices), h.noise))
+        J = place[found][np.array(basis(E[:, found], threshold)[1])]
         indices += J.tolist()
         open_[J] = False
     return Picks(indices)

@@ -15,28 +15,37 @@ import math
 import numpy as np
 from array_api_compat import array_namespace
 
-from cssp.linalg import BLOCK, column_norms2, host, take_columns
+from cssp.linalg import BLOCK, basis, column_norms2, host, orthogonalise, take_columns
 from cssp.problem import TIE_BAND, Array, Picks, Problem
 
 
 def farthest(p: Problem) -> Picks:
-    """Choose the longest column, then k - 1 times the one farthest from all chosen so far."""
+    """Choose the longest column, then k - 1 times the one farthest from all chosen so far; dependent columns last."""
     xp = p.xp
     open_ = xp.asarray(p.candidates, copy=True)
     distances = _Distances(p)
-    indices: list[int] = []
-    while len(indices) < p.k:
-        if len(indices) < len(p.include):
-            j = p.include[len(indices)]
-        else:
-            distance = distances.of_farthest(open_) if indices else p.norms2
-            if not bool(xp.any(open_ & (distance > 0))):
-                break
-            j = p.argmax(distance, open_)
-        indices.append(j)
-        open_[j] = False
+    indices, dependent = list(p.include), []
+    Q = xp.zeros((p.m, min(p.k, p.m)), dtype=p.A.dtype, device=p.device)
+    have, _ = basis(take_columns(p.A, indices), p.floor)
+    r = have.shape[1]
+    Q[:, :r] = have
+    for j in indices:
         distances.add(j)
-    return Picks(indices)
+    while len(indices) < p.k:
+        distance = distances.of_farthest(open_) if indices else p.norms2
+        if not bool(xp.any(open_ & (distance > 0))):
+            break
+        j = p.argmax(distance, open_)
+        open_[j] = False
+        e, norm = orthogonalise(p.A[:, j], Q[:, :r])
+        if not (norm > p.floor and r < p.m):
+            dependent.append(j)
+            continue
+        Q[:, r] = e / norm
+        r += 1
+        indices.append(j)
+        distances.add(j)
+    return Picks([*indices, *dependent][: p.k])
 
 
 class _Distances:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from cssp.errors import check_integer
+from cssp.methods._sampling import in_order
 from cssp.methods._shared import first_equal, right_vectors
 from cssp.problem import Picks, Problem
 
 
 def leverage_top(p: Problem, *, rank: int | None = None, svd: str = "exact") -> Picks:
-    """Choose the k columns with the largest ‖V_r[j, :]‖².
+    """Choose the k independent columns with the largest ‖V_r[j, :]‖².
 
     Parameters
     ----------
@@ -31,9 +32,10 @@ def leverage_top(p: Problem, *, rank: int | None = None, svd: str = "exact") -> 
     r = min(r, int(np.sum(s > max(p.m, p.n) * p.eps * s[0])))
     leverage = np.sum(np.abs(Vh[:r]) ** 2, axis=0)
     leverage[leverage <= (p.n * h.eps) ** 2] = 0
-    indices, open_ = list(p.include), h.candidates.copy()
-    while len(indices) < p.k and np.any(leverage[open_] > 0):
-        j = h.argmax(leverage, open_)
-        indices.append(j)
-        open_[j] = False
-    return Picks(indices)
+    order: list[int] = []
+    open_ = h.candidates.copy()
+    while len(order) < p.free and np.any(leverage[open_] > 0):
+        order.append(h.argmax(leverage, open_))
+        open_[order[-1]] = False
+    rest = np.flatnonzero(open_ & (leverage > 0))
+    return in_order(p, [*order, *rest[np.argsort(-leverage[rest], kind="stable")].tolist()])

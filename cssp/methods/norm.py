@@ -10,11 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from cssp.linalg import host
+from cssp.methods._sampling import in_order
 from cssp.problem import Picks, Problem
 
 
 def norm(p: Problem) -> Picks:
-    """Draw k distinct columns with probability proportional to the squared norm.
+    """Draw k distinct columns with probability proportional to the squared norm, dependent ones last.
 
     The order of the arrival times Exp(1)/‖a_j‖² is that of sequential draws without replacement; their logarithms, as
     the times themselves leave the range.
@@ -25,4 +26,4 @@ def norm(p: Problem) -> Picks:
     arrival[rate > 0] = clock[rate > 0] - np.log(rate[rate > 0])
     arrival[~host(p.candidates)] = np.inf
     order = np.argsort(arrival, kind="stable")[: int(np.sum(np.isfinite(arrival)))]
-    return Picks([*p.include, *order[: p.free].tolist()])
+    return in_order(p, order.tolist())

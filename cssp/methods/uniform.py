@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from cssp.linalg import host
+from cssp.methods._sampling import in_order
 from cssp.problem import Picks, Problem
 
 
 def uniform(p: Problem) -> Picks:
-    """Draw k distinct columns, all subsets being equally likely."""
+    """Draw k distinct columns in random order, dependent ones last; all independent subsets of a generic matrix are equally likely."""
     order = p.rng.permutation(p.n)
     order = order[host(p.candidates)[order]]
-    return Picks([*p.include, *order[: p.free].tolist()])
+    return in_order(p, order.tolist())

@@ -88,7 +88,10 @@ class State:
         require(1 <= self.length <= longest, f"length = {self.length}")
         require(0 <= self.passes < math.inf, f"passes = {self.passes}")
         top = p.largest * (1 + p.unit**0.5)
-        require(self.heights.size == s - given and ((self.heights > 0) & (self.heights <= top)).all(), "heights are out of range")
+        require(
+            self.heights.size == s - given and ((self.heights > 0) & (self.heights <= top)).all(),
+            "heights are out of range",
+        )
         half = math.sqrt(np.finfo(self.Q.dtype).eps)  # rounding of a run stays far below this
         off = np.abs(self.Q.conj().T @ self.Q - np.eye(r))
         require(not r or off.max() <= half, "Q is not orthonormal")

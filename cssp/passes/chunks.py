@@ -324,9 +324,7 @@ def _same(block: np.ndarray) -> np.ndarray:
     return block
 
 
-def _scan(
-    block: Any, shape: tuple[int, int], declared: np.dtype, dtype: np.dtype, first: int | None
-) -> Scan:
+def _scan(block: Any, shape: tuple[int, int], declared: np.dtype, dtype: np.dtype, first: int | None) -> Scan:
     """The scan of a block, which must be what dask says it is."""
     if np.ma.is_masked(block):
         return scan_from(block, None)

@@ -58,6 +58,12 @@ class PassProblem(Problem):
     def take(self, columns: Sequence[int]) -> np.ndarray:
         return self.A.take(columns)
 
+    def independent(self, columns: Sequence[int]) -> list[bool]:
+        from cssp.passes.table import record_of
+
+        chosen = tuple(int(j) for j in columns)
+        return record_of(self)(self, chosen, None, chosen).independent
+
     def numpy(self, dtype: str | None = None) -> PassProblem:
         """The same problem, its products in double precision where that is asked for."""
         return self if dtype is None else replace(self, A=self.A.view(self.A.wide), data_eps=self.unit)

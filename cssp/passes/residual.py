@@ -83,7 +83,9 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
 def gram_is_cheap(A: SparseSource, k: int) -> bool:
     """Whether AᴴA costs less than k passes, and fits."""
     row = np.bincount(A.A.indices, minlength=A.shape[0]).astype(np.float64)
-    return A.shape[1] ** 2 <= LARGEST_GRAM and float(np.sum(row**2)) <= max(CHEAP * A.A.nnz * k, A.shape[1] ** 2)
+    return A.shape[1] ** 2 <= LARGEST_GRAM and float(np.sum(row**2)) <= max(
+        CHEAP * A.A.nnz * k, A.shape[1] ** 2
+    )
 
 
 class SparseColumns:

@@ -428,6 +428,6 @@ def wrong_matrix(A):
             (A.astype(str), "A has dtype"),
             (A.astype(object), "A has dtype"),
             (np.ma.masked_array(A, mask=False), "A is a masked array"),
-            ({}, "A has dtype"),
+            ({}, "A is a dict"),
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -261,8 +262,12 @@ def test_an_interrupt_is_one_line(tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdin.write("1,2\n" * 100_000)  # more than a pipe holds: the program is reading
         process.stdin.flush()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        for _ in range(10):  # one that arrives within a callback of the interpreter is lost
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+                break
+        assert process.returncode == 130
         assert process.stderr.read() == "cssp select: interrupted\n"
 
 

@@ -435,7 +435,13 @@ def test_certificates_are_those_of_memory(shape, storage):
             elif "ratio" in field.name and not theirs.squared_optimum > 1e-20 * total:
                 assert np.isfinite(x) == np.isfinite(y)  # both of rounding
             else:
-                rounding = 1e-24 * total if "squared" in field.name else 1e-12 * total**0.5 if "error" in field.name else 0
+                rounding = (
+                    1e-24 * total
+                    if "squared" in field.name
+                    else 1e-12 * total**0.5
+                    if "error" in field.name
+                    else 0
+                )
                 assert x == pytest.approx(y, rel=1e-8, abs=rounding)
 
 
