@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from cssp.linalg import basis, column_norms2, orthogonalise, residual_norms2, squares, take_columns
+from cssp import linalg
+from cssp.linalg import basis, blocks, column_norms2, orthogonalise, residual_norms2, squares, take_columns
 from cssp.methods._gram import DenseColumns, gram_picks
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks, Problem
 
@@ -45,6 +47,9 @@ JUDGED, BLOCKED = 4, 24_000
 
 #: After a guess that was right in part the next one is this many times as long as that part.
 GROW = 2.0
+
+#: Bytes of a matrix that is widened as a whole; of a larger one only blocks are.
+WIDENED = 1 << 26
 
 #: Bytes of a matrix that stays in the cache: products are cheaper than guesses there.
 CACHE = 1 << 22
@@ -93,7 +98,7 @@ class _Run:
     """
 
     def __init__(self, p: Problem, A: np.ndarray, heights: list[float] | None = None) -> None:
-        self.p, self.A, self.eps = p, A, p.eps
+        self.p, self.A, self.eps, self.dtype = p, A, p.eps, A.dtype
         self.single = A.dtype in (np.float32, np.complex64)
         self.indices, self.heights = list(p.include), heights or []
         self.open = p.candidates.copy()
@@ -103,7 +108,7 @@ class _Run:
         self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
         self.given = list(p.include)  # included columns that add a direction
         if heights is None:
-            self._drop_dependent(take_columns(A, self.given))
+            self._drop_dependent(self._columns(self.given))
         self._start(self.given)
 
     def _drop_dependent(self, C: np.ndarray) -> None:
@@ -120,15 +125,17 @@ class _Run:
         """Q and N behind these columns."""
         p, A = self.p, self.A
         # Zeros: kernels of BLAS may load what lies behind the columns in use, and flag what they find there.
-        self.Q = np.zeros((p.m, min(p.k, p.m)), dtype=A.dtype, order="F")
-        self.W = np.zeros((min(p.k, p.m), p.n), dtype=A.dtype)  # QᴴA
-        self.exact = np.array(p.norms2 if A.dtype == p.A.dtype else column_norms2(A))
+        self.Q = np.zeros((p.m, min(p.k, p.m)), dtype=self.dtype, order="F")
+        self.W = np.zeros((min(p.k, p.m), p.n), dtype=self.dtype)  # QᴴA
+        self.exact = np.array(p.norms2)
+        if self.dtype != p.A.dtype:
+            self.exact = np.concatenate([column_norms2(A[:, part].astype(self.dtype)) for part in blocks(A)])
         self.N, self.r = self.exact.copy(), 0
         if directions:
-            have = _basis(take_columns(A, directions), p.noise)
+            have = _basis(self._columns(directions), p.noise)
             self.r = have.shape[1]
             self.Q[:, : self.r] = have
-            self.W[: self.r] = (A.T @ self.basis.conj()).T
+            self.W[: self.r] = self._products(self.basis)
             self.N -= column_norms2(self.W[: self.r])
             np.maximum(self.N, 0, out=self.N)
         self.N[self.indices] = 0
@@ -170,13 +177,27 @@ class _Run:
     def _form(self, which: np.ndarray) -> None:
         """The norms of these columns from the columns themselves."""
         place = np.flatnonzero(which)
-        self.N[place] = self.exact[place] = residual_norms2(take_columns(self.A, place), self.basis)
+        for part in np.array_split(place, max(1, place.size * self.p.m // linalg.BLOCK)):
+            self.N[part] = self.exact[part] = residual_norms2(self._columns(part.tolist()), self.basis)
 
     def _double(self) -> None:
         """Go on in double precision."""
-        self.A = self.A.astype(np.complex128 if self.A.dtype.kind == "c" else np.float64)
+        self.dtype = np.dtype(np.complex128 if self.A.dtype.kind == "c" else np.float64)
+        if self.A.nbytes <= WIDENED:
+            self.A = self.A.astype(self.dtype)
         self.eps, self.single = float(np.finfo(np.float64).eps), False
         self._start(self.directions)
+
+    def _columns(self, columns: Any) -> np.ndarray:
+        """Columns of A in the precision of the work."""
+        return take_columns(self.A, columns).astype(self.dtype, copy=False)
+
+    def _products(self, V: np.ndarray) -> np.ndarray:
+        """VᴴA; of an A in another precision block by block."""
+        if self.A.dtype == self.dtype:
+            return (self.A.T @ V.conj()).T  # n × p is faster than p × n where A lies by columns
+        parts = (self.A[:, part].astype(self.dtype) for part in blocks(self.A))
+        return np.concatenate([V.conj().T @ X for X in parts], axis=1)
 
     def advance(self, guesses: bool) -> None:
         """Pick at least one column more, or find that the first one in line is dependent."""
@@ -211,6 +232,8 @@ class _Run:
         least = max(least, p.noise**2, (SINGLE_REACH * p.largest) ** 2 if self.single else 0.0)
         noise2, complex_ = p.noise**2, A.dtype.kind == "c"
         fair, fallen = np.empty_like(score), np.empty_like(score)
+        if A.dtype != self.dtype:
+            return 0
         for taken in range(min(steps, p.k - len(self.indices), p.m - r)):
             top = float(score.max())
             if not top > least or (p.tol is not None and float(N.sum()) <= p.goal):
@@ -245,7 +268,7 @@ class _Run:
 
     def _step(self) -> int:
         """The textbook: one pick, one product."""
-        e, norm = orthogonalise(self.A[:, self.first], self.basis)
+        e, norm = orthogonalise(self._columns([self.first])[:, 0], self.basis)
         if norm > self.p.noise:
             return self._judge(np.array([self.first]), (e / norm)[:, None])
         self.open[self.first], self.N[self.first] = False, 0
@@ -274,7 +297,7 @@ class _Run:
         It is EᴴE of the columns less what QᴴA says that the basis takes away, as long as that leaves digits enough; of
         residuals formed explicitly where it does not.
         """
-        E, W = take_columns(self.A, C), self.W[: self.r, C]
+        E, W = self._columns(C), self.W[: self.r, C]
         if self.r and float(self.N[C].max()) < FRESH * float(self.exact[C].max()):
             E -= self.basis @ W
             G = E.conj().T @ E
@@ -321,7 +344,7 @@ class _Run:
         """Keep the longest prefix of the guess that the rule would pick; its length, at least 1."""
         p, size, taken = self.p, guess.size, 1
         R = self.W[self.r : self.r + size]
-        R[:] = (self.A.T @ V.conj()).T  # n × p is faster than p × n where A lies by columns
+        R[:] = self._products(V)
         fallen = squares(R)
         top = np.array([self.N[self.first]])
         if size > 1:

@@ -191,7 +191,7 @@ class PassRun(_Run):
         np.fill_diagonal(G, self.N[C])
         return E, G
 
-    def _columns(self, columns: list[int]) -> np.ndarray:
+    def _columns(self, columns: Any) -> np.ndarray:
         """Columns of A, from the pool as far as they are there."""
         place = np.asarray(columns, dtype=np.int64)
         there = np.isin(place, self.pool)
