@@ -193,9 +193,8 @@ class Cholesky:
         self.r, self.rank = sum(self.independent), sum(self.clear)
 
     def truncate(self) -> None:
-        """The independent picks and the included ones, at least one."""
-        keep = [yes or j in self.include for j, yes in zip(self.indices, self.clear, strict=True)]
-        keep = keep if any(keep) else [True] + [False] * (len(keep) - 1)
+        """The independent picks, at least one."""
+        keep = list(self.clear) if any(self.clear) else [True] + [False] * (len(self.clear) - 1)
         F = self.factor
         place = np.cumsum(self.independent) - 1
         rows = [int(p) for p, yes, row in zip(place, keep, self.independent, strict=True) if yes and row]

@@ -93,7 +93,8 @@ def select_gram(
     Warns
     -----
     RankDeficientWarning
-        k exceeds the numerical rank: residuals fall below max(n, 64)·eps of their diagonal entry.
+        k exceeds the numerical rank, residuals falling below max(n, 64)·eps of their diagonal entry, or an included
+        index depends on those before it.
 
     Examples
     --------
@@ -129,34 +130,45 @@ def select_gram(
     L = Cholesky(G, wanted, candidates, first.tolist(), tol)
     RULES[method](L, check.as_generator(rng), **own)
     own_picks = tuple(L.indices)
-    rank = _complete(L, method, deficient, counts is not None)
-    if rank is not None:
+    limit = _complete(L, method, deficient, counts is not None)
+    if limit is not None:
         warn(
-            f"k exceeds the numerical rank {rank} of K: only {L.rank} of {wanted} landmarks are independent, the "
-            "others add nothing (deficient='fill'); use deficient='truncate' or 'raise', or tol",
+            f"k exceeds {limit}: only {L.rank} of {len(L.indices)} landmarks are independent, the residuals of the others "
+            "are no more than rounding of K (deficient='fill'); use deficient='truncate' or 'raise', or tol",
             RankDeficientWarning,
         )
     return _record(K, L, method, own, own_picks)
 
 
-def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> int | None:
-    """Cut the picks at the tolerance, fill them up to k; the rank of K where k exceeds it and nobody was told."""
+def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> str | None:
+    """Cut the picks at the tolerance, fill them up to k; what k exceeds where nobody was told."""
     length = _length(L, counted)
     unused = np.setdiff1d(np.flatnonzero(L.candidates), L.indices)
     for j in unused[: max(0, length - len(L.indices))].tolist():
         L.append(j)
     L.cut(length)
-    if not counted or length < L.k or L.rank == L.k or L.reached():
+    if depend := _dependent(L):
+        limit = (
+            f"the rank {L.rank} that include allows ({', '.join(map(str, depend))} depends on those before)"
+        )
+    elif not counted or length < L.k or L.rank == L.k or L.reached():
         return None
-    rank = L.rank if method == "residual" and not L.include else rank_of(L)
-    if rank == L.k:
-        return None
+    else:
+        rank = L.rank if method == "residual" and not L.include else rank_of(L)
+        if rank == L.k:
+            return None
+        limit = f"the numerical rank {rank} of K"
     if deficient == "raise":
-        raise RankDeficientError(f"k = {L.k} exceeds the numerical rank {rank} of K (deficient='raise')")
+        raise RankDeficientError(f"k = {len(L.indices)} exceeds {limit} (deficient='raise')")
     if deficient == "truncate":
         L.truncate()
         return None
-    return rank
+    return limit
+
+
+def _dependent(L: Cholesky) -> list[int]:
+    """Included indices that depend on those included before."""
+    return [j for j, yes in zip(L.include, L.clear, strict=False) if not yes]
 
 
 def _length(L: Cholesky, counted: bool) -> int:
@@ -165,7 +177,7 @@ def _length(L: Cholesky, counted: bool) -> int:
     met = next((t for t, trace in enumerate(L.trace) if trace <= L.goal), None)
     if met is not None:
         return max(least, met)
-    return L.k if counted else max(least, L.rank)
+    return L.k if counted else max(least, L.rank + len(_dependent(L)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

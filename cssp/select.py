@@ -65,7 +65,8 @@ def select(
         Choose columns of A to reconstruct this matrix instead of A.
     tol : float in (0, 1], optional
         Stop at the first pick with ‖A - P_S A‖_F ≤ tol·‖A‖_F, at least one pick and all included ones being
-        made. Without k it is no error if independent columns run out before.
+        made. Without k it is no error if independent columns run out before; included ones that are dependent are
+        treated as `deficient` says.
     include, exclude : sequence of int, or one sequence per batch item, optional
         Columns chosen first, in this order; columns never chosen (they still count in the error).
     valid : bool array, shape (n,) or (..., n), optional
@@ -385,25 +386,39 @@ def _solve(
             part, exhausted = run(replace(p, tol=None), again)
             cut = _first_within(part, p.tol)
         if cut is not None or not counted:
-            length = max(1, part.rank if cut is None else cut, len(p.include))
+            given = len(p.include) - sum(_included(part))  # dependent columns that stay
+            length = max(1, part.rank + given if cut is None else cut, len(p.include))
             picks = part.picks if len(part.picks) >= length else _filled(part)
-            return _part(p, picks[:length], None, part.own), False
+            part = _part(p, picks[:length], None, part.own)
+            return _deficient(part, deficient) if given else (part, False)
     if len(part.picks) < p.k:
         part = _independent_first(part, exhausted, p.k)
     if part.rank == p.k:
         return part, False
-    if deficient == "truncate":
-        return _part(p, _independent(part), part.rank, part.own), True
-    if len(part.picks) < p.k:
+    if deficient != "truncate" and len(part.picks) < p.k:
         part = _part(p, _filled(part), part.rank, part.own)
         cut = None if p.tol is None else _first_within(part, p.tol)
         if (
             cut is not None
         ):  # columns that are dependent up to rounding may still meet a tolerance below rounding
             return _part(p, part.picks[: max(1, cut, len(p.include))], None, part.own), False
+    return _deficient(part, deficient)
+
+
+def _deficient(part: Part, deficient: str) -> tuple[Part, bool]:
+    """A part with dependent columns, as the caller wants it."""
     if deficient == "raise":
-        raise RankDeficientError(f"k = {p.k} exceeds {_limit(part)} (deficient='raise'). {_threshold(part)}")
+        raise RankDeficientError(
+            f"k = {len(part.picks)} exceeds {_limit(part)} (deficient='raise'). {_threshold(part)}"
+        )
+    if deficient == "truncate":
+        part = _part(part.problem, _independent(part), part.rank, part.own)
     return part, True
+
+
+def _included(part: Part) -> list[bool]:
+    """Which included columns are independent of those before them."""
+    return part.independent[: len(part.problem.include)] if part.problem.include else []
 
 
 def _part(p: Problem, picks: Sequence[int], rank: int | None, own: tuple[int, ...] | None = None) -> Part:
@@ -437,7 +452,7 @@ def _independent_first(part: Part, exhausted: bool, length: int | None = None) -
 @scaling.steady
 def _limit(part: Part) -> str:
     """What k exceeds."""
-    given = part.independent[: len(part.problem.include)] if part.problem.include else []
+    given = _included(part)
     if all(given):
         return f"the numerical rank {part.rank} of the admissible columns"
     columns = part.indices[: len(given)][np.logical_not(given)].tolist()

@@ -7,6 +7,7 @@ principal submatrix (A-MESP), in "Best principal submatrix selection for the max
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,13 @@ STEPS = 12
 
 
 def relaxed(
-    M: np.ndarray, E: np.ndarray, allowed: np.ndarray, r: int, enough: np.ndarray, x: np.ndarray
+    M: np.ndarray,
+    E: np.ndarray,
+    allowed: np.ndarray,
+    r: int,
+    enough: np.ndarray,
+    x: np.ndarray,
+    over: Callable[[], bool] = lambda: False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower bounds on tr(M (I - P_S)) over all sets S of r allowed columns of E, for b problems at once.
 
@@ -46,6 +53,8 @@ def relaxed(
         A problem is left as soon as its bound reaches this, or cannot.
     x : array, shape (b, n)
         Where to start; 1 where not allowed.
+    over : callable
+        Asked before each step; once true, the bounds stay as they are.
 
     Returns
     -------
@@ -70,7 +79,7 @@ def relaxed(
     here = np.flatnonzero((rank > r) & (bound < enough))
     last_x, last_g = np.zeros_like(x), np.zeros_like(x)
     for step in range(STEPS):
-        if not here.size:
+        if not here.size or over():
             break
         p, y = problem.at(here), x[here]
         value, g, tangent = p.tangent(y)

@@ -74,11 +74,8 @@ class _Node:
     shares: np.ndarray
 
 
-#: Nodes expanded before their children are bounded together.
-TOGETHER = 32
-
-#: Entries of the residuals of nodes that are relaxed at once: seconds at the most between two looks at the clock.
-STACKED = 1 << 20
+#: Nodes expanded before their children are bounded together, so many at once.
+TOGETHER, BOUNDED = 32, 128
 
 #: After this many nodes the incumbent is tried to be improved, from this many random starts.
 PATIENCE, STARTS = 100, 8
@@ -119,7 +116,8 @@ class _Search:
                 if node.bound < self.error * (1 - EQUAL):
                     self._count()
                     children = self._children(node, r) + children
-            stack += self._tightened(children, r - 1)
+            for i in range(0, len(children), BOUNDED):
+                stack += self._tightened(children[i : i + BOUNDED], r - 1)
         return completed(self.p, sorted(self.best))
 
     def _count(self) -> None:
@@ -231,17 +229,9 @@ class _Search:
         return r > 1 and self.square and self.error > 1e-7 * self.total
 
     def _tightened(self, nodes: list[_Node], r: int) -> list[_Node]:
-        """The nodes with bounds raised by the relaxation, many at once, without those that cannot win."""
-        if not nodes or not self._relaxes(r):
+        """The nodes with bounds raised by the relaxation, all at once, without those that cannot win."""
+        if not nodes or not self._relaxes(r) or self.deadline.over():
             return nodes
-        step = max(1, STACKED // max(x.E.size for x in nodes))
-        left: list[_Node] = []
-        for a in range(0, len(nodes), step):
-            part = nodes[a : a + step]
-            left += part if self.deadline.over() else self._relaxed(part, r)
-        return left
-
-    def _relaxed(self, nodes: list[_Node], r: int) -> list[_Node]:
         need = self.error * (1 - EQUAL) - np.array([x.lost for x in nodes])
         h, u = (max(x.E.shape[axis] for x in nodes) for axis in (0, 1))
         E = np.zeros((len(nodes), h, u), dtype=nodes[0].E.dtype)
@@ -255,7 +245,7 @@ class _Search:
                 x.shares,
                 True,
             )
-        more, shares = relaxed(M, E, allowed, r, need, shares)
+        more, shares = relaxed(M, E, allowed, r, need, shares, self.deadline.over)
         return [
             replace(x, bound=max(x.bound, x.lost + float(more[i])), shares=shares[i, : x.E.shape[1]])
             for i, x in enumerate(nodes)

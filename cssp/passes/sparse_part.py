@@ -86,7 +86,7 @@ class SparsePart(PassPart):
         small = any(height <= CONDITION * part.largest for height in run.heights)
         if not S or small or not run.final:
             return None
-        independent = linalg.first_independent(run.R, 0.5 * min(run.heights))
+        independent = linalg.first_independent(run.R, 0.5 * CONDITION * part.largest)
         kept = np.flatnonzero(independent)
         C = own.A[:, kept]
         R = scipy.linalg.qr(run.R[:, kept], mode="r", check_finite=False)[0]

@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice, takewhile
 
 import numpy as np
@@ -167,14 +168,15 @@ def _named(head: list[str], rest: list[list[str]], quoted: bool, decimal: str) -
     own = [head[j] for j in figures]
     below = [[cells[j] for j in figures if j < len(cells) and j not in texts] for cells in rest]
     whole = all(map(_is_whole, chain.from_iterable(below)))
-    if _in_order(own, whole) and not any(_in_order(cells, whole) for cells in below):
+    alike = _years if _years(own) else partial(_in_order, whole=whole)  # small numbers in order are no years
+    if alike(own) and not any(map(alike, below)):
         return True, True
     integers = len(own) > 1 and all(map(_is_whole, own))
     return False, bool(words) or (integers and not whole) or (len(own) > 2 and _ordered(own))
 
 
 def _in_order(cells: list[str], whole: bool) -> bool:
-    """Whether cells look like numbered names: years, equal steps, or many in ascending or descending order.
+    """Whether cells look like numbered names: equal steps, or many in ascending or descending order.
 
     Among whole numbers two or three in equal steps are nothing special.
     """
@@ -182,8 +184,12 @@ def _in_order(cells: list[str], whole: bool) -> bool:
         return False
     gaps = np.diff([number(cell) for cell in cells])
     equal = all(map(_is_whole, cells)) and bool(np.all(gaps == gaps[0]))
-    years = all(re.fullmatch(r"\s*(1[5-9]|20)\d\d\s*", cell) for cell in cells)
-    return years or len(cells) > 5 or (equal and (len(cells) > 2 or (not whole and abs(gaps[0]) == 1)))
+    return len(cells) > 5 or (equal and (len(cells) > 2 or (not whole and abs(gaps[0]) == 1)))
+
+
+def _years(cells: list[str]) -> bool:
+    """Whether cells are years in order."""
+    return _ordered(cells) and all(re.fullmatch(r"\s*(1[5-9]|20)\d\d\s*", cell) for cell in cells)
 
 
 def _ordered(cells: list[str]) -> bool:

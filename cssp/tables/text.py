@@ -115,7 +115,7 @@ class _Reader:
     def _plain(self, lines: list[str]) -> np.ndarray | None:
         """The numbers where no line needs a closer look, None otherwise."""
         joints = self.plan.width - 1
-        full = [line for line in lines if line.strip()]
+        full = [line for line in lines if line.strip(" \r\n")]  # tabs alone may be missing cells
         if any('"' in line or line.count(self.sep) != joints for line in full):
             return None
         if self.o.decimal != ".":

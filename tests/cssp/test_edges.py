@@ -4,9 +4,10 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
-from cssp import METHODS, CsspError, RankDeficientWarning, select
+from cssp import METHODS, CsspError, RankDeficientError, RankDeficientWarning, select
 
 ROWS = list(METHODS)
 DETERMINISTIC = [name for name, row in METHODS.items() if row.deterministic]
@@ -168,3 +169,25 @@ def test_a_generator_moves_on():
     first = select(np.stack([A, A]), 4, "uniform", rng=0).indices
     assert first[0].tolist() != first[1].tolist()  # items draw for themselves
     np.testing.assert_array_equal(first, select(np.stack([A, A, A]), 4, "uniform", rng=0).indices[:2])
+
+
+@pytest.mark.parametrize("how", [{"k": 3}, {"tol": 0.9}, {"tol": 0.1}, {"tol": 1e-12}, {"k": 5, "tol": 0.1}])
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, sp.csc_array])
+def test_included_columns_that_are_dependent_are_treated_as_deficient_says(how, kind):
+    A = np.array([[1.0, 2, 0, 0, 0], [1, 2, 1, 0, 0], [0, 0, 0, 1, 1], [0, 0, 0, 0, 2]])
+    with pytest.warns(RankDeficientWarning, match="column 1 depends on those included before"):
+        filled = select(kind(A), include=[0, 1], **how)
+    assert filled.indices.tolist()[:2] == [0, 1]
+    assert filled.rank == len(filled.indices) - 1
+    cut = select(kind(A), include=[0, 1], deficient="truncate", **how)
+    assert cut.indices.tolist() == [j for j in filled.indices.tolist() if j != 1]
+    assert cut.rank == len(cut.indices)
+    with pytest.raises(RankDeficientError, match="column 1 depends on those included before"):
+        select(kind(A), include=[0, 1], deficient="raise", **how)
+
+
+def test_without_k_no_independent_column_is_lost_to_a_dependent_one_that_is_included():
+    A = np.array([[1.0, 2, 0, 0, 0], [1, 2, 1, 0, 0], [0, 0, 0, 1, 1], [0, 0, 0, 0, 2]])
+    with pytest.warns(RankDeficientWarning):
+        sel = select(A, tol=1e-12, include=[0, 1], exclude=[3])
+    assert (sorted(sel.indices.tolist()), sel.rank) == ([0, 1, 2, 4], 3)

@@ -114,6 +114,24 @@ def test_more_time_is_never_worse():
     assert errors[-1] == select(X, 6, "exact").error
 
 
+def test_a_limit_is_looked_at_before_every_long_step(monkeypatch):
+    module, relaxation = sys.modules["cssp.methods.exact"], sys.modules["cssp.methods._relaxation"]
+    over, begun, tangents = [False], [], []
+
+    def relaxed(M, *arguments, steps=module.relaxed):
+        begun.append(len(M))
+        over[0] = True  # the time is up as soon as this has begun
+        return steps(M, *arguments)
+
+    monkeypatch.setattr(module, "relaxed", relaxed)
+    monkeypatch.setattr(module, "BOUNDED", 8)
+    monkeypatch.setattr(relaxation._Problem, "tangent", lambda *_: tangents.append(1))
+    monkeypatch.setattr(Deadline, "over", lambda self: over[0])
+    hard = np.random.default_rng(1).standard_normal((40, 60))
+    assert select(hard, 8, "exact", time_limit=1e9).rank == 8
+    assert (begun, tangents) == ([8], [])
+
+
 @pytest.mark.parametrize("bad", [0, -1, True, "1", float("nan"), [1]])
 def test_wrong_limits(bad):
     with pytest.raises(CsspError, match=r"time_limit = .*expected seconds above 0 or None"):

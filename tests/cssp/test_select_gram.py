@@ -223,13 +223,22 @@ def test_a_zero_matrix():
     np.testing.assert_array_equal(sel.coefficients(), np.zeros((3, 5)))
 
 
-def test_dependent_picks_that_the_rank_does_not_force_raise_no_warning():
+@pytest.mark.parametrize("how", [{"k": 3}, {"tol": 0.9}, {"tol": 1e-12}])
+@pytest.mark.parametrize("method", ["residual", "greedy", "uniform"])
+def test_included_indices_that_are_dependent_are_treated_as_deficient_says(how, method):
     A = low_rank(2, r=6)
     A = np.concatenate([A[:, :1], A], axis=1)
-    sel = select_gram(A.T @ A, 3, include=[0, 1])
-    assert sel.rank == 2
+    K = A.T @ A
+    with pytest.warns(RankDeficientWarning, match=r"include allows \(1 depends on those before\)"):
+        sel = select_gram(K, method=method, include=[0, 1], rng=0, **how)
     assert sel.indices[:2].tolist() == [0, 1]
-    assert sel.nystrom().shape == (13, 2)
+    assert sel.rank == sel.k - 1
+    assert sel.nystrom().shape == (13, sel.rank)
+    assert sel.rank == (6 if how == {"tol": 1e-12} else min(2, sel.k - 1))
+    cut = select_gram(K, method=method, include=[0, 1], deficient="truncate", rng=0, **how)
+    assert cut.indices.tolist() == [j for j in sel.indices.tolist() if j != 1]
+    with pytest.raises(RankDeficientError, match="1 depends on those before"):
+        select_gram(K, method=method, include=[0, 1], deficient="raise", rng=0, **how)
 
 
 def test_single_and_half_precision():

@@ -277,3 +277,9 @@ def test_a_matrix_of_zeros(form):
     s = select(form(np.zeros((5, 7))), 2)
     assert (s.rank, s.relative_error) == (0, 0)
     assert s.certificate().ratio == 1
+
+
+def test_of_included_columns_the_later_one_is_dependent_however_short_the_earlier():
+    A = sp.csc_array(np.array([[1.0, 9, 0], [1, 9, 0], [0, 0, 20]]))
+    for include in ([0, 1], [1, 0]):
+        assert select(A, 3, include=include, deficient="truncate").indices.tolist() == [include[0], 2]

@@ -81,6 +81,16 @@ def test_texts_as_people_have_them(put, monkeypatch, content, options, how):
     assert table.folder is None or not os.path.exists(table.folder.name)
 
 
+@pytest.mark.parametrize("sep", [",", "\t", ";", "|"])
+def test_a_row_of_missing_cells_is_no_blank_line(put, sep):
+    path = put(f"a{sep}b\n1{sep}2\n{sep}\n\n3{sep}5\n")
+    with pytest.raises(ArgumentError, match=r"line 3.*missing"):
+        read(path, sep=sep)
+    with read(path, sep=sep, missing="rows") as table:
+        np.testing.assert_array_equal(table.A, [[1, 2], [3, 5]])
+        assert table.dropped == 1
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_what_is_written_is_read(tmp_path_factory, data):
@@ -135,6 +145,10 @@ def test_what_is_written_is_read(tmp_path_factory, data):
         ("2019,2020,2021", X, True, True),
         ("2021,2020,2019", X, True, True),
         ("2019,2020,2021", [[12, 15, 19], [3, 1, 2]], True, True),
+        ("2019,2020,2021", [[1, 2, 3], [4, 5, 6]], True, True),
+        ("2021,2016,2011", [[10, 20, 30], [1, 1, 1]], True, True),
+        ("2015,2016,2017,2018,2019,2020", [[1, 2, 4, 8, 16, 32]] * 3, True, True),
+        ("2019,2020,2021", [[2001, 2002, 2003], [1, 1, 1]], False, True),
         ("0,1,2", X, True, True),
         ("1,2,3", [[7, 1, 2], [9, 9, 8]], True, True),
         ("10,20,30,40", [[7, 1, 2, 2], [9, 9, 8, 1]], True, True),
