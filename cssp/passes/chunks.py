@@ -246,8 +246,10 @@ class ChunkSource(Source):
         """The scaled matrix as a dask array."""
         import dask.array as da
 
+        # Products of dask cannot do with empty chunks.
+        A = self.A.rechunk(tuple(tuple(np.diff(ends).tolist()) for ends in (self.rows, self.columns)))
         A = da.map_blocks(
-            ready, self.A, self.dtype, None, dtype=self.dtype, meta=np.empty((0, 0), dtype=self.dtype)
+            ready, A, self.dtype, None, dtype=self.dtype, meta=np.empty((0, 0), dtype=self.dtype)
         )
         if self.factor is None:
             return A
@@ -324,9 +326,7 @@ def _same(block: np.ndarray) -> np.ndarray:
     return block
 
 
-def _scan(
-    block: Any, shape: tuple[int, int], declared: np.dtype, dtype: np.dtype, first: int | None
-) -> Scan:
+def _scan(block: Any, shape: tuple[int, int], declared: np.dtype, dtype: np.dtype, first: int | None) -> Scan:
     """The scan of a block, which must be what dask says it is."""
     if np.ma.is_masked(block):
         return scan_from(block, None)

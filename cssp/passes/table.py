@@ -102,11 +102,12 @@ def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source
     dtype = _compute_dtype(dtype_of(A) if kind == "operator" else A.dtype)
     if row is not None and dtype.kind == "c" and "complex" not in row.supports:
         check_supported(row, "complex", "complex A")
-    source: Source | None = None
-    if 0 not in A.shape:
-        source = _SOURCES[kind](A, dtype)  # which finds out sizes of chunks that were unknown
-    if source is None or 0 in source.shape:
-        raise ArgumentError(f"A has shape {tuple(A.shape)}: at least one row and one column are wanted")
+    source = (
+        None if 0 in A.shape else _SOURCES[kind](A, dtype)
+    )  # which finds out sizes of chunks that were unknown
+    shape = tuple(A.shape) if source is None else source.shape
+    if source is None or 0 in shape:
+        raise ArgumentError(f"A has shape {shape}: at least one row and one column are wanted")
     source.summed = summed
     return source
 

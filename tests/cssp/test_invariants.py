@@ -16,11 +16,13 @@ from answers import (
     check_same,
     host,
     listed,
+    precision,
 )
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 from storages import STORAGES, small_tiles
-from strategies import DEPENDENT, KINDS, PLAIN, Call, calls
+from strategies import DEPENDENT, KINDS, Call, calls, names
+from test_properties import generic
 
 from cssp import RankDeficientWarning, passes, select
 from cssp.errors import RankDeficientError
@@ -64,7 +66,12 @@ def test_what_is_deficient_goes_by_the_same_rank(call):
     with pytest.raises(RankDeficientError, match=rf"rank {s.rank}\b"):
         call.run(deficient="raise")
     assert set(listed(short)) <= set(listed(s)) or s.rank == 0
-    assert abs(short.relative_error - s.relative_error) <= 64 * EPS * max(call.A.shape)
+    rounding = 64 * EPS * max(call.A.shape)
+    assert short.relative_error >= s.relative_error - rounding
+    if (
+        precision(call) == EPS
+    ):  # in single precision, errors know of directions that do not count for the rank
+        assert short.relative_error <= s.relative_error + rounding
 
 
 # --- units ----------------------------------------------------------------------------------------------
@@ -86,24 +93,21 @@ def test_scaling_by_norms_does_not_see_powers_of_two(call, seed):
     assert host(one.errors).tobytes() == host(other.errors).tobytes()
 
 
-@given(
-    calls(
-        kinds=(*PLAIN, *DEPENDENT),
-        dtypes=("float64", "complex128"),
-        plain=True,
-        shape=st.tuples(st.integers(2, 12), st.integers(2, 14)),
-    )
-)
+@given(generic("float64", "complex128", methods=names))
 def test_scaling_by_norms_is_weighting_by_their_inverses(call):
-    lengths = np.linalg.norm(call.A, axis=0)
-    one = call.but(scale="norm").run()
-    weights = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    call = call.but(weights=weights)
-    other = call.run()
-    check_numbers(call, one)
-    check_numbers(call, other)
-    assert one.k == other.k
-    event(f"{check_same(call, one, other)}: {call.method}")
+    assume(call.options["k"] < call.A.shape[0])  # the last direction is one that all columns offer
+    call = call.but(weights=1 / np.linalg.norm(call.A, axis=0))
+    weighted, scaled = call.run(), call.but(weights=None, scale="norm").run()
+    if check_same(call, scaled, weighted) == "same":
+        assert scaled.relative_error == pytest.approx(weighted.relative_error, rel=1e-9, abs=1e-13)
+
+
+@given(dependent)
+def test_scaled_columns_have_one_notion_of_dependence(call):
+    call = call.but(scale="norm")
+    s = call.run()
+    check_numbers(call, s)
+    check_independent(call, s)
 
 
 # --- storages -------------------------------------------------------------------------------------------
