@@ -76,7 +76,7 @@ class SparsePart(PassPart):
         """None where the Gram matrix of the chosen columns cannot tell all that is asked."""
         p, A, picks = self.problem, self.matrix, list(self.picks)
         assert isinstance(p, PassProblem)
-        if len(picks) ** 2 > LARGEST:
+        if not 0 < len(picks) ** 2 <= LARGEST:
             return None
         every = np.ones(len(picks), dtype=bool)
         own = A.narrowed(np.asarray(picks))

@@ -71,13 +71,13 @@ def scattered(A, random, stack):
 
 def as_operator(A, random, stack):
     """A LinearOperator: of the matrix, of products with one vector or with many, with its adjoint or without."""
-    both = {"rmatvec": lambda y: A.conj().T @ y, "rmatmat": lambda Y: A.conj().T @ Y}
-    own = {name: f for name, f in both.items() if random.random() < 0.5}
-    if random.random() < 0.5:
-        own["matmat"] = lambda X: A @ X
+    quiet = np.errstate(all="ignore")
+    own = {"matmat": quiet(lambda X: A @ X), "rmatvec": quiet(lambda y: A.conj().T @ y)}
+    own["rmatmat"] = own["rmatvec"]
     if random.random() < 0.3:
         return aslinearoperator(A)
-    return LinearOperator(A.shape, matvec=lambda x: A @ x, dtype=A.dtype, **own)
+    own = {name: f for name, f in own.items() if random.random() < 0.5}
+    return LinearOperator(A.shape, matvec=quiet(lambda x: A @ x), dtype=A.dtype, **own)
 
 
 def in_a_file(A, random, stack):
