@@ -1,5 +1,5 @@
 """``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
-pruners | families | outofcore | kernels | tasks | which | damage | tables`` (``--help`` after any of them)."""
+pruners | families | outofcore | kernels | tasks | which | damage | tables | dependence`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -334,6 +334,17 @@ def _tables(**options) -> int:
     return real_tables.main(**options)
 
 
+def _dependence_options(add: Add) -> None:
+    add("--matrices", type=int, default=200, help="matrices with orthonormal rows")
+    add("--full", action="store_true", help="200,000 x 2,053 one-hot as well")
+
+
+def _dependence(**options) -> int:
+    from . import dependence
+
+    return dependence.main(**options)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "study": ("prune held-out scenes in many ways and relate predictors to accuracy", _study_options, _study),
     "figures": (
@@ -357,6 +368,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "tasks": ("tasks that peers show on their own pages, side by side", _tasks_options, _tasks),
     "tables": ("real tables through the command line and through every method", _tables_options, _tables),
     "which": ("error and time of every method on three shapes of real data", _which_options, _which),
+    "dependence": ("tied and dependent columns in every method, and what they cost", _dependence_options, _dependence),
     "damage": ("damage checkpoints and states of streams and see what happens", _damage_options, _damage),
 }
 """Of every command: what it is for, its options, what it does."""

@@ -11,6 +11,7 @@ from cssp.certificate import Certificate
 from cssp.errors import (
     ArgumentError,
     CsspError,
+    MissingFileError,
     RankDeficientError,
     RankDeficientWarning,
     TimeLimitWarning,
@@ -39,6 +40,7 @@ __all__ = [
     "Guarantee",
     "LandmarkSelector",
     "Method",
+    "MissingFileError",
     "RankDeficientError",
     "RankDeficientWarning",
     "Selection",

@@ -35,6 +35,9 @@ Array = Any
 #: Entries of a temporary block; residuals of many columns are formed in blocks of this size.
 BLOCK = 1 << 22
 
+#: Fewest rows that are folded into a triangular factor at a time, and its largest order.
+SLAB, SQUARE = 4096, 5120
+
 #: Coefficients are compared with those of a truncated SVD where a singular value is below so many times max(m, k)·eps
 #: times the largest, for so many places to truncate it.
 DROWNED, CUTS = 1e4, 12
@@ -284,6 +287,52 @@ def _without_specks(R: np.ndarray) -> np.ndarray:
 def _least_pivot(R: np.ndarray) -> float:
     F = scipy.linalg.qr(R, mode="r", pivoting=True, check_finite=False)[0]
     return float(np.min(np.abs(np.diagonal(F)), initial=math.inf))
+
+
+def folded(R: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """R of a QR decomposition of [R; rows]; R, upper triangular, is overwritten."""
+    X = np.array(rows, dtype=R.dtype, order="F")  # a copy: it is overwritten
+    tpqrt = scipy.linalg.get_lapack_funcs("tpqrt", (R,))
+    return tpqrt(0, min(64, len(R)), R, X, overwrite_a=True, overwrite_b=True)[0]
+
+
+def triangle(B: Array) -> np.ndarray:
+    """R, upper triangular of order min(m, n), with RᴴR = BBᴴ where m ≤ n and BᴴB elsewhere, in double precision.
+
+    By orthogonal transformations, so that small singular values are as good as in an SVD of B, which is widened slab by slab.
+    """
+    m, n = B.shape
+    order, length = min(m, n), max(m, n)
+    step = max(SLAB, BLOCK // order)
+    R = np.zeros((order, order), dtype=host(widen(B[:1, :1])).dtype, order="F")
+    for a in range(0, length, step):
+        part = slice(a, min(a + step, length))
+        R = folded(R, adjoint(host(widen(B[:, part]))) if m <= n else host(widen(B[part, :])))
+    return R
+
+
+def spectrum(
+    R: np.ndarray, C: np.ndarray | None, picks: list[int], floor: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """From a triangular factor of A: its singular values, its right singular vectors at the picks (rows of an array
+    (min(m, n), k)), and the spectral norm of what the picks leave of it.
+
+    Parameters
+    ----------
+    R : array, shape (min(m, n), min(m, n))
+        As `triangle` gives it.
+    C : array, shape (m, k), or None
+        The chosen columns where m ≤ n; None elsewhere.
+    """
+    X, C_ = (R, R[:, picks]) if C is None else (adjoint(R), C)
+    left = project_off(X, basis(C_, floor)[0])
+    spectral = float(scipy.linalg.svdvals(left, overwrite_a=True, check_finite=False)[0])
+    del X, left
+    _, s, Vh = svd(R)
+    if C is None:
+        return s, Vh[:, picks], spectral
+    inverse = np.divide(1, s, out=np.zeros_like(s), where=s > 0)
+    return s, inverse[:, None] * (Vh @ C), spectral  # the right singular vectors of R are the left ones of A
 
 
 def least_norm(R: Array, G: Array) -> Array:

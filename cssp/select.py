@@ -186,7 +186,7 @@ def select(
         many = f" in {len(short)} of {len(items)} batch items" if batch else ""
         warnings.warn(
             f"k exceeds {_limit(short[0])}{many}: only {found} chosen columns are independent. {_threshold(short[0])}. "
-            "To leave dependent columns out, pass deficient='truncate' or 'raise', or tol",
+            "deficient='fill' keeps dependent columns; pass deficient='truncate' or deficient='raise', or tol, to avoid them",
             RankDeficientWarning,
             stacklevel=2,
         )
@@ -456,16 +456,19 @@ def _threshold(part: Part) -> str:
         f"A residual counts as zero up to {floor:.1e}, that is max(m, n)·eps times the norm of the "
         f"largest column, {largest:.1e}"
     )
-    norms2 = linalg.host(p.norms2)[list(part.picks)]
-    if not np.any((norms2 > 0) & (norms2 < (UNLIKE * p.largest) ** 2)):
-        return text
-    unit = scaling.unit_columns(part.chosen)
-    scaled = sum(linalg.basis(unit, p.floor / p.largest)[1])
-    if scaled > part.rank:
-        text += (
-            f". Columns of very different size, such as in different units, are the likely cause: divided by their norms "
-            f"{scaled} of the chosen are independent, and scale='norm' (or weights=1/norms) chooses that way"
-        )
+    norms2 = linalg.host(p.norms2)
+    cure = "scale='norm' (or weights=1/norms) chooses among columns divided by their norms"
+    own = norms2[list(part.picks)]
+    if np.any((own > 0) & (own < (UNLIKE * p.largest) ** 2)):
+        scaled = sum(linalg.basis(scaling.unit_columns(part.chosen), p.floor / p.largest)[1])
+        if scaled > part.rank:
+            return (
+                f"{text}. Columns of very different size, such as in different units, are the likely cause: divided by their "
+                f"norms {scaled} of the chosen are independent; {cure}"
+            )
+    short = int(np.count_nonzero((norms2 > 0) & (norms2 <= p.floor**2) & linalg.host(p.candidates)))
+    if short:
+        text += f". {short} columns are not even that long, as where units differ; {cure}"
     return text
 
 

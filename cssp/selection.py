@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Certificate", "Part", "Selection"]
 
 
+#: Entries of a matrix whose singular values are found without a copy of it.
+LARGE = 1 << 24
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """One batch item: its problem and its picks, as indices into ``problem.A``.
@@ -214,10 +218,14 @@ class Part:
 
         The vectors are the rows of an array (min(m, p), k); without a meaning where there is a target.
         """
-        B = linalg.host(linalg.widen(self.problem.B))
-        left = linalg.project_off(B, linalg.basis(linalg.host(self.chosen), self.floor)[0])
+        p, picks = self.problem, list(self.picks)
+        (m, n), C = p.B.shape, linalg.host(self.chosen)
+        if p.target is None and m * n > LARGE and min(m, n) <= linalg.SQUARE:
+            return linalg.spectrum(linalg.triangle(p.B), C if m <= n else None, picks, self.floor)
+        B = linalg.host(linalg.widen(p.B))
+        left = linalg.project_off(B, linalg.basis(C, self.floor)[0])
         _, s, Vh = linalg.svd(B)
-        V = Vh[:, list(self.picks)] if self.problem.target is None else Vh[:, :0]
+        V = Vh[:, picks] if p.target is None else Vh[:, :0]
         return s, V, float(np.linalg.norm(left, 2))
 
     def is_a_run_of(self, row: Method) -> bool:

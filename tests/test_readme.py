@@ -20,7 +20,7 @@ def test_the_first_example_works_when_pasted(capsys, tmp_path, monkeypatch):
     exec(BLOCKS[0], names)
     assert names["sel"].relative_error < 0.5
     assert names["tight"].relative_error <= 0.05
-    assert "ratio=" in capsys.readouterr().out
+    assert "times the best rank 10 in squared error" in capsys.readouterr().out
     assert 6 <= len([line for line in BLOCKS[0].splitlines() if line]) <= 8
     monkeypatch.chdir(tmp_path)
     exec(BLOCKS[1], names)

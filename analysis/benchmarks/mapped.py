@@ -30,7 +30,7 @@ Numbers = dict[str, Any]
 
 def main(gib: float, rows: int, k: int, method: str, memory_up_to: float, folder: Path | None) -> int:
     """Make the file, select from it in every way, print a line for each, remove the file."""
-    from cssp.passes.problem import SQUARE
+    from cssp.linalg import SQUARE
 
     columns = int(gib * 2**30 / 4 / rows)
     certified = min(rows, columns) <= SQUARE  # beyond, a mapped file has no certificate

@@ -171,14 +171,15 @@ def _leverage_sum(run: Run) -> Value:
 
 
 def _top_scores(run: Run) -> Value:
-    """No column left out has a larger score than one chosen."""
+    """No column left out has a larger score than one chosen, but for those that depend on the chosen."""
     at, r = run.at, run.options.get("rank") or run.at.k
     if r > min(at.m, at.n) or at.k == at.n or at.s[r - 1] <= 2 * at.slack:
         return None
     if r < at.n and at.s[r - 1] - at.s[r] < 1e-6 * at.s[0]:
         return None
     scores = np.sum(at.svd[1][:, :r] ** 2, axis=1)
-    out = max(scores[j] for j in range(at.n) if j not in run.S)
+    left = np.linalg.norm(run.E, axis=0) > 8 * max(at.m, at.n) * np.finfo(float).eps * at.s[0]
+    out = max((scores[j] for j in np.flatnonzero(left) if j not in run.S), default=0.0)
     return float(max(0.0, out - 1e-8) / min(scores[run.S])) if min(scores[run.S]) > 0 else None
 
 

@@ -200,9 +200,7 @@ def as_flags(text: str) -> str:
         lambda m: f"--{m[1]} {m[2].strip(chr(39))}",
         text,
     )
-    text = text.replace(
-        "--deficient truncate or 'raise', or tol,", "--deficient truncate or raise, or --tol,"
-    )
+    text = text.replace("scale='norm' (or weights=1/norms)", "--scale").replace(", or tol,", ", or --tol,")
     return text.replace("neither k nor tol is given", "neither k nor tol is given (-k, --tol)")
 
 

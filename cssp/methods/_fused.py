@@ -21,6 +21,9 @@ def fused(p: Problem) -> Picks | None:
     if p.include:
         include = torch.tensor([p.include], dtype=torch.int64, device=p.device)
         candidates = candidates.index_fill(0, include[0], True)
-    indices, _, safe = residual_select(p.A[None], p.k, candidates=candidates[None], include=include)
-    *picks, sure = torch.cat([indices[0], safe.long()]).tolist()  # one wait for the device
-    return Picks([j for j in picks if j >= 0]) if sure else None
+    indices, rank, safe = residual_select(p.A[None], p.k, candidates=candidates[None], include=include)
+    *picks, counted, sure = torch.cat([indices[0], rank, safe.long()]).tolist()  # one wait for the device
+    found = [j for j in picks if j >= 0]
+    if p.include:
+        return Picks(found) if sure else None
+    return Picks(found, counted, exhausted=counted < p.k) if sure else None

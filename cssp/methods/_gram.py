@@ -156,6 +156,9 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
         # more than what was carried along, errors are correlated (Kahan's matrix), and all estimates are raised.
         x = X[:t, :t] @ R[:t, j]
         grown = unit * float(squares(x) @ lengths2[:t])
+        drowned = not 8 * float(carried[j]) < float(N[j])  # the row below would say nothing
+        if drowned:
+            break
         if grown > MOST_GROWTH * float(carried[j]):
             E *= grown / float(carried[j])
             carried *= grown / float(carried[j])
@@ -174,8 +177,9 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
         N -= loss
         score -= loss
         np.maximum(N, 0, out=N)
-        E += loss * (float(E[j]) / height)
-        carried += loss * (float(carried[j]) / height)
+        lost = loss * (float(carried[j]) / height)
+        E += lost
+        carried += lost
         N[j], score[j] = 0, -math.inf
         S.append(j)
         heights.append(math.sqrt(height))

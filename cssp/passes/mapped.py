@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from cssp.linalg import column_norms2
+from cssp.linalg import SLAB, column_norms2
 from cssp.passes.source import (
     BLOCK,
-    SLAB,
     Held,
     Local,
     Pieces,

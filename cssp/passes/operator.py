@@ -46,7 +46,8 @@ class OperatorSource(Products):
             return np.zeros((rows, 0), dtype=self.dtype)
         m, n = self.shape
         try:
-            Y = getattr(self.A, name)(X)
+            with np.errstate(invalid="ignore"):  # NaN is refused by name
+                Y = getattr(self.A, name)(X)
         except (NotImplementedError, TypeError) as reason:
             if name == "matmat":
                 raise ArgumentError(f"A.matmat fails on a block of vectors: {reason}") from reason

@@ -9,7 +9,6 @@ from typing import Any
 
 import array_api_compat.numpy
 import numpy as np
-import scipy.linalg
 
 from cssp import linalg
 from cssp.errors import UnsupportedError
@@ -19,16 +18,13 @@ from cssp.passes.source import Source
 from cssp.problem import Array, Problem
 from cssp.selection import Part
 
-__all__ = ["LARGEST", "SQUARE", "PassPart", "PassProblem"]
+__all__ = ["LARGEST", "PassPart", "PassProblem"]
 
 #: Most entries of a dense matrix that is handed out.
 LARGEST = 1 << 28
 
 #: Methods whose picks, or their law, are those of the same method in memory; greedy's not where it goes by core-sets.
 SAME = ("residual", "greedy", "norm", "uniform", "random_pivot", "sketched_qr")
-
-#: Largest order of AAᴴ or AᴴA, whichever is smaller, with which anything is done.
-SQUARE = 5120
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,25 +150,12 @@ class PassPart(Part):
         """By R with RᴴR = AAᴴ or AᴴA: R or Rᴴ has the singular values of A, and its residual those of A's residual."""
         A, picks = self.source, list(self.picks)
         m, n = A.shape
-        if min(m, n) > SQUARE:
+        if min(m, n) > linalg.SQUARE:
             raise UnsupportedError(
                 f"min(m, n) = {min(m, n)}: the singular values of a matrix read in passes need a triangular factor of this "
-                f"order, and {SQUARE} is the most; error and relative_error are exact, and cssp.passes.sketched_optimum(A, k) estimates the optimum"
+                f"order, and {linalg.SQUARE} is the most; error and relative_error are exact, and cssp.passes.sketched_optimum(A, k) estimates the optimum"
             )
-        R = A.triangle()
-        X, C = (R, R[:, picks]) if m > n else (linalg.adjoint(R), self.chosen)
-        left = linalg.project_off(X, linalg.basis(C, self.floor)[0])
-        spectral = float(scipy.linalg.svdvals(left, overwrite_a=True, check_finite=False)[0])
-        del X, left
-        _, s, Vh = linalg.svd(R)
-        if m > n:
-            return s, Vh[:, picks], spectral
-        inverse = np.divide(1, s, out=np.zeros_like(s), where=s > 0)
-        return (
-            s,
-            inverse[:, None] * (Vh @ C),
-            spectral,
-        )  # the right singular vectors of R are the left ones of A
+        return linalg.spectrum(A.triangle(), self.chosen if m <= n else None, picks, self.floor)
 
 
 def _energies(G: np.ndarray) -> np.ndarray:

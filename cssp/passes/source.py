@@ -14,19 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-import scipy.linalg
 
 from cssp.errors import ArgumentError
-from cssp.linalg import column_norms2, squares
+from cssp.linalg import SLAB, column_norms2, folded, squares
 from cssp.passes.fingerprint import column_sums, sparse_sums
 
 __all__ = ["Held", "Local", "Pieces", "Products", "Scan", "Source", "SparseSource"]
 
 #: Entries of a dense block of columns.
 BLOCK = 1 << 22
-
-#: Rows or columns at a time that a triangular factor takes in, at least.
-SLAB = 4096
 
 #: Rows of a Gaussian matrix that come from one seed.
 PIECE = 1024
@@ -340,13 +336,6 @@ def dense(block: Any) -> np.ndarray:
 def ready(block: Any, dtype: np.dtype, factor: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
     """A block as it is stored in the precision of products, its columns multiplied by the factor."""
     return stretched(dense(block).astype(dtype, copy=False), factor)
-
-
-def folded(R: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """R of a QR decomposition of [R; rows]; R, upper triangular, is overwritten."""
-    X = np.array(rows, dtype=R.dtype, order="F")  # a copy: it is overwritten
-    tpqrt = scipy.linalg.get_lapack_funcs("tpqrt", (R,))
-    return tpqrt(0, min(64, len(R)), R, X, overwrite_a=True, overwrite_b=True)[0]
 
 
 def stretched(X: np.ndarray, factor: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:

@@ -76,7 +76,7 @@ class SparsePart(PassPart):
         """None where the Gram matrix of the chosen columns cannot tell all that is asked."""
         p, A, picks = self.problem, self.matrix, list(self.picks)
         assert isinstance(p, PassProblem)
-        if not 0 < len(picks) ** 2 <= LARGEST:
+        if not picks or len(picks) ** 2 > LARGEST:
             return None
         every = np.ones(len(picks), dtype=bool)
         own = A.narrowed(np.asarray(picks))
@@ -96,7 +96,8 @@ class SparsePart(PassPart):
 
     @property
     def independent(self) -> list[bool]:
-        return super().independent if self.factor is None else self.factor.independent
+        known = self.known_rank == len(self.picks)
+        return super().independent if known or self.factor is None else self.factor.independent
 
     def clear(self) -> list[bool]:
         f = self.factor

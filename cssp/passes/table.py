@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cssp import linalg
 from cssp.arguments import check_supported
 from cssp.errors import ArgumentError, UnsupportedError
 from cssp.methods.norm import norm
@@ -18,7 +19,7 @@ from cssp.passes.chunks import ChunkSource
 from cssp.passes.greedy import greedy
 from cssp.passes.mapped import MappedSource
 from cssp.passes.operator import OperatorSource, dtype_of
-from cssp.passes.problem import SAME, SQUARE, PassPart, PassProblem
+from cssp.passes.problem import SAME, PassPart, PassProblem
 from cssp.passes.random_pivot import random_pivot
 from cssp.passes.residual import residual
 from cssp.passes.sketches import leverage, osinsky, sketched_optimum, sketched_qr, volume
@@ -63,7 +64,7 @@ def settled(A: Any, row: Method, options: Iterable[str], k: Any, *beyond: Any) -
         return A
     known = row.name in SAME and set(options) <= set(replace(row, function=METHODS[row.name]).options)
     counted = k is not None or row.name in OPEN_ENDED
-    small = row.name != "greedy" or min(A.shape) <= SQUARE  # it needs AAᴴ or AᴴA
+    small = row.name != "greedy" or min(A.shape) <= linalg.SQUARE  # it needs AAᴴ or AᴴA
     plain = all(argument is None for argument in beyond)
     return A if known and counted and small and plain else np.asarray(A)
 
@@ -102,11 +103,11 @@ def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source
     dtype = _compute_dtype(dtype_of(A) if kind == "operator" else A.dtype)
     if row is not None and dtype.kind == "c" and "complex" not in row.supports:
         check_supported(row, "complex", "complex A")
-    source = (
-        None if 0 in A.shape else _SOURCES[kind](A, dtype)
-    )  # which finds out sizes of chunks that were unknown
-    shape = tuple(A.shape) if source is None else source.shape
-    if source is None or 0 in shape:
+    source: Source | None = None
+    if 0 not in A.shape:
+        source = _SOURCES[kind](A, dtype)  # which finds out sizes of chunks that were unknown
+    if source is None or 0 in source.shape:
+        shape = tuple(A.shape) if source is None else source.shape
         raise ArgumentError(f"A has shape {shape}: at least one row and one column are wanted")
     source.summed = summed
     return source

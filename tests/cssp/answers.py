@@ -224,8 +224,20 @@ def check_independent(call, s):
 
 # --- the same from another storage ----------------------------------------------------------------------
 
+#: Methods whose picks are the same in every storage.
+SAME = ("residual", "greedy", "norm", "uniform", "sketched_qr")
+
 #: What decides between columns; methods without it owe the same picks.
 SCORES = {"residual": "height", "pivoted_qr": "height", "greedy": "gain", "norm": "norm"}
+
+
+def owes_the_same(call, storage):
+    """Whether the picks in this storage are those in memory; of random_pivot it is the law, of dask's greedy core-sets."""
+    return (
+        call.method in SAME
+        and (call.method, storage) != ("greedy", "dask")
+        and not {"tol", "target"} & set(call.options)
+    )
 
 
 def check_same(call, s, expected):

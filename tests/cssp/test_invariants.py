@@ -16,6 +16,7 @@ from answers import (
     check_same,
     host,
     listed,
+    owes_the_same,
     precision,
 )
 from hypothesis import assume, event, given
@@ -26,7 +27,6 @@ from test_properties import generic
 
 from cssp import RankDeficientWarning, passes, select
 from cssp.errors import RankDeficientError
-from cssp.passes.problem import SAME
 
 TYPES = ("float64", "float64", "float32", "complex128", "complex64", "float16")
 
@@ -136,5 +136,5 @@ def test_every_storage_gives_what_memory_gives(call, storage, random):
         check_contract(call, s)
         check_numbers(call, s)
         check_independent(call, s)
-    if call.method in SAME and (call.method != "greedy" or storage != "dask"):
+    if owes_the_same(call, storage):
         event(f"{check_same(call, s, expected)}: {call.method} {storage}")

@@ -10,7 +10,7 @@ import pytest
 import strategies
 from passes_cases import assert_same_picks, decaying
 
-from cssp import METHODS, CsspError, passes, select
+from cssp import METHODS, CsspError, linalg, passes, select
 from cssp.passes import mapped, problem, source
 
 LAYOUTS = {
@@ -55,9 +55,9 @@ def assert_same(s, expected, rtol=1e-9):
     mine, theirs = s.certificate(), expected.certificate()
     for name in ("factor", "source", "holds", "spectral_source", "rank"):
         assert getattr(mine, name) == getattr(theirs, name)
-    for name in ("error", "optimum", "spectral_error", "spectral_optimum"):
+    for name in ("squared_error", "squared_optimum", "spectral_squared_error", "spectral_squared_optimum"):
         assert getattr(mine, name) == pytest.approx(getattr(theirs, name), rel=rtol, abs=floor)
-    if theirs.optimum > 1e-18 * float(expected.errors[0]):  # beyond, both are rounding
+    if theirs.squared_optimum > 1e-18 * float(expected.errors[0]):  # beyond, both are rounding
         for name in ("ratio", "spectral_ratio", "a_posteriori"):
             assert getattr(mine, name) == pytest.approx(getattr(theirs, name), rel=1e-8)
 
@@ -209,9 +209,8 @@ def test_what_passes_cannot_do_is_done_in_memory(tmp_path, monkeypatch):
         s = select(M, rng=0, **call)
         assert s.passes is None
         assert np.array_equal(s.indices, select(A, rng=0, **call).indices)
-    from cssp.passes import table
 
-    monkeypatch.setattr(table, "SQUARE", 19)
+    monkeypatch.setattr(linalg, "SQUARE", 19)
     assert select(M, 4, "greedy").passes is None
 
 
@@ -308,7 +307,7 @@ def test_resident_memory_is_a_share_of_the_file(order, tmp_path):
 
 
 def test_a_certificate_beyond_the_limit_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(problem, "SQUARE", 19)
+    monkeypatch.setattr(linalg, "SQUARE", 19)
     s = select(stored(tmp_path / "A.npy", decaying(np.random.default_rng(5), 20, 30)), 4)
     with pytest.raises(CsspError, match=r"min\(m, n\) = 20.*19 is the most.*sketched_optimum"):
         s.certificate()

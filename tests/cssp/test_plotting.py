@@ -129,7 +129,7 @@ def test_a_matrix_read_in_passes_is_drawn_as_in_memory(monkeypatch):
     assert mine.keys() == theirs.keys()
     for name, found in mine.items():
         np.testing.assert_allclose(found, theirs[name], rtol=1e-9)
-    monkeypatch.setattr("cssp.passes.problem.SQUARE", 2)
+    monkeypatch.setattr("cssp.linalg.SQUARE", 2)
     with pytest.raises(CsspError, match="read in passes"):
         s.plot()
 
