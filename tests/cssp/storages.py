@@ -63,8 +63,8 @@ def scattered(A, random, stack):
     """A sparse matrix or array of any format; in some, entries come in two halves."""
     form, kind = random.choice(SPARSE), random.choice(["array", "matrix"])
     S = sp.coo_array(A)
-    halves = S.data / 2
-    if A.dtype.kind in "fc" and np.array_equal(halves + halves, S.data) and random.random() < 0.5:
+    halves = np.ldexp(S.data, -1) if A.dtype.kind == "f" else S.data
+    if np.array_equal(halves + halves, S.data) and random.random() < 0.5:
         S = sp.coo_array((np.tile(halves, 2), tuple(np.tile(x, 2) for x in S.coords)), A.shape)
     return getattr(sp, f"{form}_{kind}")(S)
 
