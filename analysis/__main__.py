@@ -368,7 +368,11 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "tasks": ("tasks that peers show on their own pages, side by side", _tasks_options, _tasks),
     "tables": ("real tables through the command line and through every method", _tables_options, _tables),
     "which": ("error and time of every method on three shapes of real data", _which_options, _which),
-    "dependence": ("tied and dependent columns in every method, and what they cost", _dependence_options, _dependence),
+    "dependence": (
+        "tied and dependent columns in every method, and what they cost",
+        _dependence_options,
+        _dependence,
+    ),
     "damage": ("damage checkpoints and states of streams and see what happens", _damage_options, _damage),
 }
 """Of every command: what it is for, its options, what it does."""

@@ -160,7 +160,7 @@ TROUBLES: dict[str, Callable[[Any], Any]] = {
     "no array": lambda X: None,
     "a list": lambda X: np.asarray(X).tolist(),
     "not finite": lambda X: np.asarray(X) + np.inf,
-    "complex": lambda X: np.asarray(X) * 1j,
+    "complex": lambda X: np.asarray(X).astype(complex),
 }
 
 
@@ -274,7 +274,8 @@ class Frame(Case):
         columns = []
         for j, kind in enumerate(self.types):
             plain = LIBRARIES[self.library][kind]
-            values = (self.call.A[:, j].astype(plain or "int64")).tolist()
+            column = self.call.A[:, j]
+            values = (column if plain == "complex128" else column.real).astype(plain or "int64").tolist()
             if (
                 plain == "float64"
                 and kind != "float64"
