@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import cssp
 from cssp.errors import RankDeficientError, UnknownNameError, UnsupportedError
 
-from . import command_lines, damage, damages
+from . import command_lines, damage, damages, data_frames
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "cssp")]
 
@@ -229,132 +229,6 @@ def judge_stored(case: Stored) -> str:
     return "answer"
 
 
-# --- data frames ----------------------------------------------------------------------------------------
-
-#: Types of columns: those that are numbers with the array they are, others with None.
-PANDAS: dict[str, str | None] = {
-    "float64": "float64", "float32": "float32", "float16": "float16", "int64": "int64", "int8": "int8", "uint8": "uint8",
-    "bool": "bool", "Int64": "float64", "Float32": "float64", "boolean": "float64", "Sparse[float64]": "float64",
-    "double[pyarrow]": "float64", "int32[pyarrow]": "float64", "complex128": "complex128",
-    "object": None, "str": None, "category": None, "datetime64[ns]": None, "timedelta64[ns]": None,
-}  # fmt: skip
-POLARS: dict[str, str | None] = {
-    "Float64": "float64", "Int64": "float64", "UInt8": "float64", "Int8": "float64", "Boolean": "float64",
-    "String": None, "Date": None, "Null": None,
-}  # fmt: skip
-LIBRARIES = {"pandas": PANDAS, "polars": POLARS}
-
-#: Types that can say that a cell is missing.
-NULLABLE = (
-    "float64",
-    "Int64",
-    "Float32",
-    "boolean",
-    "double[pyarrow]",
-    "Float64",
-    "UInt8",
-    "Int8",
-    "Boolean",
-)
-
-NAMES = ("a", "", "a,b", "é", " ", '"', "0", 0, 1.5, None, ("x", 1), "A", "indices")
-
-
-@dataclass(frozen=True)
-class Frame(Case):
-    """A call whose matrix is a data frame."""
-
-    library: str = "pandas"
-    types: tuple[str, ...] = ()
-    names: tuple[Any, ...] = ()
-    missing: tuple[int, int] | None = None
-
-    def matrix(self) -> Any:
-        m = len(self.call.A)
-        columns = []
-        for j, kind in enumerate(self.types):
-            plain = LIBRARIES[self.library][kind]
-            column = self.call.A[:, j]
-            values = (column if plain == "complex128" else column.real).astype(plain or "int64").tolist()
-            if (
-                plain == "float64"
-                and kind != "float64"
-                and not kind.startswith(("Float", "double", "Sparse"))
-            ):
-                values = [bool(x) if kind.lower() == "boolean" else int(x) for x in values]
-            if self.missing is not None and self.missing[1] == j:
-                values[self.missing[0]] = None
-            columns.append([str(x) for x in values] if kind in ("str", "String") else values)
-        if self.library == "pandas":
-            import pandas as pd
-
-            frame = pd.concat(
-                [pd.Series(x, dtype=kind) for x, kind in zip(columns, self.types, strict=True)], axis=1
-            )
-            frame.columns = pd.Index(self.names, tupleize_cols=False)
-            return frame
-        import polars as pl
-
-        made = [
-            pl.Series(str(j), [None] * m if kind == "Null" else x).cast(getattr(pl, kind))
-            for j, (x, kind) in enumerate(zip(columns, self.types, strict=True))
-        ]
-        return pl.DataFrame(made)
-
-    @property
-    def wrong(self) -> bool:
-        return self.missing is not None or any(LIBRARIES[self.library][kind] is None for kind in self.types)
-
-
-def draw_frame(draw: Draw) -> Frame:
-    kinds = (strategies.integers, strategies.one_hot, strategies.integer_low_rank, strategies.equal_norms)
-    call = draw(strategies.calls(kinds=kinds, dtypes=("int8",), backends=("numpy",), shape=SHAPE)).but(
-        target=None
-    )
-    library = draw(st.sampled_from(sorted(LIBRARIES)))
-    types, n = LIBRARIES[library], call.A.shape[1]
-    own = [
-        kind
-        for kind, plain in types.items()
-        if plain is not None and (plain != "complex128" or "complex" in cssp.METHODS[call.method].supports)
-    ]
-    if draw(st.integers(0, 3)) == 0:
-        own = list(types)
-    drawn = tuple(draw(st.lists(st.sampled_from(own), min_size=n, max_size=n)))
-    plain = [np.dtype(types[kind] or "int64") for kind in drawn]
-    columns = [
-        call.A[:, j] > 0 if kind in ("bool", "boolean", "Boolean") else abs(call.A[:, j])
-        for j, kind in enumerate(drawn)
-    ]
-    A = np.stack([x.astype(p) for x, p in zip(columns, plain, strict=True)], axis=1)
-    able = [j for j, kind in enumerate(drawn) if kind in NULLABLE]
-    missing = (
-        (draw(st.integers(0, len(A) - 1)), draw(st.sampled_from(able)))
-        if able and draw(st.integers(0, 3)) == 0
-        else None
-    )
-    names = tuple(draw(st.lists(st.sampled_from(NAMES), min_size=n, max_size=n)))
-    return Frame(replace(call, A=A), None, None, library, drawn, names, missing)
-
-
-def judge_frame(case: Frame) -> str:
-    call, frame = case.call, case.matrix()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warnings.simplefilter("ignore", cssp.RankDeficientWarning)
-        try:
-            s = cssp.select(frame, method=call.method, **call.options)
-        except cssp.CsspError:
-            if not case.wrong:
-                raise
-            return "refused"
-    valid = call.options.get("valid", np.ones(len(case.types), dtype=bool))
-    assert not case.wrong or (case.missing is not None and not valid[case.missing[1]]), "no numbers"
-    expected = call.run()
-    answers.check_numbers(call, s)
-    return answers.check_same(call, s, expected)
-
-
 # --- kept state -----------------------------------------------------------------------------------------
 
 
@@ -405,7 +279,7 @@ def _stored(storage: str) -> Kind:
 #: Every kind of input.
 KINDS: dict[str, Kind] = {
     "array": Kind(draw_array, judge_array),
-    "frame": Kind(draw_frame, judge_frame),
+    "frame": Kind(data_frames.draw, data_frames.judge),
     **{storage: _stored(storage) for storage in storages.STORAGES},
     "kept state": Kind(draw_damaged, judge_damaged),
     "command line": Kind(command_lines.draw, command_lines.judge),
