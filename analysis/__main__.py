@@ -193,7 +193,8 @@ def _fuzz_options(add: Add) -> None:
     add("--minutes", type=float, default=20)
     add("--watchdog", type=int, default=60, help="seconds a call may take")
     add("--seed", type=int, default=0)
-    add("--replay", type=Path, help="run one kept input instead")
+    add("--replay", type=Path, help="run one kept input instead, under the --only of its run")
+    add("--only", nargs="+", help="only these kinds of input, see analysis/inputs.py")
     add("--out", type=Path, default=OUT / "fuzz")
 
 
@@ -357,7 +358,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "guarantees": ("try every method against every statement about it", _guarantees_options, _guarantees),
     "mutation": ("sabotage every method and see whether a test notices", _mutation_options, _mutation),
     "deep": ("the property tests on many examples each", _deep_options, _deep),
-    "fuzz": ("fuzz cssp.select, guided by the branches it reaches", _fuzz_options, _fuzz),
+    "fuzz": ("fuzz cssp and its command line, guided by the branches reached", _fuzz_options, _fuzz),
     "gpu": ("everything that waits for a GPU", _gpu_options, _gpu),
     "pruners": ("what every pruner needs, does and costs", _pruners_options, _pruners),
     "families": ("every feature on every model family, against the oracle", _families_options, _families),

@@ -1,4 +1,4 @@
-"""The properties of ``tests/cssp/test_properties.py`` on many examples each, in parallel processes.
+"""The properties of ``tests/cssp`` (`MODULES`) on many examples each, in parallel processes.
 
 A property is run by Hypothesis as the tests run it, with the ``deep`` profile and warnings as errors. Not part of the
 tests: it takes half an hour and more.
@@ -7,14 +7,17 @@ tests: it takes half an hour and more.
 from __future__ import annotations
 
 import csv
+import importlib
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 TESTS = Path(__file__).parents[1] / "tests"
+MODULES = ("test_properties", "test_invariants")
 WATCHDOG = 30  # seconds of processor time that one example may take
 
 
@@ -44,14 +47,13 @@ def main(examples: int, workers: int, only: list[str] | None, out: Path) -> int:
     return 1 if failed else 0
 
 
-def properties() -> list[str]:
-    """Names of the Hypothesis tests, in the order of the file."""
-    module = _module()
-    return [
-        name
-        for name in vars(module)
-        if name.startswith("test_") and hasattr(getattr(module, name), "hypothesis")
-    ]
+def properties() -> dict[str, Any]:
+    """The Hypothesis tests by name, in the order of the files."""
+    sys.path[:0] = [str(TESTS / "cssp"), str(TESTS)]
+    import conftest  # noqa: F401  (registers the profiles)
+
+    members = [item for name in MODULES for item in vars(importlib.import_module(name)).items()]
+    return {name: test for name, test in members if name.startswith("test_") and hasattr(test, "hypothesis")}
 
 
 def _process(name: str, examples: int, out: Path) -> tuple[str, int, float, str]:
@@ -66,14 +68,6 @@ def _process(name: str, examples: int, out: Path) -> tuple[str, int, float, str]
     return name, passed, time.perf_counter() - start, verdict
 
 
-def _module():
-    sys.path[:0] = [str(TESTS / "cssp"), str(TESTS)]
-    import conftest  # noqa: F401  (registers the profiles)
-    import test_properties
-
-    return test_properties
-
-
 def run(name: str, examples: int) -> int:
     """One property in this process; prints the number of examples that passed. Returns that number."""
     import warnings
@@ -81,7 +75,7 @@ def run(name: str, examples: int) -> int:
     from hypothesis import settings
 
     warnings.simplefilter("error")
-    test = getattr(_module(), name)
+    test = properties()[name]
     inner, passed = test.hypothesis.inner_test, 0
 
     def late(*_):

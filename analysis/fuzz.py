@@ -1,8 +1,9 @@
-"""Coverage-guided fuzzing of `cssp.select`: random types, shapes and options, right and wrong ones.
+"""Coverage-guided fuzzing of `cssp`: arrays, frames, matrices read in passes, kept state and command lines, right and wrong ones.
 
-Atheris (libFuzzer) mutates bytes towards new branches of ``cssp``; Hypothesis turns the bytes into a call. Nothing may
-come out but a result that keeps the contract, the one the property tests check, or a `CsspError`; no call may take
-longer than the watchdog allows. Each failure is kept as a script that shows it and as the bytes that led there.
+Atheris (libFuzzer) mutates bytes towards new branches of ``cssp``; Hypothesis turns the bytes into one of the kinds of
+input of `analysis.inputs`. Nothing may come out but a result that keeps the contract, the one the property tests check,
+or a `CsspError`; no call may take longer than the watchdog allows. Each failure is kept as a script that shows it and as
+the bytes that led there.
 """
 
 from __future__ import annotations
@@ -25,17 +26,16 @@ import types
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 ROOT = Path(__file__).parents[1]
-TESTS = ROOT / "tests" / "cssp"
 LENGTH = 1024  # bytes of an input, at most
 
 
-def main(minutes: float, out: Path, watchdog: int, seed: int, replay: Path | None) -> int:
+def main(
+    minutes: float, out: Path, watchdog: int, seed: int, replay: Path | None, only: list[str] | None = None
+) -> int:
     """Fuzz and report; 1 where anything was found. ``replay`` runs one kept input instead."""
     if replay is not None:
-        _target(_Finds(out, keep=False))(replay.read_bytes())
+        _target(_Finds(out, only))(replay.read_bytes())
         return 0
     if importlib.util.find_spec("atheris") is None:
         print("fuzzing needs atheris: pip install -c constraints.txt -e '.[fuzz]' (Linux)", file=sys.stderr)
@@ -54,6 +54,7 @@ def main(minutes: float, out: Path, watchdog: int, seed: int, replay: Path | Non
     ) > 5:  # libFuzzer ends where a call hangs or kills the process: go on
         command = [sys.executable, "-m", "analysis.fuzz", "--out", str(out), "--seconds", str(left)]
         command += ["--watchdog", str(watchdog), "--seed", str(seed + len(rounds))]
+        command += ["--only", *only] if only else []
         done = subprocess.run(
             command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
         )
@@ -67,7 +68,7 @@ def main(minutes: float, out: Path, watchdog: int, seed: int, replay: Path | Non
             print(done.stderr[-3000:], file=sys.stderr)
             return 2
     for path in finds.glob("timeout-*"):
-        if _ends(path, watchdog):  # the clock on the wall had run out on a busy machine
+        if _ends(path, watchdog, only):  # the clock on the wall had run out on a busy machine
             path.rename(path.with_name(f"late-{path.name[8:]}"))
     kinds = ("timeout", "crash", "oom")
     found = sorted(p.name for p in finds.iterdir() if p.suffix == ".py" or p.name.startswith(kinds))
@@ -80,9 +81,10 @@ def main(minutes: float, out: Path, watchdog: int, seed: int, replay: Path | Non
     print(
         f"{sum(executed) or totals['executed']} executions in {(time.time() - start) / 60:.1f} min, {len(rounds)} round(s)"
     )
-    print(f"  of them {dict(totals)}")
+    for name in sorted(totals):
+        print(f"{totals[name]:9d}  {name}")
     print(f"branch counters reached: {max(edges, default=0)}; corpus: {len(inputs)} inputs")
-    print(_coverage(inputs, out))
+    print(_coverage(inputs, _Finds(out, only)))
     if late:
         print(
             f"{late} inputs were late by the wall clock, yet end within {watchdog} s of processor time when run again"
@@ -91,9 +93,17 @@ def main(minutes: float, out: Path, watchdog: int, seed: int, replay: Path | Non
     return 1 if found else 0
 
 
-def _ends(path: Path, watchdog: int) -> bool:
+def _ends(path: Path, watchdog: int, only: list[str] | None) -> bool:
     """Whether the input, run again, ends within ``watchdog`` seconds of processor time, and 20 times that in all."""
-    command = [sys.executable, "-m", "analysis", "fuzz", "--replay", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "analysis",
+        "fuzz",
+        "--replay",
+        str(path),
+        *(["--only", *only] if only else []),
+    ]
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (watchdog, watchdog))
@@ -111,128 +121,27 @@ def _ends(path: Path, watchdog: int) -> bool:
 
 
 def _target(finds: _Finds) -> Any:
-    """bytes -> None: Hypothesis makes a call of them, the call is made and judged."""
-    sys.path[:0] = [str(TESTS)] if str(TESTS) not in sys.path else []
+    """bytes -> None: Hypothesis makes a case of them, which is tried and judged."""
     from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st
+
+    from .inputs import KINDS
 
     @settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def one(data: Any) -> None:
-        import strategies
-
-        shape = st.tuples(st.integers(1, 8), st.integers(1, 9))
-        call = data.draw(strategies.calls(shape=shape))
-        batch = data.draw(st.integers(0, 3)) if data.draw(st.booleans()) else None
-        spoilt = data.draw(_spoilt(strategies, call)) if data.draw(st.integers(0, 2)) == 0 else None
-        deficient = data.draw(st.sampled_from([None, None, "fill", "truncate", "raise"]))
-        if deficient is not None:
-            call = call.but(deficient=deficient)
-        finds.last = (call, batch, spoilt)
-        finds.outcomes[_judge(call, batch, spoilt)] += 1
+        kind = data.draw(st.sampled_from(sorted(finds.only or KINDS)))
+        finds.last = (kind, case := KINDS[kind].draw(data.draw))
+        finds.outcomes[f"{kind}: {KINDS[kind].judge(case)}"] += 1
 
     return one.hypothesis.fuzz_one_input
-
-
-def _spoilt(strategies: types.ModuleType, call: Any) -> Any:
-    """Strategy of changes that may make the call a wrong one: options, or the matrix."""
-    from hypothesis import strategies as st
-
-    m, n = call.A.shape
-    names = [
-        "k",
-        "tol",
-        "weights",
-        "include",
-        "exclude",
-        "valid",
-        "deficient",
-        "rng",
-        "target",
-        "rank",
-        "f",
-        "start",
-    ]
-    junk = st.dictionaries(st.sampled_from(names), strategies.junk, min_size=1, max_size=2)
-    options = strategies.wrong(m, n).map(lambda pair: pair[0]) | junk
-    return options.map(lambda o: {"options": o}) | strategies.wrong_matrix(call.A).map(
-        lambda pair: {"A": pair[0]}
-    )
-
-
-def _judge(call: Any, batch: int | None, spoilt: dict[str, Any] | None) -> str:
-    """Make the call and raise where it breaks the contract; what came of it, in a word."""
-    import test_properties as contract
-
-    import cssp
-    from cssp.errors import RankDeficientError
-
-    if spoilt is not None:
-        options = {"method": call.method} | call.native(call.options) | spoilt.get("options", {})
-        try:
-            s = cssp.select(spoilt.get("A", call.matrix()), **options)
-        except cssp.CsspError:
-            return "refused"
-        _distinct(contract.host(s.indices))
-        return "spoilt but right"
-    deficient = call.options.get("deficient")
-    before = call.A.copy()
-    try:
-        s = call.run()
-    except RankDeficientError:
-        assert deficient == "raise"
-        return "deficient"
-    assert call.A.tobytes() == before.tobytes(), "A untouched"
-    if deficient == "truncate":
-        _distinct(contract.host(s.indices))
-    else:
-        contract.check_contract(call, s)
-    if batch is not None and deficient != "truncate":
-        _check_batch(contract, call, batch, s)
-        return "batch"
-    return "result"
-
-
-def _distinct(indices: np.ndarray) -> None:
-    for line in indices.reshape(-1, indices.shape[-1]) if indices.size else ():
-        chosen = line[line >= 0]
-        assert len(set(chosen.tolist())) == chosen.size, "distinct"
-
-
-def _check_batch(contract: types.ModuleType, call: Any, place: int, alone: Any) -> None:
-    """The same call as one item among others gives the same bits."""
-    import strategies
-
-    g = np.random.default_rng(place)
-    others = [strategies.cast(kind(g, *call.A.shape), "float64") for kind in strategies.KINDS[place::4]]
-    with np.errstate(all="ignore"):
-        others = [np.clip(X, -6e4, 6e4).astype(call.A.dtype) for X in others][:3]
-    items = [*others[:place], call.A, *others[place:]]
-    i = min(place, len(others))
-    many = type(call)(np.stack(items), call.method, dict(call.options), call.backend, call.half)
-    if "target" in many.options:
-        many.options["target"] = np.stack([many.options["target"]] * len(items))
-    if many.options.get("deficient") == "raise":
-        many.options["deficient"] = "fill"
-    rng = call.options.get("rng")
-    if rng is not None:
-        seeds = np.random.default_rng(rng).spawn(len(items))
-        alone = call.run(rng=seeds[i])
-    batch = many.run()
-    k = alone.k
-    assert contract.host(batch.indices)[i, :k].tolist() == contract.listed(alone), (
-        "an item of a batch is the item alone"
-    )
-    assert contract.host(batch.errors)[i, : k + 1].tobytes() == contract.host(alone.errors).tobytes(), (
-        "errors in a batch"
-    )
 
 
 class _Finds:
     """Failures by kind, each kept once; outcomes counted."""
 
-    def __init__(self, out: Path, keep: bool = True) -> None:
-        self.out, self.keep = out, keep
+    def __init__(self, out: Path, only: list[str] | None = None) -> None:
+        self.out, self.only = out, only
         self.last: Any = None
         self.outcomes: collections.Counter[str] = collections.Counter()
         self.seen: set[str] = set()
@@ -242,7 +151,7 @@ class _Finds:
         frames = [
             f
             for f in traceback.extract_tb(error.__traceback__)
-            if "/cssp/" in f.filename or "fuzz" in f.filename
+            if "/cssp/" in f.filename or "/analysis/" in f.filename
         ]
         where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
         key = hashlib.sha1(f"{type(error).__name__} {where}".encode()).hexdigest()[:12]
@@ -255,19 +164,17 @@ class _Finds:
         story = "".join(traceback.format_exception(error)).replace('"""', "'''")
         path.with_suffix(".py").write_text(
             f'r"""{type(error).__name__} at {where}; again: python -m analysis fuzz --replay {path}.bin\n\n{story}"""\n'
-            f"import numpy as np, torch\nfrom numpy import array\nfrom cssp import select\n\n"
-            f"# call, place in a batch, what was spoilt: {self.last[1:] if self.last else None!r}\n"
-            f"{self.last[0] if self.last else None!r}\n"
+            f"# {self.last[0] if self.last else None}\n{self.last[1] if self.last else None!r}\n"
         )
 
 
-def _child(out: Path, seconds: int, watchdog: int, seed: int) -> None:
+def _child(out: Path, seconds: int, watchdog: int, seed: int, only: list[str] | None) -> None:
     """The fuzzing process; libFuzzer ends it."""
     import atheris
 
     with atheris.instrument_imports(include=["cssp"], enable_loader_override=False):
         import cssp  # noqa: F401
-    finds = _Finds(out)
+    finds = _Finds(out, only)
     run = _target(finds)
     status = out / "status.json"
 
@@ -294,9 +201,9 @@ def _child(out: Path, seconds: int, watchdog: int, seed: int) -> None:
 # --- what was reached -----------------------------------------------------------------------------------
 
 
-def _coverage(inputs: list[Path], out: Path) -> str:
-    """Lines of the selection core that the corpus reaches, file by file."""
-    run = _target(_Finds(out, keep=False))
+def _coverage(inputs: list[Path], finds: _Finds) -> str:
+    """Lines of the package that the corpus reaches, file by file."""
+    run = _target(finds)
     reached: dict[str, set[int]] = collections.defaultdict(set)
 
     def trace(frame: types.FrameType, event: str, _: Any) -> Any:
@@ -312,7 +219,7 @@ def _coverage(inputs: list[Path], out: Path) -> str:
             run(path.read_bytes())
         sys.settrace(None)
     lines, total, hit = [], 0, 0
-    for file in sorted([*(ROOT / "cssp").glob("*.py"), *(ROOT / "cssp" / "methods").glob("*.py")]):
+    for file in sorted((ROOT / "cssp").rglob("*.py")):
         body = _lines(compile(file.read_text(), str(file), "exec"))
         found = body & reached.get(str(file), set())
         total, hit = total + len(body), hit + len(found)
@@ -321,8 +228,8 @@ def _coverage(inputs: list[Path], out: Path) -> str:
             lines.append(
                 f"{len(found):5d} of {len(body):5d}  {file.relative_to(ROOT)}  not reached: {missed[:12]}"
             )
-    (out / "coverage.txt").write_text("\n".join(lines) + "\n")
-    return f"lines inside functions of cssp/ and cssp/methods/ reached: {hit} of {total} ({out / 'coverage.txt'})"
+    (finds.out / "coverage.txt").write_text("\n".join(lines) + "\n")
+    return f"lines inside functions of cssp reached: {hit} of {total} ({finds.out / 'coverage.txt'})"
 
 
 def _lines(code: types.CodeType) -> set[int]:
@@ -337,5 +244,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     for name in ("--seconds", "--watchdog", "--seed"):
         parser.add_argument(name, type=int, required=True)
-    chosen = parser.parse_args()
-    _child(chosen.out, chosen.seconds, chosen.watchdog, chosen.seed)
+    parser.add_argument("--only", nargs="+")
+    _child(**vars(parser.parse_args()))

@@ -323,11 +323,8 @@ def _as_target(target: Any, A: Array, row: Method) -> Array:
             f"target has shape {tuple(B.shape)}: "
             f"(..., {A.shape[-2]}, p) is wanted, with the batch of A, {tuple(A.shape)}"
         )
-    if (
-        check.compute_dtype(B) != check.compute_dtype(A)
-        and "complex" in str(B.dtype)
-        and "complex" not in str(A.dtype)
-    ):
+    complex_ = [array_api_compat.array_namespace(X).isdtype(X.dtype, "complex floating") for X in (A, B)]
+    if complex_ == [False, True]:
         raise ArgumentError("target is complex and A is real: make A complex too")
     return B
 

@@ -46,7 +46,7 @@ class ChunkSource(Source):
         self.A, self.dtype, self.passes = A, np.dtype(dtype), [0.0]
         self.stored = self.dtype
         if any(np.isnan(size) for sizes in A.chunks for size in sizes):
-            A = A.map_blocks(_same, dtype=A.dtype)  # compute_chunk_sizes writes into the array
+            A = A.map_blocks(_array, dtype=A.dtype)  # compute_chunk_sizes writes into the array
             A.compute_chunk_sizes()
             self.A, self.passes = A, [1.0]
         self.shape = (int(self.A.shape[0]), int(self.A.shape[1]))
@@ -60,7 +60,8 @@ class ChunkSource(Source):
         return list(zip(self.columns[:-1].tolist(), self.columns[1:].tolist(), strict=True))
 
     def narrowed(self, columns: np.ndarray) -> Source:
-        other = ChunkSource(self.A[:, columns], self.dtype)
+        A = self.A.map_blocks(_array, dtype=self.A.dtype, meta=np.empty((0, 0), dtype=self.A.dtype))
+        other = ChunkSource(A[:, columns], self.dtype)
         other.passes, other.summed = self.passes, self.summed
         return other
 
@@ -246,8 +247,10 @@ class ChunkSource(Source):
         """The scaled matrix as a dask array."""
         import dask.array as da
 
+        # Products of dask cannot do with empty chunks.
+        A = self.A.rechunk(tuple(tuple(np.diff(ends).tolist()) for ends in (self.rows, self.columns)))
         A = da.map_blocks(
-            ready, self.A, self.dtype, None, dtype=self.dtype, meta=np.empty((0, 0), dtype=self.dtype)
+            ready, A, self.dtype, None, dtype=self.dtype, meta=np.empty((0, 0), dtype=self.dtype)
         )
         if self.factor is None:
             return A
@@ -320,8 +323,9 @@ def _tree(tasks: list[Any], merge: Callable[..., Any], fan: int = 8) -> Any:
 # Tasks. Each gets a block as it is stored.
 
 
-def _same(block: np.ndarray) -> np.ndarray:
-    return block
+def _array(block: Any) -> np.ndarray:
+    """A block that columns can be taken of; what is masked is seen later, in the columns that count."""
+    return block if isinstance(block, np.ma.MaskedArray) else dense(block)
 
 
 def _scan(block: Any, shape: tuple[int, int], declared: np.dtype, dtype: np.dtype, first: int | None) -> Scan:

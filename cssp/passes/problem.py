@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import array_api_compat.numpy
@@ -99,8 +99,13 @@ class PassPart(Part):
 
     def coefficients(self) -> Array:
         """As of a matrix in memory; for a dask array a dask array."""
-        Q = self.basis[0]
-        return self._product(linalg.least_norm(linalg.adjoint(Q) @ self.chosen, linalg.adjoint(Q)))
+        Qh = linalg.adjoint(self.basis[0])
+        R, G = Qh @ self.chosen, self._product(Qh)
+        if isinstance(G, np.ndarray):
+            return linalg.least_norm(R, G)
+        return G.map_blocks(
+            partial(linalg.least_norm, R), chunks=((R.shape[1],), G.chunks[1]), dtype=G.dtype, meta=G._meta
+        )
 
     def reconstruct(self) -> Array:
         """P_S X; for a dask array a dask array. A large dense matrix is refused."""

@@ -83,7 +83,8 @@ class SparsePart(PassPart):
         part = replace(p, A=own, given=p.given[picks], candidates=every, include=(), k=len(picks), tol=None)
         run = gram_picks(part.numpy("double"), SparseColumns(own))
         S = list(run.picks.indices)
-        small = any(height <= CONDITION * part.largest for height in run.heights)
+        least = max(CONDITION * part.largest, CLEAR * p.floor)
+        small = any(height <= least for height in run.heights)
         if not S or small or not run.final:
             return None
         independent = linalg.first_independent(run.R, 0.5 * CONDITION * part.largest)

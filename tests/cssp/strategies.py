@@ -101,6 +101,55 @@ def huge(g, m, n):
     return g.uniform(-1, 1, (m, n)) * 1.7e308
 
 
+def cosines(g, m, n):
+    """The discrete cosine transform: orthonormal rows where m ≤ n, as bases of reduced models have."""
+    N = max(m, n)
+    X = np.cos(np.pi * np.outer(np.arange(m), np.arange(n) + 0.5) / N)
+    return X * np.sqrt(np.where(np.arange(m) == 0, 1, 2) / N)[:, None]
+
+
+def legendre(g, m, n):
+    """Normalised Legendre polynomials at Gauss points: orthonormal rows where m ≤ n."""
+    x, w = np.polynomial.legendre.leggauss(max(m, n))
+    X = np.polynomial.legendre.legvander(x, m - 1) * np.sqrt(np.outer(w, np.arange(m) + 0.5))
+    return X[:n].T
+
+
+def modes(g, m, n):
+    """Proper orthogonal decomposition of moving bumps: orthonormal rows, or columns where m > n."""
+    x, c = np.linspace(0, 1, max(m, n)), g.random((min(m, n) + 2, 1))
+    V = np.linalg.svd(np.exp(-((x - c) ** 2) / 0.005), full_matrices=False)[2][: min(m, n)]
+    return V if m <= n else V.T
+
+
+def components(g, m, n):
+    """Principal components: orthonormal rows, or columns where m > n."""
+    Q = np.linalg.qr(g.standard_normal((max(m, n), min(m, n))))[0]
+    return Q.T if m <= n else Q
+
+
+def one_hot(g, m, n):
+    """An intercept and indicators of the levels of some variables, each of which sums to it."""
+    columns = [np.ones(m)]
+    while len(columns) < n:
+        levels = int(g.integers(2, 6))
+        columns.extend((g.integers(0, levels, m) == level).astype(float) for level in range(levels))
+    return np.stack(columns[:n], axis=1)
+
+
+def sums(g, m, n):
+    """Columns beside sums of some of them, in any order."""
+    X = g.standard_normal((m, n))
+    for j in range(n - n // 3, n):
+        X[:, j] = X[:, : n - n // 3] @ g.integers(-1, 2, n - n // 3)
+    return X[:, g.permutation(n)]
+
+
+def graded_dependent(g, m, n):
+    """Dependent columns in unlike units."""
+    return sums(g, m, n) * 10.0 ** g.uniform(-5, 5, n)
+
+
 KINDS = (
     gaussian,
     integers,
@@ -119,6 +168,19 @@ KINDS = (
     simplex,
     kahan,
     huge,
+)
+#: Kinds with dependent columns or orthonormal rows, where scores tie.
+DEPENDENT = (
+    cosines,
+    legendre,
+    modes,
+    components,
+    one_hot,
+    sums,
+    graded_dependent,
+    duplicates,
+    low_rank,
+    integer_low_rank,
 )
 #: Kinds without ties and without directions near rounding: picks are the same however they are computed.
 PLAIN = (gaussian,)

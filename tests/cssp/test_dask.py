@@ -512,7 +512,8 @@ def test_empty_blocks(method):
     D = chunked(A, (13, 17))
     filtered = D[da.from_array(rows, chunks=13)][:, da.from_array(columns, chunks=17)]
     expected = select(chunked(part, (13, 17)), 6, method, rng=0)
-    for X in (filtered, da.from_array(part, chunks=((0, 13, 0, 14), (0, 17, 17, 0, 9)))):
+    last = da.from_array(np.vstack([part, part[:1]]), chunks=(27, 9))[da.arange(28, chunks=27) < 27]
+    for X in (filtered, last, da.from_array(part, chunks=((0, 13, 0, 14), (0, 17, 17, 0, 9)))):
         s = select(X, 6, method, rng=0)
         if method != "greedy":  # its core-sets are those of the blocks
             assert np.array_equal(s.indices, expected.indices)

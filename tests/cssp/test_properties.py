@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import oracles
 import pytest
-import torch
+from answers import EPS, check_contract, host, listed, precision, weighted
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 from strategies import (
@@ -30,111 +30,6 @@ from strategies import (
 )
 
 from cssp import METHODS, CsspError, RankDeficientWarning, select
-
-EPS = float(np.finfo(float).eps)
-
-
-def host(x):
-    return x.numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
-
-
-def listed(s):
-    return host(s.indices).tolist()
-
-
-def weighted(call):
-    """A·diag(w) as select works on it, up to a power of two that brings its largest entry near 1.
-
-    Padding is zero. None where the product leaves the range of double precision by much.
-    """
-    A = call.A.astype(complex if call.A.dtype.kind == "c" else float)
-    w = np.asarray(call.options.get("weights", np.ones(A.shape[1])), dtype=float)
-    valid = np.asarray(call.options.get("valid", np.ones(A.shape[1], dtype=bool)))
-    A, w = np.where(valid, A, 0), np.where(valid, w, 0)
-    top = max(np.abs(A.real).max(), np.abs(A.imag).max())
-    for x in (top, w.max()):
-        if x == 0:
-            return np.zeros_like(A)
-    columns = np.maximum(np.abs(A.real), np.abs(A.imag)).max(axis=0)
-    e, f = np.frexp(columns)[1], np.frexp(w)[1]
-    alive = (columns > 0) & (w > 0)
-    if not alive.any():
-        return np.zeros_like(A)
-    shift = np.where(alive, e + f, 0) - (e + f)[alive].max()
-    return unit(A, -e) * (np.ldexp(w, -f) * np.ldexp(1.0, np.where(alive, shift, 0))) * alive
-
-
-def unit(A, e):
-    """A·2**e, column by column, in two steps."""
-    return (A * np.ldexp(1.0, e // 2)) * np.ldexp(1.0, e - e // 2)
-
-
-def precision(call):
-    """Unit of rounding of the data."""
-    single = call.A.dtype.itemsize <= (8 if call.A.dtype.kind == "c" else 4) and call.A.dtype.kind in "fc"
-    return float(np.finfo(np.float32).eps) if single else EPS
-
-
-def check_contract(call, s):
-    """All that any result owes, whatever the method and the options."""
-    o, n = call.options, call.A.shape[1]
-    indices, valid = listed(s), np.asarray(o.get("valid", np.ones(n, dtype=bool)))
-    admissible = set(np.flatnonzero(valid).tolist()) - set(o.get("exclude", ()))
-    assert len(set(indices)) == len(indices) == s.k, "distinct"
-    assert set(indices) <= admissible, "admissible"
-    include = list(o.get("include", ()))
-    assert indices[: len(include)] == include, "included first"
-    if "tol" not in o:
-        assert s.k == o["k"], "as many as wanted"
-    elif "k" in o:
-        assert s.k == o["k"] or s.relative_error <= o["tol"] + 8 * EPS, "k or the tolerance"
-    assert 0 <= s.rank <= min(call.A.shape[0], s.k), "rank in range"
-    errors = host(s.errors)
-    assert errors.shape == (s.k + 1,)
-    assert errors.dtype == np.float64
-    assert np.all(errors[1:] <= errors[:-1]), "errors never rise"
-    assert errors[-1] >= 0
-    assert 0 <= s.relative_error <= 1, "relative error in range"
-    assert s.error >= 0
-    assert not np.isnan(s.error)
-    if "tol" in o and s.rank == s.k > max(1, len(include)) and s.relative_error <= o["tol"]:
-        before = np.sqrt(errors[-2] / errors[0]) if 0 < errors[0] < np.inf and errors[-2] > 1e-290 else 1
-        assert before > o["tol"] * (1 - 1e-12) - 8 * EPS, "the shortest that meets the tolerance"
-    T = host(s.coefficients())
-    target = o.get("target")
-    assert T.shape == (s.k, n if target is None else target.shape[1])
-    assert s.mask().shape == (n,)
-    assert np.flatnonzero(host(s.mask())).tolist() == sorted(indices)
-    assert not np.any(np.isnan(T))
-    if target is None:
-        check_errors(call, s, T)
-
-
-def check_errors(call, s, T):
-    """The error against a plain recomputation and against the coefficients."""
-    X = weighted(call)
-    total = np.linalg.norm(X)
-    if total == 0:
-        assert s.error == 0
-        return
-    indices = listed(s)
-    C = X[:, indices]
-    lengths = np.linalg.norm(C, axis=0)
-    C = C[:, lengths > 0] / lengths[lengths > 0]
-    sigma = np.linalg.svd(C, compute_uv=False) if C.size else np.ones(1)
-    if sigma.min() > 1e-6 and (lengths > 1e-12 * total).all():  # the span is certain
-        T = np.asarray(T, dtype=np.result_type(T, np.float64))
-        # The product with the weights is rounded to the dtype of A, and all products in double.
-        swell = 1 + np.linalg.norm(np.abs(X[:, indices]) @ np.abs(T)) / total
-        allowed = max(1e-9, 8 * (precision(call) if "weights" in call.options else EPS) * swell)
-        expected = np.linalg.norm(oracles.residual_matrix(X, indices)) / total
-        assert abs(s.relative_error - expected) <= allowed, "the error is that of the columns"
-        if "weights" not in call.options and 1e-140 < float(np.abs(call.A[:, indices[0]]).max()) < 1e140:
-            unit = np.linalg.norm(call.A[:, indices[0]].astype(X.dtype)) / np.linalg.norm(X[:, indices[0]])
-            assert abs(s.error / unit - expected * total) <= allowed * total, "in the unit of the data"
-        left = np.linalg.norm(X - X[:, indices] @ T) / total
-        assert abs(s.relative_error - left) <= allowed, "and of the coefficients"
-
 
 # --- any call -------------------------------------------------------------------------------------------
 

@@ -196,3 +196,14 @@ def test_rejection_ends_where_only_rounding_is_left(monkeypatch):
     for seed in range(100):
         rounds.clear()
         assert select(X, 6, "random_pivot", accelerated=True, rng=seed).rank == 5
+
+
+def test_a_complex_matrix_of_swapped_bytes_is_complex():
+    """Its type is called ">c16", and a complex target was refused."""
+    X = np.array([[1j, 2, 1], [0, 1, 1j]])
+    swapped = X.astype(X.dtype.newbyteorder())
+    target = X[:, :1].astype(np.complex64)
+    s, expected = select(swapped, 2, "greedy", target=target), select(X, 2, "greedy", target=target)
+    assert s.indices.tolist() == expected.indices.tolist()
+    with pytest.raises(CsspError, match="target is complex and A is real"):
+        select(X.real, 2, "greedy", target=target)

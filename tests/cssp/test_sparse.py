@@ -283,3 +283,24 @@ def test_of_included_columns_the_later_one_is_dependent_however_short_the_earlie
     A = sp.csc_array(np.array([[1.0, 9, 0], [1, 9, 0], [0, 0, 20]]))
     for include in ([0, 1], [1, 0]):
         assert select(A, 3, include=include, deficient="truncate").indices.tolist() == [include[0], 2]
+
+
+@pytest.mark.filterwarnings("ignore::cssp.RankDeficientWarning")
+def test_rank_goes_by_the_largest_of_all_columns():
+    """Not of the chosen ones."""
+    A = np.diag([1.0, 1e-20])
+    for call in ({"k": 1, "include": [1]}, {"k": 2}):
+        assert select(sp.csc_array(A), **call).rank == select(A, **call).rank == call["k"] - 1
+
+
+def test_coefficients_of_columns_close_to_dependence():
+    """By a solve: a product with the pseudoinverse loses as many digits as the condition has."""
+    g = np.random.default_rng(0)
+    A = g.standard_normal((9, 2)) @ g.standard_normal((2, 12)) + 1e-7 * g.standard_normal((9, 12))
+    for X in (sp.csc_array(A), aslinearoperator(A)):
+        s = select(X, 5, "uniform", rng=0)
+        left, best = (
+            A - A[:, s.indices] @ T for T in (s.coefficients(), np.linalg.lstsq(A[:, s.indices], A)[0])
+        )
+        assert np.linalg.norm(left[:, s.indices]) < 1e-14 * np.linalg.norm(A)
+        assert np.linalg.norm(left) < 1.01 * np.linalg.norm(best)
