@@ -193,7 +193,7 @@ def _fuzz_options(add: Add) -> None:
     add("--minutes", type=float, default=20)
     add("--watchdog", type=int, default=60, help="seconds a call may take")
     add("--seed", type=int, default=0)
-    add("--replay", type=Path, help="run one kept input instead, under the --only of its run")
+    add("--replay", type=Path, help="run one kept input instead")
     add("--only", nargs="+", help="only these kinds of input, see analysis/inputs.py")
     add("--out", type=Path, default=OUT / "fuzz")
 

@@ -33,28 +33,37 @@ LENGTH = 1024  # bytes of an input, at most
 def main(
     minutes: float, out: Path, watchdog: int, seed: int, replay: Path | None, only: list[str] | None = None
 ) -> int:
-    """Fuzz and report; 1 where anything was found. ``replay`` runs one kept input instead."""
+    """Fuzz every kind for an equal part of the time, and report; 1 where anything was found.
+
+    ``replay`` runs one kept input instead, whose name begins with its kind.
+    """
     if replay is not None:
-        _target(_Finds(out, only))(replay.read_bytes())
+        _target(_Finds(out, replay.name.partition("-")[0]))(replay.read_bytes())
         return 0
     if importlib.util.find_spec("atheris") is None:
         print("fuzzing needs atheris: pip install -c constraints.txt -e '.[fuzz]' (Linux)", file=sys.stderr)
         return 2
-    corpus, finds = out / "corpus", out / "finds"
-    for folder in (corpus, finds):
-        folder.mkdir(parents=True, exist_ok=True)
-    source = random.Random(seed)
-    for i in range(64):
-        (corpus / f"seed{i:02d}").write_bytes(source.randbytes(LENGTH))
+    from .inputs import KINDS
+
+    kinds = only or list(KINDS)
+    finds, source = out / "finds", random.Random(seed)
+    finds.mkdir(parents=True, exist_ok=True)
+    for kind in kinds:
+        corpus = out / "corpus" / kind
+        corpus.mkdir(parents=True, exist_ok=True)
+        for i in range(64):
+            (corpus / f"seed{i:02d}").write_bytes(source.randbytes(LENGTH))
     start, end = time.time(), time.time() + 60 * minutes
     totals: collections.Counter[str] = collections.Counter()
     rounds: list[str] = []
     while (
         left := int(end - time.time())
     ) > 5:  # libFuzzer ends where a call hangs or kills the process: go on
-        command = [sys.executable, "-m", "analysis.fuzz", "--out", str(out), "--seconds", str(left)]
+        turn = len(rounds) % len(kinds)
+        kind, part = kinds[turn], max(10, left // (len(kinds) - turn))
+        command = [sys.executable, "-m", "analysis.fuzz", "--out", str(out), "--kind", kind]
+        command += ["--seconds", str(min(left, part))]
         command += ["--watchdog", str(watchdog), "--seed", str(seed + len(rounds))]
-        command += ["--only", *only] if only else []
         done = subprocess.run(
             command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
         )
@@ -67,24 +76,23 @@ def main(
         if time.time() - start < 30 and done.returncode and len(rounds) > 3:
             print(done.stderr[-3000:], file=sys.stderr)
             return 2
-    for path in finds.glob("timeout-*"):
-        if _ends(path, watchdog, only):  # the clock on the wall had run out on a busy machine
-            path.rename(path.with_name(f"late-{path.name[8:]}"))
-    kinds = ("timeout", "crash", "oom")
-    found = sorted(p.name for p in finds.iterdir() if p.suffix == ".py" or p.name.startswith(kinds))
-    late = len(list(finds.glob("late-*")))
+    for path in finds.glob("*-timeout-*"):
+        if _ends(path, watchdog):  # the clock on the wall had run out on a busy machine
+            path.rename(path.with_name(path.name.replace("timeout", "late")))
+    found = sorted(p.name for p in finds.iterdir() if re.search(r"\.py$|-(timeout|crash|oom)-", p.name))
+    late = len(list(finds.glob("*-late-*")))
     executed = [
         int(n) for text in rounds for n in re.findall(r"stat::number_of_executed_units:\s+(\d+)", text)
     ]
     edges = [int(n) for text in rounds for n in re.findall(r"cov: (\d+)", text)]
-    inputs = sorted(corpus.iterdir())
+    inputs = [path for kind in kinds for path in sorted((out / "corpus" / kind).iterdir())]
     print(
         f"{sum(executed) or totals['executed']} executions in {(time.time() - start) / 60:.1f} min, {len(rounds)} round(s)"
     )
     for name in sorted(totals):
         print(f"{totals[name]:9d}  {name}")
     print(f"branch counters reached: {max(edges, default=0)}; corpus: {len(inputs)} inputs")
-    print(_coverage(inputs, _Finds(out, only)))
+    print(_coverage(inputs, out))
     if late:
         print(
             f"{late} inputs were late by the wall clock, yet end within {watchdog} s of processor time when run again"
@@ -93,17 +101,9 @@ def main(
     return 1 if found else 0
 
 
-def _ends(path: Path, watchdog: int, only: list[str] | None) -> bool:
+def _ends(path: Path, watchdog: int) -> bool:
     """Whether the input, run again, ends within ``watchdog`` seconds of processor time, and 20 times that in all."""
-    command = [
-        sys.executable,
-        "-m",
-        "analysis",
-        "fuzz",
-        "--replay",
-        str(path),
-        *(["--only", *only] if only else []),
-    ]
+    command = [sys.executable, "-m", "analysis", "fuzz", "--replay", str(path)]
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (watchdog, watchdog))
@@ -127,12 +127,13 @@ def _target(finds: _Finds) -> Any:
 
     from .inputs import KINDS
 
+    kind = KINDS[finds.kind]
+
     @settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def one(data: Any) -> None:
-        kind = data.draw(st.sampled_from(sorted(finds.only or KINDS)))
-        finds.last = (kind, case := KINDS[kind].draw(data.draw))
-        finds.outcomes[f"{kind}: {KINDS[kind].judge(case)}"] += 1
+        finds.last = case = kind.draw(data.draw)
+        finds.outcomes[f"{finds.kind}: {kind.judge(case)}"] += 1
 
     return one.hypothesis.fuzz_one_input
 
@@ -140,8 +141,8 @@ def _target(finds: _Finds) -> Any:
 class _Finds:
     """Failures by kind, each kept once; outcomes counted."""
 
-    def __init__(self, out: Path, only: list[str] | None = None) -> None:
-        self.out, self.only = out, only
+    def __init__(self, out: Path, kind: str) -> None:
+        self.out, self.kind = out, kind
         self.last: Any = None
         self.outcomes: collections.Counter[str] = collections.Counter()
         self.seen: set[str] = set()
@@ -159,22 +160,22 @@ class _Finds:
         if key in self.seen:
             return
         self.seen.add(key)
-        path = self.out / "finds" / key
+        path = self.out / "finds" / f"{self.kind}-{key}"
         path.with_suffix(".bin").write_bytes(data)
         story = "".join(traceback.format_exception(error)).replace('"""', "'''")
         path.with_suffix(".py").write_text(
-            f'r"""{type(error).__name__} at {where}; again: python -m analysis fuzz --replay {path}.bin\n\n{story}"""\n'
-            f"# {self.last[0] if self.last else None}\n{self.last[1] if self.last else None!r}\n"
+            f'r"""{type(error).__name__} at {where}; again: python -m analysis fuzz --replay "{path}.bin"\n\n{story}"""\n'
+            f"{self.last!r}\n"
         )
 
 
-def _child(out: Path, seconds: int, watchdog: int, seed: int, only: list[str] | None) -> None:
+def _child(out: Path, kind: str, seconds: int, watchdog: int, seed: int) -> None:
     """The fuzzing process; libFuzzer ends it."""
     import atheris
 
     with atheris.instrument_imports(include=["cssp"], enable_loader_override=False):
         import cssp  # noqa: F401
-    finds = _Finds(out, only)
+    finds = _Finds(out, kind)
     run = _target(finds)
     status = out / "status.json"
 
@@ -184,26 +185,25 @@ def _child(out: Path, seconds: int, watchdog: int, seed: int, only: list[str] | 
         except Exception as error:
             finds.record(data, error)
         finds.outcomes["executed"] += 1
-        if finds.outcomes["executed"] % 250 == 0:
+        if finds.outcomes["executed"] % 50 == 0:
             status.write_text(json.dumps(finds.outcomes))
 
     flags = [f"-max_total_time={seconds}", f"-timeout={watchdog}", f"-max_len={LENGTH}", "-len_control=0"]
     flags += [
-        f"-artifact_prefix={out / 'finds'}/",
+        f"-artifact_prefix={out / 'finds' / kind}-",
         f"-seed={seed + 1}",
         "-print_final_stats=1",
         "-rss_limit_mb=4096",
     ]
-    atheris.Setup([sys.argv[0], *flags, str(out / "corpus")], one)
+    atheris.Setup([sys.argv[0], *flags, str(out / "corpus" / kind)], one)
     atheris.Fuzz()
 
 
 # --- what was reached -----------------------------------------------------------------------------------
 
 
-def _coverage(inputs: list[Path], finds: _Finds) -> str:
+def _coverage(inputs: list[Path], out: Path) -> str:
     """Lines of the package that the corpus reaches, file by file."""
-    run = _target(finds)
     reached: dict[str, set[int]] = collections.defaultdict(set)
 
     def trace(frame: types.FrameType, event: str, _: Any) -> Any:
@@ -213,10 +213,11 @@ def _coverage(inputs: list[Path], finds: _Finds) -> str:
             reached[frame.f_code.co_filename].add(frame.f_lineno)
         return trace
 
+    targets = {kind: _target(_Finds(out, kind)) for kind in {path.parent.name for path in inputs}}
     for path in inputs:
         sys.settrace(trace)
         with contextlib.suppress(Exception):  # recorded before
-            run(path.read_bytes())
+            targets[path.parent.name](path.read_bytes())
         sys.settrace(None)
     lines, total, hit = [], 0, 0
     for file in sorted((ROOT / "cssp").rglob("*.py")):
@@ -228,8 +229,8 @@ def _coverage(inputs: list[Path], finds: _Finds) -> str:
             lines.append(
                 f"{len(found):5d} of {len(body):5d}  {file.relative_to(ROOT)}  not reached: {missed[:12]}"
             )
-    (finds.out / "coverage.txt").write_text("\n".join(lines) + "\n")
-    return f"lines inside functions of cssp reached: {hit} of {total} ({finds.out / 'coverage.txt'})"
+    (out / "coverage.txt").write_text("\n".join(lines) + "\n")
+    return f"lines inside functions of cssp reached: {hit} of {total} ({out / 'coverage.txt'})"
 
 
 def _lines(code: types.CodeType) -> set[int]:
@@ -244,5 +245,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     for name in ("--seconds", "--watchdog", "--seed"):
         parser.add_argument(name, type=int, required=True)
-    parser.add_argument("--only", nargs="+")
+    parser.add_argument("--kind", required=True)
     _child(**vars(parser.parse_args()))

@@ -283,5 +283,6 @@ KINDS: dict[str, Kind] = {
     "frame": Kind(data_frames.draw, data_frames.judge),
     **{storage: _stored(storage) for storage in storages.STORAGES},
     "kept state": Kind(draw_damaged, judge_damaged),
+    "plain table": Kind(command_lines.draw_plain, command_lines.judge),
     "command line": Kind(command_lines.draw, command_lines.judge),
 }

@@ -180,7 +180,8 @@ def unit_of_coefficients(call):
     X = weighted(call)
     i, j = np.unravel_index(np.argmax(np.abs(X)), X.shape)
     with np.errstate(all="ignore"):
-        true = abs(call.A.astype(X.dtype)[i, j]) * call.options.get("weights", np.ones(X.shape[1]))[j]
+        own = X / np.linalg.norm(X[:, j]) if "scale" in call.options else call.A.astype(X.dtype)
+        true = abs(own[i, j]) * call.options.get("weights", np.ones(X.shape[1]))[j]
         ratio = np.ldexp(true / abs(X[i, j]), -exponent(call.options["target"]))
         return ratio if 1e-100 < true < 1e100 and 1e-100 < ratio < 1e100 else np.nan
 

@@ -484,7 +484,7 @@ def wrong_matrix(A):
             (A[0, 0], "A has shape"),
             (A[:0], "A has shape"),
             (A[:, :0], "A has shape"),
-            (None, "A has dtype"),
+            (None, "A is a NoneType"),
             ("A", "A has dtype"),
             ([[1, 2], [3]], "A is not a matrix"),
             (A.astype(str), "A has dtype"),

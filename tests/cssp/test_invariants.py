@@ -120,6 +120,10 @@ def test_scaled_columns_have_one_notion_of_dependence(call):
     st.randoms(use_true_random=False),
 )
 def test_every_storage_gives_what_memory_gives(call, storage, random):
+    sizes = np.abs(call.A[call.A != 0])
+    assume(
+        storage != "operator" or np.all((sizes > 1e-100) & (sizes < 1e100))
+    )  # its products are the caller's
     call = call.but(target=None, rank=None, oversample=None, accelerated=None)
     expected = call.run()
     with small_tiles(), ExitStack() as stack:
