@@ -258,22 +258,30 @@ def first_independent(R: np.ndarray, floor: float) -> np.ndarray:
     N[rest, np.arange(rest.size)] = 1
     N *= norms[:, None]
     N /= np.sqrt(column_norms2(N))
-    clear = float(np.finfo(R.dtype).eps) ** 0.25
-    V = np.zeros((rest.size, rest.size), dtype=R.dtype)  # rows of N set aside, orthonormal
+    for clear in (float(np.finfo(R.dtype).eps) ** 0.25, 0.02, 0.3):
+        kept = _set_aside(N, keep, clear)
+        if np.count_nonzero(kept) == r and _least_pivot(R[:, kept]) > floor / 2:
+            return kept
+    keep[:] = False  # the earliest are too close to dependence
+    keep[order[:r]] = True
+    return keep
+
+
+def _set_aside(N: np.ndarray, keep: np.ndarray, clear: float) -> np.ndarray:
+    """The columns kept but for as many as N has, the latest ones whose rows of N are independent by more than ``clear``."""
+    kept = keep.copy()
+    V = np.zeros((N.shape[1], N.shape[1]), dtype=N.dtype)  # rows of N set aside, orthonormal
     taken = 0
     for j in np.flatnonzero(keep)[::-1]:
-        if taken == rest.size:
+        if taken == N.shape[1]:
             break
         v = N[j]
         for _ in range(2):
             v = v - (v @ V[:taken].conj().T) @ V[:taken]
         size = float(np.linalg.norm(v))
         if size > clear:
-            V[taken], keep[j], taken = v / size, False, taken + 1
-    if taken < rest.size or _least_pivot(R[:, keep]) <= floor:  # the earliest are too close to dependence
-        keep[:] = False
-        keep[order[:r]] = True
-    return keep
+            V[taken], kept[j], taken = v / size, False, taken + 1
+    return kept
 
 
 def _without_specks(R: np.ndarray) -> np.ndarray:
