@@ -233,7 +233,7 @@ class StreamingSelector:
         if self._selection.rank < self.k:
             warnings.warn(
                 f"k exceeds the numerical rank of the columns kept: only {self._selection.rank} of {self.k} are "
-                "independent, the others add nothing to the span",
+                "independent; choose fewer columns to avoid dependent ones",
                 RankDeficientWarning,
                 stacklevel=2,
             )

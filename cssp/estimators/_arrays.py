@@ -58,6 +58,8 @@ class Refused(ArgumentError, TypeError):
 def checked(argument: str, validate: Callable[..., Any], X: Any, **how: Any) -> Any:
     """``validate(X, ...)`` of scikit-learn, its refusals being errors of this package; columns of text are named."""
     frames.as_values(argument, X)
+    if array_api_compat.is_torch_array(X):
+        X = X.detach()
     try:
         return validate(X, **how)
     except (TypeError, ValueError) as reason:

@@ -33,7 +33,30 @@ class OperatorSource(Products):
         step = max(1, BLOCK // m)
         first = 0 if self.summed else None
         scans = [scan_from(self._columns(np.arange(a, min(a + step, n))), first) for a in range(0, n, step)]
-        return joined(scans, [(a, 0) for a in range(0, n, step)])
+        found = joined(scans, [(a, 0) for a in range(0, n, step)])
+        if found.bad is None:
+            self._check_adjoint(found)
+        return found
+
+    def _check_adjoint(self, s: Scan) -> None:
+        """Whether uᴴ(Av) = (Aᴴu)ᴴv for a random u and v, entries of v undoing the scale of the columns: to half the digits."""
+        rng = np.random.default_rng(0)
+        largest = s.exponent.max(initial=-(1 << 20), where=s.norms2 > 0)
+        if not -100 <= largest <= 100:
+            return
+        u, v = (rng.standard_normal((size, 1)).astype(self.dtype) for size in self.shape)
+        one = complex(np.vdot(u, self._right(v)))
+        try:
+            two = complex((self._left(u) @ v).item())
+        except UnsupportedError:  # it has none, which matters where one is needed
+            return
+        norm = float(np.sqrt(np.sum(np.ldexp(s.norms2, 2 * s.exponent.clip(-400, 400)))))
+        size = norm * float(np.linalg.norm(u) * np.linalg.norm(v))
+        if abs(one - two) > float(np.sqrt(np.finfo(self.dtype).eps)) * size:
+            raise ArgumentError(
+                f"A.rmatvec is not the adjoint of A.matvec: for random u and v, the products u·(A v) = {one:.4g} and "
+                f"(Aᴴ u)·v = {two:.4g} differ; correct the operator"
+            )
 
     def _left(self, Q: np.ndarray) -> np.ndarray:
         return self._product("rmatmat", np.asarray(Q, dtype=self.dtype), self.shape[1]).conj().T

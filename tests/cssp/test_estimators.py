@@ -380,3 +380,12 @@ def test_a_fit_adds_little_to_select():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ColumnSubsetSelector(5).fit(data("cancer")).score(data("cancer"))
+
+
+def test_a_tensor_with_a_graph():
+    X = np.random.default_rng(0).standard_normal((20, 8))
+    live = torch.tensor(X, requires_grad=True)
+    assert (
+        ColumnSubsetSelector(3).fit(live).get_support().tolist()
+        == ColumnSubsetSelector(3).fit(X).get_support().tolist()
+    )

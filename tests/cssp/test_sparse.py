@@ -304,3 +304,18 @@ def test_coefficients_of_columns_close_to_dependence():
         )
         assert np.linalg.norm(left[:, s.indices]) < 1e-14 * np.linalg.norm(A)
         assert np.linalg.norm(left) < 1.01 * np.linalg.norm(best)
+
+
+@pytest.mark.filterwarnings("ignore::cssp.RankDeficientWarning")
+def test_an_adjoint_that_is_none():
+    """Twice the adjoint would be believed, and the picks be wrong."""
+    A = np.random.default_rng(0).standard_normal((20, 30))
+    for scale in (1.0, 1e-20, 1e200, 0.0):
+        X = scale * A
+        good = LinearOperator(
+            X.shape, matvec=lambda v, X=X: X @ v, rmatvec=lambda u, X=X: X.T @ u, dtype=float
+        )
+        select(good, 1)
+    wrong = LinearOperator(A.shape, matvec=lambda v: A @ v, rmatvec=lambda u: 2 * A.T @ u, dtype=float)
+    with pytest.raises(CsspError, match="rmatvec is not the adjoint"):
+        select(wrong, 5)
