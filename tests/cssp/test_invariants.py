@@ -120,7 +120,7 @@ def test_scaled_columns_have_one_notion_of_dependence(call):
     st.randoms(use_true_random=False),
 )
 def test_every_storage_gives_what_memory_gives(call, storage, random):
-    sizes = np.abs(call.A[call.A != 0])
+    sizes = np.abs(call.A[call.A != 0]).astype(float)
     assume(
         storage != "operator" or np.all((sizes > 1e-100) & (sizes < 1e100))
     )  # its products are the caller's
