@@ -244,8 +244,14 @@ ACCURACY = 1e-10
 #: Methods whose picks are the same in every storage.
 SAME = ("residual", "greedy", "norm", "uniform", "sketched_qr")
 
-#: What decides between columns; methods without it owe the same picks.
-SCORES = {"residual": "height", "pivoted_qr": "height", "greedy": "gain", "norm": "norm"}
+#: What decides between columns, if only in one direction that is left; methods without it owe the same picks.
+SCORES = {
+    "residual": "height",
+    "pivoted_qr": "height",
+    "sketched_qr": "height",
+    "greedy": "gain",
+    "norm": "norm",
+}
 
 
 def owes_the_same(call, storage):
