@@ -16,7 +16,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 import cssp
-from cssp.problem import MANY
+from cssp.problem import FEW, MANY
 
 #: Rows and columns of the matrices with orthonormal rows.
 SIZES = ((5, 40), (8, 100), (12, 400), (20, 250), (30, 300), (40, 1000), (50, 2000))
@@ -75,7 +75,7 @@ def faults(A: np.ndarray, sel: cssp.Selection, slack: float = 1.25) -> list[str]
     S, (m, n) = np.asarray(sel.indices), A.shape
     wide = A.astype(np.complex128 if A.dtype.kind == "c" else np.float64)
     C = wide[:, S]
-    floor = max(m, min(n, MANY)) * float(np.finfo(A.dtype).eps) * float(np.linalg.norm(wide, axis=0).max())
+    floor = max(FEW, m, min(n, MANY)) * float(np.finfo(A.dtype).eps) * float(np.linalg.norm(wide, axis=0).max())
     low, high = rank_of(C, floor * slack), rank_of(C, floor / slack)
     found, there = [], rank_of(wide, floor * slack)
     if high < min(S.size, there):

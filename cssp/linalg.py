@@ -347,10 +347,13 @@ def least_norm(R: Array, G: Array) -> Array:
     """The solution T of RT = G of least norm, for R (r, k) of rank r ≤ k."""
     xp = _namespace(R)
     r, k = R.shape
-    if r == k:
-        return xp.linalg.solve(R, G)
-    Z, L = xp.linalg.qr(adjoint(R))
-    return Z @ xp.linalg.solve(adjoint(L), G)
+    try:
+        if r == k:
+            return xp.linalg.solve(R, G)
+        Z, L = xp.linalg.qr(adjoint(R))
+        return Z @ xp.linalg.solve(adjoint(L), G)
+    except np.linalg.LinAlgError:  # of full rank but for rounding
+        return np.linalg.lstsq(R, G)[0]
 
 
 def truncated_solvers(C: Array, R: Array) -> list[tuple[Array, Array]]:

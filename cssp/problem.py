@@ -14,7 +14,7 @@ import numpy as np
 from cssp import linalg
 from cssp.progress import Report, silent
 
-__all__ = ["CLEAR", "DOWNDATE_SLACK", "MANY", "SINGLE_REACH", "TIE_BAND", "Array", "Picks", "Problem"]
+__all__ = ["CLEAR", "DOWNDATE_SLACK", "FEW", "MANY", "SINGLE_REACH", "TIE_BAND", "Array", "Picks", "Problem"]
 
 Array = Any
 
@@ -27,6 +27,9 @@ DOWNDATE_SLACK = 8
 #: Columns beyond so many no longer raise `Problem.floor`: rounding of one column does not grow with their number, and
 #: n·eps of a million columns in single precision is a tenth.
 MANY = 1 << 14
+
+#: Units of rounding that a QR decomposition adds however small the matrix is.
+FEW = 10
 
 #: Residuals so many times above the threshold of dependence are beyond doubt, whatever rounding downdating has left in them.
 CLEAR = 64
@@ -165,11 +168,11 @@ class Problem:
 
     @cached_property
     def floor(self) -> float:
-        """Residual norm at or below which a column counts as dependent: max(m, n)·unit·`largest`, n up to `MANY`.
+        """Residual norm at or below which a column counts as dependent: max(m, n)·unit·`largest`, n up to `MANY`, `FEW` at least.
 
         The one threshold of the library: rank, errors, coefficients, included columns and picks go by it.
         """
-        return max(self.m, min(self.n, MANY)) * self.unit * self.largest
+        return max(FEW, self.m, min(self.n, MANY)) * self.unit * self.largest
 
     @cached_property
     def noise(self) -> float:

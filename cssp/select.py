@@ -101,7 +101,7 @@ def select(
     Notes
     -----
     A column depends on others if its residual norm is at most max(m, n)·eps·(largest column norm), n counting as 16,384 at
-    the most and eps being of the precision of A. It does not count for `rank`, and no method picks it while a column above
+    the most, max(m, n) as 10 at least, and eps being of the precision of A. It does not count for `rank`, and no method picks it while a column above
     that threshold may be picked: such picks are replaced by those of the residual rule. Errors and coefficients are of the
     exact numbers, in double precision, by the same rule.
 

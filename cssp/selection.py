@@ -137,11 +137,12 @@ class Part:
         xp, place = array_api_compat.array_namespace(C), array_api_compat.device(C)
         R = linalg.adjoint(Q) @ C
         truncated = linalg.truncated_solvers(C, R)
+        singular = bool(truncated) and truncated[-1][0].shape[1] < min(R.shape)
         T = xp.zeros((C.shape[1], B.shape[1]), dtype=C.dtype, device=place)
         for part in linalg.blocks(B):
             X = linalg.widen(B[:, part])
             G = linalg.adjoint(Q) @ X
-            best = linalg.least_norm(R, G)
+            best = truncated[-1][0] @ (truncated[-1][1] @ X) if singular else linalg.least_norm(R, G)
             left = linalg.column_norms2(X - C @ best) if truncated else None
             for V, W in truncated:
                 other = V @ (W @ X)

@@ -7,7 +7,7 @@ import oracles
 import scipy.linalg
 import torch
 
-from cssp.problem import CLEAR, MANY
+from cssp.problem import CLEAR, FEW, MANY
 
 EPS = float(np.finfo(float).eps)
 
@@ -154,7 +154,7 @@ def threshold(call):
     """Residual norm up to which a column of `weighted` counts as dependent."""
     n = int(np.sum(call.options.get("valid", np.ones(call.A.shape[1]))))
     largest = np.linalg.norm(weighted(call)[:, admissible(call)], axis=0).max()
-    return max(call.A.shape[0], min(n, MANY)) * precision(call) * largest
+    return max(FEW, call.A.shape[0], min(n, MANY)) * precision(call) * largest
 
 
 def goal(call):

@@ -85,6 +85,17 @@ def test_a_small_residual_gets_no_direction_of_rounding():
     assert Q.shape == (50, 2)
 
 
+def test_equal_columns_of_a_tiny_matrix():
+    """Rounding of a QR decomposition does not shrink with the matrix: coefficients used to raise LinAlgError."""
+    A = np.array([[-0.1208777946152117] * 2, [0.5130431677105359] * 2])
+    rng = np.random.default_rng(0)
+    for X in (A, *(np.repeat(rng.standard_normal((m, 1)), m, axis=1) for m in (2, 3, 4) for _ in range(100))):
+        with pytest.warns(RankDeficientWarning):
+            s = select(X, 2)
+        assert s.rank == 1
+        assert np.abs(X - X[:, s.indices] @ s.coefficients()).max() < 1e-14
+
+
 def test_the_earliest_columns_are_kept():
     rng = np.random.default_rng(2)
     X = rng.standard_normal((20, 4))
