@@ -75,7 +75,9 @@ def faults(A: np.ndarray, sel: cssp.Selection, slack: float = 1.25) -> list[str]
     S, (m, n) = np.asarray(sel.indices), A.shape
     wide = A.astype(np.complex128 if A.dtype.kind == "c" else np.float64)
     C = wide[:, S]
-    floor = max(FEW, m, min(n, MANY)) * float(np.finfo(A.dtype).eps) * float(np.linalg.norm(wide, axis=0).max())
+    floor = (
+        max(FEW, m, min(n, MANY)) * float(np.finfo(A.dtype).eps) * float(np.linalg.norm(wide, axis=0).max())
+    )
     low, high = rank_of(C, floor * slack), rank_of(C, floor / slack)
     found, there = [], rank_of(wide, floor * slack)
     if high < min(S.size, there):

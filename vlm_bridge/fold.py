@@ -61,7 +61,10 @@ def by_interpolation(features: Tensor, kept: Tensor) -> Folded:
     """
     chosen = cssp.select(features.detach().mT, len(kept), include=kept.tolist(), deficient="truncate")
     T = torch.zeros(len(kept), len(features), dtype=torch.float64, device=features.device)
-    T[: chosen.indices.shape[-1]] = chosen.coefficients().to(T).clamp(min=0)
+    shares = chosen.coefficients().to(T)  # of kept tokens that depend on others there are none
+    rounding = 64 * torch.finfo(T.dtype).eps * shares.abs().amax(0)
+    place = {j: i for i, j in enumerate(kept.tolist())}
+    T[[place[j] for j in chosen.indices.tolist()]] = shares.where(shares > rounding, 0)
     T[:, kept] = torch.eye(len(kept)).to(T)
     nearest = nn.functional.one_hot(_owners(features, kept), len(kept)).mT
     return _means(features, torch.where(T.sum(0) > 0, T, nearest))

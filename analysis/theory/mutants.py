@@ -74,10 +74,10 @@ MUTANTS = [
     Mutant("residual", "guesses never given up", "self.walk = self.pause", "self.walk = 0", _SPECULATIVE),
     Mutant("residual", "never a guess", "if self.walk or length < 2", "if True or length < 2", _SPECULATIVE),
     # picks from the Gram matrix
-    Mutant("residual", "errors never grow", "E += loss * (float(E[j]) / height)", "pass", _GRAM),
-    Mutant("residual", "conspiring errors not seen", "CONSPIRACY = 64.0", "CONSPIRACY = 1e300", _GRAM),
+    Mutant("residual", "errors never grow", "        E += lost\n        carried += lost\n", "", _GRAM),
+    Mutant("residual", "correlated errors not seen", "MOST_GROWTH = 64.0", "MOST_GROWTH = 1e300", _GRAM),
     Mutant("residual", "no doubt", "doubt = E + float(E[first]) if t else 0.0", "doubt = 0.0", _GRAM),
-    Mutant("residual", "columns for residuals", "- C[:, :t] @ (X[:t, :t] @ R[:t, near])", "", _GRAM),
+    Mutant("residual", "columns for residuals", "- A.combined(S, X @ R[:, columns])", "", _GRAM),
     Mutant("residual", "the inverse without its sign", "x * -X[t, t]", "x * X[t, t]", _GRAM),
     # the largest gain
     Mutant("greedy", "no normalisation", "xp.where(eligible, self.f / g,", "xp.where(eligible, self.f,"),
@@ -363,7 +363,18 @@ MUTANTS = [
         _RELAXATION,
     ),
     # columns equal but for rounding
-    Mutant("greedy", "rounding for a direction", "(CLEAR * p.noise) ** 2", "p.noise**2"),
+    Mutant(
+        "greedy",
+        "a tie to the lowest index",
+        "p.best_gain(score, self.g, fresh, rounding, slack * self.g0)",
+        "p.argmax(score, fresh, rounding)",
+    ),
+    Mutant(
+        "greedy",
+        "dependent columns like others",
+        "p.eligible(self.g, open_ & ~worn)",
+        "open_ & ~worn & (self.g > p.noise**2)",
+    ),
     Mutant("volume_derandomized", "rounding for a direction", "NEGLIGIBLE = 1e-20", "NEGLIGIBLE = 0"),
     Mutant("local_search", "rounding for a direction", "(CLEAR * a.noise) ** 2", "0"),
     Mutant(

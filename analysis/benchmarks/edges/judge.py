@@ -142,8 +142,15 @@ def _wrong_pivot(routine: Routine, state: Exact, before, j: int, slack: float, t
         short = float((best - scores[j]) / whole)
     if short > slack:
         return f"{j}, not {scores.index(best)}"
-    if routine.lowest and scores[j] == best and scores.index(best) != j:
-        return f"{j} in a tie with {scores.index(best)}"
+    if routine.lowest and scores[j] == best:
+        tied = [i for i, score in enumerate(scores) if score == best]
+        if routine.rule != "residual":  # equal gains go to the larger residual
+            longest = max(tied, key=lambda i: state.norms2[i])
+            if math.sqrt(state.norms2[longest] / top) - math.sqrt(state.norms2[j] / top) > slack:
+                return f"{j} in a tie with {longest}, which is longer"
+            tied = [i for i in tied if state.norms2[i] == state.norms2[j]]
+        if tied[0] != j:
+            return f"{j} in a tie with {tied[0]}"
     return ""
 
 
