@@ -419,6 +419,11 @@ def error_trace(Q: Array, independent: Sequence[bool], B: Array) -> np.ndarray:
             R, G = R - Q @ again, G + again
         energies += host(xp.sum(squares(G), axis=1))
         left += frobenius2(R)
+    return errors_of(energies, independent, left)
+
+
+def errors_of(energies: np.ndarray, independent: Sequence[bool], left: float) -> np.ndarray:
+    """Squared errors after 0, 1, ..., k columns, from what each direction takes away and what is left behind all of them."""
     gains = np.zeros(len(independent))
     gains[np.asarray(independent, dtype=bool)] = energies
     return left + np.append(np.cumsum(gains[::-1])[::-1], 0.0)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cssp.linalg import column_norms2, squares, take_columns
+from cssp.linalg import BLOCK, column_norms2, squares, take_columns
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks, Problem
 
 #: Error of an entry of G, in units of the difference seen on the diagonal and in units of rounding.
@@ -28,9 +28,6 @@ MOST_GROWTH = 64.0
 
 #: Most columns in doubt that are told apart by explicit residuals.
 MOST = 32
-
-#: Entries of residuals that are formed at a time.
-BLOCK = 1 << 22
 
 
 class DenseColumns:
@@ -184,9 +181,8 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
         heights.append(math.sqrt(height))
     found = p.pivots(S, heights)
     left = np.flatnonzero(score > -math.inf)
-    left = left[
-        np.argsort(-N[left], kind="stable")
-    ]  # where more is left than rounding, the first of them show it
+    # Where more is left than rounding, the first of them show it.
+    left = left[np.argsort(-N[left], kind="stable")]
     nothing = drowned and not any(
         np.any(_norms2(p, A, S, X[:t, :t], R[:t], part) > p.noise**2) for part in (left[:8], left[8:])
     )

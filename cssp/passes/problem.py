@@ -93,9 +93,7 @@ class PassPart(Part):
         left = total - float(np.sum(energies))
         if left < 1e-6 * total:
             left = float(np.sum(self.source.residual_norms2(Q)))
-        gains = np.zeros(len(independent))
-        gains[independent] = energies
-        return left + np.append(np.cumsum(gains[::-1])[::-1], 0.0)
+        return linalg.errors_of(energies, independent, left)
 
     def coefficients(self) -> Array:
         """As of a matrix in memory; for a dask array a dask array."""

@@ -121,9 +121,7 @@ class SparsePart(PassPart):
             unchosen = np.setdiff1d(np.arange(self.problem.n), np.asarray(self.picks)[f.independent])
             parts = (A.take(columns.tolist()) for columns in self._blocks(unchosen))
             left = math.fsum(linalg.frobenius2(self._residual(Y)[0]) for Y in parts)
-        gains = np.zeros(len(self.picks))
-        gains[f.independent] = energies
-        return left + np.append(np.cumsum(gains[::-1])[::-1], 0.0)
+        return linalg.errors_of(energies, f.independent, left)
 
     def coefficients(self) -> np.ndarray:
         f, A = self.factor, self.matrix
