@@ -281,3 +281,23 @@ def test_single_precision_is_widened_block_by_block(monkeypatch):
         assert run.dtype in (np.float64, np.complex128)
         assert run.indices == expected.indices.tolist()
     assert max(widest) <= 60 * 192
+
+
+def test_columns_above_the_threshold_come_first():
+    """Even where the others are more than rounding: single precision has room between the two."""
+    p = Problem(A=np.eye(400, 3, dtype=np.float32), k=3, candidates=np.ones(3, dtype=bool))
+    between = (p.floor * p.noise) / p.largest**2
+    open_ = np.array([True, True, False])
+    assert p.noise < p.floor
+    assert p.eligible(np.array([1.0, between, 1.0]), open_).tolist() == [True, False, False]
+    assert p.eligible(np.array([between, between, 1.0]), open_).tolist() == [True, True, False]
+    assert not p.eligible(np.array([0.0, p.noise**2, 1.0]), open_).any()
+
+
+def test_small_sparse_errors_keep_their_digits():
+    """What energies leave of the total cancels; residuals of the columns do not."""
+    rng = np.random.default_rng(5)
+    A = np.hstack([X := rng.standard_normal((50, 6)), X @ rng.standard_normal((6, 6))])
+    A[:, 6:] += 1e-9 * rng.standard_normal((50, 6))
+    s, expected = select(sp.csc_array(A), 6, include=range(6)), select(A, 6, include=range(6))
+    assert s.relative_error == pytest.approx(expected.relative_error, rel=1e-5)
