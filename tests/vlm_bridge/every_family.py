@@ -1,0 +1,294 @@
+"""A tiny random model of every vision-language family that transformers has, made from the family's own defaults.
+
+The registry is walked, and sizes are cut down by name, so that a family of the next release is tried without a line
+here. `RECIPES` says what cannot be guessed: sizes that depend on one another, and the pixels that an encoder reads.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+PAD, BOS, EOS, START, END, IMAGE, VIDEO, AUDIO, VOCAB = 0, 1, 2, 5, 6, 7, 8, 9, 120
+WORDS = (20, VOCAB)
+_SIZES = {
+    **dict.fromkeys(("hidden_size", "d_model", "embed_dim", "out_hidden_size", "hidden_dim", "projection_dim"), 32),
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "depth", "encoder_layers", "decoder_layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "num_heads", "linear_num_value_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "linear_num_key_heads", "spatial_merge_size", "num_experts_per_tok"), 2),
+    **dict.fromkeys(("head_dim", "linear_key_head_dim", "linear_value_head_dim", "v_head_dim"), 8),
+    **dict.fromkeys(("intermediate_size", "mlp_dim"), 48),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "q_lora_rank", "kv_lora_rank"), 16),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "patch_size"), 4),
+    **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim"), 4),
+    "image_size": 24,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 512,
+}
+_IDS = (
+    (r"pad_", PAD),
+    (r"bos_", BOS),
+    (r"eos_", EOS),
+    (r"(start|boi|begin|bov)", START),
+    (r"(end|eoi|eov)", END),
+    (r"image", IMAGE),
+    (r"video", VIDEO),
+    (r"audio", AUDIO),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What cannot be guessed of a family.
+
+    Attributes
+    ----------
+    config : dict
+        Nested values that go over the cut-down defaults; of None the default is dropped.
+    pixels : callable, optional
+        ``pixels(model, images, g)``: what a processor gives for `images` images, as keyword arguments.
+    clips : callable, optional
+        The same for videos.
+    wrap : callable, optional
+        ``wrap(ids, kind)``: the tokens that the processor writes for the placeholders `ids` of one image or video.
+    finish : callable, optional
+        ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments.
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    pixels: Callable[..., dict[str, Any]] | None = None
+    clips: Callable[..., dict[str, Any]] | None = None
+    wrap: Callable[[list[int], str], list[int]] | None = None
+    finish: Callable[..., dict[str, Any]] | None = None
+
+
+RECIPES: dict[str, Recipe] = {}
+
+
+@cache
+def classes() -> dict[str, type]:
+    """Every class of transformers that generates text and whose file knows how to encode images, by its name."""
+    root = Path(transformers.__file__).parent / "models"
+    found = {}
+    for file in sorted(root.glob("*/modeling_*.py")):
+        text = file.read_text()
+        if "get_image_features" not in text and "image_token" not in text and "IMAGE_TOKEN" not in text:
+            continue
+        names = re.findall(r"^class (\w+For(?:ConditionalGeneration|CausalLM))\b", text, re.M)
+        module = importlib.import_module(f"transformers.models.{file.parent.name}.{file.stem}")
+        for name in names:
+            if name.endswith("ForCausalLM") and any(other.endswith("ForConditionalGeneration") for other in names):
+                continue  # the text model of the family
+            found[name] = getattr(module, name)
+    return found
+
+
+def small(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with the sizes cut down, nested ones alike."""
+    found = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and "model_type" in value:
+            value = small(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            value = _SIZES.get(name, value)
+            if name.endswith(("_token_id", "_token_index")):
+                value = next((token for pattern, token in _IDS if re.search(pattern, name)), 3)
+        elif name in ("layer_types", "mlp_layer_types") and isinstance(value, list):
+            kinds = list(dict.fromkeys(value))
+            value = kinds if len(kinds) > 1 else value[:2]
+        found[name] = value
+    if isinstance(found.get("layer_types"), list):
+        found["num_hidden_layers"] = len(found["layer_types"])
+    return found
+
+
+def _over(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    found = dict(config)
+    for name, value in changes.items():
+        if value is None:
+            found.pop(name, None)
+        elif isinstance(value, dict) and isinstance(found.get(name), dict):
+            found[name] = _over(found[name], value)
+        else:
+            found[name] = value
+    return found
+
+
+def recipe(model: Any) -> Recipe:
+    """The recipe of a model or class."""
+    name = (model if isinstance(model, type) else type(model)).__name__
+    return RECIPES.get(name, Recipe())
+
+
+def build(name: str, seed: int = 0) -> Any:
+    """A random model of the class `name`, in float32 and eval mode, in which all tokens count."""
+    own = classes()[name]
+    config = own.config_class(**_over(small(own.config_class().to_dict()), recipe(own).config))
+    torch.manual_seed(seed)
+    return awake(own(config))
+
+
+def awake(model: Any) -> Any:
+    """Weights large enough for every token to count, and for which no placeholder is ever the answer."""
+    with torch.no_grad():
+        for part, weight in model.named_parameters():
+            if part.endswith("image_newline"):
+                weight.normal_(0, 0.5)
+            elif weight.ndim >= 2 and weight.is_floating_point():
+                weight.normal_(0, 0.5 if "embed" in part else 1 / weight.shape[-1] ** 0.5)
+        head = model.get_output_embeddings()
+        if isinstance(head, nn.Linear):
+            if head.weight is model.get_input_embeddings().weight:
+                head.weight = nn.Parameter(head.weight.detach().clone())
+            head.weight[: WORDS[0]] = 0
+    model.generation_config.pad_token_id = PAD
+    model.generation_config.eos_token_id = None
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Call:
+    """Inputs as a processor gives them, and where their images and videos stand.
+
+    Attributes
+    ----------
+    inputs : dict
+    spans : list of (str, int, list of int)
+        Kind, row and columns of every entry of the encoders' answers, in placeholder order.
+    """
+
+    inputs: dict[str, Any]
+    spans: list[tuple[str, int, list[int]]]
+
+
+def call(model: Any, images=(1, 1), text=(4, 9), videos=None, seed: int = 2) -> Call:
+    """A left-padded batch with `images[b]` images, then `videos[b]` videos, then `text[b]` words in row b."""
+    g = torch.Generator().manual_seed(seed)
+    own, videos = recipe(model), videos or (0,) * len(images)
+    extra, entries = {}, {}
+    for kind, count, given in (("image", sum(images), own.pixels or pixels), ("video", sum(videos), own.clips or clips)):
+        if count:
+            made = given(model, count, g)
+            extra |= made
+            entries[kind] = rows_of(model, kind, made)
+    pieces = {
+        kind: iter([own.wrap([token] * n, kind) if own.wrap else [START] + [token] * n + [END] for n in sizes])
+        for (kind, sizes), token in zip(entries.items(), [placeholder(model, kind) for kind in entries], strict=True)
+    }
+    counts = {
+        kind: _per_prompt(len(entries[kind]), wanted)
+        for kind, wanted in (("image", images), ("video", videos))
+        if kind in entries
+    }
+    rows, spans = [], []
+    for row, words in enumerate(text):
+        ids = [BOS]
+        for kind in counts:
+            for piece in [next(pieces[kind]) for _ in range(counts[kind][row])]:
+                token = placeholder(model, kind)
+                spans.append((kind, row, [len(ids) + i for i, one in enumerate(piece) if one == token]))
+                ids += piece + torch.randint(*WORDS, (2,), generator=g).tolist()
+        rows.append(ids + torch.randint(*WORDS, (words,), generator=g).tolist())
+    width = max(map(len, rows))
+    spans = [(kind, row, [width - len(rows[row]) + c for c in columns]) for kind, row, columns in spans]
+    inputs = {
+        "input_ids": torch.tensor([[PAD] * (width - len(r)) + r for r in rows]),
+        "attention_mask": torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows]),
+        **extra,
+    }
+    return Call({**inputs, **(own.finish or finish)(model, inputs)}, spans)
+
+
+def _per_prompt(entries: int, images) -> list[int]:
+    """Entries in each prompt: as many an image as there are, or one a prompt."""
+    if entries % sum(images) == 0:
+        return [n * (entries // sum(images)) for n in images]
+    return [min(n, 1) for n in images]
+
+
+def placeholder(model: Any, kind: str) -> int:
+    """The id of a kind in the config."""
+    names = (f"{kind}_token_id", f"{kind}_token_index")
+    return next(v for v in (getattr(model.config, name, None) for name in names) if v is not None)
+
+
+def base_of(model: Any) -> Any:
+    """What encodes images."""
+    return model.model if hasattr(getattr(model, "model", None), "get_image_features") else model
+
+
+@torch.no_grad()
+def rows_of(model: Any, kind: str, made: dict[str, Any]) -> list[int]:
+    """How many rows each entry of the encoder's answer has."""
+    encoder = getattr(base_of(model), f"get_{kind}_features")
+    names = inspect.signature(encoder).parameters
+    wide = any(p.kind is p.VAR_KEYWORD for p in names.values())
+    output = encoder(**{k: v for k, v in made.items() if k in names or (wide and False)}, return_dict=True)
+    return [len(rows) for rows in output.pooler_output]
+
+
+def vision_of(model: Any) -> Any:
+    """The configuration of the vision tower."""
+    return getattr(model.config, "vision_config", model.config)
+
+
+def _side(value: Any) -> int:
+    return int(value[0] if isinstance(value, (list, tuple)) else value)
+
+
+def _patches(model: Any, grids: Tensor, g: torch.Generator) -> Tensor:
+    vision = vision_of(model)
+    width = getattr(vision, "in_channels", None) or getattr(vision, "num_channels", None) or 3
+    return torch.randn(
+        int(grids.prod(1).sum()),
+        width * getattr(vision, "temporal_patch_size", 1) * _side(vision.patch_size) ** 2,
+        generator=g,
+    )
+
+
+def pixels(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
+    """Images as most processors give them: patches of a grid, or squares."""
+    names = inspect.signature(base_of(model).get_image_features).parameters
+    if "image_grid_thw" in names:
+        grids = torch.tensor([(1, 8, 8), (1, 4, 12), (1, 8, 4)])[torch.arange(images) % 3]
+        return {"pixel_values": _patches(model, grids, g), "image_grid_thw": grids}
+    side = _side(vision_of(model).image_size)
+    extra = {"pixel_values": torch.randn(images, 3, side, side, generator=g)}
+    if "image_sizes" in names:
+        extra["image_sizes"] = torch.full((images, 2), side)
+    if "pixel_attention_mask" in names:
+        extra["pixel_values"] = extra["pixel_values"][:, None]
+        extra["pixel_attention_mask"] = torch.ones(images, 1, side, side, dtype=torch.bool)
+    return extra
+
+
+def clips(model: Any, videos: int, g: torch.Generator) -> dict[str, Any]:
+    """Videos alike."""
+    names = inspect.signature(base_of(model).get_video_features).parameters
+    if "video_grid_thw" in names:
+        grids = torch.tensor([(2, 8, 4), (3, 4, 4)])[torch.arange(videos) % 2]
+        return {"pixel_values_videos": _patches(model, grids, g), "video_grid_thw": grids}
+    side = _side(vision_of(model).image_size)
+    return {"pixel_values_videos": torch.randn(videos, 2, 3, side, side, generator=g)}
+
+
+def finish(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Token types, where the model takes them."""
+    names, ids = inspect.signature(model.forward).parameters, inputs["input_ids"]
+    image = ids == placeholder(model, "image")
+    found = {}
+    if "mm_token_type_ids" in names:
+        found["mm_token_type_ids"] = image.int() + 2 * (ids == VIDEO).int()
+    if "token_type_ids" in names:
+        found["token_type_ids"] = image.long()
+    return found
