@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 from transformers.generation import utils as generation
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import find_family
+from vlm_bridge.families import is_bidirectional
 
 _REFUSED = {
     "assistant_model": "an assistant would have to see the same pruned prompt",
@@ -74,7 +74,7 @@ def moved_lengths(model: Any, arguments: dict[str, Any], dropped: int) -> None:
 
 def check_chunks(model: Any, arguments: Mapping[str, Any]) -> None:
     """Refuse chunks of a prompt whose visual tokens see those behind them, which are in a later chunk."""
-    if find_family(model).bidirectional and _set(model, arguments, "prefill_chunk_size"):
+    if is_bidirectional(model) and _set(model, arguments, "prefill_chunk_size"):
         raise BridgeError(
             f"generate(prefill_chunk_size=...): visual tokens of {type(model).__name__} see those behind them, so that "
             "its prompts cannot be read in chunks."

@@ -76,8 +76,6 @@ class Family:
     unit : {"entry", "run", "prompt"}
         What counts as one image: an entry of the encoder's answer; where entries are tiles, an unbroken run of
         placeholders; or, where tiles stand between words, all that a prompt shows.
-    bidirectional : bool
-        Visual tokens see those behind them, so that a prompt cannot be read in chunks.
     """
 
     model_type: str
@@ -85,7 +83,6 @@ class Family:
     projector: str = "multi_modal_projector"
     pack: Callable[[Any, Tensor, Mapping[str, Any]], list[Tensor]] | None = None
     unit: str = "entry"
-    bidirectional: bool = False
 
     def count(self, base: Any, inputs: Mapping[str, Any], tiles: int) -> list[int]:
         """Tiles of each image."""
@@ -146,12 +143,11 @@ FAMILIES: dict[str, Family] = {
         Family("internvl", unit="run"),
         Family("smolvlm", decoder="text_model", unit="prompt"),
         Family("idefics3", decoder="text_model", unit="prompt"),
-        Family("paligemma", bidirectional=True),
-        Family("gemma3", bidirectional=True),
     )
 }
 
-_LAYERS = {"full_attention", "sliding_attention"}
+_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "indexed_attention", "moe", "sparse", "dense"}
+"""Layer types in which a dropped token is one that nothing looks at."""
 
 
 def find_family(model: Any) -> Family:
@@ -160,8 +156,8 @@ def find_family(model: Any) -> Family:
     Raises
     ------
     BridgeError
-        No ``get_image_features``, no ``mm_encoder_outputs`` (transformers < 5.18), an encoder-decoder, layers
-        that are not attention over tokens, or no placeholder id.
+        No ``get_image_features``, no ``mm_encoder_outputs`` (transformers < 5.18), an encoder-decoder, or no
+        placeholder id.
     """
     name = type(model).__name__
     if not callable(getattr(base_of(model), "get_image_features", None)):
@@ -173,15 +169,36 @@ def find_family(model: Any) -> Family:
             f"{name} is not supported: its visual rows go through a text encoder. Supported: decoder-only models, "
             f"such as {', '.join(FAMILIES)}."
         )
-    others = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - _LAYERS
-    if others:
-        raise BridgeError(
-            f"{name} is not supported: its layers of type {', '.join(sorted(others))} pass on more than single "
-            f"tokens, so that a dropped token is not one that is not seen. Supported: {', '.join(FAMILIES)}."
-        )
     placeholder_id(model)
     kind = str(getattr(model.config, "model_type", None))
     return FAMILIES.get(kind, Family(kind))
+
+
+def recurrent_layers(model: Any) -> tuple[str, ...]:
+    """Types of the decoder's layers that carry a state from token to token: convolutions, linear attention, Mamba.
+
+    With such layers a dropped token is one that is never fed: the pruned model equals the model given the shorter
+    sequence. Without any it is also one that is masked out, which nothing else looks at.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ())
+    found = tuple(sorted(kinds - _ATTENTION - {"attention"}))
+    if found:
+        return found
+    stateful = any(getattr(module, "_is_stateful", False) for module in model.modules())
+    return ("recurrent",) if stateful else ()
+
+
+def is_bidirectional(model: Any) -> bool:
+    """Whether visual tokens see those behind them, so that a prompt cannot be read in chunks.
+
+    Such a model builds masks of its own from the token types, some only where the configuration says so.
+    """
+    own = getattr(type(model), "create_masks_for_generate", None)
+    if own is None or "token_type" not in (source := inspect.getsource(own)):
+        return False
+    used = getattr(model.config.get_text_config(), "use_bidirectional_attention", None)
+    return "use_bidirectional_attention" not in source or used == "vision"
 
 
 def base_of(model: Any) -> Any:
@@ -209,12 +226,15 @@ def separators_of(model: Any, rows: Tensor) -> Tensor:
 
 
 def window_of(model: Any) -> int | None:
-    """Tokens that a layer with a sliding window sees; None without such layers."""
+    """Tokens that a layer with a sliding window, or with chunks, sees; None without such layers."""
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
-    slides = kinds is None or "sliding_attention" in kinds
-    window = getattr(config, "sliding_window", None)
-    return int(window) if slides and window and getattr(config, "use_sliding_window", True) else None
+    found = []
+    for kind, name in (("sliding_attention", "sliding_window"), ("chunked_attention", "attention_chunk_size")):
+        size = getattr(config, name, None)
+        if size and (kinds is None or kind in kinds) and getattr(config, f"use_{name}", True):
+            found.append(int(size))
+    return min(found, default=None)
 
 
 def decoder_of(model: Any, family: Family) -> Any:

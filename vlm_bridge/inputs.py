@@ -6,6 +6,7 @@ are ordinary arguments of ``forward`` and ``generate``.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,8 +62,11 @@ class Encoded:
 
     def replaced(self, rows: list[Tensor], planes: Sequence[list[Tensor]]) -> Any:
         """The output with other rows: a new object, since `generate` changes it. Always with a list of rows."""
-        deep = {"deepstack_features": list(planes)} if self.planes else {}
-        return type(self.output)(pooler_output=rows, **deep)
+        output = copy.copy(self.output)
+        output.pooler_output = rows
+        if self.planes:
+            output.deepstack_features = list(planes)
+        return output
 
 
 def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded:
@@ -99,7 +103,8 @@ def stacked(outputs: Mapping[str, Any], kinds: frozenset[str]) -> dict[str, Any]
         if not isinstance(rows, Tensor):
             same = len({len(r) for r in rows}) == 1
             rows = torch.stack(rows) if same else torch.cat(rows)[:, None]
-            found[name] = type(found[name])(**{**found[name], "pooler_output": rows})
+            found[name] = copy.copy(found[name])
+            found[name].pooler_output = rows
     return found
 
 
@@ -237,10 +242,11 @@ def _placeholders(model: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def positions_of(model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> Tensor:
-    """The positions that the unpruned model would use, (B, L) or (4, B, L): text, time, height and width.
+def positions_of(model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> tuple[Tensor, bool]:
+    """The positions that the unpruned model would use, (B, L) or (axes, B, L), and whether axis 0 turns nothing.
 
     The caller's, else those of the model's ``get_rope_index`` on the full prompt, else 0, 1, ... over real tokens.
+    In front of time, height and width transformers wants a row of text positions, which no rotary embedding reads.
     """
     mask, given = prompt.mask, inputs.get("position_ids")
     rope = getattr(base_of(model), "get_rope_index", None)
@@ -248,26 +254,48 @@ def positions_of(model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> Tenso
     if given is not None:
         given = given.to(mask.device)
         if given.ndim == 2:
-            return given.expand(mask.shape)
+            return given.expand(mask.shape), False
         if not callable(rope) or given.ndim != 3 or given.shape[0] not in (3, 4):
             raise BridgeError(f"position_ids of shape {tuple(given.shape)}: expected (B, L).")
-        return torch.cat([text[None], given[-3:].expand(3, *mask.shape)])
+        found = given.expand(-1, *mask.shape)
+        if axes_of(model) == 4:
+            return found, False
+        return torch.cat([text[None], found[-3:]]), True
     if not callable(rope):
-        return text
+        return text, False
     names = inspect.signature(rope).parameters
+    known = {**inputs, **_as_named_there(inputs)}
     needed = ["input_ids", "mm_token_type_ids"]
     needed += [f"{kind.name}_grid_thw" for kind in KINDS if kind.given(inputs)]
-    missing = [name for name in needed if name in names and inputs.get(name) is None]
+    missing = [name for name in needed if name in names and known.get(name) is None]
     if missing:
         raise BridgeError(
             f"{type(model).__name__} places visual tokens on a grid, which is read from {', '.join(missing)}: pass what "
             "the processor gives, or position_ids."
         )
-    arguments = {name: inputs[name] for name in names if inputs.get(name) is not None}
+    arguments = {name: known[name] for name in names if known.get(name) is not None}
     found = rope(**{**arguments, "attention_mask": mask.long()})[0]
-    if not isinstance(found, Tensor) or found.shape != (3, *mask.shape):
-        raise BridgeError(f"{type(model).__name__}.get_rope_index gives no positions (3, B, L).")
-    return torch.cat([text[None], found.to(mask.device)])
+    if not isinstance(found, Tensor) or found.ndim != 3 or found.shape[1:] != mask.shape:
+        raise BridgeError(f"{type(model).__name__}.get_rope_index gives no positions (axes, B, L).")
+    found = found.to(mask.device)
+    return (torch.cat([text[None], found]), True) if len(found) == 3 else (found, False)
+
+
+def _as_named_there(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What Omni models call by one name in `forward` and by another in ``get_rope_index``."""
+    found = {"second_per_grids": inputs.get("video_second_per_grid"), "audio_seqlens": None}
+    if inputs.get("audio_feature_lengths") is not None:
+        found["audio_seqlens"] = inputs["audio_feature_lengths"]
+    elif inputs.get("feature_attention_mask") is not None:
+        found["audio_seqlens"] = inputs["feature_attention_mask"].sum(1)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def axes_of(model: Any) -> int:
+    """How many axes the model's rotary positions have: one, or as many as its ``mrope_section`` has parts."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    return len(rope.get("mrope_section") or (0,))
 
 
 @dataclass(frozen=True)
@@ -281,11 +309,13 @@ class Layout:
     length : int
         L, columns of the original prompt.
     mask : Tensor (B, L')
-    positions : Tensor (B, L') or (4, B, L')
+    positions : Tensor (B, L') or (axes, B, L')
     longest : int
         Real tokens of the longest original prompt.
     gaps : bool
         Whether positions skip what was dropped.
+    text_axis : bool
+        Whether axis 0 of the positions turns nothing, as in front of time, height and width.
     """
 
     source: Tensor
@@ -294,17 +324,22 @@ class Layout:
     positions: Tensor
     longest: int
     gaps: bool
+    text_axis: bool = False
 
     @classmethod
-    def of(cls, real: Tensor, dropped: Tensor, places: Tensor, positions: str) -> Layout:
+    def of(
+        cls, real: Tensor, dropped: Tensor, places: Tensor, positions: str, text_axis: bool = False
+    ) -> Layout:
         """Take the `dropped` columns out; padding stays on the side where it was, left by default.
 
         Parameters
         ----------
         real, dropped : Tensor (B, L) bool
-        places : Tensor (B, L) or (4, B, L)
+        places : Tensor (B, L) or (axes, B, L)
             Original positions.
         positions : {"keep", "compact"}
+        text_axis : bool
+            Whether axis 0 of `places` turns nothing.
         """
         stay = real & ~dropped
         length = real.shape[1]
@@ -318,13 +353,11 @@ class Layout:
         found = places.gather(-1, order.expand(*places.shape[:-1], width))
         if positions == "compact":
             found = compact.expand_as(found)
-        elif (
-            found.ndim == 3
-        ):  # a gap in the text row, which turns nothing, would be read as a packed sequence
+        elif text_axis:  # a gap in it would be read as the border of a packed sequence
             found = torch.cat([compact[None], found[1:]])
         found = found.masked_fill(~mask, 0)
         gaps = positions == "keep" and bool(dropped.any())
-        return cls(source, length, mask.long(), found, int(real.sum(1).max()), gaps)
+        return cls(source, length, mask.long(), found, int(real.sum(1).max()), gaps, text_axis)
 
     @property
     def dropped(self) -> int:
@@ -332,11 +365,18 @@ class Layout:
         return self.length - self.source.shape[1]
 
     def following(self, start: int, count: int) -> Tensor:
-        """Positions (B, count) or (4, B, count) of tokens after the prompt, from the `start`-th on."""
+        """Positions (B, count) or (axes, B, count) of tokens after the prompt, from the `start`-th on."""
         last = (self.positions * self.mask).amax(-1, keepdim=True)
         if last.ndim == 3:
-            last = torch.cat([last[:1], last[1:].amax(0, keepdim=True).expand(3, -1, -1)])
+            first = int(self.text_axis)
+            last = torch.cat([last[:first], last[first:].amax(0, keepdim=True).expand(len(last) - first, -1, -1)])
         return last + 1 + torch.arange(start, start + count, device=last.device)
+
+    def positions_at(self, start: int, count: int, copies: int) -> Tensor:
+        """Positions of the tokens `start` to `start + count` of prompt and answer, each prompt `copies` times."""
+        width = self.source.shape[1]
+        found = torch.cat([self.positions, self.following(0, max(start + count - width, 0))], dim=-1)
+        return found[..., start : start + count].repeat_interleave(copies, dim=-2)
 
     def gather(self, tensor: Tensor, fill: float) -> Tensor:
         """The columns of `tensor` (B, L, ...) that stay."""

@@ -43,6 +43,7 @@ class Loan(Borrowed):
         self.bias: KeyBias | None = None
         self.pending: Rewritten | None = None
         self.stacked: frozenset[str] = frozenset()
+        self.layout: Layout | None = None
 
     def attach(self, modules: list[nn.Module]) -> None:
         """Put generate and hooks on."""
@@ -92,7 +93,7 @@ class Loan(Borrowed):
         if full is not None:
             view = FullView(full, arguments["input_ids"].shape[1])
             shown_in_full(arguments, view)
-        self.generating, self.stacked = True, done.stacked
+        self.generating, self.stacked, self.layout = True, done.stacked, done.layout
         self._set_bias(done.bias)
         try:
             output = self.generate(**arguments)
@@ -128,11 +129,13 @@ class Loan(Borrowed):
         return None
 
     def _during_generate(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """What `generate` hands to the model, with the mask and the form of visual rows that it wants.
+        """What `generate` hands to the model, with positions, mask and the form of visual rows put right.
 
-        `generate` copies lists of rows prompt by prompt, but one tensor as a whole: it was given lists.
+        Some models' own preparation drops the positions, or counts them anew: they are the layout's, whatever it
+        says. `generate` copies lists of rows prompt by prompt, but one tensor as a whole: it was given lists.
         """
-        return _with_stacks(_with_mask(kwargs), self.stacked)
+        assert self.layout is not None
+        return _with_stacks(_with_mask(_with_positions(kwargs, self.layout)), self.stacked)
 
     def after_forward(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Remember the cache a pruned prompt went into."""
@@ -155,6 +158,16 @@ class Loan(Borrowed):
 def _with_stacks(kwargs: dict[str, Any], kinds: frozenset[str]) -> dict[str, Any]:
     outputs = kwargs.get("mm_encoder_outputs")
     return {**kwargs, "mm_encoder_outputs": stacked(outputs, kinds)} if outputs else kwargs
+
+
+def _with_positions(kwargs: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """This step with the layout's positions."""
+    tokens = kwargs.get("input_ids")
+    tokens = kwargs["inputs_embeds"] if tokens is None else tokens
+    cache = kwargs.get("past_key_values")
+    past = 0 if cache is None else int(cache.get_seq_length())
+    copies = tokens.shape[0] // len(layout.mask)
+    return {**kwargs, "position_ids": layout.positions_at(past, tokens.shape[1], copies).to(tokens.device)}
 
 
 def _with_mask(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def rewrite(
     visuals = prompt.visuals(model, family, encoded)
     for i, visual in enumerate(visuals):
         check_finite(visual.rows, f"{visual.kind.name} {i} (row {visual.row}): ")
-    places = positions_of(model, inputs, prompt)
+    places, text_axis = positions_of(model, inputs, prompt)
     images = [visual.rows.detach() for visual in visuals]
     sources = Sources(given, settings.processor, settings.clip, settings.clean)
     live = Live(model, family, inputs, prompt, visuals, tower, sources)
@@ -188,7 +188,7 @@ def rewrite(
     dropped = prompt.placeholders
     for one, visual in zip(kept, visuals, strict=True):
         dropped[visual.row, visual.columns[one.indices.to(visual.columns.device)]] = False
-    layout = Layout.of(prompt.mask, dropped, places, settings.positions)
+    layout = Layout.of(prompt.mask, dropped, places, settings.positions, text_axis)
     check_window(model, layout, ahead)
     new = _new_inputs(model, inputs, layout, prompt, encoded, visuals, kept)
     bias = _bias(layout, prompt, visuals, kept) if settings.fold else None

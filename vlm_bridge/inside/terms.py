@@ -16,14 +16,13 @@ from transformers.cache_utils import DynamicLayer
 
 from vlm_bridge.budget import PerTile, Shared, Spectral, check_keep
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import Family, base_of, decoder_of, placeholder_id
+from vlm_bridge.families import Family, base_of, decoder_of, is_bidirectional, placeholder_id
 from vlm_bridge.inputs import POSITIONS
 from vlm_bridge.inside.attention import check_layer
 from vlm_bridge.pruners import find_pruner
 from vlm_bridge.pruners.inside import Stage
 from vlm_bridge.pruners.plan import SIGNALS, Pruner
 
-_BIDIRECTIONAL = ("paligemma", "gemma3", "gemma3n")
 _KERNELS = ("sdpa", "eager")
 
 
@@ -110,7 +109,7 @@ def check_model(model: Any) -> Any:
         raise BridgeError(f"{name} has no get_image_features: not a vision-language model the bridge knows.")
     if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
         raise BridgeError(f"{name}.forward takes no mm_encoder_outputs; upgrade to transformers >= 5.18.")
-    if kind in _BIDIRECTIONAL:
+    if is_bidirectional(model):
         raise BridgeError(f"{name} is not pruned inside the LLM: tokens of an image see those behind them.")
     placeholder_id(model)
     decoder = decoder_of(model, Family(kind))
