@@ -22,13 +22,19 @@ from torch import Tensor, nn
 PAD, BOS, EOS, START, END, IMAGE, VIDEO, AUDIO, VOCAB = 0, 1, 2, 5, 6, 7, 8, 9, 120
 WORDS = (20, VOCAB)
 _SIZES = {
-    **dict.fromkeys(("hidden_size", "d_model", "embed_dim", "out_hidden_size", "hidden_dim", "projection_dim"), 32),
+    **dict.fromkeys(
+        ("hidden_size", "d_model", "embed_dim", "out_hidden_size", "hidden_dim", "projection_dim"), 32
+    ),
     **dict.fromkeys(("num_hidden_layers", "num_layers", "depth", "encoder_layers", "decoder_layers"), 2),
     **dict.fromkeys(("num_attention_heads", "num_heads", "linear_num_value_heads"), 4),
-    **dict.fromkeys(("num_key_value_heads", "linear_num_key_heads", "spatial_merge_size", "num_experts_per_tok"), 2),
+    **dict.fromkeys(
+        ("num_key_value_heads", "linear_num_key_heads", "spatial_merge_size", "num_experts_per_tok"), 2
+    ),
     **dict.fromkeys(("head_dim", "linear_key_head_dim", "linear_value_head_dim", "v_head_dim"), 8),
     **dict.fromkeys(("intermediate_size", "mlp_dim"), 48),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "q_lora_rank", "kv_lora_rank"), 16),
+    **dict.fromkeys(
+        ("moe_intermediate_size", "shared_expert_intermediate_size", "q_lora_rank", "kv_lora_rank"), 16
+    ),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "patch_size"), 4),
     **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim"), 4),
     "image_size": 24,
@@ -59,16 +65,24 @@ class Recipe:
         ``pixels(model, images, g)``: what a processor gives for `images` images, as keyword arguments.
     clips : callable, optional
         The same for videos.
-    wrap : callable, optional
-        ``wrap(ids, kind)``: the tokens that the processor writes for the placeholders `ids` of one image or video.
+    sounds : callable, optional
+        The same for sounds.
+    write : callable, optional
+        ``write(model, kind, sizes, count, made)``: the tokens that the processor writes for each of `count` images,
+        videos or sounds, whose entries have `sizes` rows; `made` is what `pixels`, `clips` or `sounds` gave.
+    rows : callable, optional
+        ``rows(model, kind, made)``: rows of each entry, where the encoder's ``pooler_output`` does not tell.
     finish : callable, optional
-        ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments.
+        ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments; those of
+        None are taken out.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
     pixels: Callable[..., dict[str, Any]] | None = None
     clips: Callable[..., dict[str, Any]] | None = None
-    wrap: Callable[[list[int], str], list[int]] | None = None
+    sounds: Callable[..., dict[str, Any]] | None = None
+    write: Callable[..., list[list[int]]] | None = None
+    rows: Callable[..., list[int]] | None = None
     finish: Callable[..., dict[str, Any]] | None = None
 
 
@@ -87,7 +101,9 @@ def classes() -> dict[str, type]:
         names = re.findall(r"^class (\w+For(?:ConditionalGeneration|CausalLM))\b", text, re.M)
         module = importlib.import_module(f"transformers.models.{file.parent.name}.{file.stem}")
         for name in names:
-            if name.endswith("ForCausalLM") and any(other.endswith("ForConditionalGeneration") for other in names):
+            if name.endswith("ForCausalLM") and any(
+                other.endswith("ForConditionalGeneration") for other in names
+            ):
                 continue  # the text model of the family
             found[name] = getattr(module, name)
     return found
@@ -171,49 +187,60 @@ class Call:
     spans: list[tuple[str, int, list[int]]]
 
 
-def call(model: Any, images=(1, 1), text=(4, 9), videos=None, seed: int = 2) -> Call:
-    """A left-padded batch with `images[b]` images, then `videos[b]` videos, then `text[b]` words in row b."""
-    g = torch.Generator().manual_seed(seed)
-    own, videos = recipe(model), videos or (0,) * len(images)
-    extra, entries = {}, {}
-    for kind, count, given in (("image", sum(images), own.pixels or pixels), ("video", sum(videos), own.clips or clips)):
-        if count:
-            made = given(model, count, g)
-            extra |= made
-            entries[kind] = rows_of(model, kind, made)
-    pieces = {
-        kind: iter([own.wrap([token] * n, kind) if own.wrap else [START] + [token] * n + [END] for n in sizes])
-        for (kind, sizes), token in zip(entries.items(), [placeholder(model, kind) for kind in entries], strict=True)
-    }
-    counts = {
-        kind: _per_prompt(len(entries[kind]), wanted)
-        for kind, wanted in (("image", images), ("video", videos))
-        if kind in entries
-    }
-    rows, spans = [], []
+def call(model: Any, images=(1, 1), text=(4, 9), videos=None, sounds=None, seed: int = 2) -> Call:
+    """A left-padded batch: in row b `images[b]` images, `videos[b]` videos, `sounds[b]` sounds, `text[b]` words."""
+    g, own, none = torch.Generator().manual_seed(seed), recipe(model), (0,) * len(images)
+    made: dict[str, Any] = {}
+    wanted = (
+        ("image", images, own.pixels or pixels),
+        ("video", videos or none, own.clips or clips),
+        ("audio", sounds or none, own.sounds),
+    )
+    pieces = {}
+    for kind, counts, give in wanted:
+        if sum(counts):
+            new = give(model, sum(counts), g)
+            made |= new
+            pieces[kind] = iter(
+                (own.write or write)(model, kind, rows_of(model, kind, new), sum(counts), new)
+            )
+    rows = []
     for row, words in enumerate(text):
         ids = [BOS]
-        for kind in counts:
-            for piece in [next(pieces[kind]) for _ in range(counts[kind][row])]:
-                token = placeholder(model, kind)
-                spans.append((kind, row, [len(ids) + i for i, one in enumerate(piece) if one == token]))
-                ids += piece + torch.randint(*WORDS, (2,), generator=g).tolist()
+        for kind, counts, _ in wanted:
+            for _ in range(counts[row]):
+                ids += next(pieces[kind]) + torch.randint(*WORDS, (2,), generator=g).tolist()
         rows.append(ids + torch.randint(*WORDS, (words,), generator=g).tolist())
     width = max(map(len, rows))
-    spans = [(kind, row, [width - len(rows[row]) + c for c in columns]) for kind, row, columns in spans]
     inputs = {
         "input_ids": torch.tensor([[PAD] * (width - len(r)) + r for r in rows]),
         "attention_mask": torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows]),
-        **extra,
+        **made,
     }
-    return Call({**inputs, **(own.finish or finish)(model, inputs)}, spans)
+    inputs = {k: v for k, v in {**inputs, **(own.finish or finish)(model, inputs)}.items() if v is not None}
+    return Call(inputs, [span for kind in pieces for span in _spans(model, kind, inputs)])
 
 
-def _per_prompt(entries: int, images) -> list[int]:
-    """Entries in each prompt: as many an image as there are, or one a prompt."""
-    if entries % sum(images) == 0:
-        return [n * (entries // sum(images)) for n in images]
-    return [min(n, 1) for n in images]
+def _spans(model: Any, kind: str, inputs: dict[str, Any]) -> list[tuple[str, int, list[int]]]:
+    """Where each entry of the encoder's answer stands."""
+    places = (inputs["input_ids"] == placeholder(model, kind)).nonzero()
+    found = []
+    for own in places.split(rows_of(model, kind, inputs)):
+        assert (own[:, 0] == own[0, 0]).all(), f"an entry of kind {kind} stands in two prompts"
+        found.append((kind, int(own[0, 0]), own[:, 1].tolist()))
+    return found
+
+
+def write(model: Any, kind: str, sizes: list[int], count: int, made: dict[str, Any]) -> list[list[int]]:
+    """One unbroken run of placeholders between two markers, in which equally many entries follow one another."""
+    return [[START] + [placeholder(model, kind)] * sum(own) + [END] for own in shared(sizes, count)]
+
+
+def shared(sizes: list[int], count: int) -> list[list[int]]:
+    """Entries divided equally over `count` images."""
+    assert len(sizes) % count == 0, f"{len(sizes)} entries for {count} images"
+    each = len(sizes) // count
+    return [sizes[i * each : (i + 1) * each] for i in range(count)]
 
 
 def placeholder(model: Any, kind: str) -> int:
@@ -230,10 +257,11 @@ def base_of(model: Any) -> Any:
 @torch.no_grad()
 def rows_of(model: Any, kind: str, made: dict[str, Any]) -> list[int]:
     """How many rows each entry of the encoder's answer has."""
+    if recipe(model).rows is not None:
+        return recipe(model).rows(model, kind, made)
     encoder = getattr(base_of(model), f"get_{kind}_features")
     names = inspect.signature(encoder).parameters
-    wide = any(p.kind is p.VAR_KEYWORD for p in names.values())
-    output = encoder(**{k: v for k, v in made.items() if k in names or (wide and False)}, return_dict=True)
+    output = encoder(**{name: made[name] for name in names if name in made}, return_dict=True)
     return [len(rows) for rows in output.pooler_output]
 
 
@@ -246,12 +274,16 @@ def _side(value: Any) -> int:
     return int(value[0] if isinstance(value, (list, tuple)) else value)
 
 
-def _patches(model: Any, grids: Tensor, g: torch.Generator) -> Tensor:
+def _frames_of(vision: Any) -> int:
+    return getattr(vision, "temporal_patch_size", None) or getattr(vision, "patch_temporal", None) or 1
+
+
+def patches(model: Any, grids: Tensor, g: torch.Generator) -> Tensor:
     vision = vision_of(model)
     width = getattr(vision, "in_channels", None) or getattr(vision, "num_channels", None) or 3
     return torch.randn(
         int(grids.prod(1).sum()),
-        width * getattr(vision, "temporal_patch_size", 1) * _side(vision.patch_size) ** 2,
+        width * _frames_of(vision) * _side(vision.patch_size) ** 2,
         generator=g,
     )
 
@@ -261,7 +293,7 @@ def pixels(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
     names = inspect.signature(base_of(model).get_image_features).parameters
     if "image_grid_thw" in names:
         grids = torch.tensor([(1, 8, 8), (1, 4, 12), (1, 8, 4)])[torch.arange(images) % 3]
-        return {"pixel_values": _patches(model, grids, g), "image_grid_thw": grids}
+        return {"pixel_values": patches(model, grids, g), "image_grid_thw": grids}
     side = _side(vision_of(model).image_size)
     extra = {"pixel_values": torch.randn(images, 3, side, side, generator=g)}
     if "image_sizes" in names:
@@ -277,7 +309,7 @@ def clips(model: Any, videos: int, g: torch.Generator) -> dict[str, Any]:
     names = inspect.signature(base_of(model).get_video_features).parameters
     if "video_grid_thw" in names:
         grids = torch.tensor([(2, 8, 4), (3, 4, 4)])[torch.arange(videos) % 2]
-        return {"pixel_values_videos": _patches(model, grids, g), "video_grid_thw": grids}
+        return {"pixel_values_videos": patches(model, grids, g), "video_grid_thw": grids}
     side = _side(vision_of(model).image_size)
     return {"pixel_values_videos": torch.randn(videos, 2, 3, side, side, generator=g)}
 
