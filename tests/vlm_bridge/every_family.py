@@ -56,13 +56,18 @@ class Recipe:
     config : dict
         Nested values that go over the cut-down defaults; of None the default is dropped.
     pixels : callable, optional
-        ``pixels(model, images, g)``: what a processor gives for `images` images, as keyword arguments.
+        ``pixels(model, images, g)``: what a processor gives for `images` images (tiles where there are `tiles`), as
+        keyword arguments.
     clips : callable, optional
         The same for videos.
     wrap : callable, optional
         ``wrap(ids, kind)``: the tokens that the processor writes for the placeholders `ids` of one image or video.
     finish : callable, optional
         ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments.
+    sound : callable, optional
+        ``sound(model, inputs, g)``: a sound in every prompt, in place of some of the last words, as keyword arguments.
+    tiles : tuple of int
+        Entries of the encoder's answer for the first image, the second, and so on, over and over.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -70,6 +75,8 @@ class Recipe:
     clips: Callable[..., dict[str, Any]] | None = None
     wrap: Callable[[list[int], str], list[int]] | None = None
     finish: Callable[..., dict[str, Any]] | None = None
+    sound: Callable[..., dict[str, Any]] | None = None
+    tiles: tuple[int, ...] = (1,)
 
 
 RECIPES: dict[str, Recipe] = {}
@@ -117,7 +124,7 @@ def _over(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for name, value in changes.items():
         if value is None:
             found.pop(name, None)
-        elif isinstance(value, dict) and isinstance(found.get(name), dict):
+        elif isinstance(value, dict) and isinstance(found.get(name), dict) and found[name]:
             found[name] = _over(found[name], value)
         else:
             found[name] = value
@@ -171,32 +178,32 @@ class Call:
     spans: list[tuple[str, int, list[int]]]
 
 
-def call(model: Any, images=(1, 1), text=(4, 9), videos=None, seed: int = 2) -> Call:
-    """A left-padded batch with `images[b]` images, then `videos[b]` videos, then `text[b]` words in row b."""
+def call(model: Any, images=(1, 1), text=(4, 9), videos=None, *, sound: bool = False, seed: int = 2) -> Call:
+    """A left-padded batch: row b has `images[b]` images, `videos[b]` videos, `text[b]` words, some of them a `sound`."""
     g = torch.Generator().manual_seed(seed)
     own, videos = recipe(model), videos or (0,) * len(images)
-    extra, entries = {}, {}
-    for kind, count, given in (("image", sum(images), own.pixels or pixels), ("video", sum(videos), own.clips or clips)):
-        if count:
-            made = given(model, count, g)
-            extra |= made
-            entries[kind] = rows_of(model, kind, made)
-    pieces = {
-        kind: iter([own.wrap([token] * n, kind) if own.wrap else [START] + [token] * n + [END] for n in sizes])
-        for (kind, sizes), token in zip(entries.items(), [placeholder(model, kind) for kind in entries], strict=True)
-    }
-    counts = {
-        kind: _per_prompt(len(entries[kind]), wanted)
-        for kind, wanted in (("image", images), ("video", videos))
-        if kind in entries
-    }
+    tiles = [own.tiles[i % len(own.tiles)] for i in range(sum(images))]
+    extra, written, counts = {}, {}, {}
+    for kind, wanted, parts, given in (
+        ("image", images, tiles, own.pixels or pixels),
+        ("video", videos, [1] * sum(videos), own.clips or clips),
+    ):
+        if sum(wanted):
+            made = given(model, sum(parts), g)
+            sizes, token = rows_of(model, kind, made), placeholder(model, kind)
+            if len(sizes) != sum(parts):  # one entry a prompt
+                parts, wanted = [1] * len(sizes), [min(n, 1) for n in wanted]
+            groups = [list(group) for group in torch.tensor(sizes).split(parts)]
+            pieces = [own.wrap([token] * sum(g), kind) if own.wrap else [START, *[token] * sum(g), END] for g in groups]
+            written[kind] = zip(groups, pieces, strict=True)
+            extra, counts[kind] = extra | made, wanted
     rows, spans = [], []
     for row, words in enumerate(text):
         ids = [BOS]
-        for kind in counts:
-            for piece in [next(pieces[kind]) for _ in range(counts[kind][row])]:
-                token = placeholder(model, kind)
-                spans.append((kind, row, [len(ids) + i for i, one in enumerate(piece) if one == token]))
+        for kind, wanted in counts.items():
+            for sizes, piece in [next(written[kind]) for _ in range(wanted[row])]:
+                columns = [len(ids) + i for i, token in enumerate(piece) if token in (IMAGE, VIDEO)]
+                spans += [(kind, row, part.tolist()) for part in torch.tensor(columns).split([int(n) for n in sizes])]
                 ids += piece + torch.randint(*WORDS, (2,), generator=g).tolist()
         rows.append(ids + torch.randint(*WORDS, (words,), generator=g).tolist())
     width = max(map(len, rows))
@@ -206,14 +213,9 @@ def call(model: Any, images=(1, 1), text=(4, 9), videos=None, seed: int = 2) -> 
         "attention_mask": torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows]),
         **extra,
     }
+    if sound:
+        inputs |= own.sound(model, inputs, g)
     return Call({**inputs, **(own.finish or finish)(model, inputs)}, spans)
-
-
-def _per_prompt(entries: int, images) -> list[int]:
-    """Entries in each prompt: as many an image as there are, or one a prompt."""
-    if entries % sum(images) == 0:
-        return [n * (entries // sum(images)) for n in images]
-    return [min(n, 1) for n in images]
 
 
 def placeholder(model: Any, kind: str) -> int:
