@@ -62,7 +62,8 @@ class Recipe:
     config : dict
         Nested values that go over the cut-down defaults; of None the default is dropped.
     pixels : callable, optional
-        ``pixels(model, images, g)``: what a processor gives for `images` images, as keyword arguments.
+        ``pixels(model, images, g)``: what a processor gives for `images` images (tiles where there are `tiles`), as
+        keyword arguments.
     clips : callable, optional
         The same for videos.
     sounds : callable, optional
@@ -73,8 +74,11 @@ class Recipe:
     rows : callable, optional
         ``rows(model, kind, made)``: rows of each entry, where the encoder's ``pooler_output`` does not tell.
     finish : callable, optional
-        ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments; those of
-        None are taken out.
+        ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments.
+    sound : callable, optional
+        ``sound(model, inputs, g)``: a sound in every prompt, in place of some of the last words, as keyword arguments.
+    tiles : tuple of int
+        Entries of the encoder's answer for the first image, the second, and so on, over and over.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -84,6 +88,8 @@ class Recipe:
     write: Callable[..., list[list[int]]] | None = None
     rows: Callable[..., list[int]] | None = None
     finish: Callable[..., dict[str, Any]] | None = None
+    sound: Callable[..., dict[str, Any]] | None = None
+    tiles: tuple[int, ...] = (1,)
 
 
 RECIPES: dict[str, Recipe] = {}
@@ -133,7 +139,7 @@ def _over(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for name, value in changes.items():
         if value is None:
             found.pop(name, None)
-        elif isinstance(value, dict) and isinstance(found.get(name), dict):
+        elif isinstance(value, dict) and isinstance(found.get(name), dict) and found[name]:
             found[name] = _over(found[name], value)
         else:
             found[name] = value
@@ -187,29 +193,33 @@ class Call:
     spans: list[tuple[str, int, list[int]]]
 
 
-def call(model: Any, images=(1, 1), text=(4, 9), videos=None, sounds=None, seed: int = 2) -> Call:
-    """A left-padded batch: in row b `images[b]` images, `videos[b]` videos, `sounds[b]` sounds, `text[b]` words."""
-    g, own, none = torch.Generator().manual_seed(seed), recipe(model), (0,) * len(images)
-    made: dict[str, Any] = {}
-    wanted = (
-        ("image", images, own.pixels or pixels),
-        ("video", videos or none, own.clips or clips),
-        ("audio", sounds or none, own.sounds),
-    )
-    pieces = {}
-    for kind, counts, give in wanted:
-        if sum(counts):
-            new = give(model, sum(counts), g)
-            made |= new
-            pieces[kind] = iter(
-                (own.write or write)(model, kind, rows_of(model, kind, new), sum(counts), new)
-            )
-    rows = []
+def call(model: Any, images=(1, 1), text=(4, 9), videos=None, *, sound: bool = False, seed: int = 2) -> Call:
+    """A left-padded batch: row b has `images[b]` images, `videos[b]` videos, `text[b]` words, some of them a `sound`."""
+    g = torch.Generator().manual_seed(seed)
+    own, videos = recipe(model), videos or (0,) * len(images)
+    tiles = [own.tiles[i % len(own.tiles)] for i in range(sum(images))]
+    extra, written, counts = {}, {}, {}
+    for kind, wanted, parts, given in (
+        ("image", images, tiles, own.pixels or pixels),
+        ("video", videos, [1] * sum(videos), own.clips or clips),
+    ):
+        if sum(wanted):
+            made = given(model, sum(parts), g)
+            sizes, token = rows_of(model, kind, made), placeholder(model, kind)
+            if len(sizes) != sum(parts):  # one entry a prompt
+                parts, wanted = [1] * len(sizes), [min(n, 1) for n in wanted]
+            groups = [list(group) for group in torch.tensor(sizes).split(parts)]
+            pieces = [own.wrap([token] * sum(g), kind) if own.wrap else [START, *[token] * sum(g), END] for g in groups]
+            written[kind] = zip(groups, pieces, strict=True)
+            extra, counts[kind] = extra | made, wanted
+    rows, spans = [], []
     for row, words in enumerate(text):
         ids = [BOS]
-        for kind, counts, _ in wanted:
-            for _ in range(counts[row]):
-                ids += next(pieces[kind]) + torch.randint(*WORDS, (2,), generator=g).tolist()
+        for kind, wanted in counts.items():
+            for sizes, piece in [next(written[kind]) for _ in range(wanted[row])]:
+                columns = [len(ids) + i for i, token in enumerate(piece) if token in (IMAGE, VIDEO)]
+                spans += [(kind, row, part.tolist()) for part in torch.tensor(columns).split([int(n) for n in sizes])]
+                ids += piece + torch.randint(*WORDS, (2,), generator=g).tolist()
         rows.append(ids + torch.randint(*WORDS, (words,), generator=g).tolist())
     width = max(map(len, rows))
     inputs = {
@@ -217,30 +227,9 @@ def call(model: Any, images=(1, 1), text=(4, 9), videos=None, sounds=None, seed:
         "attention_mask": torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows]),
         **made,
     }
-    inputs = {k: v for k, v in {**inputs, **(own.finish or finish)(model, inputs)}.items() if v is not None}
-    return Call(inputs, [span for kind in pieces for span in _spans(model, kind, inputs)])
-
-
-def _spans(model: Any, kind: str, inputs: dict[str, Any]) -> list[tuple[str, int, list[int]]]:
-    """Where each entry of the encoder's answer stands."""
-    places = (inputs["input_ids"] == placeholder(model, kind)).nonzero()
-    found = []
-    for own in places.split(rows_of(model, kind, inputs)):
-        assert (own[:, 0] == own[0, 0]).all(), f"an entry of kind {kind} stands in two prompts"
-        found.append((kind, int(own[0, 0]), own[:, 1].tolist()))
-    return found
-
-
-def write(model: Any, kind: str, sizes: list[int], count: int, made: dict[str, Any]) -> list[list[int]]:
-    """One unbroken run of placeholders between two markers, in which equally many entries follow one another."""
-    return [[START] + [placeholder(model, kind)] * sum(own) + [END] for own in shared(sizes, count)]
-
-
-def shared(sizes: list[int], count: int) -> list[list[int]]:
-    """Entries divided equally over `count` images."""
-    assert len(sizes) % count == 0, f"{len(sizes)} entries for {count} images"
-    each = len(sizes) // count
-    return [sizes[i * each : (i + 1) * each] for i in range(count)]
+    if sound:
+        inputs |= own.sound(model, inputs, g)
+    return Call({**inputs, **(own.finish or finish)(model, inputs)}, spans)
 
 
 def placeholder(model: Any, kind: str) -> int:
