@@ -66,15 +66,16 @@ class Recipe:
         keyword arguments.
     clips : callable, optional
         The same for videos.
-    sounds : callable, optional
-        The same for sounds.
+    wrap : callable, optional
+        ``wrap(ids, kind)``: the tokens that the processor writes for the placeholders `ids` of one image or video.
     write : callable, optional
-        ``write(model, kind, sizes, count, made)``: the tokens that the processor writes for each of `count` images,
-        videos or sounds, whose entries have `sizes` rows; `made` is what `pixels`, `clips` or `sounds` gave.
+        ``write(model, kind, groups, made)``: in place of `wrap`, the tokens of every image or video, where they depend
+        on the rows of its entries, ``groups[i]``, or on what `pixels` or `clips` made.
     rows : callable, optional
         ``rows(model, kind, made)``: rows of each entry, where the encoder's ``pooler_output`` does not tell.
     finish : callable, optional
-        ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments.
+        ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments;
+        of None they are taken out.
     sound : callable, optional
         ``sound(model, inputs, g)``: a sound in every prompt, in place of some of the last words, as keyword arguments.
     tiles : tuple of int
@@ -84,7 +85,7 @@ class Recipe:
     config: dict[str, Any] = field(default_factory=dict)
     pixels: Callable[..., dict[str, Any]] | None = None
     clips: Callable[..., dict[str, Any]] | None = None
-    sounds: Callable[..., dict[str, Any]] | None = None
+    wrap: Callable[[list[int], str], list[int]] | None = None
     write: Callable[..., list[list[int]]] | None = None
     rows: Callable[..., list[int]] | None = None
     finish: Callable[..., dict[str, Any]] | None = None
@@ -205,11 +206,13 @@ def call(model: Any, images=(1, 1), text=(4, 9), videos=None, *, sound: bool = F
     ):
         if sum(wanted):
             made = given(model, sum(parts), g)
-            sizes, token = rows_of(model, kind, made), placeholder(model, kind)
-            if len(sizes) != sum(parts):  # one entry a prompt
+            sizes = rows_of(model, kind, made)
+            if len(sizes) < sum(parts):  # one entry a prompt
                 parts, wanted = [1] * len(sizes), [min(n, 1) for n in wanted]
-            groups = [list(group) for group in torch.tensor(sizes).split(parts)]
-            pieces = [own.wrap([token] * sum(g), kind) if own.wrap else [START, *[token] * sum(g), END] for g in groups]
+            elif len(sizes) > sum(parts):  # several entries each, such as the frames of a video
+                parts = [len(sizes) // len(parts)] * len(parts)
+            groups = [group.tolist() for group in torch.tensor(sizes).split(parts)]
+            pieces = (own.write or write)(model, kind, groups, made)
             written[kind] = zip(groups, pieces, strict=True)
             extra, counts[kind] = extra | made, wanted
     rows, spans = [], []
@@ -218,18 +221,26 @@ def call(model: Any, images=(1, 1), text=(4, 9), videos=None, *, sound: bool = F
         for kind, wanted in counts.items():
             for sizes, piece in [next(written[kind]) for _ in range(wanted[row])]:
                 columns = [len(ids) + i for i, token in enumerate(piece) if token in (IMAGE, VIDEO)]
-                spans += [(kind, row, part.tolist()) for part in torch.tensor(columns).split([int(n) for n in sizes])]
+                spans += [(kind, row, part.tolist()) for part in torch.tensor(columns).split(sizes)]
                 ids += piece + torch.randint(*WORDS, (2,), generator=g).tolist()
         rows.append(ids + torch.randint(*WORDS, (words,), generator=g).tolist())
     width = max(map(len, rows))
+    spans = [(kind, row, [width - len(rows[row]) + c for c in columns]) for kind, row, columns in spans]
     inputs = {
         "input_ids": torch.tensor([[PAD] * (width - len(r)) + r for r in rows]),
         "attention_mask": torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows]),
-        **made,
+        **extra,
     }
     if sound:
         inputs |= own.sound(model, inputs, g)
-    return Call({**inputs, **(own.finish or finish)(model, inputs)}, spans)
+    inputs |= (own.finish or finish)(model, inputs)
+    return Call({name: value for name, value in inputs.items() if value is not None}, spans)
+
+
+def write(model: Any, kind: str, groups: list[list[int]], made: dict[str, Any]) -> list[list[int]]:
+    """One unbroken run of placeholders an image, between two markers."""
+    wrap, token = recipe(model).wrap or (lambda ids, kind: [START, *ids, END]), placeholder(model, kind)
+    return [wrap([token] * sum(sizes), kind) for sizes in groups]
 
 
 def placeholder(model: Any, kind: str) -> int:
@@ -250,7 +261,8 @@ def rows_of(model: Any, kind: str, made: dict[str, Any]) -> list[int]:
         return recipe(model).rows(model, kind, made)
     encoder = getattr(base_of(model), f"get_{kind}_features")
     names = inspect.signature(encoder).parameters
-    output = encoder(**{name: made[name] for name in names if name in made}, return_dict=True)
+    wide = any(p.kind is p.VAR_KEYWORD for p in names.values())
+    output = encoder(**{k: v for k, v in made.items() if k in names or (wide and False)}, return_dict=True)
     return [len(rows) for rows in output.pooler_output]
 
 
@@ -267,7 +279,7 @@ def _frames_of(vision: Any) -> int:
     return getattr(vision, "temporal_patch_size", None) or getattr(vision, "patch_temporal", None) or 1
 
 
-def patches(model: Any, grids: Tensor, g: torch.Generator) -> Tensor:
+def _patches(model: Any, grids: Tensor, g: torch.Generator) -> Tensor:
     vision = vision_of(model)
     width = getattr(vision, "in_channels", None) or getattr(vision, "num_channels", None) or 3
     return torch.randn(
@@ -282,7 +294,7 @@ def pixels(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
     names = inspect.signature(base_of(model).get_image_features).parameters
     if "image_grid_thw" in names:
         grids = torch.tensor([(1, 8, 8), (1, 4, 12), (1, 8, 4)])[torch.arange(images) % 3]
-        return {"pixel_values": patches(model, grids, g), "image_grid_thw": grids}
+        return {"pixel_values": _patches(model, grids, g), "image_grid_thw": grids}
     side = _side(vision_of(model).image_size)
     extra = {"pixel_values": torch.randn(images, 3, side, side, generator=g)}
     if "image_sizes" in names:
@@ -298,7 +310,7 @@ def clips(model: Any, videos: int, g: torch.Generator) -> dict[str, Any]:
     names = inspect.signature(base_of(model).get_video_features).parameters
     if "video_grid_thw" in names:
         grids = torch.tensor([(2, 8, 4), (3, 4, 4)])[torch.arange(videos) % 2]
-        return {"pixel_values_videos": patches(model, grids, g), "video_grid_thw": grids}
+        return {"pixel_values_videos": _patches(model, grids, g), "video_grid_thw": grids}
     side = _side(vision_of(model).image_size)
     return {"pixel_values_videos": torch.randn(videos, 2, 3, side, side, generator=g)}
 
