@@ -22,13 +22,19 @@ from torch import Tensor, nn
 PAD, BOS, EOS, START, END, IMAGE, VIDEO, AUDIO, VOCAB = 0, 1, 2, 5, 6, 7, 8, 9, 120
 WORDS = (20, VOCAB)
 _SIZES = {
-    **dict.fromkeys(("hidden_size", "d_model", "embed_dim", "out_hidden_size", "hidden_dim", "projection_dim"), 32),
+    **dict.fromkeys(
+        ("hidden_size", "d_model", "embed_dim", "out_hidden_size", "hidden_dim", "projection_dim"), 32
+    ),
     **dict.fromkeys(("num_hidden_layers", "num_layers", "depth", "encoder_layers", "decoder_layers"), 2),
     **dict.fromkeys(("num_attention_heads", "num_heads", "linear_num_value_heads"), 4),
-    **dict.fromkeys(("num_key_value_heads", "linear_num_key_heads", "spatial_merge_size", "num_experts_per_tok"), 2),
+    **dict.fromkeys(
+        ("num_key_value_heads", "linear_num_key_heads", "spatial_merge_size", "num_experts_per_tok"), 2
+    ),
     **dict.fromkeys(("head_dim", "linear_key_head_dim", "linear_value_head_dim", "v_head_dim"), 8),
     **dict.fromkeys(("intermediate_size", "mlp_dim"), 48),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "q_lora_rank", "kv_lora_rank"), 16),
+    **dict.fromkeys(
+        ("moe_intermediate_size", "shared_expert_intermediate_size", "q_lora_rank", "kv_lora_rank"), 16
+    ),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "patch_size"), 4),
     **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim"), 4),
     "image_size": 24,
@@ -56,20 +62,35 @@ class Recipe:
     config : dict
         Nested values that go over the cut-down defaults; of None the default is dropped.
     pixels : callable, optional
-        ``pixels(model, images, g)``: what a processor gives for `images` images, as keyword arguments.
+        ``pixels(model, images, g)``: what a processor gives for `images` images (tiles where there are `tiles`), as
+        keyword arguments.
     clips : callable, optional
         The same for videos.
     wrap : callable, optional
         ``wrap(ids, kind)``: the tokens that the processor writes for the placeholders `ids` of one image or video.
+    write : callable, optional
+        ``write(model, kind, groups, made)``: in place of `wrap`, the tokens of every image or video, where they depend
+        on the rows of its entries, ``groups[i]``, or on what `pixels` or `clips` made.
+    rows : callable, optional
+        ``rows(model, kind, made)``: rows of each entry, where the encoder's ``pooler_output`` does not tell.
     finish : callable, optional
-        ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments.
+        ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments;
+        of None they are taken out.
+    sound : callable, optional
+        ``sound(model, inputs, g)``: a sound in every prompt, in place of some of the last words, as keyword arguments.
+    tiles : tuple of int
+        Entries of the encoder's answer for the first image, the second, and so on, over and over.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
     pixels: Callable[..., dict[str, Any]] | None = None
     clips: Callable[..., dict[str, Any]] | None = None
     wrap: Callable[[list[int], str], list[int]] | None = None
+    write: Callable[..., list[list[int]]] | None = None
+    rows: Callable[..., list[int]] | None = None
     finish: Callable[..., dict[str, Any]] | None = None
+    sound: Callable[..., dict[str, Any]] | None = None
+    tiles: tuple[int, ...] = (1,)
 
 
 RECIPES: dict[str, Recipe] = {}
@@ -87,7 +108,9 @@ def classes() -> dict[str, type]:
         names = re.findall(r"^class (\w+For(?:ConditionalGeneration|CausalLM))\b", text, re.M)
         module = importlib.import_module(f"transformers.models.{file.parent.name}.{file.stem}")
         for name in names:
-            if name.endswith("ForCausalLM") and any(other.endswith("ForConditionalGeneration") for other in names):
+            if name.endswith("ForCausalLM") and any(
+                other.endswith("ForConditionalGeneration") for other in names
+            ):
                 continue  # the text model of the family
             found[name] = getattr(module, name)
     return found
@@ -117,7 +140,7 @@ def _over(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for name, value in changes.items():
         if value is None:
             found.pop(name, None)
-        elif isinstance(value, dict) and isinstance(found.get(name), dict):
+        elif isinstance(value, dict) and isinstance(found.get(name), dict) and found[name]:
             found[name] = _over(found[name], value)
         else:
             found[name] = value
@@ -171,32 +194,34 @@ class Call:
     spans: list[tuple[str, int, list[int]]]
 
 
-def call(model: Any, images=(1, 1), text=(4, 9), videos=None, seed: int = 2) -> Call:
-    """A left-padded batch with `images[b]` images, then `videos[b]` videos, then `text[b]` words in row b."""
+def call(model: Any, images=(1, 1), text=(4, 9), videos=None, *, sound: bool = False, seed: int = 2) -> Call:
+    """A left-padded batch: row b has `images[b]` images, `videos[b]` videos, `text[b]` words, some of them a `sound`."""
     g = torch.Generator().manual_seed(seed)
     own, videos = recipe(model), videos or (0,) * len(images)
-    extra, entries = {}, {}
-    for kind, count, given in (("image", sum(images), own.pixels or pixels), ("video", sum(videos), own.clips or clips)):
-        if count:
-            made = given(model, count, g)
-            extra |= made
-            entries[kind] = rows_of(model, kind, made)
-    pieces = {
-        kind: iter([own.wrap([token] * n, kind) if own.wrap else [START] + [token] * n + [END] for n in sizes])
-        for (kind, sizes), token in zip(entries.items(), [placeholder(model, kind) for kind in entries], strict=True)
-    }
-    counts = {
-        kind: _per_prompt(len(entries[kind]), wanted)
-        for kind, wanted in (("image", images), ("video", videos))
-        if kind in entries
-    }
+    tiles = [own.tiles[i % len(own.tiles)] for i in range(sum(images))]
+    extra, written, counts = {}, {}, {}
+    for kind, wanted, parts, given in (
+        ("image", images, tiles, own.pixels or pixels),
+        ("video", videos, [1] * sum(videos), own.clips or clips),
+    ):
+        if sum(wanted):
+            made = given(model, sum(parts), g)
+            sizes = rows_of(model, kind, made)
+            if len(sizes) < sum(parts):  # one entry a prompt
+                parts, wanted = [1] * len(sizes), [min(n, 1) for n in wanted]
+            elif len(sizes) > sum(parts):  # several entries each, such as the frames of a video
+                parts = [len(sizes) // len(parts)] * len(parts)
+            groups = [group.tolist() for group in torch.tensor(sizes).split(parts)]
+            pieces = (own.write or write)(model, kind, groups, made)
+            written[kind] = zip(groups, pieces, strict=True)
+            extra, counts[kind] = extra | made, wanted
     rows, spans = [], []
     for row, words in enumerate(text):
         ids = [BOS]
-        for kind in counts:
-            for piece in [next(pieces[kind]) for _ in range(counts[kind][row])]:
-                token = placeholder(model, kind)
-                spans.append((kind, row, [len(ids) + i for i, one in enumerate(piece) if one == token]))
+        for kind, wanted in counts.items():
+            for sizes, piece in [next(written[kind]) for _ in range(wanted[row])]:
+                columns = [len(ids) + i for i, token in enumerate(piece) if token in (IMAGE, VIDEO)]
+                spans += [(kind, row, part.tolist()) for part in torch.tensor(columns).split(sizes)]
                 ids += piece + torch.randint(*WORDS, (2,), generator=g).tolist()
         rows.append(ids + torch.randint(*WORDS, (words,), generator=g).tolist())
     width = max(map(len, rows))
@@ -206,14 +231,16 @@ def call(model: Any, images=(1, 1), text=(4, 9), videos=None, seed: int = 2) -> 
         "attention_mask": torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows]),
         **extra,
     }
-    return Call({**inputs, **(own.finish or finish)(model, inputs)}, spans)
+    if sound:
+        inputs |= own.sound(model, inputs, g)
+    inputs |= (own.finish or finish)(model, inputs)
+    return Call({name: value for name, value in inputs.items() if value is not None}, spans)
 
 
-def _per_prompt(entries: int, images) -> list[int]:
-    """Entries in each prompt: as many an image as there are, or one a prompt."""
-    if entries % sum(images) == 0:
-        return [n * (entries // sum(images)) for n in images]
-    return [min(n, 1) for n in images]
+def write(model: Any, kind: str, groups: list[list[int]], made: dict[str, Any]) -> list[list[int]]:
+    """One unbroken run of placeholders an image, between two markers."""
+    wrap, token = recipe(model).wrap or (lambda ids, kind: [START, *ids, END]), placeholder(model, kind)
+    return [wrap([token] * sum(sizes), kind) for sizes in groups]
 
 
 def placeholder(model: Any, kind: str) -> int:
@@ -230,6 +257,8 @@ def base_of(model: Any) -> Any:
 @torch.no_grad()
 def rows_of(model: Any, kind: str, made: dict[str, Any]) -> list[int]:
     """How many rows each entry of the encoder's answer has."""
+    if recipe(model).rows is not None:
+        return recipe(model).rows(model, kind, made)
     encoder = getattr(base_of(model), f"get_{kind}_features")
     names = inspect.signature(encoder).parameters
     wide = any(p.kind is p.VAR_KEYWORD for p in names.values())
@@ -246,12 +275,16 @@ def _side(value: Any) -> int:
     return int(value[0] if isinstance(value, (list, tuple)) else value)
 
 
+def _frames_of(vision: Any) -> int:
+    return getattr(vision, "temporal_patch_size", None) or getattr(vision, "patch_temporal", None) or 1
+
+
 def _patches(model: Any, grids: Tensor, g: torch.Generator) -> Tensor:
     vision = vision_of(model)
     width = getattr(vision, "in_channels", None) or getattr(vision, "num_channels", None) or 3
     return torch.randn(
         int(grids.prod(1).sum()),
-        width * getattr(vision, "temporal_patch_size", 1) * _side(vision.patch_size) ** 2,
+        width * _frames_of(vision) * _side(vision.patch_size) ** 2,
         generator=g,
     )
 
