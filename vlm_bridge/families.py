@@ -73,9 +73,12 @@ class Family:
     pack : callable
         ``pack(base, tiles, inputs)``: (T, n, d) per-tile rows to one (n_i, d) tensor per image, in the
         order and number of the image's visual tokens; separator rows come out as zeros.
-    unit : {"entry", "run", "prompt"}
-        What counts as one image: an entry of the encoder's answer; where entries are tiles, an unbroken run of
-        placeholders; or, where tiles stand between words, all that a prompt shows.
+    unit, video_unit : {"entry", "run", "near", "open", "close", "prompt"}
+        What counts as one image, or video: an entry of the encoder's answer. Where entries are tiles or frames, an
+        unbroken run of placeholders; runs with one token between; what begins with the token in front of the
+        prompt's first run; what ends with the token behind its last run; or all that a prompt shows.
+    projects_later : bool
+        The encoder gives rows in front of a linear projector, which the model's `forward` applies.
     """
 
     model_type: str
@@ -83,6 +86,8 @@ class Family:
     projector: str = "multi_modal_projector"
     pack: Callable[[Any, Tensor, Mapping[str, Any]], list[Tensor]] | None = None
     unit: str = "entry"
+    video_unit: str = "entry"
+    projects_later: bool = False
 
     def count(self, base: Any, inputs: Mapping[str, Any], tiles: int) -> list[int]:
         """Tiles of each image."""
@@ -143,6 +148,17 @@ FAMILIES: dict[str, Family] = {
         Family("internvl", unit="run"),
         Family("smolvlm", decoder="text_model", unit="prompt"),
         Family("idefics3", decoder="text_model", unit="prompt"),
+        Family("aria", unit="run"),
+        Family("aya_vision", unit="close"),
+        Family("cohere2_vision", unit="near"),
+        Family("got_ocr2", unit="run"),
+        Family("ovis2", unit="near"),
+        Family("lfm2_vl", unit="near"),
+        Family("minicpmv4_6", unit="open", video_unit="prompt"),
+        Family("minicpmv4_7", unit="open", video_unit="prompt"),
+        Family("minicpm_ocr", unit="open", video_unit="prompt"),
+        Family("video_llava", video_unit="run"),
+        Family("llama4", unit="close", projects_later=True),
     )
 }
 
@@ -244,6 +260,8 @@ def decoder_of(model: Any, family: Family) -> Any:
         found = getattr(base, name, None)
         if isinstance(found, nn.Module):
             return found
+    if isinstance(getattr(base, "layers", None), nn.ModuleList):  # Chameleon: the base is the decoder
+        return base
     raise BridgeError(f"{type(model).__name__} has no {family.decoder}: its text decoder cannot be found.")
 
 

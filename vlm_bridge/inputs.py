@@ -16,7 +16,17 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import IMAGE, KINDS, VIDEO, Family, Kind, base_of, placeholder_id, window_of
+from vlm_bridge.families import (
+    IMAGE,
+    KINDS,
+    VIDEO,
+    Family,
+    Kind,
+    base_of,
+    find_family,
+    placeholder_id,
+    window_of,
+)
 
 POSITIONS = ("keep", "compact")
 _FILL = {"token_type_ids": 0, "mm_token_type_ids": 0, "labels": -100, "inputs_embeds": 0}
@@ -52,6 +62,8 @@ class Encoded:
         Whether the model takes a tensor (entries, n, d) instead of a list.
     arguments : frozenset of str
         Inputs that the encoder has consumed.
+    projected : bool
+        Whether the model takes `entries`; else it takes ``planes[0]`` and projects them itself.
     """
 
     entries: list[Tensor]
@@ -59,10 +71,14 @@ class Encoded:
     output: Any
     stacked: bool
     arguments: frozenset[str]
+    projected: bool = True
 
     def replaced(self, rows: list[Tensor], planes: Sequence[list[Tensor]]) -> Any:
         """The output with other rows: a new object, since `generate` changes it. Always with a list of rows."""
         output = copy.copy(self.output)
+        if not self.projected:
+            output.last_hidden_state = torch.cat(list(planes[0]))[None]
+            return output
         output.pooler_output = rows
         if self.planes:
             output.deepstack_features = list(planes)
@@ -81,6 +97,11 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
         output = encoder(**{name: inputs[name] for name in names}, return_dict=True)
     elif any(inputs.get(name) is not None for name in kind.pixels):
         raise BridgeError(f"pass either pixels or mm_encoder_outputs[{kind.name!r}], not both.")
+    arguments = frozenset(names)
+    if find_family(model).projects_later:
+        raw = list(output.last_hidden_state)
+        project = base_of(model).multi_modal_projector
+        return Encoded([project(rows) for rows in raw], [raw], output, False, arguments, projected=False)
     pooled = output.pooler_output
     if pooled is None or (isinstance(pooled, Tensor) and pooled.ndim != 3):
         raise BridgeError(f"{type(model).__name__}.{name} gives no list of visual rows per {kind.name}.")
@@ -92,7 +113,7 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
                 f"{type(model).__name__} also feeds visual rows to later layers, and not as one list per layer of one "
                 f"tensor per {kind.name}; these cannot be cut."
             )
-    return Encoded(entries, planes, output, isinstance(pooled, Tensor), frozenset(names))
+    return Encoded(entries, planes, output, isinstance(pooled, Tensor), arguments)
 
 
 def stacked(outputs: Mapping[str, Any], kinds: frozenset[str]) -> dict[str, Any]:
@@ -144,10 +165,13 @@ class Prompt:
         Placeholders.
     mask : Tensor (B, L) bool
         Real tokens.
+    ids : Tensor (B, L), optional
+        The tokens, where they are given.
     """
 
     of_kind: Mapping[str, Tensor]
     mask: Tensor
+    ids: Tensor | None = None
 
     @classmethod
     def of(cls, model: Any, inputs: Mapping[str, Any]) -> Prompt:
@@ -160,7 +184,8 @@ class Prompt:
                 f"attention_mask of shape {tuple(given.shape)}: expected the prompt's, {tuple(like.shape)}."
             )
         mask = torch.ones_like(like) if given is None else given.to(like.device).bool()
-        return cls(found, mask)
+        ids = inputs.get("input_ids")
+        return cls(found, mask, ids if ids is not None and ids.shape == mask.shape else None)
 
     @property
     def placeholders(self) -> Tensor:
@@ -193,10 +218,34 @@ class Prompt:
         return spans
 
     def units(self, kind: Kind, unit: str) -> list[int]:
-        """Numbers of placeholders in each unbroken run, or in each prompt that has any."""
+        """Numbers of placeholders in each image or video; `unit` as in `Family`."""
         rows, columns = self.of_kind[kind.name].nonzero().T
-        group = _run(rows, columns) if unit == "run" else rows
-        return torch.unique_consecutive(group, return_counts=True)[1].tolist()
+        if unit == "prompt":
+            return torch.unique_consecutive(rows, return_counts=True)[1].tolist()
+        sizes = torch.unique_consecutive(_run(rows, columns), return_counts=True)[1].tolist()
+        if unit == "run":
+            return sizes
+        runs = list(zip(rows.split(sizes), columns.split(sizes), strict=True))
+        found: list[int] = []
+        for i, (size, (row, own)) in enumerate(zip(sizes, runs, strict=True)):
+            same = i > 0 and bool(runs[i - 1][0][0] == row[0])
+            if same and self._joined(unit, int(row[0]), int(runs[i - 1][1][-1]), int(own[0]), rows, columns):
+                found[-1] += size
+            else:
+                found.append(size)
+        return found
+
+    def _joined(self, unit: str, row: int, last: int, first: int, rows: Tensor, columns: Tensor) -> bool:
+        """Whether runs that end at column `last` and begin at `first` are of one image."""
+        if unit == "near":
+            return first - last <= 2
+        if self.ids is None:
+            return False
+        own = columns[rows == row]
+        if unit == "open":
+            return bool(self.ids[row, first - 1] != self.ids[row, int(own[0]) - 1])
+        behind = int(own[-1]) + 1
+        return behind < self.ids.shape[1] and bool(self.ids[row, last + 1] != self.ids[row, behind])
 
     def visuals(self, model: Any, family: Family, encoded: Mapping[Kind, Encoded]) -> list[Visual]:
         """What the encoders gave, image by image and video by video, in placeholder order."""
@@ -204,8 +253,9 @@ class Prompt:
         for kind, answer in encoded.items():
             sizes = [len(rows) for rows in answer.entries if len(rows)]
             entry = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
-            if family.unit != "entry" and self.of_kind[kind.name].sum() == sum(sizes):
-                sizes = self.units(kind, family.unit)
+            unit = family.video_unit if kind is VIDEO else family.unit
+            if unit != "entry" and self.of_kind[kind.name].sum() == sum(sizes):
+                sizes = self.units(kind, unit)
             places = self.places(sizes, placeholder_id(model, kind), kind)
             rows = torch.cat(answer.entries).split(sizes) if sizes else ()
             planes = [torch.cat(plane).split(sizes) for plane in answer.planes]
@@ -236,10 +286,18 @@ def _placeholders(model: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     else:
         raise BridgeError("inputs hold an image but neither input_ids nor inputs_embeds.")
     none = torch.zeros_like(like, dtype=torch.bool)
-    return {
+    found = {
         kind.name: test(placeholder_id(model, kind)) if kind is IMAGE or kind.given(inputs) else none
         for kind in KINDS
     }
+    if VIDEO.given(inputs) and not found[VIDEO.name].any() and found[IMAGE.name].any():
+        if IMAGE.given(inputs):
+            raise BridgeError(
+                f"{type(model).__name__} shows frames of a video with the placeholder of images, so that a call holds "
+                "images or videos: expected one of both, got both."
+            )
+        found = {IMAGE.name: none, VIDEO.name: found[IMAGE.name]}  # GLM-4.1V and its kin
+    return found
 
 
 def positions_of(model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> tuple[Tensor, bool]:
