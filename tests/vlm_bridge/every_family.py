@@ -66,6 +66,8 @@ class Recipe:
         ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments.
     sound : callable, optional
         ``sound(model, inputs, g)``: a sound in every prompt, in place of some of the last words, as keyword arguments.
+    rows : callable, optional
+        ``rows(output)``: the entries of the encoder's answer, where they are not its ``pooler_output``.
     tiles : tuple of int
         Entries of the encoder's answer for the first image, the second, and so on, over and over.
     """
@@ -76,6 +78,7 @@ class Recipe:
     wrap: Callable[[list[int], str], list[int]] | None = None
     finish: Callable[..., dict[str, Any]] | None = None
     sound: Callable[..., dict[str, Any]] | None = None
+    rows: Callable[[Any], Any] | None = None
     tiles: tuple[int, ...] = (1,)
 
 
@@ -236,7 +239,8 @@ def rows_of(model: Any, kind: str, made: dict[str, Any]) -> list[int]:
     names = inspect.signature(encoder).parameters
     wide = any(p.kind is p.VAR_KEYWORD for p in names.values())
     output = encoder(**{k: v for k, v in made.items() if k in names or (wide and False)}, return_dict=True)
-    return [len(rows) for rows in output.pooler_output]
+    own = recipe(model).rows
+    return [len(rows) for rows in (own(output) if own else output.pooler_output)]
 
 
 def vision_of(model: Any) -> Any:
@@ -290,7 +294,7 @@ def finish(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     image = ids == placeholder(model, "image")
     found = {}
     if "mm_token_type_ids" in names:
-        found["mm_token_type_ids"] = image.int() + 2 * (ids == VIDEO).int()
+        found["mm_token_type_ids"] = image.int() + 2 * (ids == VIDEO).int() + 3 * (ids == AUDIO).int()
     if "token_type_ids" in names:
         found["token_type_ids"] = image.long()
     return found

@@ -5,8 +5,9 @@ What one entry of the encoder's answer is, and which tokens are written around i
 
 from __future__ import annotations
 
+import tiny_timm  # noqa: F401  (towers of timm)
 import torch
-from every_family import AUDIO, END, IMAGE, RECIPES, START, VIDEO, WORDS, Recipe, _patches, finish
+from every_family import AUDIO, END, IMAGE, RECIPES, START, VIDEO, VOCAB, Recipe, _patches, finish
 
 LINE, STAMP = 10, 11
 """A token between tiles, and one in front of a frame."""
@@ -177,5 +178,195 @@ RECIPES["Emu3ForConditionalGeneration"] = Recipe(
     lambda model, images, g: {
         "pixel_values": torch.randn(images, 3, 16, 16, generator=g),
         "image_sizes": torch.tensor([(16, 8), (12, 16)])[torch.arange(images) % 2],
+    },
+)
+
+
+def typed_experts(model, inputs):
+    """Token types for positions; for experts start and end count as visual."""
+    found, ids = finish(model, inputs), inputs["input_ids"]
+    around = (ids == START) | (ids == END)
+    return {**found, "moe_mm_token_type_ids": torch.where(around, 1, found["mm_token_type_ids"])}
+
+
+_ERNIE = Recipe(
+    {
+        "text_config": {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
+            "moe_intermediate_size": [16, 8],
+            "moe_num_experts": 4,
+            "moe_k": 2,
+        }
+    },
+    clips=lambda model, videos, g: {
+        "pixel_values_videos": torch.randn(32 * (2 * videos + 2 * (videos // 2)), 48, generator=g),
+        "video_grid_thw": torch.tensor([(2, 8, 4), (4, 4, 8)])[torch.arange(videos) % 2],
+    },
+    finish=typed_experts,
+)
+# Three position axes; experts are chosen by token type; two frames of a video are merged.
+RECIPES["Ernie4_5_VLMoeForConditionalGeneration"] = _ERNIE
+RECIPES["Ernie4_5_VL_MoeForConditionalGeneration"] = _ERNIE
+# One position axis, which `prepare_inputs_for_generation` drops; sliding windows.
+RECIPES["Exaone4_5_ForConditionalGeneration"] = Recipe(
+    {"vision_config": {"window_size": 16, "fullatt_block_indexes": [1]}}, clips=frames
+)
+# A tower of timm.
+RECIPES["FastVlmForConditionalGeneration"] = Recipe(
+    {"vision_config": {"architecture": "tiny", "model_args": None}}, squares(24)
+)
+# Bidirectional attention inside each run; crops stand behind words, one entry each; sliding windows.
+RECIPES["Gemma3ForConditionalGeneration"] = Recipe(
+    {"mm_tokens_per_image": 9},
+    wrap=lambda ids, kind: [token for crop in parts(ids, 9) for token in (LINE, START, *crop, END)],
+    tiles=(3, 1),
+)
+
+
+def mel(model, inputs, g):
+    """A sound of five placeholders."""
+    return {
+        "input_ids": spoken(inputs["input_ids"], 5),
+        "input_features": torch.randn(len(inputs["input_ids"]), 20, 16, generator=g),
+        "input_features_mask": torch.ones(len(inputs["input_ids"]), 20, dtype=torch.bool),
+    }
+
+
+# A tower of timm; each layer has embeddings of its own; layers share keys and values; sliding windows.
+RECIPES["Gemma3nForConditionalGeneration"] = Recipe(
+    {
+        "vision_soft_tokens_per_image": 9,
+        "audio_soft_tokens_per_image": 5,
+        "text_config": {
+            "num_hidden_layers": 4,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "intermediate_size": 48,
+            "activation_sparsity_pattern": [0.5, 0.5, 0.0, 0.0],
+            "vocab_size_per_layer_input": VOCAB,
+            "hidden_size_per_layer_input": 8,
+            "num_kv_shared_layers": 2,
+            "laurel_rank": 8,
+        },
+        "vision_config": {
+            "architecture": "tiny",
+            "model_args": {"patch": 8},
+            "vocab_size": 8,
+            "vocab_offset": VOCAB,
+        },
+        "audio_config": {
+            "vocab_size": 8,
+            "vocab_offset": VOCAB + 8,
+            "input_feat_size": 16,
+            "conf_num_attention_heads": 4,
+            "conf_num_hidden_layers": 1,
+            "sscp_conv_channel_size": [8, 4],
+        },
+    },
+    squares(24),
+    sound=mel,
+)
+
+
+def places(sides: list[tuple[int, int]], most: int) -> torch.Tensor:
+    """Places (x, y) of the patches of images, -1 behind them (n, most, 2)."""
+    found = torch.full((len(sides), most, 2), -1)
+    for one, (height, width) in zip(found, sides, strict=True):
+        grid = torch.cartesian_prod(torch.arange(height), torch.arange(width)).flip(1)
+        one[: len(grid)] = grid
+    return found
+
+
+def placed(merge: int, values: int):
+    """`pixels` of Gemma 4: patches of images of two sizes, padded, with their places."""
+
+    def given(model, images, g):
+        sides = [[(4 * merge, 4 * merge), (2 * merge, 6 * merge)][i % 2] for i in range(images)]
+        most = 16 * merge**2
+        return {
+            "pixel_values": torch.rand(images, most, values, generator=g),
+            "image_position_ids": places(sides, most),
+            "num_soft_tokens_per_image": torch.tensor([h * w // merge**2 for h, w in sides]),
+        }
+
+    return given
+
+
+def placed_frames(merge: int, values: int):
+    """The same for videos: the frames of all of them one behind another, eight tokens each."""
+
+    def given(model, videos, g):
+        counts = torch.tensor([2, 3])[torch.arange(videos) % 2]
+        total, most = int(counts.sum()), 8 * merge**2
+        return {
+            "pixel_values_videos": torch.rand(total, most, values, generator=g),
+            "video_position_ids": places([(2 * merge, 4 * merge)] * total, most),
+            "num_frames_per_video": counts,
+        }
+
+    return given
+
+
+_GEMMA4 = {
+    "sliding_window": 256,
+    "use_bidirectional_attention": "vision",
+    "per_layer_config": {1: {"head_dim": 16}},
+}
+# An entry is an image or a video, its frames stand in runs; each run is bidirectional in layers with a window.
+RECIPES["Gemma4ForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {
+            **_GEMMA4,
+            "vocab_size_per_layer_input": VOCAB,
+            "hidden_size_per_layer_input": 8,
+        },
+        "vision_config": {
+            "model_type": "gemma4_vision",
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "pooling_kernel_size": 2,
+            "patch_size": 4,
+            "position_embedding_size": 32,
+        },
+        "audio_config": {
+            "model_type": "gemma4_audio",
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+            "subsampling_conv_channels": [8, 4],
+            "output_proj_dims": 32,
+        },
+    },
+    placed(2, 48),
+    placed_frames(2, 48),
+    stamped,
+    sound=lambda model, inputs, g: {
+        **mel(model, inputs, g),
+        "input_features": torch.randn(len(inputs["input_ids"]), 20, 128, generator=g),
+    },
+)
+RECIPES["Gemma4UnifiedForConditionalGeneration"] = Recipe(
+    {
+        "text_config": _GEMMA4,
+        "vision_config": {
+            "model_type": "gemma4_unified_vision",
+            "patch_size": 4,
+            "pooling_kernel_size": 2,
+            "mm_embed_dim": 32,
+            "mm_posemb_size": 32,
+            "output_proj_dims": 32,
+        },
+        "audio_config": {"model_type": "gemma4_unified_audio", "audio_embed_dim": 16},
+    },
+    placed(1, 192),
+    placed_frames(1, 192),
+    stamped,
+    sound=lambda model, inputs, g: {
+        "input_ids": spoken(inputs["input_ids"], 5),
+        "input_features": torch.randn(len(inputs["input_ids"]), 5, 16, generator=g),
+        "input_features_mask": torch.ones(len(inputs["input_ids"]), 5, dtype=torch.bool),
     },
 )
