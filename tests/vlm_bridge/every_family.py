@@ -22,13 +22,19 @@ from torch import Tensor, nn
 PAD, BOS, EOS, START, END, IMAGE, VIDEO, AUDIO, VOCAB = 0, 1, 2, 5, 6, 7, 8, 9, 120
 WORDS = (20, VOCAB)
 _SIZES = {
-    **dict.fromkeys(("hidden_size", "d_model", "embed_dim", "out_hidden_size", "hidden_dim", "projection_dim"), 32),
+    **dict.fromkeys(
+        ("hidden_size", "d_model", "embed_dim", "out_hidden_size", "hidden_dim", "projection_dim"), 32
+    ),
     **dict.fromkeys(("num_hidden_layers", "num_layers", "depth", "encoder_layers", "decoder_layers"), 2),
     **dict.fromkeys(("num_attention_heads", "num_heads", "linear_num_value_heads"), 4),
-    **dict.fromkeys(("num_key_value_heads", "linear_num_key_heads", "spatial_merge_size", "num_experts_per_tok"), 2),
+    **dict.fromkeys(
+        ("num_key_value_heads", "linear_num_key_heads", "spatial_merge_size", "num_experts_per_tok"), 2
+    ),
     **dict.fromkeys(("head_dim", "linear_key_head_dim", "linear_value_head_dim", "v_head_dim"), 8),
     **dict.fromkeys(("intermediate_size", "mlp_dim"), 48),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "q_lora_rank", "kv_lora_rank"), 16),
+    **dict.fromkeys(
+        ("moe_intermediate_size", "shared_expert_intermediate_size", "q_lora_rank", "kv_lora_rank"), 16
+    ),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "patch_size"), 4),
     **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim"), 4),
     "image_size": 24,
@@ -62,8 +68,14 @@ class Recipe:
         The same for videos.
     wrap : callable, optional
         ``wrap(ids, kind)``: the tokens that the processor writes for the placeholders `ids` of one image or video.
+    write : callable, optional
+        ``write(model, kind, groups, made)``: in place of `wrap`, the tokens of every image or video, where they depend
+        on the rows of its entries, ``groups[i]``, or on what `pixels` or `clips` made.
+    rows : callable, optional
+        ``rows(model, kind, made)``: rows of each entry, where the encoder's ``pooler_output`` does not tell.
     finish : callable, optional
-        ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments.
+        ``finish(model, inputs)``: what the processor adds once the prompt is written, as keyword arguments;
+        of None they are taken out.
     sound : callable, optional
         ``sound(model, inputs, g)``: a sound in every prompt, in place of some of the last words, as keyword arguments.
     rows : callable, optional
@@ -76,6 +88,8 @@ class Recipe:
     pixels: Callable[..., dict[str, Any]] | None = None
     clips: Callable[..., dict[str, Any]] | None = None
     wrap: Callable[[list[int], str], list[int]] | None = None
+    write: Callable[..., list[list[int]]] | None = None
+    rows: Callable[..., list[int]] | None = None
     finish: Callable[..., dict[str, Any]] | None = None
     sound: Callable[..., dict[str, Any]] | None = None
     rows: Callable[[Any], Any] | None = None
@@ -97,7 +111,9 @@ def classes() -> dict[str, type]:
         names = re.findall(r"^class (\w+For(?:ConditionalGeneration|CausalLM))\b", text, re.M)
         module = importlib.import_module(f"transformers.models.{file.parent.name}.{file.stem}")
         for name in names:
-            if name.endswith("ForCausalLM") and any(other.endswith("ForConditionalGeneration") for other in names):
+            if name.endswith("ForCausalLM") and any(
+                other.endswith("ForConditionalGeneration") for other in names
+            ):
                 continue  # the text model of the family
             found[name] = getattr(module, name)
     return found
@@ -193,11 +209,13 @@ def call(model: Any, images=(1, 1), text=(4, 9), videos=None, *, sound: bool = F
     ):
         if sum(wanted):
             made = given(model, sum(parts), g)
-            sizes, token = rows_of(model, kind, made), placeholder(model, kind)
-            if len(sizes) != sum(parts):  # one entry a prompt
+            sizes = rows_of(model, kind, made)
+            if len(sizes) < sum(parts):  # one entry a prompt
                 parts, wanted = [1] * len(sizes), [min(n, 1) for n in wanted]
-            groups = [list(group) for group in torch.tensor(sizes).split(parts)]
-            pieces = [own.wrap([token] * sum(g), kind) if own.wrap else [START, *[token] * sum(g), END] for g in groups]
+            elif len(sizes) > sum(parts):  # several entries each, such as the frames of a video
+                parts = [len(sizes) // len(parts)] * len(parts)
+            groups = [group.tolist() for group in torch.tensor(sizes).split(parts)]
+            pieces = (own.write or write)(model, kind, groups, made)
             written[kind] = zip(groups, pieces, strict=True)
             extra, counts[kind] = extra | made, wanted
     rows, spans = [], []
@@ -206,7 +224,7 @@ def call(model: Any, images=(1, 1), text=(4, 9), videos=None, *, sound: bool = F
         for kind, wanted in counts.items():
             for sizes, piece in [next(written[kind]) for _ in range(wanted[row])]:
                 columns = [len(ids) + i for i, token in enumerate(piece) if token in (IMAGE, VIDEO)]
-                spans += [(kind, row, part.tolist()) for part in torch.tensor(columns).split([int(n) for n in sizes])]
+                spans += [(kind, row, part.tolist()) for part in torch.tensor(columns).split(sizes)]
                 ids += piece + torch.randint(*WORDS, (2,), generator=g).tolist()
         rows.append(ids + torch.randint(*WORDS, (words,), generator=g).tolist())
     width = max(map(len, rows))
@@ -218,7 +236,14 @@ def call(model: Any, images=(1, 1), text=(4, 9), videos=None, *, sound: bool = F
     }
     if sound:
         inputs |= own.sound(model, inputs, g)
-    return Call({**inputs, **(own.finish or finish)(model, inputs)}, spans)
+    inputs |= (own.finish or finish)(model, inputs)
+    return Call({name: value for name, value in inputs.items() if value is not None}, spans)
+
+
+def write(model: Any, kind: str, groups: list[list[int]], made: dict[str, Any]) -> list[list[int]]:
+    """One unbroken run of placeholders an image, between two markers."""
+    wrap, token = recipe(model).wrap or (lambda ids, kind: [START, *ids, END]), placeholder(model, kind)
+    return [wrap([token] * sum(sizes), kind) for sizes in groups]
 
 
 def placeholder(model: Any, kind: str) -> int:
@@ -235,6 +260,8 @@ def base_of(model: Any) -> Any:
 @torch.no_grad()
 def rows_of(model: Any, kind: str, made: dict[str, Any]) -> list[int]:
     """How many rows each entry of the encoder's answer has."""
+    if recipe(model).rows is not None:
+        return recipe(model).rows(model, kind, made)
     encoder = getattr(base_of(model), f"get_{kind}_features")
     names = inspect.signature(encoder).parameters
     wide = any(p.kind is p.VAR_KEYWORD for p in names.values())
@@ -252,12 +279,16 @@ def _side(value: Any) -> int:
     return int(value[0] if isinstance(value, (list, tuple)) else value)
 
 
+def _frames_of(vision: Any) -> int:
+    return getattr(vision, "temporal_patch_size", None) or getattr(vision, "patch_temporal", None) or 1
+
+
 def _patches(model: Any, grids: Tensor, g: torch.Generator) -> Tensor:
     vision = vision_of(model)
     width = getattr(vision, "in_channels", None) or getattr(vision, "num_channels", None) or 3
     return torch.randn(
         int(grids.prod(1).sum()),
-        width * getattr(vision, "temporal_patch_size", 1) * _side(vision.patch_size) ** 2,
+        width * _frames_of(vision) * _side(vision.patch_size) ** 2,
         generator=g,
     )
 
