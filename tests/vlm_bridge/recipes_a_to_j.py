@@ -46,6 +46,19 @@ def lines_behind_tiles(ids: list[int], kind: str) -> list[int]:
     return [START, *(token for tile in parts(ids, 9) for token in (*tile, LINE)), END]
 
 
+def page(ids: list[int], kind: str) -> list[int]:
+    """A marker in front of every tile, the whole image last, a marker behind it."""
+    return [*(token for tile in parts(ids, 9) for token in (START, LINE, *tile)), END]
+
+
+def tiles_by_prompt(model, images, g):
+    """Square tiles that are seen whole."""
+    return {
+        "pixel_values": torch.randn(images, 3, 24, 24, generator=g),
+        "pixel_attention_mask": torch.ones(images, 24, 24, dtype=torch.bool),
+    }
+
+
 def spoken(ids: torch.Tensor, sounds: int) -> torch.Tensor:
     """The prompts with `sounds` of the last words in place of a sound: the sixth to last and those in front of it."""
     ids = ids.clone()
@@ -306,11 +319,7 @@ def placed_frames(merge: int, values: int):
     return given
 
 
-_GEMMA4 = {
-    "sliding_window": 256,
-    "use_bidirectional_attention": "vision",
-    "per_layer_config": {1: {"head_dim": 16}},
-}
+_GEMMA4 = {"use_bidirectional_attention": "vision", "per_layer_config": {1: {"head_dim": 16}}}
 # An entry is an image or a video, its frames stand in runs; each run is bidirectional in layers with a window.
 RECIPES["Gemma4ForConditionalGeneration"] = Recipe(
     {
@@ -369,4 +378,132 @@ RECIPES["Gemma4UnifiedForConditionalGeneration"] = Recipe(
         "input_features": torch.randn(len(inputs["input_ids"]), 5, 16, generator=g),
         "input_features_mask": torch.ones(len(inputs["input_ids"]), 5, dtype=torch.bool),
     },
+)
+
+
+OPEN, CLOSE = 12, 13
+"""Around a video of GLM."""
+
+
+def glm(ids: list[int], kind: str) -> list[int]:
+    """The frames of a video are written as images, each in front of its time."""
+    if kind == "image":
+        return [START, *ids, END]
+    frames = [token for frame in parts(ids, 8) for token in (START, *[IMAGE] * len(frame), END, STAMP)]
+    return [OPEN, *frames, CLOSE]
+
+
+def glm_types(model, inputs):
+    """Placeholders are of a video where one is open."""
+    ids = inputs["input_ids"]
+    inside = (ids == OPEN).cumsum(1) > (ids == CLOSE).cumsum(1)
+    return {"mm_token_type_ids": (ids == IMAGE).int() * (1 + inside.int())}
+
+
+def _glm(**text) -> Recipe:
+    config = {"text_config": text, "video_start_token_id": OPEN, "video_end_token_id": CLOSE}
+    return Recipe(config, clips=frames, wrap=glm, finish=glm_types)
+
+
+def _axes(*sections: int, **more) -> dict:
+    return {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(sections), **more}
+
+
+# Three position axes.
+for _name in ("Glm4v", "Glm46V", "GlmOcr"):
+    RECIPES[f"{_name}ForConditionalGeneration"] = _glm(rope_parameters=_axes(2, 1, 1))
+RECIPES["Glm4vMoeForConditionalGeneration"] = _glm(
+    head_dim=8, rope_parameters=_axes(2, 1, 1, partial_rotary_factor=1.0)
+)
+# Linear attention and sparse attention, neither over single tokens; four streams; no positions.
+RECIPES["Glm5NextForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {
+            "num_key_value_heads": 4,
+            "qk_rope_head_dim": 0,
+            "qk_nope_head_dim": 8,
+            "qk_head_dim": 8,
+            "index_topk": 256,
+            "index_head_dim": 8,
+            "index_n_heads": 2,
+            "index_kpool": 4,
+            "indexer_types": ["full", "full"],
+            "linear_head_dim": 8,
+            "linear_num_heads": 4,
+            "hc_mult": 2,
+        },
+        "vision_config": {"projection_intermediate_size": 48},
+        "video_start_token_id": OPEN,
+        "video_end_token_id": CLOSE,
+    },
+    clips=frames,
+    wrap=glm,
+    finish=glm_types,
+)
+# An entry is a tile or a page, all in one run.
+RECIPES["GotOcr2ForConditionalGeneration"] = Recipe(tiles=(3, 1))
+
+
+def anyres(model, images, g):
+    """Images of two tiles and the whole, or of four, padded to five."""
+    sizes = torch.tensor([(40, 24), (40, 48)])[torch.arange(images) % 2]
+    return {"pixel_values": torch.randn(images, 5, 3, 24, 24, generator=g), "image_sizes": sizes}
+
+
+# No pooler_output: (layer, rows of each image) for four layers; every row of the grid ends in a row of its own.
+RECIPES["Granite4VisionForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {"num_hidden_layers": 3},
+        "vision_config": {"hidden_size": 64},
+        "image_grid_pinpoints": [[24, 48], [48, 24], [48, 48]],
+        "downsample_rate": "1/2",
+        "deepstack_layer_map": [[-2, 0], [-1, 1]],
+        "spatial_target_layers": [1, 2],
+        "qformer_config": {"num_hidden_layers": 1},
+    },
+    anyres,
+    rows=lambda model, kind, made: [
+        len(rows)
+        for rows in model.model.get_image_features(
+            **made, vision_feature_select_strategy="default", return_dict=True
+        ).deepstack_features[0][1]
+    ],
+)
+# Rows for later layers.
+RECIPES["GraniteDoclingForConditionalGeneration"] = Recipe(
+    {"vision_config": {"deepstack_visual_indexes": [0, 1], "scale_factor": 2}},
+    lambda model, images, g: {
+        "pixel_values": torch.randn(images, 3, 24, 24, generator=g),
+        "pixel_attention_mask": torch.ones(images, dtype=torch.bool),
+    },
+    wrap=page,
+    by_prompt=True,
+    tiles=(3, 1),
+)
+# Four position axes, one of them the number of the image; an entry has an end of each row of the grid, and two more.
+RECIPES["HunYuanVLForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {"head_dim": 16, "rope_parameters": _axes(2, 2, 2, 2, rope_type="xdrope", alpha=1000.0)},
+        "vision_config": {"text_hidden_size": 32, "img_max_token_num": 64, "max_image_size": 64},
+        "im_start_id": START,
+        "im_end_id": END,
+        "im_newline_id": LINE,
+    }
+)
+# One position axis, which `prepare_inputs_for_generation` drops.
+RECIPES["HyperCLOVAXVisionV2ForConditionalGeneration"] = Recipe(
+    {"vision_config": {"window_size": 16, "fullatt_block_indexes": [1]}}, clips=frames
+)
+RECIPES["Idefics2ForConditionalGeneration"] = Recipe(
+    {"perceiver_config": {"resampler_n_latents": 9, "resampler_depth": 1}},
+    tiles_by_prompt,
+    wrap=lambda ids, kind: [START, *ids, START],
+    by_prompt=True,
+)
+RECIPES["Idefics3ForConditionalGeneration"] = Recipe(
+    {"vision_config": {"hidden_size": 32}, "scale_factor": 2}, tiles_by_prompt, wrap=page, by_prompt=True, tiles=(5, 1)
+)
+# An entry is a tile, or a frame of a video: frames are images, each in a run of its own.
+RECIPES["InternVLForConditionalGeneration"] = Recipe(
+    {"vision_config": {"image_size": [24, 24], "patch_size": [4, 4]}}, squares(24), tiles=(3, 1)
 )
