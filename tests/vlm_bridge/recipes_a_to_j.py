@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tiny_timm  # noqa: F401  (towers of timm)
 import torch
-from every_family import AUDIO, END, IMAGE, RECIPES, START, VIDEO, VOCAB, Recipe, _patches, finish
+from every_family import AUDIO, END, IMAGE, BOS, RECIPES, START, VIDEO, VOCAB, WORDS, Recipe, _patches, finish
 
 LINE, STAMP = 10, 11
 """A token between tiles, and one in front of a frame."""
@@ -298,7 +298,6 @@ def placed(merge: int, values: int):
         return {
             "pixel_values": torch.rand(images, most, values, generator=g),
             "image_position_ids": places(sides, most),
-            "num_soft_tokens_per_image": torch.tensor([h * w // merge**2 for h, w in sides]),
         }
 
     return given
@@ -483,7 +482,7 @@ RECIPES["GraniteDoclingForConditionalGeneration"] = Recipe(
 # Four position axes, one of them the number of the image; an entry has an end of each row of the grid, and two more.
 RECIPES["HunYuanVLForConditionalGeneration"] = Recipe(
     {
-        "text_config": {"head_dim": 16, "rope_parameters": _axes(2, 2, 2, 2, rope_type="xdrope", alpha=1000.0)},
+        "text_config": {"head_dim": 16, "rope_parameters": _axes(2, 2, 2, 2, rope_type="dynamic", factor=1.0, alpha=1000.0)},
         "vision_config": {"text_hidden_size": 32, "img_max_token_num": 64, "max_image_size": 64},
         "im_start_id": START,
         "im_end_id": END,
@@ -507,3 +506,158 @@ RECIPES["Idefics3ForConditionalGeneration"] = Recipe(
 RECIPES["InternVLForConditionalGeneration"] = Recipe(
     {"vision_config": {"image_size": [24, 24], "patch_size": [4, 4]}}, squares(24), tiles=(3, 1)
 )
+
+_OPT = {"ffn_dim": 48, "word_embed_proj_dim": 32, "do_layer_norm_before": True}
+_QFORMER = {"encoder_hidden_size": 32, "cross_attention_frequency": 1, "num_hidden_layers": 1}
+
+
+def bare(ids: list[int], kind: str) -> list[int]:
+    """Placeholders without markers."""
+    return ids
+
+
+# Learned positions, counted from the attention mask.
+RECIPES["Blip2ForConditionalGeneration"] = Recipe(
+    {"image_token_index": IMAGE, "num_query_tokens": 8, "text_config": _OPT, "qformer_config": _QFORMER},
+    squares(24),
+    wrap=bare,
+)
+
+
+def questions(model, images, g):
+    """Each image beside a question for the Q-Former."""
+    ids = torch.randint(WORDS[0], VOCAB, (images, 5), generator=g)
+    return {
+        "pixel_values": torch.randn(images, 3, 24, 24, generator=g),
+        "qformer_input_ids": ids,
+        "qformer_attention_mask": torch.ones_like(ids),
+    }
+
+
+RECIPES["InstructBlipForConditionalGeneration"] = Recipe(
+    {"image_token_index": IMAGE, "num_query_tokens": 8, "text_config": _OPT, "qformer_config": _QFORMER},
+    questions,
+    wrap=bare,
+)
+# `pixel_values` are the four frames of a video: no images, and no `get_image_features`.
+RECIPES["InstructBlipVideoForConditionalGeneration"] = Recipe(
+    {"video_token_index": VIDEO, "num_query_tokens": 4, "text_config": _OPT, "qformer_config": _QFORMER},
+    clips=lambda model, videos, g: {
+        **questions(model, videos, g),
+        "pixel_values": torch.randn(videos, 4, 3, 24, 24, generator=g),
+    },
+    wrap=bare,
+)
+# Visual rows go through the encoder.
+RECIPES["Florence2ForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {
+            "encoder_ffn_dim": 48,
+            "decoder_ffn_dim": 48,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+        },
+        "vision_config": {
+            "depths": [1, 1],
+            "patch_size": [7, 3],
+            "patch_stride": [2, 2],
+            "patch_padding": [3, 1],
+            "patch_prenorm": [False, True],
+            "embed_dim": [16, 32],
+            "num_heads": [4, 4],
+            "num_groups": [4, 4],
+            "window_size": 6,
+            "projection_dim": 32,
+        },
+    },
+    squares(24),
+    wrap=bare,
+)
+
+
+def fuyu(ids: list[int], kind: str) -> list[int]:
+    """A line break behind every row of patches."""
+    return [*(token for row in parts(ids, 4) for token in (*row, LINE)), BOS]
+
+
+# No pooler_output: the patches of all images in one `last_hidden_state`; no vision tower.
+RECIPES["FuyuForCausalLM"] = Recipe(
+    {"text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}},
+    lambda model, images, g: {
+        "pixel_values": torch.randn(sum(12 + 4 * (i % 2) for i in range(images)), 48, generator=g)
+    },
+    wrap=fuyu,
+    rows=lambda model, kind, made: [12, 16] * (len(made["pixel_values"]) // 28)
+    + [12] * (len(made["pixel_values"]) % 28 // 12),
+)
+# Layers of attention and convolution; no list of images: one row of `pooler_output` a patch.
+RECIPES["InklingForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {
+            "swa_num_attention_heads": 4,
+            "swa_num_key_value_heads": 2,
+            "swa_head_dim": 8,
+            "d_rel": 4,
+            "rel_extent": 64,
+            "intermediate_size": 48,
+            "route_scale": 1.0,
+            "logits_mup_width_multiplier": 1.0,
+        },
+        "audio_config": {"n_mel_bins": 8, "mel_vocab_size": 16, "text_hidden_size": 32},
+        "vision_config": {"text_hidden_size": 32, "n_layers": 3},
+    },
+    lambda model, images, g: {"pixel_values": torch.randn(9 * images, 2, 4, 4, 3, generator=g)},
+    rows=lambda model, kind, made: [9] * (len(made["pixel_values"]) // 9),
+    sound=lambda model, inputs, g: {
+        "input_ids": spoken(inputs["input_ids"], 5),
+        "audio_input_ids": torch.randint(16, (len(inputs["input_ids"]), 5, 8), generator=g),
+        "audio_input_ids_mask": torch.ones(len(inputs["input_ids"]), 5, dtype=torch.bool),
+    },
+)
+
+
+def grid(model, images, g):
+    """Patches of images of 4 x 4, 2 x 6 and 4 x 2 tokens."""
+    grids = torch.tensor([(1, 4, 4), (1, 2, 6), (1, 4, 2)])[torch.arange(images) % 3]
+    return {"pixel_values": torch.randn(int(grids.prod(1).sum()), 8, 8, 3, generator=g), "image_grid_thw": grids}
+
+
+RECIPES["Inkling2ForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {
+            "unpadded_vocab_size": None,
+            "swa_num_attention_heads": 4,
+            "swa_num_key_value_heads": 2,
+            "swa_head_dim": 8,
+            "d_rel": 4,
+            "rel_extent": 64,
+            "route_scale": 1.0,
+        },
+        "vision_config": {"text_hidden_size": 32, "projection_hidden_dim": 32, "posemb_grid_size": 8},
+    },
+    grid,
+)
+# Sparse attention over chosen tokens, beside sliding windows.
+RECIPES["Dots3NoteForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {
+            "num_key_value_heads": 4,
+            "index_topk": 256,
+            "index_head_dim": 8,
+            "index_n_heads": 2,
+            "shared_experts_intermediate_size": 16,
+        },
+        "vision_config": {"adapter_in_dim": 32, "adapter_out_dim": 32},
+        "audio_config": {
+            "downsample_hidden_size": 8,
+            "adapter_input_size": 32,
+            "adapter_out_dim": 32,
+        },
+    },
+)
+NOT_TEXT = {
+    "BlipForConditionalGeneration": "its text decoder sees the image by cross-attention; a prompt has no placeholder",
+    "GitForCausalLM": "its image stands in front of the prompt without placeholders",
+    "GlmImageForConditionalGeneration": "it generates the tokens of an image",
+}
+"""Classes that generate no text from visual tokens in a prompt, and why."""
