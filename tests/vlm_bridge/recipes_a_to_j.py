@@ -77,7 +77,8 @@ RECIPES["AriaForConditionalGeneration"] = Recipe(
 )
 # An entry is a tile; sliding windows.
 RECIPES["AyaVisionForConditionalGeneration"] = Recipe(wrap=numbered_tiles, tiles=(3, 1))
-RECIPES["Cohere2VisionForConditionalGeneration"] = Recipe(wrap=lines_behind_tiles, tiles=(3, 1))
+RECIPES["Cohere2VisionForConditionalGeneration"] = Recipe(
+    {"alignment_intermediate_size": 64}, wrap=lines_behind_tiles, tiles=(3, 1))
 # Rows are the embeddings of discrete tokens of a VQ-VAE.
 RECIPES["ChameleonForConditionalGeneration"] = Recipe(
     {
@@ -121,7 +122,15 @@ RECIPES["Cosmos3EdgeForConditionalGeneration"] = Recipe(
     clips=frames,
     wrap=stamped,
 )
-RECIPES["Cosmos3OmniForConditionalGeneration"] = Recipe(clips=frames, wrap=stamped)
+# Alike, and rows for later layers.
+RECIPES["Cosmos3OmniForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {"rope_parameters": {"mrope_section": [2, 1, 1]}},
+        "vision_config": {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]},
+    },
+    clips=frames,
+    wrap=stamped,
+)
 RECIPES["DeepseekVLHybridForConditionalGeneration"] = Recipe(
     {
         "high_res_vision_config": {
@@ -253,6 +262,7 @@ RECIPES["Gemma3nForConditionalGeneration"] = Recipe(
         "text_config": {
             "num_hidden_layers": 4,
             "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "vocab_size": VOCAB + 16,
             "intermediate_size": 48,
             "activation_sparsity_pattern": [0.5, 0.5, 0.0, 0.0],
             "vocab_size_per_layer_input": VOCAB,
@@ -353,7 +363,7 @@ RECIPES["Gemma4ForConditionalGeneration"] = Recipe(
     stamped,
     sound=lambda model, inputs, g: {
         **mel(model, inputs, g),
-        "input_features": torch.randn(len(inputs["input_ids"]), 20, 128, generator=g),
+        "input_features": torch.randn(len(inputs["input_ids"]), 20, 8, generator=g),
     },
 )
 RECIPES["Gemma4UnifiedForConditionalGeneration"] = Recipe(
@@ -440,7 +450,10 @@ RECIPES["Glm5NextForConditionalGeneration"] = Recipe(
     finish=glm_types,
 )
 # An entry is a tile or a page, all in one run.
-RECIPES["GotOcr2ForConditionalGeneration"] = Recipe(tiles=(3, 1))
+RECIPES["GotOcr2ForConditionalGeneration"] = Recipe(
+    {"vision_config": {"image_size": 48, "output_channels": 32, "window_size": 3, "global_attn_indexes": [1]}},
+    tiles=(3, 1),
+)
 
 
 def anyres(model, images, g):
@@ -470,7 +483,10 @@ RECIPES["Granite4VisionForConditionalGeneration"] = Recipe(
 )
 # Rows for later layers.
 RECIPES["GraniteDoclingForConditionalGeneration"] = Recipe(
-    {"vision_config": {"deepstack_visual_indexes": [0, 1], "scale_factor": 2}},
+    {
+        "text_config": {"attention_multiplier": 0.35, "embedding_multiplier": 1.0, "residual_multiplier": 1.0},
+        "vision_config": {"deepstack_visual_indexes": [0, 1], "scale_factor": 2},
+    },
     lambda model, images, g: {
         "pixel_values": torch.randn(images, 3, 24, 24, generator=g),
         "pixel_attention_mask": torch.ones(images, dtype=torch.bool),
@@ -501,6 +517,17 @@ RECIPES["Idefics2ForConditionalGeneration"] = Recipe(
 )
 RECIPES["Idefics3ForConditionalGeneration"] = Recipe(
     {"vision_config": {"hidden_size": 32}, "scale_factor": 2}, tiles_by_prompt, wrap=page, by_prompt=True, tiles=(5, 1)
+)
+RECIPES["JanusForConditionalGeneration"] = Recipe(
+    {
+        "vq_config": {
+            "num_embeddings": 16,
+            "base_channels": 32,
+            "latent_channels": 8,
+            "channel_multiplier": [1, 1],
+            "num_res_blocks": 1,
+        }
+    }
 )
 # An entry is a tile, or a frame of a video: frames are images, each in a run of its own.
 RECIPES["InternVLForConditionalGeneration"] = Recipe(
@@ -547,6 +574,7 @@ RECIPES["InstructBlipVideoForConditionalGeneration"] = Recipe(
         "pixel_values": torch.randn(videos, 4, 3, 24, 24, generator=g),
     },
     wrap=bare,
+    finish=lambda model, inputs: {},
 )
 # Visual rows go through the encoder.
 RECIPES["Florence2ForConditionalGeneration"] = Recipe(
@@ -646,13 +674,27 @@ RECIPES["Dots3NoteForConditionalGeneration"] = Recipe(
             "index_head_dim": 8,
             "index_n_heads": 2,
             "shared_experts_intermediate_size": 16,
+            "per_layer_config": {
+                1: {
+                    **dict.fromkeys(("num_attention_heads", "num_key_value_heads"), 4),
+                    **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 16),
+                    **dict.fromkeys(("head_dim", "v_head_dim"), 8),
+                    **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim"), 4),
+                }
+            },
         },
         "vision_config": {"adapter_in_dim": 32, "adapter_out_dim": 32},
         "audio_config": {
             "downsample_hidden_size": 8,
+            "conv_output_size": 128,
             "adapter_input_size": 32,
             "adapter_out_dim": 32,
         },
+    },
+    sound=lambda model, inputs, g: {
+        "input_ids": spoken(inputs["input_ids"], 5),
+        "input_features": torch.randn(len(inputs["input_ids"]), 128, 40, generator=g),
+        "chunk_sample_lengths": torch.full((len(inputs["input_ids"]),), 5 * 1280),
     },
 )
 NOT_TEXT = {
