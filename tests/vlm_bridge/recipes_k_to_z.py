@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from every_family import END, IMAGE, RECIPES, START, VIDEO, Recipe, finish, placeholder, vision_of
+from every_family import AUDIO, END, IMAGE, RECIPES, START, VIDEO, Recipe, finish, placeholder, vision_of
 from torch import Tensor
 
 # Tokens that processors write between placeholders; any id below the words will do.
@@ -247,4 +247,255 @@ RECIPES["Llama4ForConditionalGeneration"] = Recipe(
     write=written_tiles,
     rows=_last_hidden,
     tiles=(3, 1),
+)
+
+# Kimi ------------------------------------------------------------------------------------------------------------
+
+
+def _cut(size: int, channels: int, grids: Tensor, g: torch.Generator) -> Tensor:
+    """Patches as little images."""
+    return torch.randn(int(grids.prod(1).sum()), channels, size, size, generator=g)
+
+
+def patch_images(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
+    """Images of different sizes, cut into patches (n, 3, patch, patch)."""
+    grids = torch.tensor([(1, 8, 8), (1, 4, 12), (1, 8, 4)])[torch.arange(images) % 3]
+    return {"pixel_values": _cut(vision_of(model).patch_size, 3, grids, g), "image_grid_thw": grids}
+
+
+def chunks(model: Any, videos: int, g: torch.Generator) -> dict[str, Any]:
+    """Two chunks a video; what stands for a chunk is a frame."""
+    grids = torch.tensor([(1, 4, 8)] * 2 * videos)
+    return {"pixel_values_videos": _cut(vision_of(model).patch_size, 3, grids, g), "video_grid_thw": grids}
+
+
+def written_chunks(model: Any, kind: str, groups: list[list[int]], made: dict[str, Any]) -> list[list[int]]:
+    """Chunks of a video apart, each behind its time."""
+    if kind == "image":
+        return [[START] + [IMAGE] * sum(own) + [END] for own in groups]
+    return [_joined([TIME, START] + [VIDEO] * n + [END] for n in own) for own in groups]
+
+
+# An entry is an image, or a chunk of a video.
+RECIPES["Kimi_K25ForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {
+            "n_group": 1,
+            "topk_group": 1,
+            "first_k_dense_replace": 1,
+            "head_dim": 4,
+            "num_key_value_heads": 4,
+        },
+        "vision_config": {"pos_emb_height": 8, "pos_emb_width": 8},
+        "projection_hidden_size": 32,
+    },
+    pixels=patch_images,
+    clips=chunks,
+    write=written_chunks,
+)
+
+# Pixtral towers ----------------------------------------------------------------------------------------------------
+
+
+def padded(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
+    """Images of different sizes, padded to the largest."""
+    sizes = torch.tensor([(SIDE, SIDE), (16, SIDE), (SIDE, 8)])[torch.arange(images) % 3]
+    values = torch.zeros(images, 3, SIDE, SIDE)
+    for value, (height, width) in zip(values, sizes.tolist(), strict=True):
+        value[:, :height, :width] = torch.randn(3, height, width, generator=g)
+    return {"pixel_values": values, "image_sizes": sizes}
+
+
+def broken_rows(model: Any, kind: str, groups: list[list[int]], made: dict[str, Any]) -> list[list[int]]:
+    """A token behind every row of an image, another behind the last."""
+    side = vision_of(model).patch_size * model.config.spatial_merge_size
+    rows = [int(height) // side for height, _ in made["image_sizes"]]
+    return [[*([IMAGE] * (n // r) + [ROW]) * r][:-1] + [END] for (n,), r in zip(groups, rows, strict=True)]
+
+
+# Rows of an image are separated by tokens.
+RECIPES["Mistral3ForConditionalGeneration"] = Recipe(pixels=padded, write=broken_rows)
+RECIPES["LightOnOcrForConditionalGeneration"] = Recipe(pixels=padded, wrap=bare)
+# Indexed attention: each token sees those that an indexer picks; layers without rotary positions; shared caches.
+RECIPES["MistralLarge4ForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {
+            "kv_source_layers": [0, 1],
+            "indexer_types": ["full", "full"],
+            "no_rope_layers": [1, 0],
+            "index_n_heads": 4,
+            "index_head_dim": 8,
+            "head_dim": 4,
+            "num_key_value_heads": 4,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    },
+    pixels=padded,
+    write=broken_rows,
+)
+
+# MiniMax, Muse, Ovis, Paddle, PaliGemma ------------------------------------------------------------------------------
+
+# Sparse layers see the blocks of tokens that an indexer picks, counted in places of the cache. Frames apart.
+RECIPES["MiniMaxM3SparseForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {
+            "layer_types": ["full_attention", "minimax_m3_sparse"],
+            "mlp_layer_types": ["dense", "sparse"],
+            "index_n_heads": 2,
+            "index_head_dim": 8,
+            "rotary_dim": 8,
+            "dense_intermediate_size": 48,
+            "shared_intermediate_size": 16,
+        },
+        "projector_hidden_size": 32,
+    },
+    write=stamped,
+)
+_MUSE = {
+    "projector_hidden_size": 32,
+    "out_hidden_size": 128,
+    "vision_config": {"pos_emb_height": 8, "pos_emb_width": 8},
+}
+
+
+def written_muse(model: Any, kind: str, groups: list[list[int]], made: dict[str, Any]) -> list[list[int]]:
+    """Images between markers; in a video each frame behind its time, a separator behind all but the last."""
+    if kind == "image":
+        return [[START] + [IMAGE] * sum(own) + [END] for own in groups]
+    frames = made["video_grid_thw"][:, 0].tolist()
+    return [
+        [START, *(([TIME] + [VIDEO] * (n // t) + [ROW]) * t)[:-1], END]
+        for (n,), t in zip(groups, frames, strict=True)
+    ]
+
+
+# Layers with a window alternate with layers without rotary positions. Frames apart.
+RECIPES["MuseGlimmerForConditionalGeneration"] = Recipe(
+    {**_MUSE, "text_config": {"layer_rope_theta": [1e4, 0]}}, write=written_muse
+)
+
+
+def spoken(model: Any, inputs: dict[str, Any], tokens: int) -> Tensor:
+    """The ids with the last but two words of each prompt in favour of `tokens` placeholders of a sound."""
+    ids = inputs["input_ids"].clone()
+    ids[:, -tokens - 1 : -1] = AUDIO
+    return ids
+
+
+def wave(model: Any, inputs: dict[str, Any], g: torch.Generator) -> dict[str, Any]:
+    """Two tokens of sound a prompt, as a waveform."""
+    ids = spoken(model, inputs, 2)
+    mask = torch.ones(len(ids), 2 * model.config.audio_config.samples_per_token, dtype=torch.long)
+    return {"input_ids": ids, "input_values": torch.randn(mask.shape, generator=g), "input_values_mask": mask}
+
+
+# As Muse Glimmer, with sounds and experts.
+RECIPES["MuseSparkForConditionalGeneration"] = Recipe(
+    {
+        **_MUSE,
+        "text_config": {"layer_rope_theta": [1e4, 0], "moe_hidden_size": 32},
+        "audio_config": {"patch_sizes": [4, 2], "hidden_sizes": [8, 16], "depths": [1, 1]},
+    },
+    write=written_muse,
+    sound=wave,
+)
+
+
+def written_atoms(model: Any, kind: str, groups: list[list[int]], made: dict[str, Any]) -> list[list[int]]:
+    """The whole, then the tiles with a separator between them, and indicators around."""
+    start, grid, column, _, end = model.config.visual_indicator_token_ids
+    found = []
+    for whole, *rest in groups:
+        tiles = _joined([column] + [IMAGE] * n for n in rest)[1:]
+        found.append([start, *[IMAGE] * whole, grid, *tiles, end])
+    return found
+
+
+# An entry is a tile; the markers around and between tiles are rows of the encoder's answer, visual_indicator_features.
+RECIPES["Ovis2ForConditionalGeneration"] = Recipe(
+    {"visual_indicator_token_ids": [10, 11, 12, 13, 14]}, pixels=squares, write=written_atoms, tiles=(3, 1)
+)
+# Positions on three axes.
+RECIPES["PaddleOCRVLForConditionalGeneration"] = Recipe(
+    {
+        "text_config": {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+        }
+    },
+    pixels=patch_images,
+)
+
+
+def _no_suffix(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    return {"token_type_ids": torch.zeros_like(inputs["input_ids"])}
+
+
+# All of the prompt is bidirectional; positions count from one.
+RECIPES["PaliGemmaForConditionalGeneration"] = Recipe(wrap=bare, finish=_no_suffix)
+# An entry is a tile; tiles of an image in one run.
+RECIPES["QianfanOCRForConditionalGeneration"] = Recipe(
+    {"vision_config": {"image_size": [SIDE, SIDE], "patch_size": [4, 4]}, "image_seq_length": 9},
+    pixels=squares,
+    tiles=(3, 1),
+)
+
+# Molmo -----------------------------------------------------------------------------------------------------------
+
+
+def _pools(crops: int, tokens: int, per: int) -> Tensor:
+    """Patches that each of `tokens` pools, per crop."""
+    return torch.arange(crops * tokens * per).view(crops * tokens, per)
+
+
+def crops(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
+    """A low-resolution view of 3 x 3 tokens and a high-resolution view of 3 x 6, from two crops, of each image."""
+    grids = torch.tensor([(3, 3, 3, 6)] * images)
+    values = torch.randn(3 * images, 36, 48, generator=g)
+    numbers = torch.full((images,), 3)
+    pools = {
+        "image_token_pooling": _pools(3 * images, 9, 4),
+        "image_grids": grids,
+        "image_num_crops": numbers,
+    }
+    return {"pixel_values": values, **pools}
+
+
+def low_frames(model: Any, videos: int, g: torch.Generator) -> dict[str, Any]:
+    """Two frames of 3 x 3 tokens each."""
+    grids = torch.tensor([(2, 3, 3)] * videos)
+    values = torch.randn(2 * videos, 36, 48, generator=g)
+    return {
+        "pixel_values_videos": values,
+        "video_token_pooling": _pools(2 * videos, 9, 4),
+        "video_grids": grids,
+    }
+
+
+def written_crops(model: Any, kind: str, groups: list[list[int]], made: dict[str, Any]) -> list[list[int]]:
+    """Both views of an image with a token behind every row; frames of a video behind their times."""
+    if kind == "video":
+        return [[TIME, START, *[IMAGE] * 9, END] * 2 for _ in groups]
+    return [[START, *([IMAGE] * 3 + [ROW]) * 3, END, START, *([IMAGE] * 6 + [ROW]) * 3, END] for _ in groups]
+
+
+def _marked(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """One for everything that belongs to an image, markers of rows and views too."""
+    ids = inputs["input_ids"]
+    return {"mm_token_type_ids": torch.isin(ids, torch.tensor([IMAGE, START, END, ROW])).int()}
+
+
+# All tokens of images see one another, through mm_token_type_ids; rows are added to the placeholders' embeddings;
+# frames of a video have the image's placeholder; an image and a video in one call are refused by the model.
+RECIPES["Molmo2ForConditionalGeneration"] = Recipe(
+    {
+        "image_patch_id": IMAGE,
+        "vision_config": {"image_size": [SIDE, SIDE], "num_position_embeddings": 36},
+        "adapter_config": {"vision_feature_layer": [-1, 0], "text_hidden_size": 32},
+        "text_config": {"additional_vocab_size": 0, "rope_scaling_layers": [0, 1]},
+    },
+    pixels=crops,
+    clips=low_frames,
+    write=written_crops,
+    finish=_marked,
 )
