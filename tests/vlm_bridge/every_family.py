@@ -78,6 +78,8 @@ class Recipe:
         of None they are taken out.
     sound : callable, optional
         ``sound(model, inputs, g)``: a sound in every prompt, in place of some of the last words, as keyword arguments.
+    by_prompt : bool
+        Pixels are grouped by prompt, padded with zeros: (prompts, most, ...); an entry is all that a prompt shows.
     tiles : tuple of int
         Entries of the encoder's answer for the first image, the second, and so on, over and over.
     """
@@ -90,6 +92,7 @@ class Recipe:
     rows: Callable[..., list[int]] | None = None
     finish: Callable[..., dict[str, Any]] | None = None
     sound: Callable[..., dict[str, Any]] | None = None
+    by_prompt: bool = False
     tiles: tuple[int, ...] = (1,)
 
 
@@ -120,6 +123,8 @@ def small(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration with the sizes cut down, nested ones alike."""
     found = {}
     for name, value in config.items():
+        if name == "per_layer_config":
+            continue  # of layers that are cut
         if isinstance(value, dict) and "model_type" in value:
             value = small(value)
         elif isinstance(value, int) and not isinstance(value, bool):
@@ -206,8 +211,13 @@ def call(model: Any, images=(1, 1), text=(4, 9), videos=None, *, sound: bool = F
     ):
         if sum(wanted):
             made = given(model, sum(parts), g)
+            if own.by_prompt:
+                shown = [sum(group.tolist()) for group in torch.tensor(parts).split(list(wanted))]
+                made = {name: _by_prompt(value, shown) for name, value in made.items()}
             sizes = rows_of(model, kind, made)
-            if len(sizes) < sum(parts):  # one entry a prompt
+            if own.by_prompt:
+                sizes = [n // tiles for n, tiles in zip(sizes, shown, strict=True) for _ in range(tiles)]
+            elif len(sizes) < sum(parts):  # one entry a prompt
                 parts, wanted = [1] * len(sizes), [min(n, 1) for n in wanted]
             elif len(sizes) > sum(parts):  # several entries each, such as the frames of a video
                 parts = [len(sizes) // len(parts)] * len(parts)
@@ -225,6 +235,11 @@ def call(model: Any, images=(1, 1), text=(4, 9), videos=None, *, sound: bool = F
                 ids += piece + torch.randint(*WORDS, (2,), generator=g).tolist()
         rows.append(ids + torch.randint(*WORDS, (words,), generator=g).tolist())
     width = max(map(len, rows))
+    if own.by_prompt:
+        joined: dict[tuple[str, int], list[int]] = {}
+        for kind, row, columns in spans:
+            joined.setdefault((kind, row), []).extend(columns)
+        spans = [(kind, row, columns) for (kind, row), columns in joined.items()]
     spans = [(kind, row, [width - len(rows[row]) + c for c in columns]) for kind, row, columns in spans]
     inputs = {
         "input_ids": torch.tensor([[PAD] * (width - len(r)) + r for r in rows]),
@@ -241,6 +256,14 @@ def write(model: Any, kind: str, groups: list[list[int]], made: dict[str, Any]) 
     """One unbroken run of placeholders an image, between two markers."""
     wrap, token = recipe(model).wrap or (lambda ids, kind: [START, *ids, END]), placeholder(model, kind)
     return [wrap([token] * sum(sizes), kind) for sizes in groups]
+
+
+def _by_prompt(value: Tensor, counts: list[int]) -> Tensor:
+    """Rows (n, ...), `counts` of them a prompt, padded with zeros: (prompts, most, ...)."""
+    found = value.new_zeros(len(counts), max(counts), *value.shape[1:])
+    for own, rows in zip(found, value.split(counts), strict=True):
+        own[: len(rows)] = rows
+    return found
 
 
 def placeholder(model: Any, kind: str) -> int:
@@ -321,7 +344,7 @@ def finish(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     image = ids == placeholder(model, "image")
     found = {}
     if "mm_token_type_ids" in names:
-        found["mm_token_type_ids"] = image.int() + 2 * (ids == VIDEO).int()
+        found["mm_token_type_ids"] = image.int() + 2 * (ids == VIDEO).int() + 3 * (ids == AUDIO).int()
     if "token_type_ids" in names:
         found["token_type_ids"] = image.long()
     return found
