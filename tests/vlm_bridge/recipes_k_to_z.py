@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import tiny_timm  # noqa: F401  (towers of timm)
 import torch
 from every_family import (
     AUDIO,
+    BOS,
     END,
     EOS,
     IMAGE,
@@ -578,7 +580,8 @@ RECIPES["Qwen4ExpForConditionalGeneration"] = Recipe(
             "eos_token_id": EOS,
             "hc_lowrank": 8,
             "number_of_conv_states": None,
-            "ple_layer_ids": [1],
+            "layer_types": ["indexed_attention", "linear_attention"],
+            "ple_layer_ids": [2],
             "ple_embed_dim": 32,
             "heads_per_ngram": 2,
             "ngram_vocab_size_base": 64,
@@ -597,25 +600,21 @@ RECIPES["Qwen4ExpForConditionalGeneration"] = Recipe(
 # SmolVLM, Step, Unlimited OCR, VideoLLaMA 3, Perception LM -------------------------------------------------------------
 
 
+def masked_squares(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
+    """Tiles without padding."""
+    mask = torch.ones(images, SIDE, SIDE, dtype=torch.bool)
+    return squares(model, images, g) | {"pixel_attention_mask": mask}
+
+
 def marked_tiles(model: Any, kind: str, groups: list[list[int]], made: dict[str, Any]) -> list[list[int]]:
     """Two markers in front of each tile, the whole last."""
     return [[*_joined([START, TILE] + [IMAGE] * n for n in own), END] for own in groups]
 
 
-def by_prompt(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Tiles prompt by prompt, padded with black ones."""
-    values = inputs["pixel_values"][:, 0]
-    image = (inputs["input_ids"] == IMAGE).int()
-    counts = (image.diff(dim=1, prepend=torch.zeros_like(image[:, :1])) == 1).sum(1).tolist()
-    found = torch.zeros(len(counts), max(counts), *values.shape[1:])
-    for row, own in zip(found, values.split(counts), strict=True):
-        row[: len(own)] = own
-    mask = torch.ones(*found.shape[:2], *found.shape[3:], dtype=torch.bool)
-    return {"pixel_values": found, "pixel_attention_mask": mask}
-
-
 # An entry is all that a prompt shows; frames of a video are images.
-RECIPES["SmolVLMForConditionalGeneration"] = Recipe(write=marked_tiles, finish=by_prompt, tiles=(3, 1))
+RECIPES["SmolVLMForConditionalGeneration"] = Recipe(
+    pixels=masked_squares, write=marked_tiles, by_prompt=True, tiles=(3, 1)
+)
 
 
 def local_tiles(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
@@ -736,6 +735,34 @@ RECIPES["VideoLlama3ForConditionalGeneration"] = Recipe(
     pixels=merged_images, clips=compressed_clips, write=written_compressed, rows=_left
 )
 
+
+def pixels_of_perception(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
+    """Two tiles of each image."""
+    return {"pixel_values": torch.randn(images, 2, 3, SIDE, SIDE, generator=g)}
+
+
+def clips_of_perception(model: Any, videos: int, g: torch.Generator) -> dict[str, Any]:
+    """Two frames of each video."""
+    return {"pixel_values_videos": torch.randn(videos, 2, 3, SIDE, SIDE, generator=g)}
+
+
+# A tower of timm. An entry is a tile, or a frame; those of an image in one run; videos through get_image_features.
+RECIPES["PerceptionLMForConditionalGeneration"] = Recipe(
+    {
+        "vision_config": {
+            "architecture": "tiny",
+            "model_args": {"embed_dim": 32, "tokens": True},
+            "do_pooling": False,
+        },
+        "vision_use_cls_token": False,
+    },
+    pixels=pixels_of_perception,
+    clips=clips_of_perception,
+    rows=lambda model, kind, made: (
+        [36] * (2 * len(made["pixel_values" if kind == "image" else "pixel_values_videos"]))
+    ),
+)
+
 # No get_image_features -------------------------------------------------------------------------------------------------
 
 
@@ -790,3 +817,28 @@ RECIPES["Kosmos2ForConditionalGeneration"] = Recipe(
     rows=_latents,
     finish=_masked,
 )
+
+
+def _begun(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    return {"decoder_input_ids": torch.full((len(inputs["input_ids"]), 1), BOS)}
+
+
+# Encoder-decoder: visual rows go through the text encoder, which ignores mm_encoder_outputs.
+RECIPES["T5Gemma2ForConditionalGeneration"] = Recipe(
+    {"encoder": {"mm_tokens_per_image": 9}, "image_token_index": IMAGE},
+    pixels=squares,
+    rows=lambda model, kind, made: [9] * len(made["pixel_values"]),
+    finish=_begun,
+)
+
+NOT_TEXT = {
+    "PI0ForConditionalGeneration": "it predicts the actions of a robot",
+    "Qwen2_5OmniPreTrainedModelForConditionalGeneration": "an abstract base without layers",
+    "Qwen2_5OmniTalkerForConditionalGeneration": "it speaks, from the thinker's hidden states",
+    "Qwen2_5OmniForConditionalGeneration": "a thinker and what speaks its answers; it has generate, but no forward",
+    "Qwen3OmniMoePreTrainedModelForConditionalGeneration": "an abstract base without layers",
+    "Qwen3OmniMoeTalkerCodePredictorModelForConditionalGeneration": "it predicts codes of sounds",
+    "Qwen3OmniMoeTalkerForConditionalGeneration": "it speaks, from the thinker's hidden states",
+    "Qwen3OmniMoeForConditionalGeneration": "a thinker and what speaks its answers; it has generate, but no forward",
+}
+"""Classes that generate no text from visual tokens in a prompt, and why."""
