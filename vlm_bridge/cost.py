@@ -149,6 +149,8 @@ class Decoder:
     def of(cls, model: Any) -> Decoder | None:
         """Read from ``config.get_text_config()``; None where it does not name them, or they differ by layer."""
         config = model.config.get_text_config()
+        if getattr(config, "is_heterogeneous", False):
+            return None
         kinds = _layer_kinds(config)
         if set(kinds) - {"full_attention", "sliding_attention"}:
             return None

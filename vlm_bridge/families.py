@@ -17,9 +17,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import getsource
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 
 from vlm_bridge.errors import BridgeError
@@ -77,8 +79,6 @@ class Family:
         What counts as one image, or video: an entry of the encoder's answer. Where entries are tiles or frames, an
         unbroken run of placeholders; runs with one token between; what begins with the token in front of the
         prompt's first run; what ends with the token behind its last run; or all that a prompt shows.
-    projects_later : bool
-        The encoder gives rows in front of a linear projector, which the model's `forward` applies.
     """
 
     model_type: str
@@ -87,7 +87,6 @@ class Family:
     pack: Callable[[Any, Tensor, Mapping[str, Any]], list[Tensor]] | None = None
     unit: str = "entry"
     video_unit: str = "entry"
-    projects_later: bool = False
 
     def count(self, base: Any, inputs: Mapping[str, Any], tiles: int) -> list[int]:
         """Tiles of each image."""
@@ -158,11 +157,11 @@ FAMILIES: dict[str, Family] = {
         Family("minicpmv4_7", unit="open", video_unit="prompt"),
         Family("minicpm_ocr", unit="open", video_unit="prompt"),
         Family("video_llava", video_unit="run"),
-        Family("llama4", unit="close", projects_later=True),
+        Family("llama4", unit="close"),
     )
 }
 
-_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "indexed_attention", "moe", "sparse", "dense"}
+_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "indexed_attention", "minimax_m3_sparse", "moe", "sparse", "dense"}
 """Layer types in which a dropped token is one that nothing looks at."""
 
 
@@ -175,19 +174,32 @@ def find_family(model: Any) -> Family:
         No ``get_image_features``, no ``mm_encoder_outputs`` (transformers < 5.18), an encoder-decoder, or no
         placeholder id.
     """
+    check_contract(model)
+    kind = str(getattr(model.config, "model_type", None))
+    return FAMILIES.get(kind, Family(kind))
+
+
+def check_contract(model: Any) -> None:
+    """Refuse a model that does not encode images for a decoder in the common way of transformers >= 5.18."""
     name = type(model).__name__
     if not callable(getattr(base_of(model), "get_image_features", None)):
         raise BridgeError(f"{name} has no get_image_features: not a vision-language model the bridge knows.")
-    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
-        raise BridgeError(f"{name}.forward takes no mm_encoder_outputs; upgrade to transformers >= 5.18.")
     if getattr(model.config, "is_encoder_decoder", False):
         raise BridgeError(
             f"{name} is not supported: its visual rows go through a text encoder. Supported: decoder-only models, "
             f"such as {', '.join(FAMILIES)}."
         )
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        raise BridgeError(
+            f"{name}.forward takes no mm_encoder_outputs, through which pruned rows go in: expected a model of "
+            f"transformers >= 5.18 that does, such as {', '.join(FAMILIES)}; this is {transformers.__version__}."
+        )
+    own = getattr(type(model), "generate", None)
+    if own is not None and own.__module__ == type(model).__module__ and "super().generate" not in getsource(own):
+        raise BridgeError(
+            f"{name} is not supported: its `generate` is its own, encodes pixels itself and takes no pruned rows."
+        )
     placeholder_id(model)
-    kind = str(getattr(model.config, "model_type", None))
-    return FAMILIES.get(kind, Family(kind))
 
 
 def recurrent_layers(model: Any) -> tuple[str, ...]:
@@ -211,7 +223,7 @@ def is_bidirectional(model: Any) -> bool:
     Such a model builds masks of its own from the token types, some only where the configuration says so.
     """
     own = getattr(type(model), "create_masks_for_generate", None)
-    if own is None or "token_type" not in (source := inspect.getsource(own)):
+    if own is None or "token_type" not in (source := getsource(own)):
         return False
     used = getattr(model.config.get_text_config(), "use_bidirectional_attention", None)
     return "use_bidirectional_attention" not in source or used == "vision"

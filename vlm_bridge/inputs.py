@@ -23,13 +23,12 @@ from vlm_bridge.families import (
     Family,
     Kind,
     base_of,
-    find_family,
     placeholder_id,
     window_of,
 )
 
 POSITIONS = ("keep", "compact")
-_FILL = {"token_type_ids": 0, "mm_token_type_ids": 0, "labels": -100, "inputs_embeds": 0}
+_FILL = {"labels": -100, "inputs_embeds": 0, "per_layer_inputs": 0}
 
 
 def has_visuals(inputs: Mapping[str, Any]) -> bool:
@@ -58,30 +57,25 @@ class Encoded:
     planes : list of list of Tensor (n_i, d)
         Rows that the decoder adds behind its first layers, divided alike.
     output : ModelOutput
+    put : callable
+        ``put(output, rows, planes)`` writes others into a copy of the output.
     stacked : bool
         Whether the model takes a tensor (entries, n, d) instead of a list.
     arguments : frozenset of str
         Inputs that the encoder has consumed.
-    projected : bool
-        Whether the model takes `entries`; else it takes ``planes[0]`` and projects them itself.
     """
 
     entries: list[Tensor]
     planes: list[list[Tensor]]
     output: Any
+    put: Callable[[Any, list[Tensor], list[list[Tensor]]], None]
     stacked: bool
     arguments: frozenset[str]
-    projected: bool = True
 
     def replaced(self, rows: list[Tensor], planes: Sequence[list[Tensor]]) -> Any:
         """The output with other rows: a new object, since `generate` changes it. Always with a list of rows."""
         output = copy.copy(self.output)
-        if not self.projected:
-            output.last_hidden_state = torch.cat(list(planes[0]))[None]
-            return output
-        output.pooler_output = rows
-        if self.planes:
-            output.deepstack_features = list(planes)
+        self.put(output, rows, list(planes))
         return output
 
 
@@ -97,23 +91,50 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
         output = encoder(**{name: inputs[name] for name in names}, return_dict=True)
     elif any(inputs.get(name) is not None for name in kind.pixels):
         raise BridgeError(f"pass either pixels or mm_encoder_outputs[{kind.name!r}], not both.")
-    arguments = frozenset(names)
-    if find_family(model).projects_later:
-        raw = list(output.last_hidden_state)
-        project = base_of(model).multi_modal_projector
-        return Encoded([project(rows) for rows in raw], [raw], output, False, arguments, projected=False)
-    pooled = output.pooler_output
-    if pooled is None or (isinstance(pooled, Tensor) and pooled.ndim != 3):
-        raise BridgeError(f"{type(model).__name__}.{name} gives no list of visual rows per {kind.name}.")
-    entries = list(pooled)
-    planes = [list(plane) for plane in getattr(output, "deepstack_features", None) or ()]
+    entries, planes, put = _read(model, output)
     for plane in planes:
         if [getattr(rows, "shape", ())[:1] for rows in plane] != [rows.shape[:1] for rows in entries]:
             raise BridgeError(
                 f"{type(model).__name__} also feeds visual rows to later layers, and not as one list per layer of one "
                 f"tensor per {kind.name}; these cannot be cut."
             )
-    return Encoded(entries, planes, output, isinstance(pooled, Tensor), arguments)
+    one = isinstance(getattr(output, "pooler_output", None), Tensor)
+    return Encoded(entries, planes, output, put, one, frozenset(names))
+
+
+def _read(model: Any, output: Any) -> tuple[list[Tensor], list[list[Tensor]], Callable[..., None]]:
+    """Visual rows of each entry, those for later layers, and how others are put in their place."""
+    pooled, deep = getattr(output, "pooler_output", None), getattr(output, "deepstack_features", None) or ()
+    if pooled is not None and not (isinstance(pooled, Tensor) and pooled.ndim != 3):
+
+        def pool(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
+            output.pooler_output = rows
+            if planes:
+                output.deepstack_features = planes
+
+        return list(pooled), [list(plane) for plane in deep], pool
+    if pooled is None and deep and all(isinstance(pair, tuple) and len(pair) == 2 for pair in deep):
+        layers = [layer for layer, _ in deep]  # Granite 4: nothing but rows for layers, each with its number
+
+        def stack(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
+            output.deepstack_features = list(zip(layers, [rows, *planes], strict=True))
+
+        return list(deep[0][1]), [list(rows) for _, rows in deep[1:]], stack
+    hidden = getattr(output, "last_hidden_state", None)
+    if pooled is None and isinstance(hidden, Tensor) and hidden.ndim == 3:
+        projector = getattr(base_of(model), "multi_modal_projector", None)
+        if projector is None:  # Fuyu
+
+            def hide(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
+                output.last_hidden_state = torch.cat(rows)[None]
+
+            return list(hidden), [], hide
+
+        def unproject(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
+            output.last_hidden_state = torch.cat(planes[0])[None]
+
+        return [projector(rows) for rows in hidden], [list(hidden)], unproject  # Llama 4: forward projects
+    raise BridgeError(f"{type(model).__name__}: the encoder gives no list of visual rows per image.")
 
 
 def stacked(outputs: Mapping[str, Any], kinds: frozenset[str]) -> dict[str, Any]:
@@ -291,13 +312,24 @@ def _placeholders(model: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         for kind in KINDS
     }
     if VIDEO.given(inputs) and not found[VIDEO.name].any() and found[IMAGE.name].any():
-        if IMAGE.given(inputs):
-            raise BridgeError(
-                f"{type(model).__name__} shows frames of a video with the placeholder of images, so that a call holds "
-                "images or videos: expected one of both, got both."
-            )
-        found = {IMAGE.name: none, VIDEO.name: found[IMAGE.name]}  # GLM-4.1V and its kin
+        found = _frames(model, inputs, found[IMAGE.name])
     return found
+
+
+def _frames(model: Any, inputs: Mapping[str, Any], both: Tensor) -> dict[str, Tensor]:
+    """Placeholders of images and videos of a model that shows frames with the placeholder of images, as GLM does."""
+    ids = inputs.get("input_ids")
+    if not IMAGE.given(inputs):
+        return {IMAGE.name: torch.zeros_like(both), VIDEO.name: both}
+    if ids is not None:
+        like = torch.zeros(*ids.shape, 1, device=ids.device)
+        image, video = (mask[..., 0] for mask in base_of(model).get_placeholder_mask(ids, like)[:2])
+        if not (image & video).any():
+            return {IMAGE.name: image, VIDEO.name: video}
+    raise BridgeError(
+        f"{type(model).__name__} shows frames of a video with the placeholder of images, and tells them apart in no "
+        "way: expected images or videos in a call, got both."
+    )
 
 
 def positions_of(model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> tuple[Tensor, bool]:
@@ -464,7 +496,8 @@ def shortened(
 ) -> dict[str, Any]:
     """The new inputs: everything of prompt length cut by `layout`, what the encoders read replaced by `outputs`."""
     new = {name: value for name, value in inputs.items() if name not in consumed}
-    for name, fill in {"input_ids": pad_id, **_FILL}.items():
+    types = {name: 0 for name in new if name.endswith("token_type_ids")}
+    for name, fill in {"input_ids": pad_id, **_FILL, **types}.items():
         value = new.get(name)
         if isinstance(value, Tensor) and value.ndim >= 2 and value.shape[1] == layout.length:
             new[name] = layout.gather(value, fill)

@@ -151,12 +151,18 @@ class _Trial:
 
     @torch.no_grad()
     def run(self) -> Verification:
-        with self._watched() as seen:
-            plain = self._generate()
+        try:
+            with self._watched() as seen:
+                plain = self._generate()
+        except Exception as error:
+            raise BridgeError(
+                f"the unpruned model does not answer these inputs: {type(error).__name__}: {error}"
+            ) from error
         before = _marks(self.model)  # transformers leaves hooks of its own on its first use
         self.seen = [{k: v.clone() if isinstance(v, Tensor) else v for k, v in one.items()} for one in seen]
         full = self.model(**self.inputs).logits
-        scale = float(full.abs().max())
+        lowest = torch.finfo(full.dtype).min / 2  # of tokens that are never to be said
+        scale = float(full[full > lowest].abs().max())
         wide = full.dtype in (torch.float32, torch.float64)
         self.tolerance = (64 if wide else 16) * torch.finfo(full.dtype).eps * scale
         mask = self._mask().bool().to(full.device)

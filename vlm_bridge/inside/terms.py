@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from vlm_bridge.budget import PerTile, Shared, Spectral, check_keep
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import Family, base_of, decoder_of, is_bidirectional, placeholder_id
+from vlm_bridge.families import Family, check_contract, decoder_of, is_bidirectional
 from vlm_bridge.inputs import POSITIONS
 from vlm_bridge.inside.attention import check_layer
 from vlm_bridge.pruners import find_pruner
@@ -105,13 +105,9 @@ def check_model(model: Any) -> Any:
     """
     name = type(model).__name__
     kind = str(getattr(getattr(model, "config", None), "model_type", None))
-    if not callable(getattr(base_of(model), "get_image_features", None)):
-        raise BridgeError(f"{name} has no get_image_features: not a vision-language model the bridge knows.")
-    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
-        raise BridgeError(f"{name}.forward takes no mm_encoder_outputs; upgrade to transformers >= 5.18.")
+    check_contract(model)
     if is_bidirectional(model):
         raise BridgeError(f"{name} is not pruned inside the LLM: tokens of an image see those behind them.")
-    placeholder_id(model)
     decoder = decoder_of(model, Family(kind))
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList) or len(layers) < 2 or not hasattr(decoder, "norm"):
