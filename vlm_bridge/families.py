@@ -158,6 +158,7 @@ FAMILIES: dict[str, Family] = {
         Family("minicpm_ocr", unit="open", video_unit="prompt"),
         Family("video_llava", video_unit="run"),
         Family("llama4", unit="close"),
+        Family("fuyu", unit="near"),
     )
 }
 

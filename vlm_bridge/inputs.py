@@ -121,14 +121,14 @@ def _read(model: Any, output: Any) -> tuple[list[Tensor], list[list[Tensor]], Ca
 
         return list(deep[0][1]), [list(rows) for _, rows in deep[1:]], stack
     hidden = getattr(output, "last_hidden_state", None)
-    if pooled is None and isinstance(hidden, Tensor) and hidden.ndim == 3:
-        projector = getattr(base_of(model), "multi_modal_projector", None)
-        if projector is None:  # Fuyu
+    projector = getattr(base_of(model), "multi_modal_projector", None)
+    if pooled is None and projector is None and isinstance(hidden, Tensor) and hidden.ndim == 2:
 
-            def hide(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
-                output.last_hidden_state = torch.cat(rows)[None]
+        def hide(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
+            output.last_hidden_state = torch.cat(rows)
 
-            return list(hidden), [], hide
+        return [hidden], [], hide  # Fuyu: patches of all images, one behind the other
+    if pooled is None and projector is not None and isinstance(hidden, Tensor) and hidden.ndim == 3:
 
         def unproject(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
             output.last_hidden_state = torch.cat(planes[0])[None]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from vlm_bridge.chat import prepare, question
 from vlm_bridge.errors import BridgeError
@@ -284,14 +285,15 @@ class _Trial:
         self, inputs: dict[str, Any], tokens: Tensor, stay: Tensor, cut: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Logits of the prompt, and those behind each of `tokens`, which are fed one after the other."""
-        answer = self.model(**inputs, **self._positions(0, cut), use_cache=True)
+        cache = DynamicCache(config=self.model.config.get_text_config())
+        answer = self.model(**inputs, **self._positions(0, cut), past_key_values=cache, use_cache=True)
         prompt, found, mask = answer.logits, [answer.logits[:, -1]], stay.long()
         for step in range(1, self.steps):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             answer = self.model(
                 input_ids=tokens[:, step - 1 : step],
                 attention_mask=mask,
-                past_key_values=answer.past_key_values,
+                past_key_values=cache,
                 use_cache=True,
                 **self._positions(step, cut),
             )
