@@ -54,7 +54,7 @@ class Kind:
         return (inputs.get("mm_encoder_outputs") or {}).get(self.name)
 
 
-PIXELS = ("pixel_values", "pixel_values_images", "image_patches")
+PIXELS = ("pixel_values", "pixel_values_images", "image_patches", "image_pixel_values")
 IMAGE = Kind("image", PIXELS, ("image_token_id", "image_token_index"))
 VIDEO = Kind("video", ("pixel_values_videos",), ("video_token_id", "video_token_index"))
 KINDS = (IMAGE, VIDEO)
@@ -79,6 +79,9 @@ class Family:
         What counts as one image, or video: an entry of the encoder's answer. Where entries are tiles or frames, an
         unbroken run of placeholders; runs with one token between; what begins with the token in front of the
         prompt's first run; what ends with the token behind its last run; or all that a prompt shows.
+    embeds : str
+        Of a model outside of the contract: its module that writes images and sounds into a prompt's embeddings. The
+        pruned prompt goes in as ``inputs_embeds``.
     """
 
     model_type: str
@@ -87,6 +90,7 @@ class Family:
     pack: Callable[[Any, Tensor, Mapping[str, Any]], list[Tensor]] | None = None
     unit: str = "entry"
     video_unit: str = "entry"
+    embeds: str = ""
 
     def count(self, base: Any, inputs: Mapping[str, Any], tiles: int) -> list[int]:
         """Tiles of each image."""
@@ -159,6 +163,7 @@ FAMILIES: dict[str, Family] = {
         Family("video_llava", video_unit="run"),
         Family("llama4", unit="close"),
         Family("fuyu", unit="near"),
+        Family("phi4_multimodal", unit="run", embeds="embed_tokens_extend"),
     )
 }
 
@@ -176,13 +181,19 @@ def find_family(model: Any) -> Family:
         placeholder id.
     """
     check_contract(model)
-    kind = str(getattr(model.config, "model_type", None))
+    return _row(model)
+
+
+def _row(model: Any) -> Family:
+    kind = str(getattr(getattr(model, "config", None), "model_type", None))
     return FAMILIES.get(kind, Family(kind))
 
 
 def check_contract(model: Any) -> None:
     """Refuse a model that does not encode images for a decoder in the common way of transformers >= 5.18."""
     name = type(model).__name__
+    if _row(model).embeds:
+        return
     if not callable(getattr(base_of(model), "get_image_features", None)):
         raise BridgeError(f"{name} has no get_image_features: not a vision-language model the bridge knows.")
     if getattr(model.config, "is_encoder_decoder", False):
@@ -238,7 +249,9 @@ def base_of(model: Any) -> Any:
 
 def placeholder_id(model: Any, kind: Kind = IMAGE) -> int:
     """Id that stands in ``input_ids`` for a visual row."""
-    found = next((v for v in (getattr(model.config, name, None) for name in kind.ids) if v is not None), None)
+    configs = (model.config, getattr(model.config, "vision_config", None))
+    ids = (getattr(config, name, None) for config in configs for name in kind.ids)
+    found = next((token for token in ids if token is not None), None)
     if found is None:
         raise BridgeError(
             f"{type(model).__name__}.config has no {kind.ids[0]}, so placeholders cannot be found."

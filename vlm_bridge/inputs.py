@@ -23,6 +23,7 @@ from vlm_bridge.families import (
     Family,
     Kind,
     base_of,
+    find_family,
     placeholder_id,
     window_of,
 )
@@ -63,6 +64,8 @@ class Encoded:
         Whether the model takes a tensor (entries, n, d) instead of a list.
     arguments : frozenset of str
         Inputs that the encoder has consumed.
+    embeds : Tensor (B, L, d), optional
+        The prompt with its images written in, of a model that is given nothing else.
     """
 
     entries: list[Tensor]
@@ -71,6 +74,7 @@ class Encoded:
     put: Callable[[Any, list[Tensor], list[list[Tensor]]], None]
     stacked: bool
     arguments: frozenset[str]
+    embeds: Tensor | None = None
 
     def replaced(self, rows: list[Tensor], planes: Sequence[list[Tensor]]) -> Any:
         """The output with other rows: a new object, since `generate` changes it. Always with a list of rows."""
@@ -81,6 +85,8 @@ class Encoded:
 
 def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded:
     """Run the public encoder of `kind` with the arguments it names, as `generate` itself does."""
+    if find_family(model).embeds:
+        return _written_in(model, inputs, find_family(model).embeds)
     name = f"get_{kind.name}_features"
     encoder = getattr(base_of(model), name, None)
     if encoder is None:
@@ -92,6 +98,11 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
     elif any(inputs.get(name) is not None for name in kind.pixels):
         raise BridgeError(f"pass either pixels or mm_encoder_outputs[{kind.name!r}], not both.")
     entries, planes, put = _read(model, output)
+    stay = inputs.get("video_compression_mask") if kind is VIDEO else None
+    if stay is not None:  # VideoLLaMA 3 leaves out what hardly changes from frame to frame
+        sizes = [len(rows) for rows in entries]
+        entries = [rows[own] for rows, own in zip(entries, stay.to(entries[0].device).split(sizes), strict=True)]
+        names.append("video_compression_mask")
     for plane in planes:
         if [getattr(rows, "shape", ())[:1] for rows in plane] != [rows.shape[:1] for rows in entries]:
             raise BridgeError(
@@ -100,6 +111,23 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
             )
     one = isinstance(getattr(output, "pooler_output", None), Tensor)
     return Encoded(entries, planes, output, put, one, frozenset(names))
+
+
+def _written_in(model: Any, inputs: Mapping[str, Any], writer: str) -> Encoded:
+    """The rows of a model that encodes images only while it writes them into a prompt's embeddings."""
+    ids, base = inputs.get("input_ids"), base_of(model)
+    if ids is None:
+        raise BridgeError(f"{type(model).__name__} finds its images by input_ids: expected them, got none.")
+    write = getattr(base, writer)
+    names = [p for p in inspect.signature(write.forward).parameters if p not in ("input_ids", "inputs_embeds")]
+    given = {name: inputs[name] for name in names if inputs.get(name) is not None}
+    embeds = write(ids, base.embed_tokens(ids), **given)
+    rows = embeds[ids == placeholder_id(model)]
+    return Encoded([rows], [], None, _nothing, False, frozenset(names), embeds)
+
+
+def _nothing(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
+    """There is no output to write into."""
 
 
 def _read(model: Any, output: Any) -> tuple[list[Tensor], list[list[Tensor]], Callable[..., None]]:
@@ -493,17 +521,23 @@ def shortened(
     outputs: Mapping[str, Any],
     consumed: frozenset[str],
     pad_id: int,
+    embeds: Tensor | None = None,
 ) -> dict[str, Any]:
-    """The new inputs: everything of prompt length cut by `layout`, what the encoders read replaced by `outputs`."""
+    """The new inputs: everything of prompt length cut by `layout`, what the encoders read replaced by `outputs`.
+
+    Or by `embeds` (B, L, d), the whole prompt's, which are cut alike.
+    """
     new = {name: value for name, value in inputs.items() if name not in consumed}
     types = {name: 0 for name in new if name.endswith("token_type_ids")}
+    new.update({"inputs_embeds": embeds} if embeds is not None else {})
     for name, fill in {"input_ids": pad_id, **_FILL, **types}.items():
         value = new.get(name)
         if isinstance(value, Tensor) and value.ndim >= 2 and value.shape[1] == layout.length:
             new[name] = layout.gather(value, fill)
     new["attention_mask"] = layout.mask
     new["position_ids"] = layout.positions
-    new["mm_encoder_outputs"] = {**(inputs.get("mm_encoder_outputs") or {}), **outputs}
+    if embeds is None:
+        new["mm_encoder_outputs"] = {**(inputs.get("mm_encoder_outputs") or {}), **outputs}
     return new
 
 

@@ -119,7 +119,7 @@ class Loan(Borrowed):
             )
             assert self.pending is not None
             self._set_bias(self.pending.bias)
-            return (), _with_stacks(self.pending.inputs, self.pending.stacked)
+            return (), _with_stacks(_either(self.pending.inputs), self.pending.stacked)
         if cache is not None and cache in self.layouts:
             layout, bias = self.layouts[cache]
             continued = _continued(arguments, layout, cache.get_seq_length())
@@ -153,6 +153,12 @@ class Loan(Borrowed):
     def _set_bias(self, bias: Tensor | None) -> None:
         if self.bias is not None:
             self.bias.value = bias
+
+
+def _either(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of a `forward`, which takes embeddings or tokens."""
+    embedded = inputs.get("inputs_embeds") is not None
+    return {name: value for name, value in inputs.items() if not (embedded and name == "input_ids")}
 
 
 def _with_stacks(kwargs: dict[str, Any], kinds: frozenset[str]) -> dict[str, Any]:

@@ -89,6 +89,8 @@ def prune_inputs(
     done = rewrite(model, inputs, settings, np.random.default_rng(rng), report)
     if done is None:
         return dict(inputs), report
+    if "mm_encoder_outputs" not in done.inputs:  # a prompt of embeddings
+        return {name: value for name, value in done.inputs.items() if name != "input_ids"}, report
     outputs = stacked(done.inputs["mm_encoder_outputs"], done.stacked)
     return {**done.inputs, "mm_encoder_outputs": outputs}, report
 

@@ -315,8 +315,13 @@ def _new_inputs(
 
     One entry a prompt: when `generate` copies prompts, older releases do not keep the order of several.
     """
-    outputs = {}
+    outputs, embeds = {}, None
     for kind, answer in encoded.items():
+        if answer.embeds is not None:
+            embeds = answer.embeds.clone()
+            for one, visual in zip(kept, visuals, strict=True):
+                embeds[visual.row, visual.columns[one.indices.to(visual.columns.device)]] = one.rows
+            continue
         prompts: dict[int, list[Kept]] = {}
         for one, visual in zip(kept, visuals, strict=True):
             if visual.kind is kind:
@@ -328,7 +333,7 @@ def _new_inputs(
         ]
         outputs[kind.name] = answer.replaced(rows, planes)
     consumed = frozenset(name for answer in encoded.values() for name in answer.arguments)
-    return shortened(inputs, layout, outputs, consumed, padding_id(model, inputs, prompt.mask))
+    return shortened(inputs, layout, outputs, consumed, padding_id(model, inputs, prompt.mask), embeds)
 
 
 def _bias(layout: Layout, prompt: Prompt, visuals: list[Visual], kept: list[Kept]) -> Tensor:

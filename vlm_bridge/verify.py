@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -242,6 +243,22 @@ class _Trial:
         finally:
             handle.remove()
 
+    @contextmanager
+    def _fed(self, row: int, columns: Tensor) -> Iterator[None]:
+        """In its next prompt the decoder is given the rows that it was given in some columns of the full one."""
+        rows = {name: self.seen[0].get(name) for name in ("inputs_embeds", "per_layer_inputs")}
+        rows = {name: whole[row : row + 1, columns] for name, whole in rows.items() if whole is not None}
+
+        def swap(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            handle.remove()
+            return args, {**kwargs, **rows}
+
+        handle = self.decoder.register_forward_pre_hook(swap, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
     def _mask(self) -> Tensor:
         given = self.inputs.get("attention_mask")
         return torch.ones_like(self.inputs["input_ids"]) if given is None else given
@@ -273,10 +290,11 @@ class _Trial:
         prompts, laters = [], []
         for row, columns in enumerate(layout.source):
             columns = columns[columns >= 0]
-            embeds = self.seen[0]["inputs_embeds"][row : row + 1, columns]
-            inputs = {"inputs_embeds": embeds, "attention_mask": torch.ones_like(embeds[..., 0], dtype=torch.long)}
-            cut = lambda kept, row=row, columns=columns: _of_row(kept, row, columns)
-            prompt, later = self._decoded(inputs, tokens[row : row + 1], inputs["attention_mask"], cut)
+            ids = self.inputs["input_ids"][row : row + 1, columns]
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            cut = partial(_of_row, row=row, columns=columns)
+            with self._fed(row, columns):
+                prompt, later = self._decoded(inputs, tokens[row : row + 1], inputs["attention_mask"], cut)
             prompts.append(prompt[0])
             laters.append(later)
         return lambda logits: logits[there] - torch.cat(prompts), torch.cat(laters)
