@@ -76,7 +76,7 @@ class Borrowed(Generic[C]):
             "belong to this model; do it before or behind the `with` block (save_pretrained works inside, too)."
         )
 
-    def attach(self, modules: Any = ()) -> None:
+    def attach(self) -> None:
         """Put `generate` and hooks on."""
         self.handles.append(self.model.register_forward_pre_hook(self.before_forward, with_kwargs=True))
         self.handles.append(self.model.register_forward_hook(self.after_forward, always_call=True))
@@ -100,8 +100,10 @@ class Borrowed(Generic[C]):
                 handle.remove()
             self.handles.clear()
             self.earlier.clear()
-            while self._mine(_CURRENT.get()):  # left behind by an interrupt
-                _CURRENT.set(_CURRENT.get().outer)
+            call = _CURRENT.get()
+            while call is not None and call.loan is self:  # left behind by an interrupt
+                call = call.outer
+            _CURRENT.set(call)
 
     # calls ----------------------------------------------------------------------------------------
 
@@ -132,9 +134,7 @@ class Borrowed(Generic[C]):
                 "them; run one process a device, or prune inside of each."
             )
         outer = _CURRENT.get()
-        call = self.call_type(
-            self, whole=outer if self._mine(outer) and outer.steps else None, forward=True
-        )
+        call = self.call_type(self, whole=outer if self._mine(outer) and outer.steps else None, forward=True)
         self._begin(call)
         return self.begun(call, args, kwargs)
 
@@ -228,7 +228,9 @@ def apart() -> Iterator[None]:
     finally:
         _CURRENT.reset(token)
     if call is not None and call.loan.returned:
-        raise BridgeError("the `with prune(...)` block was left by a function that `generate` called; go on outside.")
+        raise BridgeError(
+            "the `with prune(...)` block was left by a function that `generate` called; go on outside."
+        )
 
 
 def named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

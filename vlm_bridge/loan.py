@@ -45,18 +45,19 @@ class Loan(Borrowed[PromptCall]):
 
     call_type = PromptCall
 
-    def __init__(self, model: Any, settings: Settings, rng: np.random.Generator) -> None:
+    def __init__(
+        self, model: Any, settings: Settings, rng: np.random.Generator, modules: list[nn.Module]
+    ) -> None:
         super().__init__(model)
-        self.settings, self.rng = settings, rng
+        self.settings, self.rng, self.modules = settings, rng, modules
         self.report = Report(settings.method)
         self.memory = Memory()
         self.layouts: WeakKeyDictionary[Any, tuple[Layout, Tensor | None]] = WeakKeyDictionary()
 
-    def attach(self, modules: list[nn.Module]) -> None:
+    def attach(self) -> None:
         """Put generate and hooks on."""
-        super().attach(modules)
-        if modules:
-            self.handles.append(KeyBias(modules, self._bias))
+        super().attach()
+        self.handles.append(KeyBias(self.modules, self._bias))
 
     def detach(self) -> None:
         """Take everything off, whatever was on."""
@@ -115,8 +116,7 @@ class Loan(Borrowed[PromptCall]):
             call.done = done = self._rewritten(arguments)
             call.bias = done.bias
             return (), _with_stacks(done.inputs, done.stacked)
-        remembered = None if cache is None else self.layouts.get(cache)
-        if remembered is not None:
+        if cache is not None and (remembered := self.layouts.get(cache)) is not None:
             layout, call.bias = remembered
             continued = _continued(arguments, layout, cache.get_seq_length())
             check_window(self.model, layout, continued["attention_mask"].shape[1] - layout.mask.shape[1])

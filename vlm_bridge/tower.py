@@ -113,9 +113,7 @@ def watched(
             if layer is not None:
                 tower.attention = layer.self_attn
                 handles.append(layer.register_forward_hook(tower.see_output))
-                handles.append(
-                    layer.self_attn.register_forward_pre_hook(tower.see_state, with_kwargs=True)
-                )
+                handles.append(layer.self_attn.register_forward_pre_hook(tower.see_state, with_kwargs=True))
         yield tower
     finally:
         _WATCHING.reset(token)

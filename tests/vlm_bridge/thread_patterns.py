@@ -162,8 +162,8 @@ class _Never(Meddling):
 PLACES = ("processor", "criterion", "streamer", "prefix")
 
 
-def meddling(place: str, inner: Work, outer: Work | None = None) -> Work:
-    """`generate` whose callback at `place` makes calls of its own, `inner`, on another image."""
+def meddling(place: str, inner: Work, outer: Callable[[Any, int], dict[str, Any]] = inputs_of) -> Work:
+    """`generate` of what `outer` gives, whose callback at `place` makes calls of its own, `inner`, on another image."""
 
     def work(model: Any, thread: int) -> Answer:
         meddler = (_Never if place == "criterion" else Meddling)(lambda: inner(model, thread + 4))
@@ -173,11 +173,7 @@ def meddling(place: str, inner: Work, outer: Work | None = None) -> Work:
             "streamer": {"streamer": meddler},
             "prefix": {"prefix_allowed_tokens_fn": meddler.allowed},
         }[place]
-        if outer is None:
-            inputs = inputs_of(model, 0)
-        else:
-            inputs = words_of(model, 0)
-        return _answer(model.generate(**inputs, **_DICT, **options)) + meddler.said
+        return _answer(model.generate(**outer(model, 0), **_DICT, **options)) + meddler.said
 
     return work
 

@@ -11,12 +11,13 @@ Only instance hooks and the instance attribute ``generate`` are set. Nothing is 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from vlm_bridge.borrow import Borrowed, Call, named
@@ -64,9 +65,9 @@ class LayerLoan(Borrowed[LayerCall]):
         self.report = Report(settings.method)
         self.passages: WeakKeyDictionary[Any, Passage] = WeakKeyDictionary()
 
-    def attach(self, modules: Sequence[nn.Module] = ()) -> None:
-        """Put generate and hooks on; there are none for `modules` besides the decoder's layers."""
-        super().attach(modules)
+    def attach(self) -> None:
+        """Put generate and hooks on."""
+        super().attach()
         for index, layer in enumerate(self.decoder.layers):
             hook = partial(self.before_layer, index)
             self.handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
@@ -99,15 +100,15 @@ class LayerLoan(Borrowed[LayerCall]):
         """Open a passage for a prompt with images, go on with one whose cache comes back, or stand aside."""
         arguments = named(self.model.forward, args, kwargs)
         cache = arguments.get("past_key_values")
-        filled = cache is not None and cache.get_seq_length() > 0
-        passage = self.passages.get(cache) if filled else None
+        past = 0 if cache is None else cache.get_seq_length()
+        passage = self.passages.get(cache) if past else None
         if passage is not None and (call.whole is not None or not has_images(arguments)):
             call.passage = passage
             passage.decoding = True
-            return (), self._placed(arguments, passage, cache.get_seq_length())
+            return (), self._completed(arguments, passage, past)
         if not has_images(arguments) or (call.whole is None and self.stands_aside()):
             return None
-        if filled:
+        if past:
             raise BridgeError("a call with images on a filled cache: pruning reads whole prompts; pass none.")
         check_cache(cache)
         arguments = self._encoded(arguments)
@@ -116,7 +117,7 @@ class LayerLoan(Borrowed[LayerCall]):
         passage = None if call.whole is None else call.whole.passage
         call.passage = passage = passage or self._opened(arguments, prompt, call.whole)
         passage.begin(prompt)
-        return (), self._placed(arguments, passage)
+        return (), self._completed(arguments, passage)
 
     def ended(self, call: LayerCall, output: Any) -> None:
         """Enter what was done in the report, and remember the cache it went into."""
@@ -156,17 +157,24 @@ class LayerLoan(Borrowed[LayerCall]):
             return (call.passage.after_last(output[0]), *output[1:])
         return call.passage.after_last(output)
 
-    def _placed(self, arguments: dict[str, Any], passage: Passage, past: int = 0) -> dict[str, Any]:
-        """The call with positions on the grid, which the model else reckons from what it was last called with."""
-        if not callable(getattr(base_of(self.model), "get_rope_index", None)):
-            return arguments
-        if past == 0:
-            passage.places = positions_of(self.model, arguments, passage.prompt)
-        if arguments.get("position_ids") is not None:
-            return arguments
+    def _completed(self, arguments: dict[str, Any], passage: Passage, past: int = 0) -> dict[str, Any]:
+        """The call with what the model cannot know or would take from an earlier call.
+
+        The padding of a prompt that a cache goes on from, and positions on a grid.
+        """
+        found = dict(arguments)
         tokens = arguments.get("input_ids")
         tokens = arguments["inputs_embeds"] if tokens is None else tokens
-        return {**arguments, "position_ids": passage.grid(past, tokens.shape[1])}
+        real, count = passage.prompt.mask, tokens.shape[1]
+        if past and arguments.get("attention_mask") is None and not bool(real.all()):
+            tail = real.new_ones(len(real), past - real.shape[1] + count)
+            found["attention_mask"] = torch.cat([real, tail], dim=1).long()
+        if callable(getattr(base_of(self.model), "get_rope_index", None)):
+            if past == 0:
+                passage.places = positions_of(self.model, arguments, passage.prompt)
+            if arguments.get("position_ids") is None:
+                found["position_ids"] = passage.grid(past, count)
+        return found
 
     def _stage_layers(self) -> tuple[int, ...]:
         """Layers of the stages; they do not depend on the image. Also checks the options."""
