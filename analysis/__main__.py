@@ -1,5 +1,5 @@
 """``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
-pruners | families | outofcore | kernels | tasks | which | damage | tables | dependence`` (``--help`` after any of them)."""
+pruners | families | threads | outofcore | kernels | tasks | which | damage | tables | dependence`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -241,6 +241,19 @@ def _families(**options) -> int:
     return families.main(**options)
 
 
+def _threads_options(add: Add) -> None:
+    add("--names", nargs="+", help="only these patterns")
+    add("--threads", type=int, default=4)
+    add("--calls", type=int, default=50, help="of each thread")
+    add("--out", type=Path, default=OUT / "threads")
+
+
+def _threads(**options) -> int:
+    from . import threads
+
+    return threads.main(**options)
+
+
 def _outofcore_options(add: Add) -> None:
     add("--full", action="store_true", help="up to 4096 x 1,000,000 (16 GB on disk)")
     add("--columns", type=int, nargs="+", help="numbers of columns")
@@ -362,6 +375,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "gpu": ("everything that waits for a GPU", _gpu_options, _gpu),
     "pruners": ("what every pruner needs, does and costs", _pruners_options, _pruners),
     "families": ("every feature on every model family, against the oracle", _families_options, _families),
+    "threads": ("calls of one pruned model from several threads at a time", _threads_options, _threads),
     "outofcore": ("selection from a matrix on disk, on a local cluster", _outofcore_options, _outofcore),
     "memory-map": ("selection from a large mapped file: memory, time and numbers", _mapped_options, _mapped),
     "kernels": ("landmarks of hard kernels; columns that are seen once", _kernels_options, _kernels),

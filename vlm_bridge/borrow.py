@@ -1,50 +1,236 @@
-"""What every loan of a model has in common: an instance attribute ``generate``, hooks, and giving both back."""
+"""What every loan of a model has in common: ``generate`` and hooks, the calls that run, and giving all of it back.
+
+Any number of threads may use a lent model. What has to be known of a call hangs on a `Call` that only its own
+thread finds, in a context variable; the loan holds what all calls share.
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Generic, TypeVar
 
 from vlm_bridge.errors import BridgeError
 
+_CURRENT: ContextVar[Any] = ContextVar("the innermost call of a lent model in this thread", default=None)
 
-class Borrowed:
-    """A model with another `generate` and some hooks; nothing is assigned to a class."""
+
+@dataclass(eq=False)
+class Call:
+    """One `generate` or one `forward` of a lent model, while it runs.
+
+    Attributes
+    ----------
+    loan : Borrowed
+    whole : Call, optional
+        The `generate` of which this `forward` is a step.
+    forward : bool
+        Whether this is one `forward`.
+    steps : bool
+        Whether calls of the model that are made now are steps of this `generate`.
+    outer : Call, optional
+        The call, of any model, in which this one is made.
+    depth : int
+        How many calls of the same model run around this one, in the same thread.
+    """
+
+    loan: Any
+    whole: Any = None
+    forward: bool = False
+    steps: bool = False
+    outer: Any = None
+    depth: int = 0
+
+
+C = TypeVar("C", bound=Call)
+
+
+class Borrowed(Generic[C]):
+    """A model with another `generate` and some hooks; nothing is assigned to a class.
+
+    Subclasses say in `call_type` what they remember of a call, and what happens before and after a `forward`.
+    """
+
+    call_type: type[C]
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.handles: list[Any] = []
         self.own_generate = model.__dict__.get("generate")
         self.generate = getattr(model, "generate", None)
-        self.generating = False
-        self.busy = threading.Lock()
+        self.running: Counter[threading.Thread] = Counter()
+        self.changed = threading.Condition()
+        self.left = self.returned = False
+        self.earlier: list[FrameType] = []
 
-    @contextmanager
-    def occupied(self) -> Iterator[None]:
-        """One call of `generate` with images at a time, whichever thread it comes from."""
-        if not self.busy.acquire(blocking=False):
-            raise BridgeError("generate was called while this model is generating with images.")
-        try:
-            yield
-        finally:
-            self.busy.release()
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise BridgeError(
+            "a model cannot be copied or pickled while it is being pruned, since a copy would bring along hooks that "
+            "belong to this model; do it before or behind the `with` block (save_pretrained works inside, too)."
+        )
 
-    def lend(self, generate: Callable[..., Any]) -> None:
-        """Let the model's `generate` be this one, if it has one."""
+    def attach(self) -> None:
+        """Put `generate` and hooks on."""
+        self.handles.append(self.model.register_forward_pre_hook(self.before_forward, with_kwargs=True))
+        self.handles.append(self.model.register_forward_hook(self.after_forward, always_call=True))
         if self.generate is not None:
-            self.model.__dict__["generate"] = generate
+            self.model.__dict__["generate"] = self.pruned_generate
+        self.earlier = [frame for top in sys._current_frames().values() for frame in self._generating(top)]
 
     def detach(self) -> None:
-        """Take everything off, whatever was on."""
+        """Take everything off, whatever was on, when the calls of other threads have ended."""
         self.model.__dict__.pop("generate", None)
         if self.own_generate is not None:
             self.model.__dict__["generate"] = self.own_generate
-        for handle in self.handles:
-            handle.remove()
-        self.handles.clear()
+        try:
+            with self.changed:
+                self.left = True
+                while self._others():
+                    self.changed.wait(1)
+        finally:
+            self.returned = True
+            for handle in self.handles:
+                handle.remove()
+            self.handles.clear()
+            self.earlier.clear()
+            call = _CURRENT.get()
+            while call is not None and call.loan is self:  # left behind by an interrupt
+                call = call.outer
+            _CURRENT.set(call)
+
+    # calls ----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def calling(self) -> Iterator[C]:
+        """A call of `generate`, from beginning to end."""
+        call = self.call_type(self)
+        self._begin(call)
+        try:
+            yield call
+        finally:
+            self._end(call)
+
+    def current(self) -> C | None:
+        """The `forward` of this model that runs in this thread, if hooks are called for it."""
+        call = _CURRENT.get()
+        return call if self._mine(call) and call.forward else None
+
+    def before_forward(
+        self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Begin a `forward`; without `kwargs` another thread has just taken this hook off."""
+        if kwargs is None or (self.left and not self.running[threading.current_thread()]):
+            return None
+        if module is not self.model:
+            raise BridgeError(
+                "a copy of the model was called that carries the hooks of `prune`, as torch.nn.DataParallel makes "
+                "them; run one process a device, or prune inside of each."
+            )
+        outer = _CURRENT.get()
+        call = self.call_type(self, whole=outer if self._mine(outer) and outer.steps else None, forward=True)
+        self._begin(call)
+        return self.begun(call, args, kwargs)
+
+    def after_forward(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        """End a `forward`, also one that failed."""
+        call = self.current()
+        if call is None:
+            return
+        try:
+            self.ended(call, output)
+        finally:
+            self._end(call)
+
+    def pruned_generate(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model's `generate` is while it is lent."""
+        raise NotImplementedError
+
+    def begun(
+        self, call: C, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """What the model is to be called with instead."""
+        raise NotImplementedError
+
+    def ended(self, call: C, output: Any) -> None:
+        """What is remembered of a call; `output` is None where it failed."""
+        raise NotImplementedError
+
+    def stands_aside(self) -> bool:
+        """Whether a `forward` with images belongs to a `generate` that began before the model was lent.
+
+        Raises
+        ------
+        BridgeError
+            It belongs to one that began since, and went past the lent one.
+        """
+        found = self._generating(sys._getframe())
+        lent = type(self).pruned_generate.__code__
+        if not found or any(frame.f_code is lent for frame in found[:2]):
+            return False
+        if any(frame in self.earlier for frame in found):
+            return True
+        raise BridgeError(
+            "this `generate` was taken from the model, or from its class, before the block began, and would be pruned "
+            "by halves: call model.generate(...) inside the block."
+        )
+
+    def _generating(self, frame: FrameType | None) -> list[FrameType]:
+        """Frames of the model's own `generate` and of the lent one, from `frame` outwards."""
+        own = inspect.unwrap(getattr(type(self.model), "generate", self.pruned_generate)).__code__
+        owners = {own: self.model, type(self).pruned_generate.__code__: self}
+        found = []
+        while frame is not None:
+            owner = owners.get(frame.f_code)
+            if owner is not None and frame.f_locals.get("self") is owner:
+                found.append(frame)
+            frame = frame.f_back
+        return found
+
+    def _begin(self, call: C) -> None:
+        thread = threading.current_thread()
+        with self.changed:
+            call.depth = self.running[thread]
+            if self.left and not call.depth:
+                raise BridgeError("this `generate` belongs to a `with prune(...)` block that has been left.")
+            self.running[thread] = call.depth + 1
+        call.outer = _CURRENT.get()
+        _CURRENT.set(call)
+
+    def _end(self, call: C) -> None:
+        _CURRENT.set(call.outer)
+        with self.changed:
+            self.running[threading.current_thread()] = call.depth
+            self.running += Counter()  # forgets threads that have no call
+            self.changed.notify_all()
+
+    def _mine(self, call: Any) -> bool:
+        return call is not None and call.loan is self
+
+    def _others(self) -> list[threading.Thread]:
+        me = threading.current_thread()
+        return [thread for thread, n in self.running.items() if n and thread is not me and thread.is_alive()]
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Where the caller's own functions run in the midst of a call: what they ask the model is no part of it."""
+    call = _CURRENT.get()
+    token = _CURRENT.set(None)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+    if call is not None and call.loan.returned:
+        raise BridgeError(
+            "the `with prune(...)` block was left by a function that `generate` called; go on outside."
+        )
 
 
 def named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation import utils as generation
 
+from vlm_bridge.borrow import apart
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import is_bidirectional
 
@@ -126,64 +127,73 @@ class FullView:
         return torch.cat([self.full[prompt].to(ids.device), ids[self.pruned_length :]])
 
 
-class _Processor:
-    """A logits processor that is shown the full prompt."""
+class _Apart:
+    """What the caller passed: it runs apart from the call, and is shown the full prompt where there is a view."""
 
-    def __init__(self, inner: Any, view: FullView) -> None:
+    def __init__(self, inner: Any, view: FullView | None) -> None:
+        self._inner, self._view = inner, view
+
+    def __call__(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        ids = input_ids if self._view is None else self._view(input_ids)
+        with apart():
+            return self._inner(ids, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class _Processor(_Apart):
+    """A logits processor."""
+
+    def __init__(self, inner: Any, view: FullView | None) -> None:
         if len(inspect.signature(inner.__call__).parameters) > 2:
             name = type(inner).__name__
             raise BridgeError(
                 f"logits processor {name} takes more than (input_ids, scores), which is not supported."
             )
-        self._inner, self._view = inner, view
+        super().__init__(inner, view)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return self._inner(self._view(input_ids), scores)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+        return super().__call__(input_ids, scores)
 
 
-class _Criterion:
-    """A stopping criterion that is shown the full prompt."""
-
-    def __init__(self, inner: Any, view: FullView) -> None:
-        self._inner, self._view = inner, view
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
-        return self._inner(self._view(input_ids), scores, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
-class _Streamer:
+class _Streamer(_Apart):
     """A streamer whose first chunk is the full prompt."""
 
-    def __init__(self, inner: Any, full: Tensor) -> None:
-        self._inner, self._full, self._first = inner, full, True
+    def __init__(self, inner: Any, view: FullView | None) -> None:
+        super().__init__(inner, view)
+        self._first = view is not None
 
     def put(self, value: Tensor) -> None:
         """Pass on; the prompt, which comes first, in full."""
-        self._inner.put(self._full.cpu() if self._first else value)
+        if self._first and self._view is not None:
+            value = self._view.full.cpu()
         self._first = False
+        with apart():
+            self._inner.put(value)
 
     def end(self) -> None:
         """Pass on."""
-        self._inner.end()
+        with apart():
+            self._inner.end()
 
 
-def shown_in_full(arguments: dict[str, Any], view: FullView) -> None:
-    """Wrap what the caller passed and what looks at the prompt."""
-    for name, wrap in (("logits_processor", _Processor), ("stopping_criteria", _Criterion)):
+def set_apart(arguments: dict[str, Any], view: FullView | None) -> None:
+    """Wrap the caller's own functions: they see the full prompt, and may call the model themselves."""
+    for name, wrap in (("logits_processor", _Processor), ("stopping_criteria", _Apart)):
         given = arguments.get(name)
         if given:
             arguments[name] = type(given)([wrap(one, view) for one in given])
     allowed: Callable[[int, Tensor], list[int]] | None = arguments.get("prefix_allowed_tokens_fn")
     if allowed is not None:
-        arguments["prefix_allowed_tokens_fn"] = lambda prompt, ids: allowed(prompt, view.of(prompt, ids))
+
+        def apart_allowed(prompt: int, ids: Tensor) -> list[int]:
+            with apart():
+                return allowed(prompt, ids if view is None else view.of(prompt, ids))
+
+        arguments["prefix_allowed_tokens_fn"] = apart_allowed
     if arguments.get("streamer") is not None:
-        arguments["streamer"] = _Streamer(arguments["streamer"], view.full)
+        arguments["streamer"] = _Streamer(arguments["streamer"], view)
 
 
 def restored(output: Any, view: FullView) -> Any:

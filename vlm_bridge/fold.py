@@ -145,14 +145,14 @@ def check_attention(model: Any) -> None:
 
 
 class KeyBias:
-    """Adds ``bias[b, j]`` to every attention score of key j while it is switched on.
+    """Adds ``bias[b, j]`` to every attention score of key j, where `bias` says so of the call that runs.
 
     Hooks on the decoder's self-attention modules add it to the mask they are given, whatever its form: none
     (plain causal), boolean, or additive. Keys beyond the prompt get no bias.
     """
 
-    def __init__(self, modules: list[nn.Module]) -> None:
-        self.value: Tensor | None = None
+    def __init__(self, modules: list[nn.Module], bias: Callable[[], Tensor | None]) -> None:
+        self._bias = bias
         self._handles = [m.register_forward_pre_hook(self._hook, with_kwargs=True) for m in modules]
 
     def remove(self) -> None:
@@ -160,8 +160,9 @@ class KeyBias:
         for handle in self._handles:
             handle.remove()
 
-    def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.value is None:
+    def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        value = self._bias()
+        if value is None or kwargs is None:
             return None
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
@@ -171,15 +172,14 @@ class KeyBias:
             past = int(cache.get_seq_length(module.layer_idx))
         if mask is None:
             mask = causal_mask(hidden.shape[1], keys, past - first, hidden.device)
-        bias = self._of_keys(hidden, mask.shape[-1], first)
+        bias = _of_keys(value.to(hidden), len(hidden), mask.shape[-1], first)
         return args, {**kwargs, "attention_mask": add_bias(mask, bias)}
 
-    def _of_keys(self, hidden: Tensor, keys: int, first: int) -> Tensor:
-        """Bias (B, 1, 1, keys) of the keys from `first` on; a row's bias serves all its beams."""
-        assert self.value is not None
-        bias = self.value.to(hidden)
-        bias = bias.repeat_interleave(hidden.shape[0] // bias.shape[0], dim=0)[:, first : first + keys]
-        return nn.functional.pad(bias, (0, keys - bias.shape[1]))[:, None, None]
+
+def _of_keys(bias: Tensor, batch: int, keys: int, first: int) -> Tensor:
+    """Bias (batch, 1, 1, keys) of the keys from `first` on; a row's bias serves all its beams."""
+    bias = bias.repeat_interleave(batch // bias.shape[0], dim=0)[:, first : first + keys]
+    return nn.functional.pad(bias, (0, keys - bias.shape[1]))[:, None, None]
 
 
 def causal_mask(queries: int, keys: int, past: int, device: torch.device) -> Tensor:

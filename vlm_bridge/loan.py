@@ -5,6 +5,7 @@ An *instance* attribute ``generate`` and hooks; nothing is assigned to a class.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlm_bridge.borrow import Borrowed, named
+from vlm_bridge.borrow import Borrowed, Call, named
 from vlm_bridge.calls import (
     FullView,
     check_chunks,
@@ -21,7 +22,7 @@ from vlm_bridge.calls import (
     inferred_mask,
     moved_lengths,
     restored,
-    shown_in_full,
+    set_apart,
 )
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.fold import KeyBias
@@ -31,28 +32,32 @@ from vlm_bridge.report import Report
 from vlm_bridge.rewrite import Rewritten, Settings, rewrite
 
 
-class Loan(Borrowed):
+@dataclass(eq=False)
+class PromptCall(Call):
+    """A call whose prompt may have been pruned: how, and the bias of its keys."""
+
+    done: Rewritten | None = None
+    bias: Tensor | None = None
+
+
+class Loan(Borrowed[PromptCall]):
     """What a model carries while it is pruned, and how it is given back."""
 
-    def __init__(self, model: Any, settings: Settings, rng: np.random.Generator) -> None:
+    call_type = PromptCall
+
+    def __init__(
+        self, model: Any, settings: Settings, rng: np.random.Generator, modules: list[nn.Module]
+    ) -> None:
         super().__init__(model)
-        self.settings, self.rng = settings, rng
+        self.settings, self.rng, self.modules = settings, rng, modules
         self.report = Report(settings.method)
         self.memory = Memory()
         self.layouts: WeakKeyDictionary[Any, tuple[Layout, Tensor | None]] = WeakKeyDictionary()
-        self.bias: KeyBias | None = None
-        self.pending: Rewritten | None = None
-        self.stacked: frozenset[str] = frozenset()
-        self.layout: Layout | None = None
 
-    def attach(self, modules: list[nn.Module]) -> None:
+    def attach(self) -> None:
         """Put generate and hooks on."""
-        self.handles.append(self.model.register_forward_pre_hook(self.before_forward, with_kwargs=True))
-        self.handles.append(self.model.register_forward_hook(self.after_forward, always_call=True))
-        if modules:
-            self.bias = KeyBias(modules)
-            self.handles.append(self.bias)
-        self.lend(self.pruned_generate)
+        super().attach()
+        self.handles.append(KeyBias(self.modules, self._bias))
 
     def detach(self) -> None:
         """Take everything off, whatever was on."""
@@ -65,26 +70,23 @@ class Loan(Borrowed):
         arguments = named(self.generate, args, kwargs)
         if arguments.get("inputs") is not None:
             arguments["input_ids"] = arguments.pop("inputs")
-        if not has_visuals(arguments):
-            cache = arguments.get("past_key_values")
-            if cache is not None and cache in self.layouts:
-                raise BridgeError(
-                    "generate cannot continue on a pruned cache; pass the whole conversation again."
-                )
-            return self.generate(*args, **kwargs)
-        with self.occupied():
+        with self.calling() as call:
+            if not has_visuals(arguments):
+                cache = arguments.get("past_key_values")
+                if cache is not None and cache in self.layouts:
+                    raise BridgeError(
+                        "generate cannot continue on a pruned cache; pass the whole conversation again."
+                    )
+                return self.generate(*args, **kwargs)
             check_generate(arguments)
             check_chunks(self.model, arguments)
             with torch.no_grad():
                 mask = inferred_mask(self.model, arguments)
                 if mask is not None:
                     arguments["attention_mask"] = mask
-                ahead = expected_tokens(self.model, arguments)
-                done = rewrite(
-                    self.model, arguments, self.settings, self.rng, self.report, ahead, self.memory
-                )
-            assert done is not None
-            return self._generate(done, arguments.get("input_ids"))
+                call.done = self._rewritten(arguments, expected_tokens(self.model, arguments))
+            call.steps = True
+            return self._generate(call.done, arguments.get("input_ids"))
 
     def _generate(self, done: Rewritten, full: Tensor | None) -> Any:
         assert self.generate is not None
@@ -92,67 +94,61 @@ class Loan(Borrowed):
         moved_lengths(self.model, arguments, done.layout.dropped)
         if full is not None:
             view = FullView(full, arguments["input_ids"].shape[1])
-            shown_in_full(arguments, view)
-        self.generating, self.stacked, self.layout = True, done.stacked, done.layout
-        self._set_bias(done.bias)
-        try:
-            output = self.generate(**arguments)
-        finally:
-            self.generating = False
-            self._set_bias(None)
+        set_apart(arguments, view)
+        output = self.generate(**arguments)
         self._remember(getattr(output, "past_key_values", None), done)
         return output if view is None else restored(output, view)
 
-    def before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def begun(self, call: PromptCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Prune a plain call, continue a pruned cache, or leave the call alone."""
-        if self.generating:
-            return args, self._during_generate(kwargs)
-        arguments = named(module.forward, args, kwargs)
+        if call.whole is not None:
+            call.bias = call.whole.done.bias
+            return args, self._during_generate(kwargs, call.whole.done)
+        arguments = named(self.model.forward, args, kwargs)
         cache = arguments.get("past_key_values")
         if has_visuals(arguments):
+            if self.stands_aside():
+                return None
             if cache is not None and cache.get_seq_length() > 0:
                 raise BridgeError(
                     "a call with images on a filled cache: pruning rewrites whole prompts; pass none."
                 )
-            self.pending = rewrite(
-                self.model, arguments, self.settings, self.rng, self.report, memory=self.memory
-            )
-            assert self.pending is not None
-            self._set_bias(self.pending.bias)
-            return (), _with_stacks(_either(self.pending.inputs), self.pending.stacked)
-        if cache is not None and cache in self.layouts:
-            layout, bias = self.layouts[cache]
+            call.done = done = self._rewritten(arguments)
+            call.bias = done.bias
+            return (), _with_stacks(_either(done.inputs), done.stacked)
+        if cache is not None and (remembered := self.layouts.get(cache)) is not None:
+            layout, call.bias = remembered
             continued = _continued(arguments, layout, cache.get_seq_length())
             check_window(self.model, layout, continued["attention_mask"].shape[1] - layout.mask.shape[1])
-            self._set_bias(bias)
             return (), continued
         return None
 
-    def _during_generate(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def ended(self, call: PromptCall, output: Any) -> None:
+        """Remember the cache a pruned prompt went into."""
+        if call.done is not None:
+            self._remember(getattr(output, "past_key_values", None), call.done)
+
+    def _rewritten(self, arguments: dict[str, Any], ahead: int = 0) -> Rewritten:
+        done = rewrite(self.model, arguments, self.settings, self.rng, self.report, ahead, self.memory)
+        assert done is not None
+        return done
+
+    def _during_generate(self, kwargs: dict[str, Any], done: Rewritten) -> dict[str, Any]:
         """What `generate` hands to the model, with positions, mask and the form of visual rows put right.
 
         Some models' own preparation drops the positions, or counts them anew: they are the layout's, whatever it
         says. `generate` copies lists of rows prompt by prompt, but one tensor as a whole: it was given lists.
         """
-        assert self.layout is not None
-        return _with_stacks(_with_mask(_with_positions(kwargs, self.layout)), self.stacked)
-
-    def after_forward(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Remember the cache a pruned prompt went into."""
-        if self.generating:
-            return
-        self._set_bias(None)
-        done, self.pending = self.pending, None
-        if done is not None:
-            self._remember(getattr(output, "past_key_values", None), done)
+        return _with_stacks(_with_mask(_with_positions(kwargs, done.layout)), done.stacked)
 
     def _remember(self, cache: Any, done: Rewritten) -> None:
         if cache is not None:
             self.layouts[cache] = (done.layout, done.bias)
 
-    def _set_bias(self, bias: Tensor | None) -> None:
-        if self.bias is not None:
-            self.bias.value = bias
+    def _bias(self) -> Tensor | None:
+        """Of the call that runs in this thread."""
+        call = self.current()
+        return None if call is None else call.bias
 
 
 def _either(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -120,6 +120,11 @@ def prune(
     or none. A call without image and video passes through untouched. The image of a second question is not
     chosen from again, unless the pruner reads the question: see `Report.reused`.
 
+    Any number of threads and tasks may use the model inside the block, each as if it were alone; functions that
+    `generate` calls (processors, criteria, streamers) may call the model, too. Calls that began before the block are
+    not pruned. Leaving it waits for the calls that other threads have begun inside. Two blocks on one model at a time
+    are refused, as are copies of the model: ``copy.deepcopy``, pickling, replicas of ``torch.nn.DataParallel``.
+
     Parameters
     ----------
     model : PreTrainedModel
@@ -170,7 +175,6 @@ def prune(
             raise BridgeError("this model is being pruned already; leave that block first.")
         _ACTIVE.add(model)
     loan: Loan | LayerLoan | None = None
-    modules: list[Any] = []
     try:
         if find_pruner(method).inside is not None:
             others = {"relevance": relevance, "fold": fold, "tol": tol, "clip": clip, "clean": clean}
@@ -182,11 +186,14 @@ def prune(
             )
             if fold:
                 check_attention(model)
-                modules = attention_modules(model, family)
-            loan = Loan(model, settings, np.random.default_rng(rng))
-        loan.attach(modules)
+            modules = attention_modules(model, family) if fold else []
+            loan = Loan(model, settings, np.random.default_rng(rng), modules)
+        loan.attach()
         yield loan.report
     finally:
-        if loan is not None:
-            loan.detach()
-        _ACTIVE.discard(model)
+        try:
+            if loan is not None:
+                loan.detach()
+        finally:
+            with _LOCK:
+                _ACTIVE.discard(model)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -28,9 +31,16 @@ class Cut:
     merge: Tensor | None = None
 
 
+_ENTERING = threading.Lock()
+"""Not of one report, so that reports can be copied and pickled."""
+
+
 @dataclass
 class Report:
     """Accumulated over calls; each list has one entry per image, in the order of the placeholders.
+
+    Entries of one call stand together, whichever threads make calls; calls stand in the order in which they were
+    pruned. `threads` says whose an entry is.
 
     Attributes
     ----------
@@ -58,6 +68,8 @@ class Report:
         last one left, `merges` the product of their merge matrices.
     layers : list of tuple of int
         Tokens of the image that each decoder layer worked on, of images cut inside the LLM.
+    threads : list of int
+        ``threading.get_ident()`` of the thread that made the call.
     calls : int
         Pruned calls; pass-through calls do not count.
     cost : Cost
@@ -75,6 +87,7 @@ class Report:
     rows: list[int] = field(default_factory=list)
     cuts: list[tuple[Cut, ...]] = field(default_factory=list)
     layers: list[tuple[int, ...]] = field(default_factory=list)
+    threads: list[int] = field(default_factory=list)
     calls: int = 0
     _cost: Cost = field(default_factory=Cost, repr=False)
 
@@ -86,6 +99,16 @@ class Report:
     @cost.setter
     def cost(self, cost: Cost) -> None:
         self._cost = cost
+
+    def enter(self, cost: Cost, **entries: Sequence[Any]) -> None:
+        """Add one call: what it cost, and the entries of its images in lists that it names, all of one length."""
+        (images,) = {len(values) for values in entries.values()}
+        with _ENTERING:
+            for name, values in entries.items():
+                getattr(self, name).extend(values)
+            self.threads.extend([threading.get_ident()] * images)
+            self.calls += 1
+            self.cost += cost
 
     def __repr__(self) -> str:
         kept = sum(len(k) for k in self.kept)

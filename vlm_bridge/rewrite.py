@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -39,6 +40,9 @@ from vlm_bridge.signals import Live, Sources
 from vlm_bridge.tower import projection, watched
 
 SEPARATORS = ("prune", "keep")
+
+_SPAWNING = threading.Lock()
+"""NumPy counts what it has spawned without a lock: two calls could draw the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -194,18 +198,19 @@ def rewrite(
     bias = _bias(layout, prompt, visuals, kept) if settings.fold else None
 
     sizes = [len(image) for image in images]
-    report.errors += [_error(image, one.indices, memory) for image, one in zip(images, kept, strict=True)]
-    report.kept += [one.indices for one in kept]
-    report.merges += [one.coefficients for one in kept]
-    report.sizes += sizes
     reused = [choice.reused for choice in choices]
     work = sizes if all(reused) else [0 if again else n for n, again in zip(sizes, reused, strict=True)]
-    report.seconds += [seconds * n / sum(work) for n in work]
-    report.reused += reused
-    report.rows += [visual.row for visual in visuals]
-    report.calls += 1
     counts = (sum(sizes), sum(len(one.indices) for one in kept))
-    report.cost += cost_of(model, counts, prompt.mask.sum(1).tolist(), layout.mask.sum(1).tolist())
+    report.enter(
+        cost_of(model, counts, prompt.mask.sum(1).tolist(), layout.mask.sum(1).tolist()),
+        errors=[_error(image, one.indices, memory) for image, one in zip(images, kept, strict=True)],
+        kept=[one.indices for one in kept],
+        merges=[one.coefficients for one in kept],
+        sizes=sizes,
+        seconds=[seconds * n / sum(work) for n in work],
+        reused=reused,
+        rows=[visual.row for visual in visuals],
+    )
     stacks = frozenset(kind.name for kind, answer in encoded.items() if answer.stacked)
     return Rewritten(new, layout, bias, stacks)
 
@@ -257,7 +262,9 @@ def _choose(
             read.append(signals_of_images(request.pruner.reads, signals[i], image)[0])
         except BridgeError as error:
             raise BridgeError(f"image {i}: {error}") from error
-    return choose_all(request, images, factors, read, parts, settings.tol, rng.spawn(len(images)), memory)
+    with _SPAWNING:
+        generators = rng.spawn(len(images))
+    return choose_all(request, images, factors, read, parts, settings.tol, generators, memory)
 
 
 def _error(image: Tensor, kept: Tensor, memory: Memory | None) -> float:

@@ -7,8 +7,10 @@ layer's own projections, so that any attention kernel will do.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +22,12 @@ from vlm_bridge.families import Family, base_of
 
 CAPTURED = ("vision_clip", "vision_cls", "vision_keys", "cls_attention")
 """Signals that are had by watching the tower."""
+
+_WATCHING: ContextVar[Any] = ContextVar("the tower that is watched in this thread", default=None)
+"""Hooks see the calls of all threads, and look at their own only."""
+
+_REGISTERING = threading.Lock()
+"""PyTorch numbers hooks without a lock: of two with one number, one is lost."""
 
 
 @dataclass
@@ -40,6 +48,21 @@ class Tower:
     rows: list[Tensor] = field(default_factory=list)
     states: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
+
+    def see_rows(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Hook on the projector."""
+        if _WATCHING.get() is self:
+            self.rows.append(args[0])
+
+    def see_state(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any = None) -> None:
+        """Hook on the self-attention; without `kwargs` where another call is just taking its own off."""
+        if _WATCHING.get() is self:
+            self.states.append(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+
+    def see_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Hook on the feature layer."""
+        if _WATCHING.get() is self:
+            self.outputs.append(output[0] if isinstance(output, tuple) else output)
 
     def tiles(self, name: str) -> Tensor:
         """Signal `name` of every tile, with tokens along axis 1; of `vision_cls` (T, d)."""
@@ -77,20 +100,23 @@ def watched(
     base = base_of(model)
     projector = getattr(base, family.projector, None)
     needs = set(wanted)
+    token = _WATCHING.set(tower)
     try:
-        if needs & {*CAPTURED, "clip_patches"} and isinstance(projector, nn.Module):
-            handles.append(projector.register_forward_pre_hook(lambda _, args: tower.rows.append(args[0])))
-        layer = (
-            feature_layer(base, inputs) if needs & {"vision_cls", "vision_keys", "cls_attention"} else None
-        )
-        if layer is not None:
-            tower.attention = layer.self_attn
-            handles.append(layer.register_forward_hook(_output_of(tower.outputs)))
-            handles.append(
-                layer.self_attn.register_forward_pre_hook(_input_of(tower.states), with_kwargs=True)
+        with _REGISTERING:
+            if needs & {*CAPTURED, "clip_patches"} and isinstance(projector, nn.Module):
+                handles.append(projector.register_forward_pre_hook(tower.see_rows))
+            layer = (
+                feature_layer(base, inputs)
+                if needs & {"vision_cls", "vision_keys", "cls_attention"}
+                else None
             )
+            if layer is not None:
+                tower.attention = layer.self_attn
+                handles.append(layer.register_forward_hook(tower.see_output))
+                handles.append(layer.self_attn.register_forward_pre_hook(tower.see_state, with_kwargs=True))
         yield tower
     finally:
+        _WATCHING.reset(token)
         for handle in handles:
             handle.remove()
 
@@ -122,17 +148,3 @@ def projection(model: Any, family: Family) -> Callable[[Tensor], Tensor] | None:
         return projector(rows.to(weight)[None])[0]
 
     return project
-
-
-def _output_of(seen: list[Tensor]) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
-
-    return hook
-
-
-def _input_of(seen: list[Tensor]) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
-
-    return hook

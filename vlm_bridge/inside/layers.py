@@ -11,29 +11,49 @@ Only instance hooks and the instance attribute ``generate`` are set. Nothing is 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
-from vlm_bridge.borrow import Borrowed, named
-from vlm_bridge.calls import check_generate
+from vlm_bridge.borrow import Borrowed, Call, named
+from vlm_bridge.calls import check_generate, set_apart
 from vlm_bridge.choose import reconstruction_error
 from vlm_bridge.cost import cost_of_layers
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import PIXELS, base_of, placeholder_id
 from vlm_bridge.given import check_finite
-from vlm_bridge.inputs import Prompt, has_images
+from vlm_bridge.inputs import Prompt, has_images, positions_of
 from vlm_bridge.inside.passage import Image, Passage
 from vlm_bridge.inside.terms import InsideSettings, check_cache, check_decoding, check_model, kernel_form
 from vlm_bridge.pruners.inside import Stage, tokens_per_layer
 from vlm_bridge.report import Report
 
 
-class LayerLoan(Borrowed):
+@dataclass(eq=False)
+class LayerCall(Call):
+    """A call whose prompt may be cut inside the LLM.
+
+    Attributes
+    ----------
+    passage : Passage, optional
+        Of a `forward`; of a whole `generate` where there is no cache, which begins it anew at each step.
+    prompts : int
+        Of a `generate`: prompts that it was given; the model may see copies of each.
+    """
+
+    passage: Passage | None = None
+    prompts: int = 0
+
+
+class LayerLoan(Borrowed[LayerCall]):
     """What a model carries while it is pruned inside the LLM, and how it is given back."""
+
+    call_type = LayerCall
 
     def __init__(self, model: Any, settings: InsideSettings) -> None:
         super().__init__(model)
@@ -44,33 +64,27 @@ class LayerLoan(Borrowed):
         self._check_positions()
         self.report = Report(settings.method)
         self.passages: WeakKeyDictionary[Any, Passage] = WeakKeyDictionary()
-        self.prompts: int | None = None
-        self.uncached: Passage | None = None
-        self.current: Passage | None = None
 
-    def attach(self, modules: Sequence[nn.Module] = ()) -> None:
-        """Put generate and hooks on; there are none for `modules` besides the decoder's layers."""
-        put = self.handles.append
-        put(self.model.register_forward_pre_hook(self.before_forward, with_kwargs=True))
-        put(self.model.register_forward_hook(self.after_forward, always_call=True))
+    def attach(self) -> None:
+        """Put generate and hooks on."""
+        super().attach()
         for index, layer in enumerate(self.decoder.layers):
-            put(layer.register_forward_pre_hook(partial(self.before_layer, index), with_kwargs=True))
-        put(self.decoder.layers[-1].register_forward_hook(self.after_last))
-        self.lend(self.pruned_generate)
+            hook = partial(self.before_layer, index)
+            self.handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+        self.handles.append(self.decoder.layers[-1].register_forward_hook(self.after_last))
 
     def detach(self) -> None:
         """Take everything off, whatever was on."""
         super().detach()
         self.passages.clear()
-        self.current = self.uncached = None
 
     def pruned_generate(self, *args: Any, **kwargs: Any) -> Any:
         """The caller's `generate`, watched."""
         assert self.generate is not None
         arguments = named(self.generate, args, kwargs)
-        if not has_images(arguments):
-            return self.generate(*args, **kwargs)
-        with self.occupied():
+        with self.calling() as call:
+            if not has_images(arguments):
+                return self.generate(*args, **kwargs)
             check_generate(arguments)
             check_decoding(self.model, arguments)
             prompt = next(
@@ -78,40 +92,36 @@ class LayerLoan(Borrowed):
                 for name in ("input_ids", "inputs", "inputs_embeds")
                 if arguments.get(name) is not None
             )
-            self.generating, self.prompts = True, prompt.shape[0]
-            try:
-                return self.generate(*args, **kwargs)
-            finally:
-                self.generating, self.prompts, self.uncached = False, None, None
+            set_apart(arguments, None)
+            call.prompts, call.steps = prompt.shape[0], True
+            return self.generate(**arguments)
 
-    def before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def begun(self, call: LayerCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Open a passage for a prompt with images, go on with one whose cache comes back, or stand aside."""
-        self.current = None
-        arguments = named(module.forward, args, kwargs)
+        arguments = named(self.model.forward, args, kwargs)
         cache = arguments.get("past_key_values")
-        filled = cache is not None and cache.get_seq_length() > 0
-        if filled and cache in self.passages and not (has_images(arguments) and not self.generating):
-            self.current = self.passages[cache]
-            self.current.decoding = True
+        past = 0 if cache is None else cache.get_seq_length()
+        passage = self.passages.get(cache) if past else None
+        if passage is not None and (call.whole is not None or not has_images(arguments)):
+            call.passage = passage
+            passage.decoding = True
+            return (), self._completed(arguments, passage, past)
+        if not has_images(arguments) or (call.whole is None and self.stands_aside()):
             return None
-        if not has_images(arguments):
-            return None
-        if filled:
+        if past:
             raise BridgeError("a call with images on a filled cache: pruning reads whole prompts; pass none.")
         check_cache(cache)
         arguments = self._encoded(arguments)
         without = {name: value for name, value in arguments.items() if name != "position_ids"}
         prompt = Prompt.of(self.model, without)
-        if self.uncached is None:
-            self.current = self._opened(arguments, prompt)
-        else:
-            self.current = self.uncached
-        self.current.begin(prompt)
-        return (), arguments
+        passage = None if call.whole is None else call.whole.passage
+        call.passage = passage = passage or self._opened(arguments, prompt, call.whole)
+        passage.begin(prompt)
+        return (), self._completed(arguments, passage)
 
-    def after_forward(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def ended(self, call: LayerCall, output: Any) -> None:
         """Enter what was done in the report, and remember the cache it went into."""
-        passage, self.current = self.current, None
+        passage = call.passage
         if passage is None:
             return
         passage.finish()
@@ -122,28 +132,49 @@ class LayerLoan(Borrowed):
         cache = getattr(output, "past_key_values", None)
         if cache is not None:
             self.passages[cache] = passage
-        elif self.generating:
-            self.uncached = passage
+        elif call.whole is not None:
+            call.whole.passage = passage
 
     def before_layer(
-        self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Hand the layer what is left of the prompt."""
-        if self.current is None:
+        call = self.current()
+        if call is None or call.passage is None or kwargs is None:
             return None
         check_cache(kwargs.get("past_key_values"))
         rest = dict(kwargs)
         hidden = args[0] if args else rest.pop("hidden_states")
-        hidden, rest = self.current.before(index, module, hidden, rest)
+        hidden, rest = call.passage.before(index, module, hidden, rest)
         return (hidden, *args[1:]), rest
 
     def after_last(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Put hidden states back to full length."""
-        if self.current is None:
+        call = self.current()
+        if call is None or call.passage is None:
             return None
         if isinstance(output, tuple):
-            return (self.current.after_last(output[0]), *output[1:])
-        return self.current.after_last(output)
+            return (call.passage.after_last(output[0]), *output[1:])
+        return call.passage.after_last(output)
+
+    def _completed(self, arguments: dict[str, Any], passage: Passage, past: int = 0) -> dict[str, Any]:
+        """The call with what the model cannot know or would take from an earlier call.
+
+        The padding of a prompt that a cache goes on from, and positions on a grid.
+        """
+        found = dict(arguments)
+        tokens = arguments.get("input_ids")
+        tokens = arguments["inputs_embeds"] if tokens is None else tokens
+        real, count = passage.prompt.mask, tokens.shape[1]
+        if past and arguments.get("attention_mask") is None and not bool(real.all()):
+            tail = real.new_ones(len(real), past - real.shape[1] + count)
+            found["attention_mask"] = torch.cat([real, tail], dim=1).long()
+        if callable(getattr(base_of(self.model), "get_rope_index", None)):
+            if past == 0:
+                passage.places = positions_of(self.model, arguments, passage.prompt)
+            if arguments.get("position_ids") is None:
+                found["position_ids"] = passage.grid(past, count)
+        return found
 
     def _stage_layers(self) -> tuple[int, ...]:
         """Layers of the stages; they do not depend on the image. Also checks the options."""
@@ -170,7 +201,7 @@ class LayerLoan(Borrowed):
         rest = {name: value for name, value in arguments.items() if name not in PIXELS}
         return {**rest, "mm_encoder_outputs": {**(rest.get("mm_encoder_outputs") or {}), "image": output}}
 
-    def _opened(self, arguments: Mapping[str, Any], prompt: Prompt) -> Passage:
+    def _opened(self, arguments: Mapping[str, Any], prompt: Prompt, whole: LayerCall | None) -> Passage:
         output = arguments["mm_encoder_outputs"]["image"]
         self._check_deepstack(output)
         pooled = output.pooler_output
@@ -181,7 +212,7 @@ class LayerLoan(Borrowed):
         features = [rows.detach() for rows in pooled]
         places = prompt.places([len(rows) for rows in features], placeholder_id(self.model))
         batch = prompt.mask.shape[0]
-        copies = 1 if not self.generating or self.prompts is None else batch // self.prompts
+        copies = 1 if whole is None else batch // whole.prompts
         first = [i for i, (row, _) in enumerate(places) if row % copies == 0]
         budgets = dict(zip(first, self.settings.budgets(len(first)), strict=True))
         images: list[Image] = []
@@ -220,31 +251,32 @@ class LayerLoan(Borrowed):
     def _enter(self, passage: Passage) -> None:
         """Write the report, last of all, so that a call that fails leaves no half entry."""
         passage.reported = True
-        report = self.report
         images = [image for image in passage.images if image.row % passage.copies == 0]
-        for image in images:
-            cuts, n = tuple(image.cuts), len(image.columns)
+        cuts = [tuple(image.cuts) for image in images]
+        kept = [own[-1].kept for own in cuts]
+        sizes = [len(image.columns) for image in images]
+        rows = [image.row // passage.copies for image in images]
+        layers = [
+            tuple(tokens_per_layer(self.depth, self.cut_layers, n, [len(cut.kept) for cut in own]))
+            for n, own in zip(sizes, cuts, strict=True)
+        ]
+        errors = []
+        for image, own in zip(images, kept, strict=True):
             assert image.features is not None
-            kept = cuts[-1].kept
-            report.errors.append(reconstruction_error(image.features, kept))
-            report.kept.append(kept)
-            report.sizes.append(n)
-            report.seconds.append(image.seconds)
-            report.reused.append(False)
-            report.merges.append(image.merge())
-            report.rows.append(image.row // passage.copies)
-            report.cuts.append(cuts)
-            counts = [len(cut.kept) for cut in cuts]
-            report.layers.append(tuple(tokens_per_layer(self.depth, self.cut_layers, n, counts)))
+            errors.append(reconstruction_error(image.features, own))
             image.features = None
-        report.calls += 1
         lengths = passage.prompt.mask[:: passage.copies].sum(1).tolist()
-        report.cost += cost_of_layers(
-            self.model,
-            lengths,
-            [image.row // passage.copies for image in images],
-            report.layers[len(report.layers) - len(images) :],
-            sum(len(image.columns) for image in images),
+        self.report.enter(
+            cost_of_layers(self.model, lengths, rows, layers, sum(sizes)),
+            errors=errors,
+            kept=kept,
+            sizes=sizes,
+            seconds=[image.seconds for image in images],
+            reused=[False] * len(images),
+            merges=[image.merge() for image in images],
+            rows=rows,
+            cuts=cuts,
+            layers=layers,
         )
 
 

@@ -126,6 +126,7 @@ class Passage:
         self.layers = tuple(stage.layer for stage in images[0].stages)
         self.segments: dict[int, Segment] = {}
         self.reported = self.decoding = False
+        self.places: Tensor
         self._seen: Entering | None = None
         self._full: Tensor | None = None
         self._made: tuple[Any, ...] = ()
@@ -135,6 +136,15 @@ class Passage:
         self.prompt, self.first = prompt, Segment.full(prompt.mask)
         self.current, self.segments = self.first, {}
         self.decoding = False
+
+    def grid(self, past: int, count: int) -> Tensor:
+        """Positions (4, B, count) of the prompt, or of what follows on `past` tokens."""
+        if past == 0:
+            return self.places
+        last = (self.places * self.prompt.mask).amax(-1, keepdim=True)
+        last = torch.cat([last[:1], last[1:].amax(0, keepdim=True).expand(3, -1, -1)])
+        start = past - self.places.shape[-1]
+        return last + 1 + torch.arange(start, start + count, device=last.device)
 
     def finish(self) -> None:
         """Let go of what one call has left behind."""

@@ -1,0 +1,44 @@
+"""Calls of one pruned model from several threads at a time, each compared with the same call made alone.
+
+``python -m analysis threads`` runs every pattern of the tests with more calls, on tiny random models. Tokens must be equal
+bit by bit, logits to 1e-5; the status is 1 where an answer is wrong or a call fails otherwise than by a refusal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+import transformers
+
+from .benchmarks.tables import table
+from .families import TESTS
+
+WORDS = ("right", "wrong", "refused", "failed")
+
+
+def main(out: Path, names: list[str] | None = None, threads: int = 4, calls: int = 50) -> int:
+    """Run the patterns, print and write the table; 1 where something is wrong."""
+    sys.path.insert(0, str(TESTS))
+    from thread_patterns import PATTERNS, run
+
+    unknown = set(names or ()) - set(PATTERNS)
+    if unknown:
+        print(f"unknown patterns {sorted(unknown)}; choose from {list(PATTERNS)}", file=sys.stderr)
+        return 2
+    torch.set_num_threads(1)
+    lines: list[tuple[str, ...]] = [("pattern", *WORDS)]
+    total: Counter[str] = Counter()
+    for name in names or PATTERNS:
+        found = run(name, threads, calls)
+        total += found
+        lines.append((name, *(str(found[word]) for word in WORDS)))
+        print(name, dict(found), flush=True)
+    lines.append(("all", *(str(total[word]) for word in WORDS)))
+    text = f"transformers {transformers.__version__}, {threads} threads of {calls} calls each.\n\n{table(lines)}\n"
+    print(text)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "threads.md").write_text(text)
+    return int(total["wrong"] + total["failed"] > 0)
