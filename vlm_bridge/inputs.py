@@ -513,6 +513,15 @@ def check_window(model: Any, layout: Layout, ahead: int) -> None:
             f"{type(model).__name__} has layers that see {window} tokens, and prompt and answer have {length}: behind "
             "a gap these layers would see further than before. Use positions='compact', which counts both anew."
         )
+    config = model.config.get_text_config()
+    turn = getattr(config, "original_max_position_embeddings", None)
+    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
+    if layout.gaps and kind == "longrope" and turn and layout.longest <= turn < length:
+        raise BridgeError(
+            f"{type(model).__name__} turns to other rotary frequencies after {turn} tokens, and starts its cache anew "
+            f"there: with gaps that would come too late, and prompt and answer have {length}. Ask for a shorter answer, "
+            "or use positions='compact'."
+        )
 
 
 def shortened(

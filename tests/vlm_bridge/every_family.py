@@ -18,6 +18,8 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers import GenerationMixin
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 PAD, BOS, EOS, START, END, IMAGE, VIDEO, AUDIO, VOCAB = 0, 1, 2, 5, 6, 7, 8, 9, 120
 WORDS = (20, VOCAB)
@@ -101,21 +103,31 @@ RECIPES: dict[str, Recipe] = {}
 
 @cache
 def classes() -> dict[str, type]:
-    """Every class of transformers that generates text and whose file knows how to encode images, by its name."""
+    """Every class of transformers that generates from images, by its name.
+
+    It stands in a file that knows how to encode images for a prompt, or in the table of models from images to text; of
+    a family the text model is left out.
+    """
     root = Path(transformers.__file__).parent / "models"
+    listed = {
+        name
+        for names in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
+        for name in ([names] if isinstance(names, str) else names)
+    }
     found = {}
     for file in sorted(root.glob("*/modeling_*.py")):
         text = file.read_text()
-        if "get_image_features" not in text and "image_token" not in text and "IMAGE_TOKEN" not in text:
+        own = {name for name in listed if f"\nclass {name}(" in text}
+        if not own and not any(word in text for word in ("get_image_features", "image_token", "IMAGE_TOKEN")):
             continue
-        names = re.findall(r"^class (\w+For(?:ConditionalGeneration|CausalLM))\b", text, re.M)
         module = importlib.import_module(f"transformers.models.{file.parent.name}.{file.stem}")
-        for name in names:
-            if name.endswith("ForCausalLM") and any(
-                other.endswith("ForConditionalGeneration") for other in names
-            ):
-                continue  # the text model of the family
-            found[name] = getattr(module, name)
+        able = {
+            name: kind
+            for name, kind in vars(module).items()
+            if isinstance(kind, type) and issubclass(kind, GenerationMixin) and kind.__module__ == module.__name__
+        }
+        texts = {name for name in able if name.endswith("ForCausalLM")} - own
+        found |= {name: kind for name, kind in able.items() if name not in texts or texts == set(able)}
     return found
 
 
@@ -174,7 +186,7 @@ def awake(model: Any) -> Any:
                 weight.normal_(0, 0.5)
             elif weight.ndim >= 2 and weight.is_floating_point():
                 weight.normal_(0, 0.5 if "embed" in part else 1 / weight.shape[-1] ** 0.5)
-        head = model.get_output_embeddings()
+        head = None if model.__class__.__name__ == "PPFormulaNetForConditionalGeneration" else model.get_output_embeddings()
         if isinstance(head, nn.Linear):
             if head.weight is model.get_input_embeddings().weight:
                 head.weight = nn.Parameter(head.weight.detach().clone())

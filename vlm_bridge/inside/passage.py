@@ -186,7 +186,7 @@ class Passage:
     ) -> tuple[tuple[Tensor, Tensor], Tensor | None, Segment]:
         """Rotary, mask and segment of the current run of layers; gathered once for each."""
         given, mask, segment = kwargs.get("position_embeddings"), kwargs.get("attention_mask"), self.current
-        if not (isinstance(given, tuple) and len(given) == 2 and given[0].ndim == 3):
+        if not (isinstance(given, tuple) and len(given) == 2 and getattr(given[0], "ndim", 0) == 3):
             raise BridgeError(
                 f"{type(self.decoder).__name__} gives its layers no pair (cosine, sine) of position embeddings."
             )
