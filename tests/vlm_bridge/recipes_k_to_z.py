@@ -314,8 +314,8 @@ RECIPES["Kimi_K25ForConditionalGeneration"] = Recipe(
 
 def padded(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
     """Images of different sizes, padded to the largest."""
-    sizes = torch.tensor([(SIDE, SIDE), (16, SIDE), (SIDE, 8)])[torch.arange(images) % 3]
-    values = torch.zeros(images, 3, SIDE, SIDE)
+    sizes = torch.tensor([(32, 32), (16, 32), (32, 24)])[torch.arange(images) % 3]
+    values = torch.zeros(images, 3, 32, 32)
     for value, (height, width) in zip(values, sizes.tolist(), strict=True):
         value[:, :height, :width] = torch.randn(3, height, width, generator=g)
     return {"pixel_values": values, "image_sizes": sizes}
@@ -338,8 +338,9 @@ RECIPES["MistralLarge4ForConditionalGeneration"] = Recipe(
             "kv_source_layers": [0, 1],
             "indexer_types": ["full", "full"],
             "no_rope_layers": [1, 0],
-            "index_n_heads": 4,
+            "index_n_heads": 16,
             "index_head_dim": 8,
+            "index_topk": 8,
             "head_dim": 4,
             "num_key_value_heads": 4,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
@@ -359,6 +360,8 @@ RECIPES["MiniMaxM3SparseForConditionalGeneration"] = Recipe(
             "mlp_layer_types": ["dense", "sparse"],
             "index_n_heads": 2,
             "index_head_dim": 8,
+            "index_block_size": 4,
+            "index_topk_blocks": 2,
             "rotary_dim": 8,
             "dense_intermediate_size": 48,
             "shared_intermediate_size": 16,
@@ -589,7 +592,7 @@ RECIPES["Qwen4ExpForConditionalGeneration"] = Recipe(
             "indexer_n_heads": 2,
             "indexer_kv_heads": 1,
             "indexer_head_dim": 8,
-            "indexer_budget": 512,
+            "indexer_budget": 8,
             "indexer_compress_ratio": 4,
         },
         "vision_config": {"num_position_embeddings": 64},
@@ -621,8 +624,8 @@ def local_tiles(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
     """A global view of each image, two local tiles of the first, the third, ..."""
     local = [2 - 2 * (i % 2) for i in range(images)]
     return {
-        "pixel_values": torch.randn(images, 3, 32, 32, generator=g),
-        "pixel_values_local": torch.randn(sum(local), 3, 16, 16, generator=g),
+        "pixel_values": torch.randn(images, 3, 48, 48, generator=g),
+        "pixel_values_local": torch.randn(sum(local), 3, 32, 32, generator=g),
         "num_local_patches": local,
     }
 
@@ -631,7 +634,7 @@ def written_locals(model: Any, kind: str, groups: list[list[int]], made: dict[st
     """Local tiles between markers of their own, a new line, the global view last."""
     found = []
     for (n,), local in zip(groups, made["num_local_patches"], strict=True):
-        size = n // (4 + local) if local else 0
+        size = 4 if local else 0
         tiles = _joined([SLICE] + [IMAGE] * size + [SLICE_END] for _ in range(local))
         found.append([*tiles, *([ROW] if local else []), START, *[IMAGE] * (n - local * size), END])
     return found
@@ -650,7 +653,7 @@ RECIPES["Step3p7ForConditionalGeneration"] = Recipe(
                 "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
             },
         },
-        "vision_config": {"image_size": 32},
+        "vision_config": {"image_size": 48},
     },
     pixels=local_tiles,
     write=written_locals,
