@@ -20,9 +20,11 @@ from every_family import (
     RECIPES,
     START,
     VIDEO,
+    Call,
     Recipe,
     finish,
     placeholder,
+    recipe,
     vision_of,
 )
 from torch import Tensor
@@ -325,7 +327,10 @@ def broken_rows(model: Any, kind: str, groups: list[list[int]], made: dict[str, 
     """A token behind every row of an image, another behind the last."""
     side = vision_of(model).patch_size * model.config.spatial_merge_size
     rows = [int(height) // side for height, _ in made["image_sizes"]]
-    return [[*([IMAGE] * (n // r) + [ROW]) * r][:-1] + [END] for (n,), r in zip(groups, rows, strict=True)]
+    found = [
+        _joined([*[IMAGE] * (n // r), ROW] for _ in range(r)) for (n,), r in zip(groups, rows, strict=True)
+    ]
+    return [[*ids[:-1], END] for ids in found]
 
 
 # Rows of an image are separated by tokens.
@@ -574,6 +579,36 @@ RECIPES["Qwen3OmniMoeThinkerForConditionalGeneration"] = Recipe(
     sound=_spectra(16),
     finish=_grid_seconds,
 )
+
+
+def with_soundtrack(model: Any, silent: Call) -> Call:
+    """A call with one video a prompt, made into one whose videos have two tokens of sound each.
+
+    Sounds stand among the frames: Qwen2.5-Omni puts two seconds of sound behind two seconds of frames, Qwen3-Omni
+    every token of sound behind the frame that was on then, which is the first here.
+    """
+    sooner = "Qwen3" in type(model).__name__
+    frames = silent.inputs["video_grid_thw"][:, 0].tolist()
+    rows, spans = [], []
+    for row, (ids, (kind, _, columns)) in enumerate(
+        zip(silent.inputs["input_ids"].tolist(), silent.spans, strict=True)
+    ):
+        first, behind = columns[0], columns[0] + len(columns) // (frames[row] if sooner else 1)
+        sound = [AUDIO, AUDIO, *ids[behind : columns[-1] + 1], SOUND_END]
+        rows.append([*ids[:first], SOUND, *ids[first:behind], *sound, *ids[columns[-1] + 1 :]])
+        spans.append((kind, row, [i for i, token in enumerate(rows[-1]) if token == VIDEO]))
+    mask = silent.inputs["attention_mask"]
+    heard = recipe(model).sound(model, silent.inputs, torch.Generator().manual_seed(3))
+    inputs = {
+        **silent.inputs,
+        **heard,
+        "input_ids": torch.tensor(rows),
+        "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 4)], 1),
+        "use_audio_in_video": True,
+    }
+    return Call(inputs, spans)
+
+
 # Recurrent: most layers are linear attention, with embeddings of runs of tokens (n-grams of input_ids); others see the
 # blocks that an indexer picks. Three axes.
 RECIPES["Qwen4ExpForConditionalGeneration"] = Recipe(
