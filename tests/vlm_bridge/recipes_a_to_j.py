@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tiny_timm  # noqa: F401  (towers of timm)
 import torch
-from every_family import AUDIO, END, IMAGE, BOS, RECIPES, START, VIDEO, VOCAB, WORDS, Recipe, _patches, finish
+from every_family import AUDIO, BOS, END, IMAGE, RECIPES, START, VIDEO, VOCAB, WORDS, Recipe, _patches, finish
 
 LINE, STAMP = 10, 11
 """A token between tiles, and one in front of a frame."""
@@ -78,7 +78,8 @@ RECIPES["AriaForConditionalGeneration"] = Recipe(
 # An entry is a tile; sliding windows.
 RECIPES["AyaVisionForConditionalGeneration"] = Recipe(wrap=numbered_tiles, tiles=(3, 1))
 RECIPES["Cohere2VisionForConditionalGeneration"] = Recipe(
-    {"alignment_intermediate_size": 64}, wrap=lines_behind_tiles, tiles=(3, 1))
+    {"alignment_intermediate_size": 64}, wrap=lines_behind_tiles, tiles=(3, 1)
+)
 # Rows are the embeddings of discrete tokens of a VQ-VAE.
 RECIPES["ChameleonForConditionalGeneration"] = Recipe(
     {
@@ -215,6 +216,8 @@ _ERNIE = Recipe(
     {
         "text_config": {
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
+            "num_hidden_layers": 3,
+            "mlp_layer_types": ["dense", "sparse", "dense"],
             "moe_intermediate_size": [16, 8],
             "moe_num_experts": 4,
             "moe_k": 2,
@@ -451,7 +454,14 @@ RECIPES["Glm5NextForConditionalGeneration"] = Recipe(
 )
 # An entry is a tile or a page, all in one run.
 RECIPES["GotOcr2ForConditionalGeneration"] = Recipe(
-    {"vision_config": {"image_size": 48, "output_channels": 32, "window_size": 3, "global_attn_indexes": [1]}},
+    {
+        "vision_config": {
+            "image_size": 48,
+            "output_channels": 32,
+            "window_size": 3,
+            "global_attn_indexes": [1],
+        }
+    },
     tiles=(3, 1),
 )
 
@@ -484,7 +494,11 @@ RECIPES["Granite4VisionForConditionalGeneration"] = Recipe(
 # Rows for later layers.
 RECIPES["GraniteDoclingForConditionalGeneration"] = Recipe(
     {
-        "text_config": {"attention_multiplier": 0.35, "embedding_multiplier": 1.0, "residual_multiplier": 1.0},
+        "text_config": {
+            "attention_multiplier": 0.35,
+            "embedding_multiplier": 1.0,
+            "residual_multiplier": 1.0,
+        },
         "vision_config": {"deepstack_visual_indexes": [0, 1], "scale_factor": 2},
     },
     lambda model, images, g: {
@@ -498,7 +512,10 @@ RECIPES["GraniteDoclingForConditionalGeneration"] = Recipe(
 # Four position axes, one of them the number of the image; an entry has an end of each row of the grid, and two more.
 RECIPES["HunYuanVLForConditionalGeneration"] = Recipe(
     {
-        "text_config": {"head_dim": 16, "rope_parameters": _axes(2, 2, 2, 2, rope_type="dynamic", factor=1.0, alpha=1000.0)},
+        "text_config": {
+            "head_dim": 16,
+            "rope_parameters": _axes(2, 2, 2, 2, rope_type="dynamic", factor=1.0, alpha=1000.0),
+        },
         "vision_config": {"text_hidden_size": 32, "img_max_token_num": 64, "max_image_size": 64},
         "im_start_id": START,
         "im_end_id": END,
@@ -516,7 +533,11 @@ RECIPES["Idefics2ForConditionalGeneration"] = Recipe(
     by_prompt=True,
 )
 RECIPES["Idefics3ForConditionalGeneration"] = Recipe(
-    {"vision_config": {"hidden_size": 32}, "scale_factor": 2}, tiles_by_prompt, wrap=page, by_prompt=True, tiles=(5, 1)
+    {"vision_config": {"hidden_size": 32}, "scale_factor": 2},
+    tiles_by_prompt,
+    wrap=page,
+    by_prompt=True,
+    tiles=(5, 1),
 )
 RECIPES["JanusForConditionalGeneration"] = Recipe(
     {
@@ -610,13 +631,18 @@ def fuyu(ids: list[int], kind: str) -> list[int]:
 
 # No pooler_output: the patches of all images in one `last_hidden_state`; no vision tower.
 RECIPES["FuyuForCausalLM"] = Recipe(
-    {"text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}},
+    {
+        "text_config": {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+        }
+    },
     lambda model, images, g: {
         "pixel_values": torch.randn(sum(12 + 4 * (i % 2) for i in range(images)), 48, generator=g)
     },
     wrap=fuyu,
-    rows=lambda model, kind, made: [12, 16] * (len(made["pixel_values"]) // 28)
-    + [12] * (len(made["pixel_values"]) % 28 // 12),
+    rows=lambda model, kind, made: (
+        [12, 16] * (len(made["pixel_values"]) // 28) + [12] * (len(made["pixel_values"]) % 28 // 12)
+    ),
 )
 # Layers of attention and convolution; no list of images: one row of `pooler_output` a patch.
 RECIPES["InklingForConditionalGeneration"] = Recipe(
@@ -647,7 +673,10 @@ RECIPES["InklingForConditionalGeneration"] = Recipe(
 def grid(model, images, g):
     """Patches of images of 4 x 4, 2 x 6 and 4 x 2 tokens."""
     grids = torch.tensor([(1, 4, 4), (1, 2, 6), (1, 4, 2)])[torch.arange(images) % 3]
-    return {"pixel_values": torch.randn(int(grids.prod(1).sum()), 8, 8, 3, generator=g), "image_grid_thw": grids}
+    return {
+        "pixel_values": torch.randn(int(grids.prod(1).sum()), 8, 8, 3, generator=g),
+        "image_grid_thw": grids,
+    }
 
 
 RECIPES["Inkling2ForConditionalGeneration"] = Recipe(
