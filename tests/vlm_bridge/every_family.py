@@ -296,8 +296,7 @@ def rows_of(model: Any, kind: str, made: dict[str, Any]) -> list[int]:
         return recipe(model).rows(model, kind, made)
     encoder = getattr(base_of(model), f"get_{kind}_features")
     names = inspect.signature(encoder).parameters
-    wide = any(p.kind is p.VAR_KEYWORD for p in names.values())
-    output = encoder(**{k: v for k, v in made.items() if k in names or (wide and False)}, return_dict=True)
+    output = encoder(**{name: value for name, value in made.items() if name in names}, return_dict=True)
     return [len(rows) for rows in output.pooler_output]
 
 

@@ -1,13 +1,14 @@
 """Recipes of the families from Aria to Janus, see `every_family`.
 
-What one entry of the encoder's answer is, and which tokens are written around it, follows each family's processor.
+The comment above a recipe says what a pruned prompt of the family has to cope with. Where it says nothing, layers are
+causal attention over all tokens, positions are 0, 1, ... on one axis, and an entry of ``pooler_output`` is an image.
 """
 
 from __future__ import annotations
 
 import tiny_timm  # noqa: F401  (towers of timm)
 import torch
-from every_family import AUDIO, END, IMAGE, BOS, RECIPES, START, VIDEO, VOCAB, WORDS, Recipe, _patches, finish
+from every_family import AUDIO, BOS, END, IMAGE, RECIPES, START, VIDEO, VOCAB, WORDS, Recipe, _patches, finish
 
 LINE, STAMP = 10, 11
 """A token between tiles, and one in front of a frame."""
@@ -75,10 +76,12 @@ RECIPES["AriaForConditionalGeneration"] = Recipe(
     },
     tiles=(3, 1),
 )
-# An entry is a tile; sliding windows.
+# An entry is a tile, behind a marker of its own; sliding windows.
 RECIPES["AyaVisionForConditionalGeneration"] = Recipe(wrap=numbered_tiles, tiles=(3, 1))
+# An entry is a tile, in front of a line break; sliding windows.
 RECIPES["Cohere2VisionForConditionalGeneration"] = Recipe(
-    {"alignment_intermediate_size": 64}, wrap=lines_behind_tiles, tiles=(3, 1))
+    {"alignment_intermediate_size": 64}, wrap=lines_behind_tiles, tiles=(3, 1)
+)
 # Rows are the embeddings of discrete tokens of a VQ-VAE.
 RECIPES["ChameleonForConditionalGeneration"] = Recipe(
     {
@@ -95,7 +98,7 @@ RECIPES["ChameleonForConditionalGeneration"] = Recipe(
     },
     squares(12),
 )
-# Three position axes, rows for later layers.
+# Three position axes; rows for later layers; sliding windows; frames of a video in runs of their own.
 RECIPES["CohereCompassForConditionalGeneration"] = Recipe(
     {
         "text_config": {
@@ -110,7 +113,7 @@ RECIPES["CohereCompassForConditionalGeneration"] = Recipe(
     clips=frames,
     wrap=stamped,
 )
-# Three position axes.
+# Three position axes; frames of a video in runs of their own.
 RECIPES["Cosmos3EdgeForConditionalGeneration"] = Recipe(
     {
         "text_config": {
@@ -158,7 +161,8 @@ def local_views(model, images, g):
     }
 
 
-# An entry is an image: local views, the whole image, a separator; the encoder asks 144 queries of a view.
+# An entry is local views, the whole image and one separator, which is not called `image_newline`; of every view the
+# encoder asks 144 queries.
 RECIPES["DeepseekOcr2ForConditionalGeneration"] = Recipe(
     {
         "vision_config": {
@@ -179,7 +183,7 @@ RECIPES["DeepseekOcr2ForConditionalGeneration"] = Recipe(
     },
     local_views,
 )
-# Rows are the embeddings of discrete tokens of a VQ-VAE, and a line break behind every row.
+# Rows are the embeddings of discrete tokens of a VQ-VAE; a line break, a placeholder too, ends every row of the grid.
 RECIPES["Emu3ForConditionalGeneration"] = Recipe(
     {
         "vocabulary_map": {
@@ -215,6 +219,8 @@ _ERNIE = Recipe(
     {
         "text_config": {
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
+            "num_hidden_layers": 3,
+            "mlp_layer_types": ["dense", "sparse", "dense"],
             "moe_intermediate_size": [16, 8],
             "moe_num_experts": 4,
             "moe_k": 2,
@@ -226,18 +232,18 @@ _ERNIE = Recipe(
     },
     finish=typed_experts,
 )
-# Three position axes; experts are chosen by token type; two frames of a video are merged.
+# Three position axes; experts are chosen by token types of their own; two frames of a video become one.
 RECIPES["Ernie4_5_VLMoeForConditionalGeneration"] = _ERNIE
 RECIPES["Ernie4_5_VL_MoeForConditionalGeneration"] = _ERNIE
-# One position axis, which `prepare_inputs_for_generation` drops; sliding windows.
+# `prepare_inputs_for_generation` drops position_ids; sliding windows; a video is one run.
 RECIPES["Exaone4_5_ForConditionalGeneration"] = Recipe(
     {"vision_config": {"window_size": 16, "fullatt_block_indexes": [1]}}, clips=frames
 )
-# A tower of timm.
+# The encoder's answer is that of a timm tower.
 RECIPES["FastVlmForConditionalGeneration"] = Recipe(
     {"vision_config": {"architecture": "tiny", "model_args": None}}, squares(24)
 )
-# Bidirectional attention inside each run; crops stand behind words, one entry each; sliding windows.
+# Placeholders of a run see one another; an entry is a crop, behind words; sliding windows.
 RECIPES["Gemma3ForConditionalGeneration"] = Recipe(
     {"mm_tokens_per_image": 9},
     wrap=lambda ids, kind: [token for crop in parts(ids, 9) for token in (LINE, START, *crop, END)],
@@ -254,7 +260,8 @@ def mel(model, inputs, g):
     }
 
 
-# A tower of timm; each layer has embeddings of its own; layers share keys and values; sliding windows.
+# The encoder's answer is that of a timm tower; embeddings for every layer are read from input_ids; the last layers
+# share keys and values, so that the cache has fewer layers; sliding windows; sounds beside images.
 RECIPES["Gemma3nForConditionalGeneration"] = Recipe(
     {
         "vision_soft_tokens_per_image": 9,
@@ -329,7 +336,8 @@ def placed_frames(merge: int, values: int):
 
 
 _GEMMA4 = {"use_bidirectional_attention": "vision", "per_layer_config": {1: {"head_dim": 16}}}
-# An entry is an image or a video, its frames stand in runs; each run is bidirectional in layers with a window.
+# Placeholders of a run see one another, in the layers with a window only; frames of a video stand in runs of their own;
+# embeddings for every layer are read from input_ids; head_dim differs by layer; sounds beside images.
 RECIPES["Gemma4ForConditionalGeneration"] = Recipe(
     {
         "text_config": {
@@ -366,6 +374,7 @@ RECIPES["Gemma4ForConditionalGeneration"] = Recipe(
         "input_features": torch.randn(len(inputs["input_ids"]), 20, 8, generator=g),
     },
 )
+# Alike, without a vision tower and without embeddings for every layer.
 RECIPES["Gemma4UnifiedForConditionalGeneration"] = Recipe(
     {
         "text_config": _GEMMA4,
@@ -418,13 +427,13 @@ def _axes(*sections: int, **more) -> dict:
     return {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(sections), **more}
 
 
-# Three position axes.
+# Three position axes; frames of a video in runs of their own, of image_token_id; images beside videos fail in the model.
 for _name in ("Glm4v", "Glm46V", "GlmOcr"):
     RECIPES[f"{_name}ForConditionalGeneration"] = _glm(rope_parameters=_axes(2, 1, 1))
 RECIPES["Glm4vMoeForConditionalGeneration"] = _glm(
     head_dim=8, rope_parameters=_axes(2, 1, 1, partial_rotary_factor=1.0)
 )
-# Linear attention and sparse attention, neither over single tokens; four streams; no positions.
+# A layer of linear attention (recurrent), a layer that attends to chosen blocks of tokens; no positions.
 RECIPES["Glm5NextForConditionalGeneration"] = Recipe(
     {
         "text_config": {
@@ -449,9 +458,16 @@ RECIPES["Glm5NextForConditionalGeneration"] = Recipe(
     wrap=glm,
     finish=glm_types,
 )
-# An entry is a tile or a page, all in one run.
+# An entry is a tile or a page; all stand in one run.
 RECIPES["GotOcr2ForConditionalGeneration"] = Recipe(
-    {"vision_config": {"image_size": 48, "output_channels": 32, "window_size": 3, "global_attn_indexes": [1]}},
+    {
+        "vision_config": {
+            "image_size": 48,
+            "output_channels": 32,
+            "window_size": 3,
+            "global_attn_indexes": [1],
+        }
+    },
     tiles=(3, 1),
 )
 
@@ -462,7 +478,8 @@ def anyres(model, images, g):
     return {"pixel_values": torch.randn(images, 5, 3, 24, 24, generator=g), "image_sizes": sizes}
 
 
-# No pooler_output: (layer, rows of each image) for four layers; every row of the grid ends in a row of its own.
+# No pooler_output: `deepstack_features` lists (layer, rows of each image), which are added in front of these layers;
+# `image_newline` ends every row of the grid.
 RECIPES["Granite4VisionForConditionalGeneration"] = Recipe(
     {
         "text_config": {"num_hidden_layers": 3},
@@ -481,10 +498,14 @@ RECIPES["Granite4VisionForConditionalGeneration"] = Recipe(
         ).deepstack_features[0][1]
     ],
 )
-# Rows for later layers.
+# Rows for later layers; an entry is all tiles of a prompt, each behind markers.
 RECIPES["GraniteDoclingForConditionalGeneration"] = Recipe(
     {
-        "text_config": {"attention_multiplier": 0.35, "embedding_multiplier": 1.0, "residual_multiplier": 1.0},
+        "text_config": {
+            "attention_multiplier": 0.35,
+            "embedding_multiplier": 1.0,
+            "residual_multiplier": 1.0,
+        },
         "vision_config": {"deepstack_visual_indexes": [0, 1], "scale_factor": 2},
     },
     lambda model, images, g: {
@@ -495,28 +516,38 @@ RECIPES["GraniteDoclingForConditionalGeneration"] = Recipe(
     by_prompt=True,
     tiles=(3, 1),
 )
-# Four position axes, one of them the number of the image; an entry has an end of each row of the grid, and two more.
+# Four position axes: text, width, height, number of the image. No text row stands in front of them: all four turn
+# queries and keys. An entry has a row at both ends and one behind every row of the grid.
 RECIPES["HunYuanVLForConditionalGeneration"] = Recipe(
     {
-        "text_config": {"head_dim": 16, "rope_parameters": _axes(2, 2, 2, 2, rope_type="dynamic", factor=1.0, alpha=1000.0)},
+        "text_config": {
+            "head_dim": 16,
+            "rope_parameters": _axes(2, 2, 2, 2, rope_type="dynamic", factor=1.0, alpha=1000.0),
+        },
         "vision_config": {"text_hidden_size": 32, "img_max_token_num": 64, "max_image_size": 64},
         "im_start_id": START,
         "im_end_id": END,
         "im_newline_id": LINE,
     }
 )
-# One position axis, which `prepare_inputs_for_generation` drops.
+# `prepare_inputs_for_generation` drops position_ids; a video is one run.
 RECIPES["HyperCLOVAXVisionV2ForConditionalGeneration"] = Recipe(
     {"vision_config": {"window_size": 16, "fullatt_block_indexes": [1]}}, clips=frames
 )
+# An entry is all images of a prompt.
 RECIPES["Idefics2ForConditionalGeneration"] = Recipe(
     {"perceiver_config": {"resampler_n_latents": 9, "resampler_depth": 1}},
     tiles_by_prompt,
     wrap=lambda ids, kind: [START, *ids, START],
     by_prompt=True,
 )
+# An entry is all tiles of a prompt, each behind markers.
 RECIPES["Idefics3ForConditionalGeneration"] = Recipe(
-    {"vision_config": {"hidden_size": 32}, "scale_factor": 2}, tiles_by_prompt, wrap=page, by_prompt=True, tiles=(5, 1)
+    {"vision_config": {"hidden_size": 32}, "scale_factor": 2},
+    tiles_by_prompt,
+    wrap=page,
+    by_prompt=True,
+    tiles=(5, 1),
 )
 RECIPES["JanusForConditionalGeneration"] = Recipe(
     {
@@ -543,7 +574,7 @@ def bare(ids: list[int], kind: str) -> list[int]:
     return ids
 
 
-# Learned positions, counted from the attention mask.
+# `forward` and `generate` demand pixel_values; learned positions, counted from the attention mask.
 RECIPES["Blip2ForConditionalGeneration"] = Recipe(
     {"image_token_index": IMAGE, "num_query_tokens": 8, "text_config": _OPT, "qformer_config": _QFORMER},
     squares(24),
@@ -561,12 +592,13 @@ def questions(model, images, g):
     }
 
 
+# Alike, and they demand the question.
 RECIPES["InstructBlipForConditionalGeneration"] = Recipe(
     {"image_token_index": IMAGE, "num_query_tokens": 8, "text_config": _OPT, "qformer_config": _QFORMER},
     questions,
     wrap=bare,
 )
-# `pixel_values` are the four frames of a video: no images, and no `get_image_features`.
+# `pixel_values` are the four frames of a video: no image, and no `get_image_features`.
 RECIPES["InstructBlipVideoForConditionalGeneration"] = Recipe(
     {"video_token_index": VIDEO, "num_query_tokens": 4, "text_config": _OPT, "qformer_config": _QFORMER},
     clips=lambda model, videos, g: {
@@ -576,7 +608,7 @@ RECIPES["InstructBlipVideoForConditionalGeneration"] = Recipe(
     wrap=bare,
     finish=lambda model, inputs: {},
 )
-# Visual rows go through the encoder.
+# Encoder and decoder: visual rows go through the encoder of the text, which has no `mm_encoder_outputs`.
 RECIPES["Florence2ForConditionalGeneration"] = Recipe(
     {
         "text_config": {
@@ -608,17 +640,22 @@ def fuyu(ids: list[int], kind: str) -> list[int]:
     return [*(token for row in parts(ids, 4) for token in (*row, LINE)), BOS]
 
 
-# No pooler_output: the patches of all images in one `last_hidden_state`; no vision tower.
+# No pooler_output: the patches of all images are one `last_hidden_state`; a line break, not a placeholder, ends a row.
 RECIPES["FuyuForCausalLM"] = Recipe(
-    {"text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}},
+    {
+        "text_config": {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+        }
+    },
     lambda model, images, g: {
         "pixel_values": torch.randn(sum(12 + 4 * (i % 2) for i in range(images)), 48, generator=g)
     },
     wrap=fuyu,
-    rows=lambda model, kind, made: [12, 16] * (len(made["pixel_values"]) // 28)
-    + [12] * (len(made["pixel_values"]) % 28 // 12),
+    rows=lambda model, kind, made: (
+        [12, 16] * (len(made["pixel_values"]) // 28) + [12] * (len(made["pixel_values"]) % 28 // 12)
+    ),
 )
-# Layers of attention and convolution; no list of images: one row of `pooler_output` a patch.
+# Every layer is attention (with a window, or none) and a short convolution; `pooler_output` is one tensor for all images.
 RECIPES["InklingForConditionalGeneration"] = Recipe(
     {
         "text_config": {
@@ -647,9 +684,13 @@ RECIPES["InklingForConditionalGeneration"] = Recipe(
 def grid(model, images, g):
     """Patches of images of 4 x 4, 2 x 6 and 4 x 2 tokens."""
     grids = torch.tensor([(1, 4, 4), (1, 2, 6), (1, 4, 2)])[torch.arange(images) % 3]
-    return {"pixel_values": torch.randn(int(grids.prod(1).sum()), 8, 8, 3, generator=g), "image_grid_thw": grids}
+    return {
+        "pixel_values": torch.randn(int(grids.prod(1).sum()), 8, 8, 3, generator=g),
+        "image_grid_thw": grids,
+    }
 
 
+# The same layers; an entry is an image.
 RECIPES["Inkling2ForConditionalGeneration"] = Recipe(
     {
         "text_config": {
@@ -665,7 +706,7 @@ RECIPES["Inkling2ForConditionalGeneration"] = Recipe(
     },
     grid,
 )
-# Sparse attention over chosen tokens, beside sliding windows.
+# A layer that attends to chosen tokens, a layer with a window; sounds beside images and videos.
 RECIPES["Dots3NoteForConditionalGeneration"] = Recipe(
     {
         "text_config": {

@@ -20,9 +20,11 @@ from every_family import (
     RECIPES,
     START,
     VIDEO,
+    Call,
     Recipe,
     finish,
     placeholder,
+    recipe,
     vision_of,
 )
 from torch import Tensor
@@ -314,8 +316,8 @@ RECIPES["Kimi_K25ForConditionalGeneration"] = Recipe(
 
 def padded(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
     """Images of different sizes, padded to the largest."""
-    sizes = torch.tensor([(SIDE, SIDE), (16, SIDE), (SIDE, 8)])[torch.arange(images) % 3]
-    values = torch.zeros(images, 3, SIDE, SIDE)
+    sizes = torch.tensor([(32, 32), (16, 32), (32, 24)])[torch.arange(images) % 3]
+    values = torch.zeros(images, 3, 32, 32)
     for value, (height, width) in zip(values, sizes.tolist(), strict=True):
         value[:, :height, :width] = torch.randn(3, height, width, generator=g)
     return {"pixel_values": values, "image_sizes": sizes}
@@ -325,7 +327,10 @@ def broken_rows(model: Any, kind: str, groups: list[list[int]], made: dict[str, 
     """A token behind every row of an image, another behind the last."""
     side = vision_of(model).patch_size * model.config.spatial_merge_size
     rows = [int(height) // side for height, _ in made["image_sizes"]]
-    return [[*([IMAGE] * (n // r) + [ROW]) * r][:-1] + [END] for (n,), r in zip(groups, rows, strict=True)]
+    found = [
+        _joined([*[IMAGE] * (n // r), ROW] for _ in range(r)) for (n,), r in zip(groups, rows, strict=True)
+    ]
+    return [[*ids[:-1], END] for ids in found]
 
 
 # Rows of an image are separated by tokens.
@@ -338,8 +343,9 @@ RECIPES["MistralLarge4ForConditionalGeneration"] = Recipe(
             "kv_source_layers": [0, 1],
             "indexer_types": ["full", "full"],
             "no_rope_layers": [1, 0],
-            "index_n_heads": 4,
+            "index_n_heads": 16,
             "index_head_dim": 8,
+            "index_topk": 8,
             "head_dim": 4,
             "num_key_value_heads": 4,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
@@ -359,6 +365,8 @@ RECIPES["MiniMaxM3SparseForConditionalGeneration"] = Recipe(
             "mlp_layer_types": ["dense", "sparse"],
             "index_n_heads": 2,
             "index_head_dim": 8,
+            "index_block_size": 4,
+            "index_topk_blocks": 2,
             "rotary_dim": 8,
             "dense_intermediate_size": 48,
             "shared_intermediate_size": 16,
@@ -571,6 +579,36 @@ RECIPES["Qwen3OmniMoeThinkerForConditionalGeneration"] = Recipe(
     sound=_spectra(16),
     finish=_grid_seconds,
 )
+
+
+def with_soundtrack(model: Any, silent: Call) -> Call:
+    """A call with one video a prompt, made into one whose videos have two tokens of sound each.
+
+    Sounds stand among the frames: Qwen2.5-Omni puts two seconds of sound behind two seconds of frames, Qwen3-Omni
+    every token of sound behind the frame that was on then, which is the first here.
+    """
+    sooner = "Qwen3" in type(model).__name__
+    frames = silent.inputs["video_grid_thw"][:, 0].tolist()
+    rows, spans = [], []
+    for row, (ids, (kind, _, columns)) in enumerate(
+        zip(silent.inputs["input_ids"].tolist(), silent.spans, strict=True)
+    ):
+        first, behind = columns[0], columns[0] + len(columns) // (frames[row] if sooner else 1)
+        sound = [AUDIO, AUDIO, *ids[behind : columns[-1] + 1], SOUND_END]
+        rows.append([*ids[:first], SOUND, *ids[first:behind], *sound, *ids[columns[-1] + 1 :]])
+        spans.append((kind, row, [i for i, token in enumerate(rows[-1]) if token == VIDEO]))
+    mask = silent.inputs["attention_mask"]
+    heard = recipe(model).sound(model, silent.inputs, torch.Generator().manual_seed(3))
+    inputs = {
+        **silent.inputs,
+        **heard,
+        "input_ids": torch.tensor(rows),
+        "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 4)], 1),
+        "use_audio_in_video": True,
+    }
+    return Call(inputs, spans)
+
+
 # Recurrent: most layers are linear attention, with embeddings of runs of tokens (n-grams of input_ids); others see the
 # blocks that an indexer picks. Three axes.
 RECIPES["Qwen4ExpForConditionalGeneration"] = Recipe(
@@ -589,7 +627,7 @@ RECIPES["Qwen4ExpForConditionalGeneration"] = Recipe(
             "indexer_n_heads": 2,
             "indexer_kv_heads": 1,
             "indexer_head_dim": 8,
-            "indexer_budget": 512,
+            "indexer_budget": 8,
             "indexer_compress_ratio": 4,
         },
         "vision_config": {"num_position_embeddings": 64},
@@ -621,8 +659,8 @@ def local_tiles(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
     """A global view of each image, two local tiles of the first, the third, ..."""
     local = [2 - 2 * (i % 2) for i in range(images)]
     return {
-        "pixel_values": torch.randn(images, 3, 32, 32, generator=g),
-        "pixel_values_local": torch.randn(sum(local), 3, 16, 16, generator=g),
+        "pixel_values": torch.randn(images, 3, 48, 48, generator=g),
+        "pixel_values_local": torch.randn(sum(local), 3, 32, 32, generator=g),
         "num_local_patches": local,
     }
 
@@ -631,7 +669,7 @@ def written_locals(model: Any, kind: str, groups: list[list[int]], made: dict[st
     """Local tiles between markers of their own, a new line, the global view last."""
     found = []
     for (n,), local in zip(groups, made["num_local_patches"], strict=True):
-        size = n // (4 + local) if local else 0
+        size = 4 if local else 0
         tiles = _joined([SLICE] + [IMAGE] * size + [SLICE_END] for _ in range(local))
         found.append([*tiles, *([ROW] if local else []), START, *[IMAGE] * (n - local * size), END])
     return found
@@ -650,7 +688,7 @@ RECIPES["Step3p7ForConditionalGeneration"] = Recipe(
                 "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
             },
         },
-        "vision_config": {"image_size": 32},
+        "vision_config": {"image_size": 48},
     },
     pixels=local_tiles,
     write=written_locals,
