@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ class Call:
 C = TypeVar("C", bound=Call)
 
 
-class Borrowed(Generic[C]):
+class Borrowed(ABC, Generic[C]):
     """A model with another `generate` and some hooks; nothing is assigned to a class.
 
     Subclasses say in `call_type` what they remember of a call, and what happens before and after a `forward`.
@@ -111,7 +112,8 @@ class Borrowed(Generic[C]):
     def calling(self) -> Iterator[C]:
         """A call of `generate`, from beginning to end."""
         call = self.call_type(self)
-        self._begin(call)
+        if not self._begin(call):
+            raise BridgeError("this `generate` belongs to a `with prune(...)` block that has been left.")
         try:
             yield call
         finally:
@@ -126,7 +128,7 @@ class Borrowed(Generic[C]):
         self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Begin a `forward`; without `kwargs` another thread has just taken this hook off."""
-        if kwargs is None or (self.left and not self.running[threading.current_thread()]):
+        if kwargs is None:
             return None
         if module is not self.model:
             raise BridgeError(
@@ -135,8 +137,7 @@ class Borrowed(Generic[C]):
             )
         outer = _CURRENT.get()
         call = self.call_type(self, whole=outer if self._mine(outer) and outer.steps else None, forward=True)
-        self._begin(call)
-        return self.begun(call, args, kwargs)
+        return self.begun(call, args, kwargs) if self._begin(call) else None
 
     def after_forward(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
         """End a `forward`, also one that failed."""
@@ -148,19 +149,19 @@ class Borrowed(Generic[C]):
         finally:
             self._end(call)
 
+    @abstractmethod
     def pruned_generate(self, *args: Any, **kwargs: Any) -> Any:
         """What the model's `generate` is while it is lent."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begun(
         self, call: C, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """What the model is to be called with instead."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ended(self, call: C, output: Any) -> None:
         """What is remembered of a call; `output` is None where it failed."""
-        raise NotImplementedError
 
     def stands_aside(self) -> bool:
         """Whether a `forward` with images belongs to a `generate` that began before the model was lent.
@@ -193,15 +194,17 @@ class Borrowed(Generic[C]):
             frame = frame.f_back
         return found
 
-    def _begin(self, call: C) -> None:
+    def _begin(self, call: C) -> bool:
+        """Whether it is in time: the block may have been left since."""
         thread = threading.current_thread()
         with self.changed:
             call.depth = self.running[thread]
             if self.left and not call.depth:
-                raise BridgeError("this `generate` belongs to a `with prune(...)` block that has been left.")
+                return False
             self.running[thread] = call.depth + 1
         call.outer = _CURRENT.get()
         _CURRENT.set(call)
+        return True
 
     def _end(self, call: C) -> None:
         _CURRENT.set(call.outer)
