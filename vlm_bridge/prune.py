@@ -122,9 +122,9 @@ def prune(
     ----------
     model : PreTrainedModel
         A vision-language model of transformers >= 5.18.
-    keep : int, float, one per image or video of every call, PerTile, Shared, Spectral, or None with `tol`
-        Tokens, or share of an image's tokens, to keep, in the order of the placeholders; see
-        `vlm_bridge.budget` for the others. Of ``"pyramiddrop"`` and ``"sparsevlm"`` the average over layers.
+    keep : int, float, AtMost, one per image or video of every call, PerTile, Shared, Spectral, or None with `tol`
+        Tokens, or share of an image's tokens, to keep, in the order of the placeholders; a count above an image's
+        tokens is refused, and ``AtMost(64)`` then keeps them all. See `vlm_bridge.budget` for the others. Of ``"pyramiddrop"`` and ``"sparsevlm"`` the average over layers.
     method : str
         A name in `PRUNERS`. Systems inside the LLM (``"fastv"``, ``"dart"``, ``"pyramiddrop"``,
         ``"sparsevlm"``) work by hooks on its layers, and take no `relevance`, `fold`, `tol`, `clip`, `clean`.
