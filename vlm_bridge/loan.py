@@ -13,18 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from vlm_bridge.borrow import Borrowed, named
-from vlm_bridge.calls import (
-    FullView,
-    check_chunks,
-    check_generate,
-    expected_tokens,
-    inferred_mask,
-    moved_lengths,
-    restored,
-    shown_in_full,
-)
+from vlm_bridge.calls import check_chunks, check_generate, expected_tokens, inferred_mask, moved_lengths
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.fold import KeyBias
+from vlm_bridge.full_view import FullView, Internals, restored, shown_in_full
 from vlm_bridge.inputs import Layout, check_window, has_visuals, stacked
 from vlm_bridge.memory import Memory
 from vlm_bridge.report import Report
@@ -51,6 +43,7 @@ class Loan(Borrowed):
         if modules:
             self.bias = KeyBias(modules)
             self.handles.append(self.bias)
+        self.handles.append(Internals(self.model))
         self.lend(self.pruned_generate)
 
     def detach(self) -> None:
@@ -72,7 +65,7 @@ class Loan(Borrowed):
                 )
             return self.generate(*args, **kwargs)
         with self.occupied():
-            check_generate(arguments)
+            check_generate(self.model, arguments, self.bias is not None)
             check_chunks(self.model, arguments)
             with torch.no_grad():
                 mask = inferred_mask(self.model, arguments)
@@ -83,14 +76,14 @@ class Loan(Borrowed):
                     self.model, arguments, self.settings, self.rng, self.report, ahead, self.memory
                 )
             assert done is not None
-            return self._generate(done, arguments.get("input_ids"))
+            return self._generate(done, arguments.get("input_ids"), arguments.get("attention_mask"))
 
-    def _generate(self, done: Rewritten, full: Tensor | None) -> Any:
+    def _generate(self, done: Rewritten, full: Tensor | None, mask: Tensor | None) -> Any:
         assert self.generate is not None
         arguments, view = done.inputs, None
         moved_lengths(self.model, arguments, done.layout.dropped)
         if full is not None:
-            view = FullView(full, arguments["input_ids"].shape[1])
+            view = FullView(full, arguments["input_ids"].shape[1], mask)
             shown_in_full(arguments, view)
         self.generating, self.stacked = True, done.stacked
         self._set_bias(done.bias)

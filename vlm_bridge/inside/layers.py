@@ -71,7 +71,7 @@ class LayerLoan(Borrowed):
         if not has_images(arguments):
             return self.generate(*args, **kwargs)
         with self.occupied():
-            check_generate(arguments)
+            check_generate(self.model, arguments)
             check_decoding(self.model, arguments)
             prompt = next(
                 arguments[name]
