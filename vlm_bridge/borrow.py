@@ -1,12 +1,15 @@
-"""What every loan of a model has in common: an instance attribute ``generate``, hooks, and giving both back."""
+"""What every loan of a model has in common: instance attributes ``forward`` and ``generate``, hooks, and giving all back."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from vlm_bridge.errors import BridgeError
 
@@ -37,6 +40,34 @@ class Borrowed:
         if self.generate is not None:
             self.model.__dict__["generate"] = generate
 
+    def watch(
+        self,
+        before: Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None],
+        after: Callable[..., None],
+        hooked: bool,
+    ) -> None:
+        """Let every call pass through ``before(model, args, kwargs)``, which may give other arguments, and end in
+        ``after(model, args, output)``, with None where it failed.
+
+        The model's ``forward`` is lent, and no hook set, since wrappers may call ``forward`` past the hooks, as PEFT's do.
+        Of a compiled model the graph breaks here; where modules inside are `hooked`, which compiled code may not
+        notice, calls are not compiled.
+        """
+        own, model = self.model.forward, self.model
+        before, after = torch.compiler.disable(before), torch.compiler.disable(after)
+
+        @functools.wraps(own)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            output = None
+            try:
+                args, kwargs = before(model, args, kwargs) or (args, kwargs)
+                output = own(*args, **kwargs)
+                return output
+            finally:
+                after(model, args, output)
+
+        self.handles.append(Lent(model, "forward", torch.compiler.disable(forward) if hooked else forward))
+
     def detach(self) -> None:
         """Take everything off, whatever was on."""
         self.model.__dict__.pop("generate", None)
@@ -45,6 +76,20 @@ class Borrowed:
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
+
+
+class Lent:
+    """An instance attribute of a model that is another for a while."""
+
+    def __init__(self, model: Any, name: str, value: Any) -> None:
+        self.model, self.name, self.before = model, name, model.__dict__.get(name)
+        model.__dict__[name] = value
+
+    def remove(self) -> None:
+        """Put back what was there."""
+        self.model.__dict__.pop(self.name, None)
+        if self.before is not None:
+            self.model.__dict__[self.name] = self.before
 
 
 def named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.stopping_criteria import StopStringCriteria
 
+from vlm_bridge.borrow import Lent
 from vlm_bridge.errors import BridgeError
 
 
@@ -63,21 +64,15 @@ class Internals:
     A call is known by the lists that `shown_in_full` has put into its arguments; other calls are left alone.
     """
 
-    _NAMES = ("_get_logits_processor", "_get_stopping_criteria")
-
     def __init__(self, model: Any) -> None:
-        self.model = model
-        self.before = {name: model.__dict__.get(name) for name in self._NAMES}
-        self.own = {name: getattr(model, name, None) for name in self._NAMES}
-        if None not in self.own.values():
-            model.__dict__.update(_get_logits_processor=self.processors, _get_stopping_criteria=self.criteria)
+        lent = {"_get_logits_processor": self.processors, "_get_stopping_criteria": self.criteria}
+        self.own = {name: getattr(model, name, None) for name in lent}
+        self.lent = [Lent(model, name, value) for name, value in lent.items() if self.own[name] is not None]
 
     def remove(self) -> None:
         """Take them back."""
-        for name, before in self.before.items():
-            self.model.__dict__.pop(name, None)
-            if before is not None:
-                self.model.__dict__[name] = before
+        for one in self.lent:
+            one.remove()
 
     def processors(self, **kwargs: Any) -> Any:
         """What `generate` makes of its arguments, told and shown the full prompt."""

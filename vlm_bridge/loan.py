@@ -1,6 +1,6 @@
 """What a model carries while it is pruned, and how it is given back.
 
-An *instance* attribute ``generate`` and hooks; nothing is assigned to a class.
+*Instance* attributes ``forward`` and ``generate`` and hooks; nothing is assigned to a class.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ class Loan(Borrowed):
 
     def attach(self, modules: list[nn.Module]) -> None:
         """Put generate and hooks on."""
-        self.handles.append(self.model.register_forward_pre_hook(self.before_forward, with_kwargs=True))
-        self.handles.append(self.model.register_forward_hook(self.after_forward, always_call=True))
+        self.watch(self.before_forward, self.after_forward, hooked=bool(modules))
         if modules:
             self.bias = KeyBias(modules)
             self.handles.append(self.bias)

@@ -51,8 +51,7 @@ class LayerLoan(Borrowed):
     def attach(self, modules: Sequence[nn.Module] = ()) -> None:
         """Put generate and hooks on; there are none for `modules` besides the decoder's layers."""
         put = self.handles.append
-        put(self.model.register_forward_pre_hook(self.before_forward, with_kwargs=True))
-        put(self.model.register_forward_hook(self.after_forward, always_call=True))
+        self.watch(self.before_forward, self.after_forward, hooked=True)
         for index, layer in enumerate(self.decoder.layers):
             put(layer.register_forward_pre_hook(partial(self.before_layer, index), with_kwargs=True))
         put(self.decoder.layers[-1].register_forward_hook(self.after_last))
