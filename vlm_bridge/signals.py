@@ -151,7 +151,7 @@ class Live:
         ids = self.inputs.get("input_ids")
         if ids is None or ids.shape != self.prompt.mask.shape:
             raise BridgeError(
-                "text relevance needs input_ids, this call has inputs_embeds only; pass the signal."
+                "text relevance needs input_ids of the prompt's length beside inputs_embeds; pass them, or the signal."
             )
         ids = ids[row][(self.prompt.mask[row] & ~self.prompt.placeholders[row]).to(ids.device)]
         special = torch.tensor(sorted(special_ids(self.model, self.sources.processor)), device=ids.device)

@@ -72,6 +72,8 @@ class LayerLoan(Borrowed):
         with self.occupied():
             check_generate(self.model, arguments)
             check_decoding(self.model, arguments)
+            if arguments.get("inputs_embeds") is not None:
+                Prompt.of(self.model, arguments)  # refuses ids of another prompt beside them
             prompt = next(
                 arguments[name]
                 for name in ("input_ids", "inputs", "inputs_embeds")
