@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,6 +76,17 @@ class Borrowed:
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
+
+
+def check_checkpointing(layers: Iterable[Any], what: str) -> None:
+    """Refuse gradient checkpointing where hooks act on layers, which it runs again when the call is over."""
+    if torch.is_grad_enabled() and any(
+        layer.training and getattr(layer, "gradient_checkpointing", False) for layer in layers
+    ):
+        raise BridgeError(
+            f"gradient checkpointing runs layers again in the backward pass, when {what} has ended, and gradients would "
+            "be wrong: switch it off, or prune before the LLM and without fold."
+        )
 
 
 class Lent:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlm_bridge.borrow import Borrowed, named
+from vlm_bridge.borrow import Borrowed, check_checkpointing, named
 from vlm_bridge.calls import check_chunks, check_generate, expected_tokens, inferred_mask, moved_lengths
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.fold import KeyBias
@@ -105,6 +105,8 @@ class Loan(Borrowed):
                 raise BridgeError(
                     "a call with images on a filled cache: pruning rewrites whole prompts; pass none."
                 )
+            if self.bias is not None:
+                check_checkpointing(self.model.modules(), "folding")
             self.pending = rewrite(
                 self.model, arguments, self.settings, self.rng, self.report, memory=self.memory
             )

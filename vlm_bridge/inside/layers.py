@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from vlm_bridge.borrow import Borrowed, named
+from vlm_bridge.borrow import Borrowed, check_checkpointing, named
 from vlm_bridge.calls import check_generate
 from vlm_bridge.choose import reconstruction_error
 from vlm_bridge.cost import cost_of_layers
@@ -100,6 +100,7 @@ class LayerLoan(Borrowed):
         if filled:
             raise BridgeError("a call with images on a filled cache: pruning reads whole prompts; pass none.")
         check_cache(cache)
+        check_checkpointing(self.decoder.layers, "pruning inside the LLM")
         arguments = self._encoded(arguments)
         without = {name: value for name, value in arguments.items() if name != "position_ids"}
         prompt = Prompt.of(self.model, without)
