@@ -6,7 +6,7 @@ The bridge knows where a model keeps its visual tokens and how to give it fewer;
 ...     model.generate(**inputs)
 """
 
-from vlm_bridge.budget import PerTile, Shared, Spectral
+from vlm_bridge.budget import AtMost, PerTile, Shared, Spectral
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.merge import Merged, merge_tokens
 from vlm_bridge.prompts import clean_prompt, content_words
@@ -18,6 +18,7 @@ from vlm_bridge.select import select_tokens
 
 __all__ = [
     "PRUNERS",
+    "AtMost",
     "BridgeError",
     "Merged",
     "PerTile",

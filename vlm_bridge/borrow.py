@@ -1,4 +1,4 @@
-"""What every loan of a model has in common: ``generate`` and hooks, the calls that run, and giving all of it back.
+"""What every loan of a model has in common: ``forward``, ``generate`` and hooks, the calls that run, and giving all of it back.
 
 Any number of threads may use a lent model. What has to be known of a call hangs on a `Call` that only its own
 thread finds, in a context variable; the loan holds what all calls share.
@@ -6,17 +6,20 @@ thread finds, in a context variable; the loan holds what all calls share.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Generic, TypeVar
+
+import torch
 
 from vlm_bridge.errors import BridgeError
 
@@ -77,12 +80,30 @@ class Borrowed(ABC, Generic[C]):
             "belong to this model; do it before or behind the `with` block (save_pretrained works inside, too)."
         )
 
-    def attach(self) -> None:
-        """Put `generate` and hooks on."""
-        self.handles.append(self.model.register_forward_pre_hook(self.before_forward, with_kwargs=True))
-        self.handles.append(self.model.register_forward_hook(self.after_forward, always_call=True))
-        if self.generate is not None:
+    def attach(self, hooked: bool = False) -> None:
+        """Lend `forward` and `generate`.
+
+        `forward` is lent, and not hooked, since wrappers may call it past the hooks, as PEFT's do. Of a compiled model
+        the graph breaks here; where modules inside are `hooked`, which compiled code may not notice, calls are not
+        compiled.
+        """
+        own = self.model.forward
+        before, after = torch.compiler.disable(self.before_forward), torch.compiler.disable(self.after_forward)
+
+        @functools.wraps(own)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            output = None
+            try:
+                args, kwargs = before(args, kwargs) or (args, kwargs)
+                output = own(*args, **kwargs)
+                return output
+            finally:
+                after(output)
+
+        if self.generate is not None:  # first, so that whoever copies the model meets what refuses it
             self.model.__dict__["generate"] = self.pruned_generate
+        self.handles.append(Lent(self.model, "forward", torch.compiler.disable(forward) if hooked else forward))
+        self.handles.append(self.model.register_forward_pre_hook(self._no_replica))
         self.earlier = [frame for top in sys._current_frames().values() for frame in self._generating(top)]
 
     def detach(self) -> None:
@@ -125,21 +146,22 @@ class Borrowed(ABC, Generic[C]):
         return call if self._mine(call) and call.forward else None
 
     def before_forward(
-        self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Begin a `forward`; without `kwargs` another thread has just taken this hook off."""
-        if kwargs is None:
-            return None
-        if module is not self.model:
-            raise BridgeError(
-                "a copy of the model was called that carries the hooks of `prune`, as torch.nn.DataParallel makes "
-                "them; run one process a device, or prune inside of each."
-            )
+        """Begin a `forward`."""
         outer = _CURRENT.get()
         call = self.call_type(self, whole=outer if self._mine(outer) and outer.steps else None, forward=True)
         return self.begun(call, args, kwargs) if self._begin(call) else None
 
-    def after_forward(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+    def _no_replica(self, module: Any, args: Any) -> None:
+        """Refuse a copy of the model, whose `forward` would be the model's."""
+        if module is not self.model:
+            raise BridgeError(
+                "a copy of the model was called that carries what `prune` lent to it, as torch.nn.DataParallel makes "
+                "them; run one process a device, or prune inside of each."
+            )
+
+    def after_forward(self, output: Any) -> None:
         """End a `forward`, also one that failed."""
         call = self.current()
         if call is None:
@@ -234,6 +256,31 @@ def apart() -> Iterator[None]:
         raise BridgeError(
             "the `with prune(...)` block was left by a function that `generate` called; go on outside."
         )
+
+
+def check_checkpointing(layers: Iterable[Any], what: str) -> None:
+    """Refuse gradient checkpointing where hooks act on layers, which it runs again when the call is over."""
+    if torch.is_grad_enabled() and any(
+        layer.training and getattr(layer, "gradient_checkpointing", False) for layer in layers
+    ):
+        raise BridgeError(
+            f"gradient checkpointing runs layers again in the backward pass, when {what} has ended, and gradients would "
+            "be wrong: switch it off, or prune before the LLM and without fold."
+        )
+
+
+class Lent:
+    """An instance attribute of a model that is another for a while."""
+
+    def __init__(self, model: Any, name: str, value: Any) -> None:
+        self.model, self.name, self.before = model, name, model.__dict__.get(name)
+        model.__dict__[name] = value
+
+    def remove(self) -> None:
+        """Put back what was there."""
+        self.model.__dict__.pop(self.name, None)
+        if self.before is not None:
+            self.model.__dict__[self.name] = self.before
 
 
 def named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How many tokens to keep, and of what: an image, a tile, or several images together.
 
-A budget is a token count, a share, one of these per image, or a `PerTile`, `Shared` or `Spectral`. It comes
-down to *parts*: sets of rows of which so many are kept.
+A budget is a token count, a share, an `AtMost`, one of these per image, or a `PerTile`, `Shared` or `Spectral`.
+It comes down to *parts*: sets of rows of which so many are kept.
 """
 
 from __future__ import annotations
@@ -17,14 +17,55 @@ from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
 
-_ALLOWED = "a token count (int >= 1), a share (float in (0, 1]) or one of these per image"
+_ALLOWED = "a token count (int >= 1), a share (float in (0, 1]), AtMost(count) or one of these per image, such as [64, 0.25]"
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """So many tokens of an image, and all tokens of an image that has fewer.
+
+    A plain count is refused where an image has fewer tokens. Under a dynamic resolution some images are small, and
+    an evaluation should not end at them.
+
+    Parameters
+    ----------
+    tokens : int
+        At least 1.
+
+    Raises
+    ------
+    BridgeError
+        No whole number, or one below 1. A share never asks for more than an image has.
+
+    Examples
+    --------
+    >>> [AtMost(64).of(n) for n in (32, 64, 576)]
+    [32, 64, 64]
+    >>> read_keep("at-most-64")
+    AtMost(tokens=64)
+    """
+
+    tokens: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tokens, (bool, np.bool_)) or not isinstance(self.tokens, numbers.Integral):
+            raise BridgeError(
+                f"AtMost(tokens={self.tokens!r}): expected a token count (int >= 1); a share such as 0.25 never asks "
+                "for more than an image has and needs no AtMost."
+            )
+        if self.tokens < 1:
+            raise BridgeError(f"AtMost(tokens={self.tokens}): at least one token of an image must stay.")
+
+    def of(self, n: int) -> int:
+        """Tokens to keep of `n`."""
+        return min(int(self.tokens), n)
 
 
 @dataclass(frozen=True)
 class PerTile:
-    """So many tokens (or this share) of every tile; rows that separate tiles' rows go."""
+    """So many tokens (or this share, or `AtMost` so many) of every tile; rows that separate tiles' rows go."""
 
-    tokens: int | float
+    tokens: int | float | AtMost
 
     def __post_init__(self) -> None:
         _check_one(self.tokens)
@@ -32,9 +73,9 @@ class PerTile:
 
 @dataclass(frozen=True)
 class Shared:
-    """So many tokens (or this share) of all images of a prompt together, at least one of each."""
+    """So many tokens (or this share, or `AtMost` so many) of all images of a prompt together, at least one of each."""
 
-    tokens: int | float
+    tokens: int | float | AtMost
 
     def __post_init__(self) -> None:
         _check_one(self.tokens)
@@ -99,7 +140,7 @@ def parts_of(
 
     Parameters
     ----------
-    keep : int, float, sequence of these, PerTile, Shared, Spectral, or None
+    keep : int, float, AtMost, sequence of these, PerTile, Shared, Spectral, or None
     images : sequence of Tensor (n_i, d)
     tol : float, optional
     prompts : sequence of int, optional
@@ -128,7 +169,7 @@ def parts_of(
             of_tile = torch.zeros_like(rows) if tiles is None else rows.cpu()
             for tile in of_tile[of_tile >= 0].unique().tolist():
                 inside = (of_tile == tile).nonzero()[:, 0]
-                found.append(Part(((i, inside),), _count(keep.tokens, len(inside), i)))
+                found.append(Part(((i, inside),), count_of(keep.tokens, len(inside), f"a tile of image {i}")))
         return found
     if isinstance(keep, Spectral):
         counts = [keep.count(image) for image in images]
@@ -142,7 +183,7 @@ def token_counts(keep: Any, sizes: Sequence[int], tol: float | None = None) -> l
 
     Parameters
     ----------
-    keep : int, float, sequence of these, or None
+    keep : int, float, AtMost, sequence of these, or None
         A share is rounded half to even, and is at least 1. ``None`` (with `tol`): all, stop by tolerance.
     sizes : sequence of int
         Rows of each image before pruning.
@@ -165,27 +206,62 @@ def token_counts(keep: Any, sizes: Sequence[int], tol: float | None = None) -> l
         raise BridgeError(
             f"keep lists {len(wanted)} budgets for {len(sizes)} images; give one, or one per image."
         )
-    return [_count(one, n, i) for i, (one, n) in enumerate(zip(wanted, sizes, strict=True))]
+    return [count_of(one, n, f"image {i}") for i, (one, n) in enumerate(zip(wanted, sizes, strict=True))]
 
 
-def _count(one: Any, n: int, image: int) -> int:
-    if not isinstance(one, numbers.Integral):
+def count_of(one: Any, n: int, what: str = "the image") -> int:
+    """Tokens to keep of the `n` of `what`, for a count, a share or an `AtMost`."""
+    if isinstance(one, AtMost):
+        return one.of(n)
+    if is_share(one):
         return max(1, round(float(one) * n))
     if int(one) > n:
         raise BridgeError(
-            f"keep = {one}, but image {image} has {n} tokens; use at most {n}, or a share such as 0.25."
+            f"keep = {one}, but {what} has {n} tokens; use AtMost({one}), which keeps all tokens where there are "
+            f"fewer, at most {n}, or a share such as 0.25."
         )
     return int(one)
 
 
+def is_share(one: Any) -> bool:
+    """Whether a budget is a share, that is a number that is no whole number by its type."""
+    return isinstance(one, numbers.Real) and not isinstance(one, numbers.Integral)
+
+
+def read_keep(text: str) -> int | float | AtMost:
+    """A budget as a command line or a harness spells it: ``64``, ``0.25`` or ``at-most-64``.
+
+    Raises
+    ------
+    BridgeError
+        None of these, or out of range.
+    """
+    found: int | float | AtMost
+    try:
+        if text.startswith("at-most-"):
+            return AtMost(int(text.removeprefix("at-most-")))
+        found = int(text) if text.strip().lstrip("+-").isdigit() else float(text)
+    except ValueError as error:
+        if isinstance(error, BridgeError):
+            raise
+        raise BridgeError(
+            f"keep = {text!r}: expected a token count (64), a share (0.25) or at-most-64, which keeps all tokens of "
+            "a smaller image."
+        ) from None
+    check_keep(found)
+    return found
+
+
 def _shared(tokens: Any, sizes: list[int], group: list[int]) -> int:
-    k = _count(tokens, sum(sizes), group[0])
-    if k < len(group) and isinstance(tokens, numbers.Integral):
+    k = count_of(tokens, sum(sizes), f"what images {', '.join(map(str, group))} show together")
+    if k < len(group) and not is_share(tokens):
         raise BridgeError(f"Shared({tokens}): {len(group)} images share it, and each must keep a token.")
     return max(k, len(group))
 
 
 def _check_one(one: Any) -> None:
+    if isinstance(one, AtMost):
+        return
     if isinstance(one, (bool, np.bool_)) or not isinstance(one, numbers.Real):
         raise BridgeError(f"keep = {one!r}: it must be {_ALLOWED}, PerTile, Shared or Spectral.")
     if isinstance(one, numbers.Integral):

@@ -1,36 +1,67 @@
-"""`generate` on a pruned prompt that looks, from outside, like `generate` on the full one.
+"""`generate` on a pruned prompt that looks, from outside, like `generate` on the full one: lengths and refusals.
 
-The prompt that `generate` works on is shorter; lengths are moved accordingly, streamers, logits processors
-and stopping criteria are shown the full prompt, and it is put back in front of the answer.
+The prompt that `generate` works on is shorter; lengths are moved accordingly, what cannot be made right is refused.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation import utils as generation
 
-from vlm_bridge.borrow import apart
+from vlm_bridge.borrow import Borrowed
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import is_bidirectional
 
-_REFUSED = {
-    "assistant_model": "an assistant would have to see the same pruned prompt",
-    "custom_generate": "a custom decoding loop sees the pruned prompt",
-    "negative_prompt_ids": "the negative prompt would have to be pruned alike",
+_LOOP = "its decoding loop is no part of transformers any more; it is fetched from the hub and sees the pruned prompt"
+
+_REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "custom_generate": (lambda v: True, "a custom decoding loop sees the pruned prompt"),
+    "penalty_alpha": (lambda v: v > 0, _LOOP),
+    "dola_layers": (lambda v: True, _LOOP),
+    "num_beam_groups": (lambda v: v > 1, _LOOP),
+    "constraints": (lambda v: True, _LOOP),
+    "force_words_ids": (lambda v: True, _LOOP),
+    "token_healing": (bool, "the prompt is decoded and tokenized anew, which loses its images"),
+    "assistant_early_exit": (bool, "it drafts with this model's own generate, which is running already"),
+    "use_mtp": (
+        bool,
+        "its drafting layers have a cache of their own, of which it is not known whether it follows",
+    ),
+    "speculation_type": (
+        bool,
+        "its drafts read hidden states of the prompt, of which it is not known whether they fit",
+    ),
+    "cache_implementation": (
+        lambda v: v == "paged",
+        "continuous batching takes token ids alone and would answer without the image",
+    ),
 }
+"""Arguments of `generate`, which values of them are refused, and why."""
 
 
-def check_generate(arguments: Mapping[str, Any]) -> None:
+def check_generate(model: Any, arguments: Mapping[str, Any], folding: bool = False) -> None:
     """Refuse what cannot be made right, with the reason."""
-    for name, reason in _REFUSED.items():
-        if arguments.get(name) is not None:
-            raise BridgeError(f"generate({name}=...) is not supported while pruning: {reason}.")
+    for name, (wrong, reason) in _REFUSED.items():
+        value = _set(model, arguments, name)
+        if value is not None and wrong(value):
+            raise BridgeError(f"generate({name}={value!r}) is not supported while pruning: {reason}.")
+    assistant = arguments.get("assistant_model")
+    lent = getattr(assistant, "__dict__", {}).get("generate")
+    if assistant is model or isinstance(getattr(lent, "__self__", None), Borrowed):
+        raise BridgeError(
+            "generate(assistant_model=...): this assistant is a model that is being pruned, and it would prune the "
+            "pruned prompt again; pass an assistant that is not."
+        )
+    guidance = _set(model, arguments, "guidance_scale")
+    if folding and guidance is not None and guidance != 1:
+        raise BridgeError(
+            f"generate(guidance_scale={guidance!r}) cannot be used with fold: the bias of folded tokens would also "
+            "reach the call without the prompt. Use fold=False."
+        )
     config = arguments.get("generation_config")
     chunk = arguments.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
     if chunk is not None and not hasattr(generation, "_slice_mm_encoder_output"):
@@ -103,102 +134,3 @@ def _set(model: Any, arguments: Mapping[str, Any], name: str) -> Any:
 
 def _first(configs: list[Any], name: str) -> Any:
     return next((v for v in (getattr(c, name, None) for c in configs) if v is not None), None)
-
-
-class FullView:
-    """Turns a pruned prompt with its continuation into the full prompt with the same continuation."""
-
-    def __init__(self, full: Tensor, pruned_length: int) -> None:
-        self.full = full
-        self.pruned_length = pruned_length
-
-    def __call__(self, ids: Tensor) -> Tensor:
-        """(B·e, L' + t) → (B·e, L + t); a prompt's e beams or samples are neighbours."""
-        full = self.full.to(ids.device)
-        if ids.shape[0] % full.shape[0]:
-            raise BridgeError(
-                f"{ids.shape[0]} sequences for {full.shape[0]} prompts: cannot put the prompts back."
-            )
-        full = full.repeat_interleave(ids.shape[0] // full.shape[0], dim=0)
-        return torch.cat([full, ids[:, self.pruned_length :]], dim=1)
-
-    def of(self, prompt: int, ids: Tensor) -> Tensor:
-        """(L' + t,) → (L + t,), of one sequence of a prompt."""
-        return torch.cat([self.full[prompt].to(ids.device), ids[self.pruned_length :]])
-
-
-class _Apart:
-    """What the caller passed: it runs apart from the call, and is shown the full prompt where there is a view."""
-
-    def __init__(self, inner: Any, view: FullView | None) -> None:
-        self._inner, self._view = inner, view
-
-    def __call__(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
-        ids = input_ids if self._view is None else self._view(input_ids)
-        with apart():
-            return self._inner(ids, *args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
-class _Processor(_Apart):
-    """A logits processor."""
-
-    def __init__(self, inner: Any, view: FullView | None) -> None:
-        if len(inspect.signature(inner.__call__).parameters) > 2:
-            name = type(inner).__name__
-            raise BridgeError(
-                f"logits processor {name} takes more than (input_ids, scores), which is not supported."
-            )
-        super().__init__(inner, view)
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return super().__call__(input_ids, scores)
-
-
-class _Streamer(_Apart):
-    """A streamer whose first chunk is the full prompt."""
-
-    def __init__(self, inner: Any, view: FullView | None) -> None:
-        super().__init__(inner, view)
-        self._first = view is not None
-
-    def put(self, value: Tensor) -> None:
-        """Pass on; the prompt, which comes first, in full."""
-        if self._first and self._view is not None:
-            value = self._view.full.cpu()
-        self._first = False
-        with apart():
-            self._inner.put(value)
-
-    def end(self) -> None:
-        """Pass on."""
-        with apart():
-            self._inner.end()
-
-
-def set_apart(arguments: dict[str, Any], view: FullView | None) -> None:
-    """Wrap the caller's own functions: they see the full prompt, and may call the model themselves."""
-    for name, wrap in (("logits_processor", _Processor), ("stopping_criteria", _Apart)):
-        given = arguments.get(name)
-        if given:
-            arguments[name] = type(given)([wrap(one, view) for one in given])
-    allowed: Callable[[int, Tensor], list[int]] | None = arguments.get("prefix_allowed_tokens_fn")
-    if allowed is not None:
-
-        def apart_allowed(prompt: int, ids: Tensor) -> list[int]:
-            with apart():
-                return allowed(prompt, ids if view is None else view.of(prompt, ids))
-
-        arguments["prefix_allowed_tokens_fn"] = apart_allowed
-    if arguments.get("streamer") is not None:
-        arguments["streamer"] = _Streamer(arguments["streamer"], view)
-
-
-def restored(output: Any, view: FullView) -> Any:
-    """The answer with the full prompts in front, in whichever form `generate` returns it."""
-    if isinstance(output, Tensor):
-        return view(output)
-    output.sequences = view(output.sequences)
-    return output

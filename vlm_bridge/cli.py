@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from vlm_bridge import picture
+from vlm_bridge.budget import AtMost, read_keep
 from vlm_bridge.chat import prepare, question
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.prune import prune
@@ -51,7 +52,10 @@ def _parser() -> _Parser:
     one.add_argument("--image", required=True, nargs="+", type=Path, help="one file, or several")
     one.add_argument("--prompt", required=True)
     one.add_argument(
-        "--keep", type=_keep, default=64, help="tokens of an image (64) or a share of them (0.25)"
+        "--keep",
+        type=_keep,
+        default=64,
+        help="tokens of an image (64), a share of them (0.25), or all of a smaller image (at-most-64)",
     )
     one.add_argument("--method", default="spare", help="a pruner; --list shows them")
     one.add_argument("--relevance", choices=("anti", "normal"))
@@ -169,11 +173,11 @@ def load_clip(path: str, device: str) -> tuple[Any, Any]:
     return model.to(device).eval(), AutoTokenizer.from_pretrained(path, local_files_only=local)
 
 
-def _keep(text: str) -> int | float:
+def _keep(text: str) -> int | float | AtMost:
     try:
-        return int(text)
-    except ValueError:
-        return float(text)
+        return read_keep(text)
+    except BridgeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _opened(path: Path) -> Image.Image:

@@ -220,13 +220,18 @@ def recurrent_layers(model: Any) -> tuple[str, ...]:
     With such layers a dropped token is one that is never fed: the pruned model equals the model given the shorter
     sequence. Without any it is also one that is masked out, which nothing else looks at.
     """
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ())
-    found = tuple(sorted(kinds - _ATTENTION - {"attention"}))
+    found = tuple(sorted(layer_kinds(model) - _ATTENTION))
     if found:
         return found
     stateful = any(getattr(module, "_is_stateful", False) for module in model.modules())
     return ("recurrent",) if stateful else ()
+
+
+def layer_kinds(model: Any) -> set[str]:
+    """Types of the decoder's layers, as far as the configuration names them."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
+    return {"full_attention" if kind == "attention" else kind for kind in kinds}
 
 
 def is_bidirectional(model: Any) -> bool:

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 import cssp
 from vlm_bridge.errors import BridgeError
+from vlm_bridge.families import layer_kinds, recurrent_layers
 from vlm_bridge.relevance import unit_rows
 
 _IMPLEMENTATIONS = ("sdpa", "eager")
+_SCORED = {"full_attention", "sliding_attention", "chunked_attention", "moe", "sparse", "dense"}
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,12 @@ def merged_rows(
 
 def check_attention(model: Any) -> None:
     """Refuse attention kernels that take no additive bias."""
+    odd = set(recurrent_layers(model)) | (layer_kinds(model) - _SCORED)
+    if odd:
+        raise BridgeError(
+            f"fold=True adds a bias to the scores of every layer; {type(model).__name__} has layers of type "
+            f"{', '.join(sorted(odd))}, which have none or choose among them. Use fold=False."
+        )
     used = getattr(model.config.get_text_config(), "_attn_implementation", None)
     if used not in _IMPLEMENTATIONS:
         raise BridgeError(

@@ -322,16 +322,17 @@ def _run(group: Tensor, column: Tensor) -> Tensor:
 
 
 def _placeholders(model: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Where each kind's placeholders are. The model looks for them in the embeddings where it is given any."""
     ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
     test: Callable[[int], Tensor]
-    if ids is not None and (embeds is None or ids.shape[1] == embeds.shape[1]):
-        like, test = ids, lambda token: ids == token
-    elif embeds is not None:
+    if embeds is not None:
         table = model.get_input_embeddings()
         like = embeds[..., 0]
 
         def test(token: int) -> Tensor:
             return (embeds == table(torch.tensor(token, device=embeds.device)).to(embeds)).all(-1)
+    elif ids is not None:
+        like, test = ids, lambda token: ids == token
     else:
         raise BridgeError("inputs hold an image but neither input_ids nor inputs_embeds.")
     none = torch.zeros_like(like, dtype=torch.bool)
@@ -341,7 +342,29 @@ def _placeholders(model: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     }
     if VIDEO.given(inputs) and not found[VIDEO.name].any() and found[IMAGE.name].any():
         found = _frames(model, inputs, found[IMAGE.name])
+    if embeds is not None and ids is not None:
+        _check_same_prompt(model, ids, found)
     return found
+
+
+def _check_same_prompt(model: Any, ids: Tensor, of_embeds: Mapping[str, Tensor]) -> None:
+    """Refuse ids beside embeddings of another prompt. Without a grid, ids of another length are a mere record."""
+    like = of_embeds[IMAGE.name]
+    if ids.shape != like.shape:
+        if callable(getattr(base_of(model), "get_rope_index", None)) or ids.shape[0] != like.shape[0]:
+            raise BridgeError(
+                f"input_ids of shape {tuple(ids.shape)} beside inputs_embeds of {tuple(like.shape)}: expected ids of the "
+                "same prompts, by which the model places visual tokens."
+            )
+        return
+    for kind in KINDS:
+        of_ids = ids.to(like.device) == placeholder_id(model, kind) if of_embeds[kind.name].any() else None
+        if of_ids is not None and (of_ids != of_embeds[kind.name]).any():
+            raise BridgeError(
+                f"input_ids and inputs_embeds disagree on where the {kind.name} is: {int(of_ids.sum())} placeholders (id "
+                f"{placeholder_id(model, kind)}) in the ids, {int(of_embeds[kind.name].sum())} rows of its embedding, "
+                "or at other places. Embed the same ids."
+            )
 
 
 def _frames(model: Any, inputs: Mapping[str, Any], both: Tensor) -> dict[str, Tensor]:
@@ -484,11 +507,7 @@ class Layout:
 
     def following(self, start: int, count: int) -> Tensor:
         """Positions (B, count) or (axes, B, count) of tokens after the prompt, from the `start`-th on."""
-        last = (self.positions * self.mask).amax(-1, keepdim=True)
-        if last.ndim == 3:
-            first = int(self.text_axis)
-            last = torch.cat([last[:first], last[first:].amax(0, keepdim=True).expand(len(last) - first, -1, -1)])
-        return last + 1 + torch.arange(start, start + count, device=last.device)
+        return following(self.positions, self.mask, self.text_axis, start, count)
 
     def positions_at(self, start: int, count: int, copies: int) -> Tensor:
         """Positions of the tokens `start` to `start + count` of prompt and answer, each prompt `copies` times."""
@@ -503,6 +522,18 @@ class Layout:
         extra = tensor.ndim - 2
         index = index.reshape(*index.shape, *[1] * extra).expand(*index.shape, *tensor.shape[2:])
         return tensor.gather(1, index).masked_fill(empty.reshape(*empty.shape, *[1] * extra), fill)
+
+
+def following(places: Tensor, mask: Tensor, text_axis: bool, start: int, count: int) -> Tensor:
+    """Positions (B, count) or (axes, B, count) of tokens after a prompt, from the `start`-th on.
+
+    Behind the largest of all axes that turn; `places` (B, L) or (axes, B, L) and `mask` (B, L) are the prompt's.
+    """
+    last = (places * mask).amax(-1, keepdim=True)
+    if last.ndim == 3:
+        first = int(text_axis)
+        last = torch.cat([last[:first], last[first:].amax(0, keepdim=True).expand(len(last) - first, -1, -1)])
+    return last + 1 + torch.arange(start, start + count, device=last.device)
 
 
 def check_window(model: Any, layout: Layout, ahead: int) -> None:

@@ -1,6 +1,6 @@
 """What a model carries while it is pruned, and how it is given back.
 
-An *instance* attribute ``generate`` and hooks; nothing is assigned to a class.
+*Instance* attributes ``forward`` and ``generate`` and hooks; nothing is assigned to a class.
 """
 
 from __future__ import annotations
@@ -13,19 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlm_bridge.borrow import Borrowed, Call, named
-from vlm_bridge.calls import (
-    FullView,
-    check_chunks,
-    check_generate,
-    expected_tokens,
-    inferred_mask,
-    moved_lengths,
-    restored,
-    set_apart,
-)
+from vlm_bridge.borrow import Borrowed, Call, check_checkpointing, named
+from vlm_bridge.calls import check_chunks, check_generate, expected_tokens, inferred_mask, moved_lengths
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.fold import KeyBias
+from vlm_bridge.full_view import FullView, Internals, restored, shown_in_full
 from vlm_bridge.inputs import Layout, check_window, has_visuals, stacked
 from vlm_bridge.memory import Memory
 from vlm_bridge.report import Report
@@ -54,10 +46,10 @@ class Loan(Borrowed[PromptCall]):
         self.memory = Memory()
         self.layouts: WeakKeyDictionary[Any, tuple[Layout, Tensor | None]] = WeakKeyDictionary()
 
-    def attach(self) -> None:
-        """Put generate and hooks on."""
-        super().attach()
-        self.handles.append(KeyBias(self.modules, self._bias))
+    def attach(self, hooked: bool = False) -> None:
+        """Lend `forward` and `generate`, and put hooks on."""
+        super().attach(hooked=bool(self.modules))
+        self.handles += [KeyBias(self.modules, self._bias), Internals(self.model)]
 
     def detach(self) -> None:
         """Take everything off, whatever was on."""
@@ -78,7 +70,7 @@ class Loan(Borrowed[PromptCall]):
                         "generate cannot continue on a pruned cache; pass the whole conversation again."
                     )
                 return self.generate(*args, **kwargs)
-            check_generate(arguments)
+            check_generate(self.model, arguments, bool(self.modules))
             check_chunks(self.model, arguments)
             with torch.no_grad():
                 mask = inferred_mask(self.model, arguments)
@@ -86,15 +78,15 @@ class Loan(Borrowed[PromptCall]):
                     arguments["attention_mask"] = mask
                 call.done = self._rewritten(arguments, expected_tokens(self.model, arguments))
             call.steps = True
-            return self._generate(call.done, arguments.get("input_ids"))
+            return self._generate(call.done, arguments.get("input_ids"), arguments.get("attention_mask"))
 
-    def _generate(self, done: Rewritten, full: Tensor | None) -> Any:
+    def _generate(self, done: Rewritten, full: Tensor | None, mask: Tensor | None) -> Any:
         assert self.generate is not None
         arguments, view = done.inputs, None
         moved_lengths(self.model, arguments, done.layout.dropped)
         if full is not None:
-            view = FullView(full, arguments["input_ids"].shape[1])
-        set_apart(arguments, view)
+            view = FullView(full, arguments["input_ids"].shape[1], mask)
+        shown_in_full(arguments, view)
         output = self.generate(**arguments)
         self._remember(getattr(output, "past_key_values", None), done)
         return output if view is None else restored(output, view)
@@ -113,6 +105,8 @@ class Loan(Borrowed[PromptCall]):
                 raise BridgeError(
                     "a call with images on a filled cache: pruning rewrites whole prompts; pass none."
                 )
+            if self.modules:
+                check_checkpointing(self.model.modules(), "folding")
             call.done = done = self._rewritten(arguments)
             call.bias = done.bias
             return (), _with_stacks(_either(done.inputs), done.stacked)

@@ -1,6 +1,6 @@
 """`prune` lends a live model a shorter prompt; `prune_inputs` only rewrites the inputs.
 
-Inside ``with prune(...)`` the model carries an *instance* attribute ``generate`` and forward hooks; nothing
+Inside ``with prune(...)`` the model carries *instance* attributes ``forward`` and ``generate`` and hooks; nothing
 is assigned to a class, and everything is taken off in `finally`.
 """
 
@@ -23,6 +23,7 @@ from vlm_bridge.loan import Loan
 from vlm_bridge.pruners import find_pruner
 from vlm_bridge.report import Report
 from vlm_bridge.rewrite import Settings, rewrite
+from vlm_bridge.wrappers import model_inside
 
 _ACTIVE: WeakSet[Any] = WeakSet()
 _LOCK = threading.Lock()
@@ -82,6 +83,7 @@ def prune_inputs(
         raise BridgeError(
             "prune_inputs cannot fold: the attention bias needs hooks on the model; use prune(fold=True)."
         )
+    model = model_inside(model)
     settings = Settings(
         keep, method, relevance, positions, False, tol, processor, clip, clean, separators, signals
     )
@@ -128,10 +130,11 @@ def prune(
     Parameters
     ----------
     model : PreTrainedModel
-        A vision-language model of transformers >= 5.18.
-    keep : int, float, one per image or video of every call, PerTile, Shared, Spectral, or None with `tol`
-        Tokens, or share of an image's tokens, to keep, in the order of the placeholders; see
-        `vlm_bridge.budget` for the others. Of ``"pyramiddrop"`` and ``"sparsevlm"`` the average over layers.
+        A vision-language model of transformers >= 5.18, or such a model inside of ``torch.compile``, PEFT's adapters of
+        weights, ``DistributedDataParallel`` or ``DataParallel`` on one device.
+    keep : int, float, AtMost, one per image or video of every call, PerTile, Shared, Spectral, or None with `tol`
+        Tokens, or share of an image's tokens, to keep, in the order of the placeholders; a count above an image's
+        tokens is refused, and ``AtMost(64)`` then keeps them all. See `vlm_bridge.budget` for the others. Of ``"pyramiddrop"`` and ``"sparsevlm"`` the average over layers.
     method : str
         A name in `PRUNERS`. Systems inside the LLM (``"fastv"``, ``"dart"``, ``"pyramiddrop"``,
         ``"sparsevlm"``) work by hooks on its layers, and take no `relevance`, `fold`, `tol`, `clip`, `clean`.
@@ -170,6 +173,7 @@ def prune(
         An unsupported model, unknown pruner or option, budget out of range, missing signal, NaN features,
         placeholders that do not match; also a `prune` inside another on the same model.
     """
+    model = model_inside(model)
     with _LOCK:
         if model in _ACTIVE:
             raise BridgeError("this model is being pruned already; leave that block first.")

@@ -340,7 +340,13 @@ def _new_inputs(
         ]
         outputs[kind.name] = answer.replaced(rows, planes)
     consumed = frozenset(name for answer in encoded.values() for name in answer.arguments)
-    return shortened(inputs, layout, outputs, consumed, padding_id(model, inputs, prompt.mask), embeds)
+    pad = padding_id(model, inputs, prompt.mask)
+    new = shortened(inputs, layout, outputs, consumed, pad, embeds)
+    embeds = new.get("inputs_embeds")
+    if embeds is not None:  # padding must not look like a placeholder, as zeros may
+        row = model.get_input_embeddings()(torch.tensor(pad, device=embeds.device)).to(embeds)
+        new["inputs_embeds"] = torch.where((layout.source < 0).to(embeds.device)[..., None], row, embeds)
+    return new
 
 
 def _bias(layout: Layout, prompt: Prompt, visuals: list[Visual], kept: list[Kept]) -> Tensor:

@@ -33,8 +33,9 @@ def select_tokens(
     ----------
     features : Tensor or array (n, d) or (..., n, d)
         One row a token.
-    keep : int, float, or one per image
-        Token count, or share in (0, 1] (rounded half to even, at least 1).
+    keep : int, float, AtMost, one per image, PerTile, Shared, Spectral, or None with `tol`
+        Token count, or share in (0, 1] (rounded half to even, at least 1); ``AtMost(64)`` keeps all of an image that
+        has fewer.
     method : str
         A name in `PRUNERS`.
     relevance : None, "anti", "normal", Relevance, or scores (..., n)

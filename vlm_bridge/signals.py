@@ -151,7 +151,7 @@ class Live:
         ids = self.inputs.get("input_ids")
         if ids is None or ids.shape != self.prompt.mask.shape:
             raise BridgeError(
-                "text relevance needs input_ids, this call has inputs_embeds only; pass the signal."
+                "text relevance needs input_ids of the prompt's length beside inputs_embeds; pass them, or the signal."
             )
         ids = ids[row][(self.prompt.mask[row] & ~self.prompt.placeholders[row]).to(ids.device)]
         special = torch.tensor(sorted(special_ids(self.model, self.sources.processor)), device=ids.device)
@@ -214,7 +214,7 @@ def clip_patch_embeds(clip: Any, rows: Tensor) -> Tensor:
         raise BridgeError(
             f"vision rows have width {rows.shape[-1]}, the CLIP model's {width}: another tower."
         )
-    return project(norm(rows.to(norm.weight)).to(project.weight)).to(rows.device)
+    return project(norm(rows.to(norm.weight))).to(rows.device)
 
 
 @torch.no_grad()
@@ -225,7 +225,7 @@ def clip_text_embeds(clip: Any, tokenizer: Any, text: str) -> Tensor:
     segments = -(-len(ids) // length)
     padded, mask = ids.new_zeros(segments * length), ids.new_zeros(segments * length)
     padded[: len(ids)], mask[: len(ids)] = ids, 1
-    device = clip.visual_projection.weight.device
+    device = clip.device
     found = clip.get_text_features(
         input_ids=padded.reshape(segments, length).to(device),
         attention_mask=mask.reshape(segments, length).to(device),

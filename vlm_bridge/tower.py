@@ -141,10 +141,10 @@ def projection(model: Any, family: Family) -> Callable[[Tensor], Tensor] | None:
     projector = getattr(base_of(model), family.projector, None)
     if not isinstance(projector, nn.Module):
         return None
-    weight = next(projector.parameters())
+    weight = next(projector.parameters(), None)  # none where its layers are quantised
 
     @torch.no_grad()
     def project(rows: Tensor) -> Tensor:
-        return projector(rows.to(weight)[None])[0]
+        return projector((rows if weight is None else rows.to(weight))[None])[0]
 
     return project

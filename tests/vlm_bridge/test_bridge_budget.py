@@ -3,10 +3,23 @@
 import numpy as np
 import pytest
 import torch
+from tiny_qwen import deep_llava, qwen_inputs, tiny_qwen
 from tiny_vlm import generated, masked_reference, tiny_inputs
 
 import cssp
-from vlm_bridge import BridgeError, PerTile, Shared, Spectral, merge_tokens, prune, select_tokens
+from vlm_bridge import (
+    PRUNERS,
+    AtMost,
+    BridgeError,
+    PerTile,
+    Shared,
+    Spectral,
+    merge_tokens,
+    prune,
+    prune_inputs,
+    select_tokens,
+)
+from vlm_bridge.budget import read_keep
 
 
 @pytest.fixture
@@ -68,6 +81,13 @@ def test_spectral_counts_directions(batch):
         (lambda: Shared(1.5), "a share must be in"),
         (lambda: Spectral(0), "must be in"),
         (lambda: Spectral("all"), "must be in"),
+        (lambda: AtMost(0), "at least one token"),
+        (lambda: AtMost(0.5), "a share such as 0.25 never asks"),
+        (lambda: AtMost(True), "expected a token count"),
+        (lambda: AtMost(AtMost(3)), "expected a token count"),
+        (lambda: AtMost(None), "expected a token count"),
+        (lambda: PerTile(Shared(3)), "it must be"),
+        (lambda: Shared("3"), "it must be"),
     ],
 )
 def test_bad_budgets(keep, message):
@@ -78,7 +98,7 @@ def test_bad_budgets(keep, message):
 def test_shared_needs_a_token_of_each(batch):
     with pytest.raises(BridgeError, match="3 images share"):
         select_tokens(batch, Shared(2))
-    with pytest.raises(BridgeError, match="image 0 has 60 tokens"):
+    with pytest.raises(BridgeError, match="images 0, 1, 2 show together has 60 tokens"):
         select_tokens(batch, Shared(61))
 
 
@@ -121,3 +141,160 @@ def test_every_selector_has_a_merged_twin(batch):
     assert torch.equal(plain.indices, select_tokens(batch, 4, "greedy")[1])
     with pytest.raises(BridgeError, match="fold = 'mean'"):
         merge_tokens(batch, 4, fold="mean")
+
+
+# AtMost -------------------------------------------------------------------------------------------
+
+
+def signals_of(n):
+    """All that any pruner reads, for an image of n tokens with a word in front and three behind."""
+    g = torch.Generator().manual_seed(n)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=g)
+
+    first = draw(12, 24)
+    return {
+        "clip_patches": draw(n, 16),
+        "clip_text": draw(3, 16),
+        "llm_text": draw(3, 24),
+        "vision_clip": draw(n, 12),
+        "vision_cls": draw(12),
+        "vision_keys": draw(4, n, 3),
+        "vision_values": draw(4, n, 3),
+        "cls_attention": draw(4, n).softmax(-1),
+        "projector": lambda rows: torch.tanh(rows @ first),
+        "hidden": draw(n + 4, 24),
+        "keys": draw(2, n + 4, 12),
+        "attention": draw(2, 3, n).softmax(-1),
+        "image_start": 1,
+    }
+
+
+@pytest.mark.parametrize("method", sorted(PRUNERS))
+def test_at_most_is_the_count_or_all_that_there_is(method):
+    for n, count in ((40, 30), (30, 30), (24, 24), (1, 1)):
+        features = torch.randn(n, 24, generator=torch.Generator().manual_seed(n))
+        given = {k: v for k, v in signals_of(n).items() if k in PRUNERS[method].accepts}
+        got = select_tokens(features, AtMost(30), method, rng=0, **given)
+        assert torch.equal(got, select_tokens(features, count, method, rng=0, **given))
+        assert len(got) == count
+
+
+@pytest.fixture(scope="module")
+def qwen():
+    return tiny_qwen()
+
+
+SIZES = [36, 32, 24]  # of the three images that `qwen_inputs` shows
+
+
+@pytest.mark.parametrize(
+    "method", sorted(name for name, row in PRUNERS.items() if "clip_text" not in row.needs)
+)
+@pytest.mark.parametrize(
+    ("keep", "counts"), [(AtMost(34), [34, 32, 24]), ([AtMost(34), 20, AtMost(3)], [34, 20, 3])]
+)
+def test_at_most_on_images_of_many_sizes(qwen, llava, method, keep, counts):
+    """Every pruner, live: with a vision tower that the pruner can read, or on a model of dynamic resolution."""
+    row = PRUNERS[method]
+    if {"vision_cls", "cls_attention", "vision_clip"} & set(row.needs):
+        inputs = tiny_inputs(llava, (1, 1), (4, 9))
+        with prune(llava, AtMost(50), method, rng=0) as report, torch.no_grad():
+            llava(**inputs)
+        assert [len(k) for k in report.kept] == [36, 36]
+        return
+    average = method in ("pyramiddrop", "sparsevlm")
+    keep, counts = (AtMost(34), counts) if average else (keep, counts)
+    inputs = qwen_inputs(qwen, (2, 1))
+    with prune(qwen, keep, method, rng=0) as report, torch.no_grad():
+        qwen(**inputs)
+    assert report.sizes == SIZES
+    if average:
+        assert [sum(layers) <= 4 * min(34, n) for layers, n in zip(report.layers, SIZES, strict=True)] == [
+            True
+        ] * 3
+        assert report.layers[1:] == [(n,) * 4 for n in SIZES[1:]], "small images stay whole in every layer"
+        return
+    assert [len(k) for k in report.kept] == counts
+    with prune(qwen, counts, method, rng=0) as plain, torch.no_grad():
+        qwen(**inputs)
+    assert [k.tolist() for k in report.kept] == [k.tolist() for k in plain.kept]
+    assert report.cost == plain.cost
+
+
+def test_at_most_of_tiles_and_of_images_together(models):
+    """Tiles have 36 tokens or fewer, the three images 3 sizes; one that is shared is cut at what there is."""
+    model = models["llava_next"]
+    inputs = tiny_inputs(model, (2, 1), (3, 8))
+    for keep, plain in ((PerTile(AtMost(5)), PerTile(5)), (Shared(AtMost(17)), Shared(17))):
+        got, want = prune_inputs(model, inputs, keep)[1], prune_inputs(model, inputs, plain)[1]
+        assert [k.tolist() for k in got.kept] == [k.tolist() for k in want.kept]
+    whole = prune_inputs(model, inputs, Shared(AtMost(10**6)))[1]
+    assert [len(k) for k in whole.kept] == whole.sizes
+    tiles = prune_inputs(model, inputs, PerTile(AtMost(10**6)), separators="prune")[1]
+    some = prune_inputs(model, inputs, PerTile(1.0))[1]
+    assert [k.tolist() for k in tiles.kept] == [k.tolist() for k in some.kept]
+    with pytest.raises(BridgeError, match="2 images share"):
+        prune_inputs(model, inputs, Shared(AtMost(1)))
+
+
+def test_at_most_with_a_tolerance_stops_at_whichever_comes_first(batch):
+    for k in (2, 9, 50):
+        got = select_tokens(batch, AtMost(k), tol=0.4)
+        assert torch.equal(got, select_tokens(batch, min(k, 20), tol=0.4))
+
+
+def test_too_many_tokens_recommend_at_most(qwen, llava):
+    inputs = qwen_inputs(qwen, (2, 1))
+    with prune(qwen, 34), pytest.raises(BridgeError, match=r"image 1 has 32 tokens; use AtMost\(34\)"):
+        qwen(**inputs)
+    with (
+        prune(qwen, 34, "fastv"),
+        pytest.raises(BridgeError, match=r"image 1: .* has 32 tokens; use AtMost\(34\)"),
+    ):
+        qwen(**inputs)
+    with (
+        prune(llava, PerTile(37)),
+        pytest.raises(BridgeError, match=r"a tile of image 0 has 36 tokens; use AtMost"),
+    ):
+        llava(**tiny_inputs(llava, (1,), (4,)))
+
+
+def test_a_pruner_that_needs_more_tokens_still_says_so():
+    model = deep_llava()
+    inputs = tiny_inputs(model, (1,), (4,))
+    with prune(model, AtMost(9), "pyramiddrop"), pytest.raises(BridgeError, match=r"9\.75 is the least"):
+        model(**inputs)
+    with (
+        pytest.raises(BridgeError, match="official lists"),
+        prune(model, AtMost(192), "sparsevlm", budget="preset"),
+    ):
+        pytest.fail("the block must not start")
+
+
+@pytest.mark.parametrize(
+    ("text", "keep"), [("64", 64), ("0.25", 0.25), ("1.0", 1.0), ("at-most-64", AtMost(64))]
+)
+def test_budgets_are_read_from_text(text, keep):
+    got = read_keep(text)
+    assert got == keep
+    assert type(got) is type(keep)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("many", "expected a token count"),
+        ("at-most-", "expected a token count"),
+        ("at-most-0.5", "expected a token count"),
+        ("at-most-0", "at least one token"),
+        ("0", "keep = 0"),
+        ("-3", "keep = -3"),
+        ("1.5", "a share must be in"),
+        ("nan", "a share must be in"),
+    ],
+)
+def test_budgets_that_cannot_be_read(text, message):
+    with pytest.raises(BridgeError, match=message):
+        read_keep(text)

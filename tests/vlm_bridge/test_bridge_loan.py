@@ -365,9 +365,7 @@ def test_arguments_by_position(llava):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"assistant_model": object()}, "assistant_model"),
         ({"custom_generate": "somewhere/else"}, "custom_generate"),
-        ({"negative_prompt_ids": torch.ones(1, 2)}, "negative_prompt_ids"),
         ({"pixel_values_videos": torch.ones(1)}, "video"),
     ],
 )

@@ -160,6 +160,8 @@ def test_the_shipped_model_as_a_program(image, tmp_path):
     [
         (["--keep", "9"], {"keep": 9, "method": "spare"}),
         (["--keep", "0.25", "--method", "divprune"], {"keep": 9, "method": "divprune"}),
+        (["--keep", "at-most-9"], {"keep": 9}),
+        (["--keep", "at-most-50"], {"keep": 36}),
         (["--keep", "9", "--positions", "compact"], {"keep": 9, "positions": "compact"}),
         (["--keep", "9", "--fold"], {"keep": 9, "fold": True}),
         (["--keep", "9", "--fold", "interpolation"], {"keep": 9, "fold": "interpolation"}),
@@ -236,7 +238,8 @@ def test_the_table_of_pruners(capsys):
         ({"--method": "sparse"}, "unknown pruner 'sparse'. Did you mean"),
         ({"--keep": 0}, "keep = 0"),
         ({"--keep": 37}, "keep = 37, but image 0 has 36 tokens"),
-        ({"--keep": "many"}, "argument --keep: invalid _keep value: 'many'"),
+        ({"--keep": "many"}, "argument --keep: keep = 'many': expected a token count"),
+        ({"--keep": "at-most-0"}, "at least one token"),
         ({"--image": "none.png"}, "none.png: no such file"),
         ({"--image": "text.png"}, "text.png: no image that can be read"),
         ({"--model": "./nowhere"}, "./nowhere: no such folder"),

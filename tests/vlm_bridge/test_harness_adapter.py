@@ -184,14 +184,16 @@ def test_the_harness_finds_both_classes(lmms):
 
 
 @pytest.mark.parametrize("kind", ["Chat", "Simple"])
-@pytest.mark.parametrize("keep", [9, 1.0])
-def test_batches_answer_as_the_bridge_alone(lmms, folder, docs, kind, keep):
+@pytest.mark.parametrize(
+    ("keep", "count"), [(9, 9), (1.0, 36), ("9", 9), ("at-most-9", 9), ("at-most-50", 36)]
+)
+def test_batches_answer_as_the_bridge_alone(lmms, folder, docs, kind, keep, count):
     model = loaded(lmms, folder, docs, kind, keep=keep, batch_size="2")
     got = model.generate_until(list(asked(kind, {"max_new_tokens": 4, "until": ["\n\n"]})))
-    assert [one.text for one in got] == own(folder, docs, WORDS, keep, 2, max_new_tokens=4)
+    assert [one.text for one in got] == own(folder, docs, WORDS, count, 2, max_new_tokens=4)
     assert model.tally.images == 5
     assert model.tally.numbers()["visual_tokens"] == 5 * 36
-    assert model.tally.numbers()["visual_tokens_kept"] == 5 * (9 if keep == 9 else 36)
+    assert model.tally.numbers()["visual_tokens_kept"] == 5 * count
 
 
 def test_without_a_pruner_the_model_is_left_alone(lmms, folder, docs, monkeypatch):
@@ -283,6 +285,7 @@ def test_what_is_refused(lmms, folder, docs, monkeypatch):
     for settings, words in (
         ({"batch_size": "auto"}, "batch_size"),
         ({"keep": 0}, "at least one token"),
+        ({"keep": "many"}, "expected a token count"),
         ({"method": "spaer"}, "spare"),
         ({"alhpa": 2}, "no option 'alhpa'"),
     ):

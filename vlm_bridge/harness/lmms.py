@@ -28,6 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from vlm_bridge.budget import read_keep
 from vlm_bridge.chat import Conversation, prepare
 from vlm_bridge.cli import load, load_clip
 from vlm_bridge.errors import BridgeError
@@ -48,7 +49,8 @@ class Pruned(lmms):
     pretrained : str
         Folder of a checkpoint, or its name on the hub.
     keep, method, relevance, positions, fold, **options
-        As in `vlm_bridge.prune`; ``method="none"`` leaves the model alone.
+        As in `vlm_bridge.prune`; ``keep=at-most-64`` stands for ``AtMost(64)``; ``method="none"`` leaves the model
+        alone.
     clip : str, optional
         A CLIP checkpoint with the model's own vision tower.
     dtype, device, trust_remote_code
@@ -63,7 +65,7 @@ class Pruned(lmms):
     def __init__(
         self,
         pretrained: str,
-        keep: int | float = 64,
+        keep: int | float | str = 64,
         method: str = "spare",
         relevance: str | None = None,
         positions: str = "keep",
@@ -90,7 +92,7 @@ class Pruned(lmms):
         self.method = method
         self.tally = Tally()
         self.options: dict[str, Any] = {
-            "keep": keep,
+            "keep": read_keep(keep) if isinstance(keep, str) else keep,
             "method": method,
             "relevance": relevance,
             "positions": positions,

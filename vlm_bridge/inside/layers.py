@@ -20,12 +20,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from vlm_bridge.borrow import Borrowed, Call, named
-from vlm_bridge.calls import check_generate, set_apart
+from vlm_bridge.borrow import Borrowed, Call, check_checkpointing, named
+from vlm_bridge.calls import check_generate
 from vlm_bridge.choose import reconstruction_error
 from vlm_bridge.cost import cost_of_layers
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import PIXELS, base_of, placeholder_id
+from vlm_bridge.full_view import shown_in_full
 from vlm_bridge.given import check_finite
 from vlm_bridge.inputs import Prompt, has_images, positions_of
 from vlm_bridge.inside.passage import Image, Passage
@@ -65,9 +66,9 @@ class LayerLoan(Borrowed[LayerCall]):
         self.report = Report(settings.method)
         self.passages: WeakKeyDictionary[Any, Passage] = WeakKeyDictionary()
 
-    def attach(self) -> None:
+    def attach(self, hooked: bool = True) -> None:
         """Put generate and hooks on."""
-        super().attach()
+        super().attach(hooked)
         for index, layer in enumerate(self.decoder.layers):
             hook = partial(self.before_layer, index)
             self.handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
@@ -85,14 +86,16 @@ class LayerLoan(Borrowed[LayerCall]):
         with self.calling() as call:
             if not has_images(arguments):
                 return self.generate(*args, **kwargs)
-            check_generate(arguments)
+            check_generate(self.model, arguments)
+            if arguments.get("inputs_embeds") is not None:
+                Prompt.of(self.model, arguments)  # refuses ids of another prompt beside them
             check_decoding(self.model, arguments)
             prompt = next(
                 arguments[name]
                 for name in ("input_ids", "inputs", "inputs_embeds")
                 if arguments.get(name) is not None
             )
-            set_apart(arguments, None)
+            shown_in_full(arguments, None)
             call.prompts, call.steps = prompt.shape[0], True
             return self.generate(**arguments)
 
@@ -111,6 +114,7 @@ class LayerLoan(Borrowed[LayerCall]):
         if past:
             raise BridgeError("a call with images on a filled cache: pruning reads whole prompts; pass none.")
         check_cache(cache)
+        check_checkpointing(self.decoder.layers, "pruning inside the LLM")
         arguments = self._encoded(arguments)
         without = {name: value for name, value in arguments.items() if name != "position_ids"}
         prompt = Prompt.of(self.model, without)
@@ -160,7 +164,7 @@ class LayerLoan(Borrowed[LayerCall]):
     def _completed(self, arguments: dict[str, Any], passage: Passage, past: int = 0) -> dict[str, Any]:
         """The call with what the model cannot know or would take from an earlier call.
 
-        The padding of a prompt that a cache goes on from, and positions on a grid.
+        The padding of a prompt that a cache goes on from, and positions, which count no padding.
         """
         found = dict(arguments)
         tokens = arguments.get("input_ids")
@@ -169,11 +173,10 @@ class LayerLoan(Borrowed[LayerCall]):
         if past and arguments.get("attention_mask") is None and not bool(real.all()):
             tail = real.new_ones(len(real), past - real.shape[1] + count)
             found["attention_mask"] = torch.cat([real, tail], dim=1).long()
-        if callable(getattr(base_of(self.model), "get_rope_index", None)):
-            if past == 0:
-                passage.places = positions_of(self.model, arguments, passage.prompt)
-            if arguments.get("position_ids") is None:
-                found["position_ids"] = passage.grid(past, count)
+        if past == 0:
+            passage.places = positions_of(self.model, arguments, passage.prompt)
+        if arguments.get("position_ids") is None:
+            found["position_ids"] = passage.positions(past, count)
         return found
 
     def _stage_layers(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.inputs import Prompt
+from vlm_bridge.inputs import Prompt, following
 from vlm_bridge.inside.attention import attention_rows, key_states, rotary_gravity
 from vlm_bridge.inside.segments import Segment, take, visible
 from vlm_bridge.pruners.inside import Stage
@@ -126,7 +126,7 @@ class Passage:
         self.layers = tuple(stage.layer for stage in images[0].stages)
         self.segments: dict[int, Segment] = {}
         self.reported = self.decoding = False
-        self.places: Tensor
+        self.places: tuple[Tensor, bool]
         self._seen: Entering | None = None
         self._full: Tensor | None = None
         self._made: tuple[Any, ...] = ()
@@ -137,14 +137,12 @@ class Passage:
         self.current, self.segments = self.first, {}
         self.decoding = False
 
-    def grid(self, past: int, count: int) -> Tensor:
-        """Positions (4, B, count) of the prompt, or of what follows on `past` tokens."""
+    def positions(self, past: int, count: int) -> Tensor:
+        """Positions (B, count) or (axes, B, count) of the prompt, or of what follows on `past` tokens."""
+        places, text_axis = self.places
         if past == 0:
-            return self.places
-        last = (self.places * self.prompt.mask).amax(-1, keepdim=True)
-        last = torch.cat([last[:1], last[1:].amax(0, keepdim=True).expand(3, -1, -1)])
-        start = past - self.places.shape[-1]
-        return last + 1 + torch.arange(start, start + count, device=last.device)
+            return places
+        return following(places, self.prompt.mask, text_axis, past - places.shape[-1], count)
 
     def finish(self) -> None:
         """Let go of what one call has left behind."""
@@ -216,7 +214,13 @@ class Passage:
         if self.current is self.first:
             return kwargs
         rotary, mask, segment = self._read(kwargs, hidden)
-        new = {**kwargs, "position_embeddings": rotary, "attention_mask": mask}
+        whole = (len(segment.source), segment.length)
+        beside = {
+            name: take(value, segment.source, 1)  # what a layer is told of every token, as the types of experts
+            for name, value in kwargs.items()
+            if isinstance(value, Tensor) and value.ndim >= 2 and tuple(value.shape[:2]) == whole
+        }
+        new = {**kwargs, **beside, "position_embeddings": rotary, "attention_mask": mask}
         if isinstance(kwargs.get("position_ids"), Tensor):
             new["position_ids"] = segment.packed
         if isinstance(kwargs.get("cache_position"), Tensor):

@@ -41,7 +41,7 @@ class InsideSettings:
         if isinstance(self.keep, (PerTile, Shared, Spectral)):
             raise BridgeError(
                 f"keep = {self.keep!r}: pruner {self.method!r} acts inside the LLM, where an image is one piece; "
-                "give tokens, a share, or one of these per image."
+                "give tokens, a share, AtMost, or one of these per image."
             )
         if self.keep is not None:
             check_keep(self.keep)

@@ -18,6 +18,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+from vlm_bridge import budget
 from vlm_bridge.errors import BridgeError
 
 
@@ -96,14 +97,10 @@ def check_stages(stages: Sequence[int], layers: int) -> tuple[int, ...]:
 
 
 def count_of(keep: Any, n: int) -> int:
-    """Tokens of n for a count or a share."""
+    """Tokens of n for a count, a share or an `AtMost`."""
     if keep is None:
         raise BridgeError("keep = None: this pruner keeps a token count or a share of each image.")
-    share = not isinstance(keep, numbers.Integral)
-    k = max(1, round(float(keep) * n)) if share else int(keep)
-    if not 1 <= k <= n:
-        raise BridgeError(f"keep = {keep}: the image has {n} tokens.")
-    return k
+    return budget.count_of(keep, n)
 
 
 def widths(layers: int, stages: Sequence[int]) -> list[int]:

@@ -11,12 +11,12 @@ It has no way to ask for a budget: `keep` is the average over all layers, to whi
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from vlm_bridge.budget import is_share
 from vlm_bridge.pruners.fastv import most_attended
 from vlm_bridge.pruners.inside import (
     Inside,
@@ -56,9 +56,9 @@ def schedule(
 
 
 def average_of(keep: Any, n: int) -> Any:
-    """The average that a count or a share of n asks for; a share is not rounded."""
-    count_of(keep, n)
-    return int(keep) if isinstance(keep, numbers.Integral) else keep * n
+    """The average that a count, a share or an `AtMost` of n asks for; a share is not rounded."""
+    count = count_of(keep, n)
+    return keep * n if is_share(keep) else count
 
 
 ROW = Pruner(

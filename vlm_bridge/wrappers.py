@@ -1,0 +1,87 @@
+"""The model inside of what wraps it; hooks and `generate` are lent to that one, which the wrapper calls."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import transformers
+from torch import nn
+
+from vlm_bridge.errors import BridgeError
+
+_WHAT = "expected a vision-language model of transformers, such as AutoModelForImageTextToText.from_pretrained gives"
+_NO_MODELS = {
+    "Pipeline": "Pass its model: prune(pipe.model, ...); calls of the pipeline inside the block are then pruned.",
+    "ProcessorMixin": "A processor goes into processor=, the model comes first.",
+    "PreTrainedTokenizerBase": "A tokenizer goes into processor=, the model comes first.",
+    "str": "Load the model of this name first and pass it.",
+}
+
+
+def model_inside(model: Any) -> Any:
+    """The model of transformers that `model` is, or wraps.
+
+    Wrappers are ``torch.compile``, ``DataParallel`` on one device, ``DistributedDataParallel`` and PEFT's models. Their
+    calls reach the model inside through its ``forward`` and ``generate``.
+
+    Raises
+    ------
+    BridgeError
+        No model, a part of one or one of text alone, a wrapper that would not show the pruned prompt to its adapters
+        or to copies on other devices.
+    """
+    while True:
+        inner = _inner(model)
+        if inner is None:
+            break
+        model = inner
+    name = type(model).__name__
+    if not isinstance(model, nn.Module):
+        bases = {base.__name__ for base in type(model).__mro__}
+        fix = next((text for base, text in _NO_MODELS.items() if base in bases), "")
+        raise BridgeError(f"model = {_short(model)}: {_WHAT}, got {_article(name)}. {fix}".rstrip())
+    if not callable(getattr(getattr(model, "base_model", model), "get_image_features", None)):
+        raise BridgeError(
+            f"{name} has no get_image_features: {_WHAT}, got another module. If it is a part of such a model, pass the "
+            "whole model; if it wraps one, pass the model inside; a model of text alone has no visual tokens."
+        )
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        raise BridgeError(
+            f"{name}.forward takes no mm_encoder_outputs, by which models are given encoded images: expected a generative "
+            f"vision-language model of transformers >= 5.18 (installed: {transformers.__version__}), with the code of "
+            "transformers and not of the checkpoint."
+        )
+    return model
+
+
+def _inner(model: Any) -> Any:
+    """What `model` wraps; None where it is no wrapper."""
+    if not isinstance(model, nn.Module):
+        return None
+    if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+        raise BridgeError(
+            f"DataParallel on {len(model.device_ids)} devices calls copies of the model, which are not pruned: pass "
+            "model.module and call that, or use DistributedDataParallel."
+        )
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return model.module
+    if isinstance(getattr(model, "_orig_mod", None), nn.Module):
+        return model._orig_mod
+    if callable(getattr(type(model), "get_base_model", None)):
+        if getattr(model, "_is_prompt_learning", False):
+            raise BridgeError(
+                f"{type(model).__name__}: its adapter puts virtual tokens in front of the prompt, which moves what is "
+                "pruned. Adapters of weights (LoRA and its kin) work; for others use prune_inputs on the model inside."
+            )
+        return model.get_base_model()
+    return None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
