@@ -69,10 +69,11 @@ class Family:
     decoder : str
         Attribute path of the text decoder below the base model.
     projector : str
-        Attribute of the module that maps vision rows to LLM width; its input is what CLIP projects.
-    pack : callable
+        Attribute path of the module that maps vision rows to LLM width; its input is what CLIP projects.
+    pack : callable, optional
         ``pack(base, tiles, inputs)``: (T, n, d) per-tile rows to one (n_i, d) tensor per image, in the
-        order and number of the image's visual tokens; separator rows come out as zeros.
+        order and number of the image's visual tokens; separator rows come out as zeros. Without, an image's
+        tokens are those that the projector made, in its order.
     unit : {"entry", "run", "prompt"}
         What counts as one image: an entry of the encoder's answer; where entries are tiles, an unbroken run of
         placeholders; or, where tiles stand between words, all that a prompt shows.
@@ -90,11 +91,6 @@ class Family:
     def count(self, base: Any, inputs: Mapping[str, Any], tiles: int) -> list[int]:
         """Tiles of each image."""
         return tiles_per_image(base, inputs) if self.pack is anyres else [1] * tiles
-
-
-def one_tile(base: Any, tiles: Tensor, inputs: Mapping[str, Any]) -> list[Tensor]:
-    """LLaVA-1.5: an image is a tile."""
-    return list(tiles)
 
 
 def anyres(base: Any, tiles: Tensor, inputs: Mapping[str, Any]) -> list[Tensor]:
@@ -137,15 +133,16 @@ def tiles_per_image(base: Any, inputs: Mapping[str, Any]) -> list[int]:
 FAMILIES: dict[str, Family] = {
     row.model_type: row
     for row in (
-        Family("llava", pack=one_tile),  # LLaVA-1.5, LLaVA-NeXT-Interleave
+        Family("llava"),  # LLaVA-1.5, LLaVA-NeXT-Interleave, Pixtral
         Family("llava_next", pack=anyres),
         Family("llava_onevision", pack=anyres),
-        Family("qwen2_vl"),
-        Family("qwen2_5_vl"),
-        Family("qwen3_vl"),
+        Family("qwen2_vl", projector="visual.merger"),
+        Family("qwen2_5_vl", projector="visual.merger"),
+        Family("qwen3_vl", projector="visual.merger"),
         Family("internvl", unit="run"),
-        Family("smolvlm", decoder="text_model", unit="prompt"),
-        Family("idefics3", decoder="text_model", unit="prompt"),
+        Family("smolvlm", "text_model", "connector.modality_projection", unit="prompt"),
+        Family("idefics3", "text_model", "connector.modality_projection", unit="prompt"),
+        Family("mistral3"),
         Family("paligemma", bidirectional=True),
         Family("gemma3", bidirectional=True),
     )
