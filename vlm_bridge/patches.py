@@ -8,7 +8,7 @@ mean. Each map is found by running the model's own rearrangement on the numbers 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from operator import attrgetter
 from typing import Any
@@ -20,6 +20,17 @@ from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import IMAGE, Family, Kind, base_of
 
 Inputs = Mapping[str, Any]
+
+
+def in_sequence(base: Any, shape: torch.Size, inputs: Inputs, g: int) -> Tensor:
+    """Patches g by g in the order of the tower's sequence."""
+    return torch.arange(shape[:-1].numel()).view(-1, g)
+
+
+def one_by_one(projector: Any, rows: Tensor, g: int) -> Tensor:
+    """Rows that the projector takes as they are."""
+    found: Tensor = projector(rows[None])[0]
+    return found
 
 
 @dataclass(frozen=True)
@@ -39,18 +50,16 @@ class Connector:
         ``project(projector, rows, g)``: what the projector makes of tokens (m, d) one by one.
     pools : bool
         Whether the projector takes the mean of the patches instead of joining them side by side.
-    packed : bool
-        Whether images of any size, and frames of videos, stand behind one another in one sequence.
+    videos : bool
+        Whether the tower takes videos like images, frames behind one another in one sequence.
     """
 
     size: Callable[[Any], int] = lambda base: 1
-    patches: Callable[[Any, torch.Size, Inputs, int], Tensor] = lambda base, shape, inputs, g: in_sequence(
-        shape, g
-    )
-    order: Callable[[Any, Tensor], Tensor] | None = None
-    project: Callable[[Any, Tensor, int], Tensor] = lambda projector, rows, g: projector(rows[None])[0]
+    patches: Callable[[Any, torch.Size, Inputs, int], Tensor] = in_sequence
+    order: Callable[[Any, Any], Tensor] | None = None
+    project: Callable[[Any, Tensor, int], Tensor] = one_by_one
     pools: bool = False
-    packed: bool = False
+    videos: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ def joined(base: Any, family: Family, given: Tensor, inputs: Inputs, kind: Kind)
     """What tokens are made of, where the projector was `given` rows (..., d) for the images or videos of a call."""
     row = connector_of(family)
     grid = inputs.get(f"{kind.name}_grid_thw")
-    if kind is not IMAGE and (grid is None or not row.packed):
+    if kind is not IMAGE and (grid is None or not row.videos):
         raise BridgeError("how rows of the vision tower make up a video is not known")
     patches = row.patches(base, given.shape, inputs, row.size(base))
     order = torch.arange(len(patches)) if row.order is None else row.order(base, grid)
@@ -97,24 +106,28 @@ def projector_of(base: Any, family: Family) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
-def projection(model: Any, family: Family) -> Callable[[Tensor], Tensor] | None:
-    """From rows `vision_clip` (n, d) of the vision tower to rows of the LLM; None where there is no such module."""
-    base, row = base_of(model), CONNECTORS.get(family.model_type, Connector())
-    projector = projector_of(base, family)
-    if projector is None:
-        return None
-    weight = next(projector.parameters())
+class Projection(nn.Module):
+    """From rows `vision_clip` (n, d) of the vision tower to rows of the LLM, in the precision of the weights.
+
+    A module, so that it can be run on copies of its weights in a higher precision.
+    """
+
+    def __init__(self, projector: nn.Module, row: Connector, size: int) -> None:
+        super().__init__()
+        self.projector, self.row, self.size = projector, row, size
 
     @torch.no_grad()
-    def project(rows: Tensor) -> Tensor:
-        return row.project(projector, rows.to(weight), row.size(base))
+    def forward(self, rows: Tensor) -> Tensor:
+        """Token by token."""
+        weight = next(self.projector.parameters())
+        return self.row.project(self.projector, rows.to(weight), self.size)
 
-    return project
 
-
-def in_sequence(shape: torch.Size, g: int) -> Tensor:
-    """Patches g by g in the order of the tower's sequence."""
-    return torch.arange(shape[:-1].numel()).view(-1, g)
+def projection(model: Any, family: Family) -> Projection | None:
+    """The model's projector, of single tokens; None where there is no such module."""
+    base, row = base_of(model), CONNECTORS.get(family.model_type, Connector())
+    projector = projector_of(base, family)
+    return None if projector is None else Projection(projector, row, row.size(base))
 
 
 def in_squares(heights: list[int], widths: list[int], side: int) -> Tensor:
@@ -181,11 +194,11 @@ def _patch_by_patch(projector: Any, rows: Tensor, g: int) -> Tensor:
     return found
 
 
-def _image_by_image(projector: Any, rows: Tensor, g: int) -> Tensor:
-    """Mistral3's merger, of one token an image."""
+def _as_one_column(projector: Any, rows: Tensor, g: int) -> Tensor:
+    """Mistral3's merger, of tokens one below the other in an image that is one token wide."""
     merger = projector.patch_merger
     side = merger.spatial_merge_size * merger.patch_size
-    found: Tensor = projector(rows.unflatten(-1, (g, -1)).flatten(0, 1), [(side, side)] * len(rows))
+    found: Tensor = projector(rows.unflatten(-1, (g, -1)).flatten(0, 1), [(side * len(rows), side)])
     return found
 
 
@@ -194,21 +207,17 @@ def _behind_pooling(projector: Any, rows: Tensor, g: int) -> Tensor:
     return found.type_as(rows)
 
 
-_QWEN = {
-    "size": lambda base: int(base.visual.spatial_merge_size) ** 2,
-    "project": _patch_by_patch,
-    "packed": True,
-}
+_QWEN = Connector(lambda base: int(base.visual.spatial_merge_size) ** 2, project=_patch_by_patch, videos=True)
 _IDEFICS = Connector(lambda base: int(base.connector.scale_factor) ** 2, _shuffled_by_idefics)
 
 CONNECTORS: dict[str, Connector] = {
-    "llava": Connector(packed=True),  # a Pixtral tower packs
+    "llava": Connector(),
     "llava_next": Connector(),
     "llava_onevision": Connector(),
     "paligemma": Connector(),
-    "qwen2_vl": Connector(**_QWEN),
-    "qwen2_5_vl": Connector(**_QWEN, order=_behind_windows),
-    "qwen3_vl": Connector(**_QWEN),
+    "qwen2_vl": _QWEN,
+    "qwen2_5_vl": replace(_QWEN, order=_behind_windows),
+    "qwen3_vl": _QWEN,
     "internvl": Connector(lambda base: round(1 / base.config.downsample_ratio) ** 2, _shuffled_by_internvl),
     "smolvlm": _IDEFICS,
     "idefics3": _IDEFICS,
@@ -221,7 +230,6 @@ CONNECTORS: dict[str, Connector] = {
     "mistral3": Connector(
         lambda base: int(base.config.spatial_merge_size) ** 2,
         _squares_of_mistral,
-        project=_image_by_image,
-        packed=True,
+        project=_as_one_column,
     ),
 }

@@ -18,9 +18,9 @@ from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import IMAGE, Family, Kind, anyres, base_of
 from vlm_bridge.given import as_tensor
 from vlm_bridge.inputs import Prompt, Visual
+from vlm_bridge.patches import patches_per_token, projection
 from vlm_bridge.pruners.plan import SIGNALS
 from vlm_bridge.request import Request, missing_signals
-from vlm_bridge.patches import patches_per_token, projection
 from vlm_bridge.tower import CAPTURED, Tower
 
 
@@ -72,7 +72,10 @@ class Live:
             A signal that it needs cannot be had: what is missing, and which pruners would work.
         """
         found: dict[str, list[Any]] = {}
+        joins = patches_per_token(self.model, self.family) > 1
         for name in request.wants:
+            if joins and name in request.pruner.unjoined and name not in self.sources.given:
+                continue
             try:
                 found[name] = self._signal(name)
             except BridgeError as error:

@@ -158,7 +158,9 @@ class Tower:
         if not self.prefix or not self.outputs:
             raise BridgeError("the vision tower has no CLS token in front of its patches")
         if self._joined.patches.shape[1] > 1:
-            raise BridgeError("the projector joins several patches to a token, so that it cannot map a CLS row")
+            raise BridgeError(
+                "the projector joins several patches to a token, so that it cannot map a CLS row"
+            )
         rows = torch.cat(self.outputs)[:, 0]
         if rows.shape[-1] != self._given.shape[-1]:
             raise BridgeError("the projector is given rows of several layers, the CLS row is one layer's")

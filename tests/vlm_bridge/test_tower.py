@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from tiny_vlm import N, tiny_inputs, tiny_tensor_model
+from tiny_vlm import N, tiny_inputs
 
 from vlm_bridge import PRUNERS, BridgeError, Relevance, prune, select_tokens
 from vlm_bridge.families import IMAGE, find_family
 from vlm_bridge.inputs import Prompt, encode
-from vlm_bridge.patches import projection
 from vlm_bridge.pruners.plan import Plan, Pruner
 from vlm_bridge.signals import Live, Sources
 from vlm_bridge.tower import CAPTURED, attention_of, feature_layer, watched

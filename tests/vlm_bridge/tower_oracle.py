@@ -6,7 +6,7 @@ import copy
 import sys
 
 import torch
-from tiny_families import WITH_GRID, Call, family_model
+from tiny_families import Call, family_model
 from tiny_vlm import _TEXT, BOS, IMAGE, PAD, PATCH, VOCAB, _awake
 from torch import nn
 from transformers import (
@@ -39,9 +39,7 @@ def tower_model(name):
     }
     if name == "mistral3":
         return _awake(Mistral3ForConditionalGeneration(Mistral3Config(**common, spatial_merge_size=2)))
-    return _awake(
-        LlavaForConditionalGeneration(LlavaConfig(**common, vision_feature_select_strategy="full"))
-    )
+    return _awake(LlavaForConditionalGeneration(LlavaConfig(**common, vision_feature_select_strategy="full")))
 
 
 def pixtral_call(model, images=(1, 1), text=(4, 9)):

@@ -87,4 +87,5 @@ ROW = Pruner(
     "dong2026mmtok",
     mmtok,
     weighted=False,
+    elsewhere="the authors' for Qwen2.5-VL: cosines of the means of the joined patches",
 )

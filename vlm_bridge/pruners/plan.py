@@ -115,6 +115,11 @@ class Pruner:
         Whether it merges rows of the vision tower, which the projector then maps.
     inside : Inside, optional
         How it acts inside the LLM; without, it chooses before.
+    elsewhere : str
+        Of a system that reads the vision tower: whose rule it is where the tower is not CLIP's, has no CLS token, or
+        stands in front of a projector that joins patches.
+    unjoined : tuple of str
+        Signals that it can do without, and does where the projector joins patches.
     """
 
     name: str
@@ -127,6 +132,8 @@ class Pruner:
     merges: str = ""
     before_projector: bool = False
     inside: Inside | None = None
+    elsewhere: str = ""
+    unjoined: tuple[str, ...] = ()
 
     @property
     def needs(self) -> tuple[str, ...]:
