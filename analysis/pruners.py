@@ -34,7 +34,7 @@ TOKENS, TEXT, VISION, CLIP, HEADS = 576, 64, 1024, 768, 16
 OF_CSSP = ("residual", "greedy", "strong_rrqr", "osinsky", "volume", "leverage_top", "norm", "adaptive")
 """Methods of cssp that are shown; all others are pruners by their names, too."""
 
-HEADER = ("pruner", "acts", "reads", "text", "CLS", "what is not kept", "tokens a layer", "FLOPs", "KV", "ms")
+HEADER = ("pruner", "acts", "reads", "text", "ViT", "what is not kept", "tokens a layer", "FLOPs", "KV", "ms")
 
 
 def main(keep: list[int], out: Path, docs: Path | None, names: list[str] | None = None) -> int:

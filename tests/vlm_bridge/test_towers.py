@@ -130,7 +130,7 @@ def test_zoo_prune_sees_the_projector_of_a_half_precision_model_in_float32(name)
     model, inputs = copy.deepcopy(model_of(name)).bfloat16(), call_of(name, (1,), text=(4,)).inputs
     inputs = {**inputs, "pixel_values": inputs["pixel_values"].bfloat16()}
     wide = copy.deepcopy(model).float()  # the same weights
-    seen, visuals = _looked_at(model, inputs)
+    seen, _ = _looked_at(model, inputs)
     rows, project = seen["vision_clip"][0], projection(model, find_family(model))
     directions = unit_rows(torch.randn(8, rows.shape[-1], generator=torch.Generator().manual_seed(0)))
     got = sensitivity(rows.float(), project, directions, 0.01)
@@ -266,6 +266,20 @@ def test_tokens_are_merged_behind_a_projector_that_joins_patches(name, method):
     merged = report.merges[0] @ rows
     want = merged if joins else projection(model, find_family(model))(merged)
     assert (got - want).abs().max() < 1e-5
+
+
+def test_mmtok_compares_the_means_of_joined_patches():
+    """As the authors do for Qwen2.5-VL; rows side by side would give other cosines."""
+    found, visuals = looked_at("qwen2_5_vl", call_of("qwen2_5_vl").inputs)
+    side_by_side, mean = found["vision_clip"][0], found["vision_mean"][0]
+    text = torch.randn(5, 48, generator=torch.Generator().manual_seed(1))
+
+    def chosen(**rows):
+        return PRUNERS["mmtok"].plan(visuals[0].rows, 9, None, llm_text=text, alpha=9.0, **rows).indices
+
+    got = chosen(vision_clip=side_by_side, vision_mean=mean)
+    assert got == chosen(vision_clip=mean)
+    assert got != chosen(vision_clip=side_by_side)
 
 
 # never silently wrong -----------------------------------------------------------------------------
