@@ -1,6 +1,6 @@
 """The table of pruners: what each row of `PRUNERS` needs, does and costs on a model of LLaVA-1.5-7B's shape.
 
-``python -m analysis pruners --docs docs`` writes it. Tokens, FLOPs and KV bytes follow from the rows and the
+``python -m analysis pruners --docs docs`` writes it, and which pruners read which vision towers. Tokens, FLOPs and KV bytes follow from the rows and the
 model's sizes; the time to choose is measured here, on tokens of that shape with a common mean and a decaying
 spectrum.
 """
@@ -21,6 +21,7 @@ from vlm_bridge import PRUNERS, BridgeError, select_tokens
 from vlm_bridge.cost import Decoder
 from vlm_bridge.pruners.inside import tokens_per_layer
 from vlm_bridge.pruners.plan import Pruner
+from vlm_bridge.tower import CAPTURED
 
 from .benchmarks.tables import table
 
@@ -33,7 +34,7 @@ TOKENS, TEXT, VISION, CLIP, HEADS = 576, 64, 1024, 768, 16
 OF_CSSP = ("residual", "greedy", "strong_rrqr", "osinsky", "volume", "leverage_top", "norm", "adaptive")
 """Methods of cssp that are shown; all others are pruners by their names, too."""
 
-HEADER = ("pruner", "acts", "reads", "text", "CLS", "what is not kept", "tokens a layer", "FLOPs", "KV", "ms")
+HEADER = ("pruner", "acts", "reads", "text", "ViT", "what is not kept", "tokens a layer", "FLOPs", "KV", "ms")
 
 
 def main(keep: list[int], out: Path, docs: Path | None, names: list[str] | None = None) -> int:
@@ -44,7 +45,31 @@ def main(keep: list[int], out: Path, docs: Path | None, names: list[str] | None 
     (out / "pruners.md").write_text(text)
     if docs is not None:
         (docs / "pruners.inc").write_text(text)
+        (docs / "towers.inc").write_text(towers())
     return 0
+
+
+def towers() -> str:
+    """Which pruners read which vision towers, and whose rule it is beyond CLIP, as Markdown."""
+    lines = [("pruner", "reads of the tower", "CLIP (LLaVA)", "all others", "whose rule beyond CLIP")]
+    for row in PRUNERS.values():
+        if row.elsewhere:
+            read = [
+                name
+                for name in dict.fromkeys([*row.needs, *row.reads])
+                if name in (*CAPTURED, "clip_patches")
+            ]
+            clip = "clip_patches" in row.needs
+            lines.append(
+                (
+                    f"`{row.name}`",
+                    ", ".join(f"`{name}`" for name in read),
+                    "with `clip=`" if clip else "yes",
+                    "refused, unless signals are given" if clip else "yes",
+                    row.elsewhere,
+                )
+            )
+    return f"{table(lines)}\n"
 
 
 def page(keep: int, names: list[str] | None = None) -> str:
@@ -141,6 +166,7 @@ def signals() -> dict[str, Any]:
         "clip_text": randn(1, CLIP),
         "llm_text": randn(TEXT, SHAPE.width),
         "vision_clip": randn(TOKENS, VISION),
+        "vision_mean": randn(TOKENS, VISION),
         "vision_cls": randn(VISION),
         "vision_keys": randn(HEADS, TOKENS, VISION // HEADS),
         "cls_attention": randn(HEADS, TOKENS).softmax(-1),

@@ -71,10 +71,11 @@ class Family:
     decoder : str
         Attribute path of the text decoder below the base model.
     projector : str
-        Attribute of the module that maps vision rows to LLM width; its input is what CLIP projects.
-    pack : callable
+        Attribute path of the module that maps vision rows to LLM width; its input is what CLIP projects.
+    pack : callable, optional
         ``pack(base, tiles, inputs)``: (T, n, d) per-tile rows to one (n_i, d) tensor per image, in the
-        order and number of the image's visual tokens; separator rows come out as zeros.
+        order and number of the image's visual tokens; separator rows come out as zeros. Without, an image's
+        tokens are those that the projector made, in its order.
     unit, video_unit : {"entry", "run", "near", "open", "close", "prompt"}
         What counts as one image, or video: an entry of the encoder's answer. Where entries are tiles or frames, an
         unbroken run of placeholders; runs with one token between; what begins with the token in front of the
@@ -95,11 +96,6 @@ class Family:
     def count(self, base: Any, inputs: Mapping[str, Any], tiles: int) -> list[int]:
         """Tiles of each image."""
         return tiles_per_image(base, inputs) if self.pack is anyres else [1] * tiles
-
-
-def one_tile(base: Any, tiles: Tensor, inputs: Mapping[str, Any]) -> list[Tensor]:
-    """LLaVA-1.5: an image is a tile."""
-    return list(tiles)
 
 
 def anyres(base: Any, tiles: Tensor, inputs: Mapping[str, Any]) -> list[Tensor]:
@@ -142,15 +138,16 @@ def tiles_per_image(base: Any, inputs: Mapping[str, Any]) -> list[int]:
 FAMILIES: dict[str, Family] = {
     row.model_type: row
     for row in (
-        Family("llava", pack=one_tile),  # LLaVA-1.5, LLaVA-NeXT-Interleave
+        Family("llava"),  # LLaVA-1.5, LLaVA-NeXT-Interleave, Pixtral
         Family("llava_next", pack=anyres),
         Family("llava_onevision", pack=anyres),
-        Family("qwen2_vl"),
-        Family("qwen2_5_vl"),
-        Family("qwen3_vl"),
+        Family("qwen2_vl", projector="visual.merger"),
+        Family("qwen2_5_vl", projector="visual.merger"),
+        Family("qwen3_vl", projector="visual.merger"),
         Family("internvl", unit="run"),
-        Family("smolvlm", decoder="text_model", unit="prompt"),
-        Family("idefics3", decoder="text_model", unit="prompt"),
+        Family("smolvlm", "text_model", "connector.modality_projection", unit="prompt"),
+        Family("idefics3", "text_model", "connector.modality_projection", unit="prompt"),
+        Family("mistral3"),
         Family("aria", unit="run"),
         Family("aya_vision", unit="close"),
         Family("cohere2_vision", unit="near"),
@@ -160,7 +157,9 @@ FAMILIES: dict[str, Family] = {
         Family("minicpmv4_6", unit="open", video_unit="prompt"),
         Family("minicpmv4_7", unit="open", video_unit="prompt"),
         Family("minicpm_ocr", unit="open", video_unit="prompt"),
+        Family("qianfan_ocr", unit="run"),
         Family("video_llava", video_unit="run"),
+        Family("perception_lm", unit="run", video_unit="run"),
         Family("llama4", unit="close"),
         Family("fuyu", unit="near"),
         Family("phi4_multimodal", unit="run", embeds="embed_tokens_extend"),

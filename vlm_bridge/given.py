@@ -15,6 +15,7 @@ from vlm_bridge.pruners.plan import SIGNALS
 TOKEN_AXIS = {
     "clip_patches": -2,
     "vision_clip": -2,
+    "vision_mean": -2,
     "cls_attention": -1,
     "vision_keys": -2,
     "vision_values": -2,

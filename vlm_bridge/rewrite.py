@@ -16,7 +16,7 @@ from vlm_bridge.budget import Part, PerTile, check_keep, parts_of
 from vlm_bridge.choose import Choice, choose_all, reconstruction_error
 from vlm_bridge.cost import cost_of
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import IMAGE, VIDEO, Kind, find_family, separators_of
+from vlm_bridge.families import KINDS, Kind, find_family, separators_of
 from vlm_bridge.fold import FOLDS, merged_rows
 from vlm_bridge.given import as_tensor, check_finite, signals_of_images
 from vlm_bridge.inputs import (
@@ -33,11 +33,12 @@ from vlm_bridge.inputs import (
     shortened,
 )
 from vlm_bridge.memory import Memory, fingerprint
+from vlm_bridge.patches import patches_per_token, projection
 from vlm_bridge.pruners.plan import SIGNALS
 from vlm_bridge.report import Report
 from vlm_bridge.request import Request
 from vlm_bridge.signals import Live, Sources
-from vlm_bridge.tower import projection, watched
+from vlm_bridge.tower import watched
 
 SEPARATORS = ("prune", "keep")
 
@@ -167,10 +168,11 @@ def rewrite(
     given = {k: v for k, v in settings.given.items() if k in SIGNALS and v is not None}
     tiled = ("vision_clip",) if isinstance(settings.keep, PerTile) else ()
     watch = tuple(name for name in request.wants if name not in given) + tiled
-    with watched(model, family, inputs, watch) as tower:
-        encoded = {IMAGE: encode(model, inputs)} if IMAGE.given(inputs) else {}
-    if VIDEO.given(inputs):
-        encoded[VIDEO] = encode(model, inputs, VIDEO)
+    encoded, towers = {}, {}
+    for kind in KINDS:
+        if kind.given(inputs):
+            with watched(model, family, inputs, watch, kind) as towers[kind]:
+                encoded[kind] = encode(model, inputs, kind)
     prompt = Prompt.of(model, inputs)
     visuals = prompt.visuals(model, family, encoded)
     for i, visual in enumerate(visuals):
@@ -178,7 +180,7 @@ def rewrite(
     places, text_axis = positions_of(model, inputs, prompt)
     images = [visual.rows.detach() for visual in visuals]
     sources = Sources(given, settings.processor, settings.clip, settings.clean)
-    live = Live(model, family, inputs, prompt, visuals, tower, sources)
+    live = Live(model, family, inputs, prompt, visuals, towers, sources)
     tiles = live.tiles() if tiled else None
     parts = parts_of(settings.keep, images, settings.tol, [visual.row for visual in visuals], tiles)
     protected = [_protected(model, image, settings) for image in images]
@@ -188,7 +190,9 @@ def rewrite(
     choices = _choose(request, images, signals, settings, parts, rng, memory)
     choices = [_with(choice, rows) for choice, rows in zip(choices, protected, strict=True)]
     seconds = perf_counter() - start
-    kept = _kept(visuals, choices, signals, settings, request, projection(model, family))
+    # systems that merge rows of the tower merge tokens where the projector itself joins patches, as VisionZip does
+    project = projection(model, family) if patches_per_token(model, family) == 1 else None
+    kept = _kept(visuals, choices, signals, settings, request, project)
     dropped = prompt.placeholders
     for one, visual in zip(kept, visuals, strict=True):
         dropped[visual.row, visual.columns[one.indices.to(visual.columns.device)]] = False

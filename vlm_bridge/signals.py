@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import IMAGE, Family, anyres, base_of
+from vlm_bridge.families import IMAGE, Family, Kind, anyres, base_of
 from vlm_bridge.given import as_tensor
 from vlm_bridge.inputs import Prompt, Visual
+from vlm_bridge.patches import patches_per_token, projection
 from vlm_bridge.pruners.plan import SIGNALS
 from vlm_bridge.request import Request, missing_signals
-from vlm_bridge.tower import CAPTURED, Tower, projection
+from vlm_bridge.tower import CAPTURED, Tower
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Live:
     inputs: Mapping[str, Any]
     prompt: Prompt
     visuals: list[Visual]
-    tower: Tower
+    towers: Mapping[Kind, Tower]
     sources: Sources
 
     def gather(self, request: Request) -> list[dict[str, Any]]:
@@ -71,7 +72,10 @@ class Live:
             A signal that it needs cannot be had: what is missing, and which pruners would work.
         """
         found: dict[str, list[Any]] = {}
+        joins = patches_per_token(self.model, self.family) > 1
         for name in request.wants:
+            if joins and name in request.pruner.unjoined and name not in self.sources.given:
+                continue
             try:
                 found[name] = self._signal(name)
             except BridgeError as error:
@@ -87,9 +91,10 @@ class Live:
         """Tile of each row (n_i,) of each image, −1 for separators."""
         if self.family.pack is not anyres:
             return [visual.tiles for visual in self.visuals]
-        rows = self.tower.tiles("vision_clip")
-        marks = torch.arange(1, len(rows) + 1, dtype=torch.float64, device=rows.device)
-        packed = self._pack(marks[:, None, None].expand(-1, rows.shape[1], 1))
+        tower = self.towers[IMAGE]
+        rows, count = tower.signal("vision_clip"), tower.tiles
+        marks = torch.arange(1, count + 1, dtype=torch.float64, device=rows.device)
+        packed = self._packed(IMAGE, marks.repeat_interleave(len(rows) // count)[:, None])
         if any((image != image.round()).any() for image in packed):
             raise BridgeError("PerTile: the tiles of this image are interpolated into one grid.")
         return [image[:, 0].long() - 1 for image in packed]
@@ -102,35 +107,48 @@ class Live:
         if name == "clip_text":
             return self._by_row(self._clip_text)
         if name == "clip_patches":
+            check_clip_tower(self.model, self.family)
             model, _ = clip_pair(self.sources.clip)
-            return self._pack(clip_patch_embeds(model, self.tower.tiles("vision_clip")))
+            return self._of_towers(lambda tower: clip_patch_embeds(model, tower.signal("vision_clip")))
         if name == "projector":
             project = projection(self.model, self.family)
             if project is None:
                 raise BridgeError(f"no projector {self.family.projector!r} is known.")
             return [project] * len(self.visuals)
         if name == "vision_cls":
-            self._no_videos()
-            counts = self.family.count(base_of(self.model), self.inputs, len(self.tower.tiles(name)))
-            return [tiles[0] for tiles in self.tower.tiles(name).split(counts)]
+            return self._cls_rows()
         if name in CAPTURED:
-            tiles = self.tower.tiles(name)
-            packed = self._pack(tiles.flatten(2))
-            if name == "vision_clip":
-                return packed
-            images = [image.unflatten(1, tiles.shape[2:]) for image in packed]
-            return [image.mT if name == "cls_attention" else image.transpose(0, 1) for image in images]
+            found = self._of_towers(lambda tower: tower.signal(name))
+            if name in ("vision_clip", "vision_mean"):
+                return found
+            return [rows.mT if name == "cls_attention" else rows.transpose(0, 1) for rows in found]
         raise BridgeError(f"{name} is not known before the LLM runs.")
 
-    def _pack(self, tiles: Tensor) -> list[Tensor]:
-        self._no_videos()
-        if self.family.pack is None:
-            raise BridgeError(f"how {self.family.model_type!r} packs its tiles is not known.")
-        return self.family.pack(base_of(self.model), tiles, self.inputs)
+    def _of_towers(self, read: Callable[[Tower], Tensor]) -> list[Tensor]:
+        """What is read of a tower, (M, ...) of all its tokens, for each image and video (n_i, ...)."""
+        kinds = dict.fromkeys(visual.kind for visual in self.visuals)
+        found = {kind: iter(self._packed(kind, read(self.towers[kind]))) for kind in kinds}
+        return [next(found[visual.kind]) for visual in self.visuals]
 
-    def _no_videos(self) -> None:
+    def _packed(self, kind: Kind, rows: Tensor) -> list[Tensor]:
+        """Rows (M, ...) of the tokens that the projector made, image by image."""
+        tower = self.towers[kind]
+        if self.family.pack is not None:
+            tiles = rows.reshape(tower.tiles, -1, rows[0].numel())
+            packed = self.family.pack(base_of(self.model), tiles, self.inputs)
+            return [image.unflatten(1, rows.shape[1:]) for image in packed]
+        own = [visual.rows for visual in self.visuals if visual.kind is kind]
+        tower.check(torch.cat(own))
+        return list(rows.split([len(image) for image in own]))
+
+    def _cls_rows(self) -> list[Tensor]:
         if any(visual.kind is not IMAGE for visual in self.visuals):
-            raise BridgeError("how rows of the vision tower make up a video is not known.")
+            raise BridgeError("a video has no CLS row of its own")
+        rows = self.towers[IMAGE].cls_rows()
+        counts = self.family.count(base_of(self.model), self.inputs, len(rows))
+        if len(counts) != len(self.visuals):
+            raise BridgeError(f"there are {len(counts)} CLS rows of {len(self.visuals)} images")
+        return [tiles[0] for tiles in rows.split(counts)]
 
     def _missing(self, request: Request, name: str, error: BridgeError) -> str:
         have = []
@@ -205,9 +223,19 @@ def clip_pair(clip: Any) -> tuple[Any, Any]:
     return model, getattr(tokenizer, "tokenizer", tokenizer)
 
 
+def check_clip_tower(model: Any, family: Family) -> None:
+    """Refuse a vision tower whose rows are not patches of CLIP."""
+    kind = getattr(getattr(model.config, "vision_config", None), "model_type", "unknown")
+    if kind != "clip_vision_model" or patches_per_token(model, family) > 1:
+        raise BridgeError(
+            f"the vision tower of {type(model).__name__} is of type {kind!r}, whose rows have no place in CLIP's joint "
+            "space: pass clip_patches= and clip_text= of your own"
+        )
+
+
 @torch.no_grad()
 def clip_patch_embeds(clip: Any, rows: Tensor) -> Tensor:
-    """Vision rows (tiles, n, d) in the joint space: post-layernorm, then projection, as in CDPruner."""
+    """Vision rows (..., d) in the joint space: post-layernorm, then projection, as in CDPruner."""
     norm, project = clip.vision_model.post_layernorm, clip.visual_projection
     width = project.in_features
     if rows.shape[-1] != width:

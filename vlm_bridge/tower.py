@@ -1,150 +1,319 @@
 """What pruners read of a vision tower, seen while the encoder runs.
 
-Rows before the projector, the CLS row, keys, and the attention from CLS to the patches, all at the layer
-whose output the projector is given. Of the attention only the rows that are needed are formed, from the
-layer's own projections, so that any attention kernel will do.
+Rows before the projector, the CLS row, and keys and attention of the layer whose output the projector is
+given (the last one, unless the model chooses). Queries and keys are seen where the layer hands them to its
+attention kernel, so behind rotary positions and norms, window by window where there are windows, and for any
+kernel. Of the attention only what is needed is formed.
+
+A tower without a CLS token has none that attends to the whole image. What a patch receives on average from
+all patches that see it stands in, as the authors of VisPruner, VisionZip and HoloV do for Qwen2.5-VL. Where
+the projector joins patches, a token has the mean of its patches' attention and of their keys.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from operator import attrgetter
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import Family, base_of
+from vlm_bridge.families import IMAGE, Family, Kind, base_of
+from vlm_bridge.patches import Joined, connector_of, joined, projector_of
 
-CAPTURED = ("vision_clip", "vision_cls", "vision_keys", "cls_attention")
+CAPTURED = ("vision_clip", "vision_mean", "vision_cls", "vision_keys", "cls_attention")
 """Signals that are had by watching the tower."""
 
-_WATCHING: ContextVar[Any] = ContextVar("the tower that is watched in this thread", default=None)
-"""Hooks see the calls of all threads, and look at their own only."""
+_OF_THE_LAYER = {"vision_cls", "vision_keys", "cls_attention"}
+_TOWERS = ("vision_tower", "visual", "vision_model")
+_LAYERS = ("encoder.layers", "encoder.layer", "transformer.layers", "blocks")
+_ATTENTION = ("self_attn", "attention", "attn")
+_CLS = ("class_embedding", "cls_token")
+_SEEN = "vlm_bridge_seen"
+_ENTRIES = 2**24
+"""Entries of attention that are formed at once."""
+_ONE_AT_A_TIME = RLock()
+"""Held while a tower is watched: two threads may share a model."""
 
-_REGISTERING = threading.Lock()
-"""PyTorch numbers hooks without a lock: of two with one number, one is lost."""
+
+@dataclass(frozen=True)
+class Attended:
+    """A call of the attention kernel: query and key (B, H, L, w), mask (B or 1, 1, L, L), true where a key is seen."""
+
+    query: Tensor
+    key: Tensor
+    mask: Tensor | None
+    scale: float
+
+    @classmethod
+    def of(cls, query: Tensor, key: Tensor, mask: Any, options: Mapping[str, Any]) -> list[Attended]:
+        """As the kernel was called; sequences that stand behind one another apart."""
+        scale = options.get("scaling")
+        scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
+        ends = options.get("cu_seq_lens_k")
+        if ends is not None:
+            lengths = ends.diff().tolist()
+            parts = zip(query.split(lengths, 2), key.split(lengths, 2), strict=True)
+            return [cls(q, k, None, scale) for q, k in parts]
+        if mask is not None and not isinstance(mask, Tensor):
+            raise BridgeError(
+                f"the vision tower's attention has a mask of type {type(mask).__name__}, expected a tensor: load the "
+                "model with attn_implementation='sdpa'."
+            )
+        if mask is not None and mask.is_floating_point():
+            mask = mask > torch.finfo(mask.dtype).min / 2
+        if mask is not None and mask.ndim == 2:
+            mask = mask[:, None, None]
+        return [cls(query, key, None if mask is None else mask.bool(), scale)]
+
+    def table(self, start: int, stop: int) -> Tensor:
+        """Attention (B, H, stop − start, L) of some queries, in float32."""
+        scores = self.query[:, :, start:stop].float() @ self.key.float().mT * self.scale
+        if self.mask is not None:
+            mask = self.mask if self.mask.shape[-2] == 1 else self.mask[..., start:stop, :]
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        return scores.softmax(-1)
+
+    def received(self) -> Tensor:
+        """Mean (B, H, L) over the queries that see a key of their attention to it; padding is no query."""
+        length = self.key.shape[2]
+        total = torch.zeros_like(self.key[..., 0], dtype=torch.float32)
+        seen = self.mask
+        if seen is not None:
+            seen = seen.expand(-1, -1, length, -1)
+            seen = seen & seen.any(-2, keepdim=True).mT
+        step = max(1, _ENTRIES // total.numel())
+        for start in range(0, length, step):
+            table = self.table(start, start + step)
+            if seen is not None:
+                table = table.masked_fill(~seen[..., start : start + step, :], 0)
+            total += table.sum(-2)
+        return total / (length if seen is None else seen.sum(-2).clamp(min=1))
 
 
 @dataclass
 class Tower:
-    """What was seen, tile by tile.
+    """What was seen of the images, or the videos, of a call.
 
     Attributes
     ----------
-    rows : list of Tensor (T, n, d)
-        What the projector was given.
-    states : list of Tensor (T, 1 + n, d)
-        Input of the feature layer's self-attention.
+    given, made : list of Tensor (..., d)
+        What the projector was given and what it made of it.
+    calls : list of Attended
+        Of the feature layer's attention.
     outputs : list of Tensor (T, 1 + n, d)
-        Output of the feature layer.
+        Of the feature layer.
+    prefix : int
+        1 where a CLS token stands in front of the patches.
+    thread : int
+        The one that watches; what others run is none of its business.
     """
 
-    attention: Any = None
-    rows: list[Tensor] = field(default_factory=list)
-    states: list[Tensor] = field(default_factory=list)
+    base: Any
+    family: Family
+    inputs: Mapping[str, Any]
+    kind: Kind
+    prefix: int = 0
+    given: list[Tensor] = field(default_factory=list)
+    made: list[Tensor] = field(default_factory=list)
+    calls: list[Attended] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
+    thread: int = field(default_factory=get_ident)
 
-    def see_rows(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Hook on the projector."""
-        if _WATCHING.get() is self:
-            self.rows.append(args[0])
-
-    def see_state(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any = None) -> None:
-        """Hook on the self-attention; without `kwargs` where another call is just taking its own off."""
-        if _WATCHING.get() is self:
-            self.states.append(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
-
-    def see_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Hook on the feature layer."""
-        if _WATCHING.get() is self:
-            self.outputs.append(output[0] if isinstance(output, tuple) else output)
-
-    def tiles(self, name: str) -> Tensor:
-        """Signal `name` of every tile, with tokens along axis 1; of `vision_cls` (T, d)."""
-        rows = torch.cat(self.rows) if self.rows else None
-        if rows is None or rows.ndim != 3:
-            raise BridgeError(f"no vision rows were seen: pass {name}=.")
-        if name == "vision_clip":
-            return rows
-        n = rows.shape[1]
-        if not self.states or self.states[0].shape[1] != n + 1:
-            raise BridgeError(f"the vision tower has no CLS token in front of its patches: pass {name}=.")
-        if name == "vision_cls":
-            return torch.cat(self.outputs)[:, 0]
-        found = [self._of_attention(states, name) for states in self.states]
-        return torch.cat(found)
+    @property
+    def tiles(self) -> int:
+        """T, the tiles that the projector was given."""
+        return len(self._given) if self._given.ndim == 3 else 1
 
     @torch.no_grad()
-    def _of_attention(self, states: Tensor, name: str) -> Tensor:
-        module = self.attention
-        width = module.head_dim
-        keys = module.k_proj(states).unflatten(-1, (-1, width)).transpose(1, 2)
+    def signal(self, name: str) -> Tensor:
+        """Signal `name` of every token, in the LLM's order: (M, d), of keys (M, H, w), of attention (M, H)."""
+        if name in ("vision_clip", "vision_mean"):
+            side_by_side, mean = self._rows
+            return side_by_side if name == "vision_clip" else mean
+        if not self.calls:
+            raise BridgeError("the layers of the vision tower were not found")
+        found = torch.cat([self._of_call(call, name) for call in self.calls])
+        own = self._joined
+        if len(found) != self._patches:
+            raise BridgeError(
+                f"the vision tower attends to {len(found)} patches, its projector is given {self._patches}: how they "
+                "belong together is not known"
+            )
+        return found[own.patches[own.order]].mean(1)
+
+    @torch.no_grad()
+    def cls_rows(self) -> Tensor:
+        """CLS rows (T, d) that the projector could be given."""
+        if not self.prefix or not self.outputs:
+            raise BridgeError("the vision tower has no CLS token in front of its patches")
+        if self._joined.patches.shape[1] > 1:
+            raise BridgeError(
+                "the projector joins several patches to a token, so that it cannot map a CLS row"
+            )
+        rows = torch.cat(self.outputs)[:, 0]
+        if rows.shape[-1] != self._given.shape[-1]:
+            raise BridgeError("the projector is given rows of several layers, the CLS row is one layer's")
+        return rows
+
+    def check(self, tokens: Tensor) -> None:
+        """Refuse `tokens` (M, D) of the LLM that are not, in this order, what the projector made."""
+        made = torch.cat([rows.flatten(0, -2) for rows in self.made])[self._joined.order]
+        if made.shape != tokens.shape or not torch.equal(made.to(tokens), tokens):
+            raise BridgeError(
+                f"the {len(tokens)} visual tokens are not what the projector made of the vision tower's rows, so that "
+                "their patches are not known"
+            )
+
+    def _of_call(self, call: Attended, name: str) -> Tensor:
+        """Of one call, patch by patch."""
         if name == "vision_keys":
-            return keys[:, :, 1:].permute(0, 2, 1, 3)
-        query = module.q_proj(states[:, :1]).unflatten(-1, (-1, width)).transpose(1, 2)
-        table = (query.float() @ keys.float().mT * module.scale).softmax(-1)
-        return table[:, :, 0, 1:].mT
+            found = call.key
+        else:
+            found = (call.table(0, 1)[:, :, 0] if self.prefix else call.received())[..., None]
+        found = found[:, :, self.prefix :].transpose(1, 2).flatten(0, 1)
+        return found[..., 0] if name == "cls_attention" else found
+
+    @cached_property
+    def _given(self) -> Tensor:
+        if not self.given:
+            raise BridgeError("no rows of the vision tower were seen")
+        return torch.cat(self.given)
+
+    @cached_property
+    def _joined(self) -> Joined:
+        return joined(self.base, self.family, self._given, self.inputs, self.kind)
+
+    @property
+    def _patches(self) -> int:
+        """How many patches the projector was given."""
+        count, own = self._given.shape[:-1].numel(), self._joined.patches
+        return int(own.numel()) if count == len(own) else count
+
+    @cached_property
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """The rows of each token's patches, as the projector takes them, and their mean."""
+        rows, own = self._given.flatten(0, -2), self._joined
+        if len(rows) == len(own.patches):  # side by side already
+            rows = rows[own.order]
+            return rows, rows.unflatten(-1, (own.patches.shape[1], -1)).mean(1)
+        apart = rows[own.patches[own.order]]
+        mean = apart.mean(1)
+        return (mean if connector_of(self.family).pools else apart.flatten(1)), mean
 
 
 @contextmanager
 def watched(
-    model: Any, family: Family, inputs: Mapping[str, Any], wanted: tuple[str, ...]
+    model: Any, family: Family, inputs: Mapping[str, Any], wanted: tuple[str, ...], kind: Kind = IMAGE
 ) -> Iterator[Tower]:
     """Watch the tower, as far as the signals `wanted` need it, while the encoder runs inside the block."""
-    tower, handles = Tower(), []
     base = base_of(model)
-    projector = getattr(base, family.projector, None)
+    tower, handles = Tower(base, family, inputs, kind), []
     needs = set(wanted)
-    token = _WATCHING.set(tower)
-    try:
-        with _REGISTERING:
-            if needs & {*CAPTURED, "clip_patches"} and isinstance(projector, nn.Module):
-                handles.append(projector.register_forward_pre_hook(tower.see_rows))
-            layer = (
-                feature_layer(base, inputs)
-                if needs & {"vision_cls", "vision_keys", "cls_attention"}
-                else None
-            )
+    projector = projector_of(base, family) if needs & {*CAPTURED, "clip_patches"} else None
+    layer = feature_layer(base, inputs) if needs & _OF_THE_LAYER else None
+    attention = attention_of(layer)
+    with _ONE_AT_A_TIME if needs else nullcontext():
+        config = getattr(attention, "config", None)
+        try:
+            if projector is not None:
+                handles.append(projector.register_forward_hook(_ends_of(tower)))
             if layer is not None:
-                tower.attention = layer.self_attn
-                handles.append(layer.register_forward_hook(tower.see_output))
-                handles.append(layer.self_attn.register_forward_pre_hook(tower.see_state, with_kwargs=True))
-        yield tower
-    finally:
-        _WATCHING.reset(token)
-        for handle in handles:
-            handle.remove()
+                tower.prefix = cls_tokens(base)
+                handles.append(layer.register_forward_hook(_output_of(tower)))
+                attention.config = _watching(config, tower)
+            yield tower
+        finally:
+            if layer is not None:
+                attention.config = config
+            for handle in handles:
+                handle.remove()
+
+
+def vision_model(base: Any) -> Any:
+    """The vision tower below wrappers; None where unknown."""
+    tower = next((found for name in _TOWERS if (found := getattr(base, name, None)) is not None), None)
+    return getattr(tower, "vision_model", tower)
 
 
 def feature_layer(base: Any, inputs: Mapping[str, Any]) -> Any:
     """The encoder layer whose output the projector is given (the last, of several); None where unknown."""
-    tower = getattr(base, "vision_tower", None)
-    tower = getattr(tower, "vision_model", tower)
-    layers = getattr(getattr(tower, "encoder", None), "layers", None)
+    layers = _first(vision_model(base), _LAYERS)
     at = inputs.get("vision_feature_layer")
     at = getattr(base.config, "vision_feature_layer", None) if at is None else at
     at = at[-1] if isinstance(at, (list, tuple)) else at
-    if layers is None or at is None:
+    at = -1 if at is None else at
+    if layers is None or not at:  # 0 is what the first layer is given
         return None
     found = layers[at if at < 0 else at - 1]
-    parts = ("q_proj", "k_proj", "head_dim", "scale")
-    return found if all(hasattr(getattr(found, "self_attn", None), part) for part in parts) else None
+    return found if getattr(attention_of(found), "config", None) is not None else None
 
 
-def projection(model: Any, family: Family) -> Callable[[Tensor], Tensor] | None:
-    """Rows (n, d) of the vision tower to rows of the LLM; None where there is no such module."""
-    projector = getattr(base_of(model), family.projector, None)
-    if not isinstance(projector, nn.Module):
-        return None
-    weight = next(projector.parameters(), None)  # none where its layers are quantised
+def attention_of(layer: Any) -> Any:
+    """The attention module of a layer."""
+    return _first(layer, _ATTENTION)
 
-    @torch.no_grad()
-    def project(rows: Tensor) -> Tensor:
-        return projector((rows if weight is None else rows.to(weight))[None])[0]
 
-    return project
+def cls_tokens(base: Any) -> int:
+    """1 where the tower puts a CLS token in front of its patches, else 0."""
+    embeddings = getattr(vision_model(base), "embeddings", None)
+    return int(any(getattr(embeddings, name, None) is not None for name in _CLS))
+
+
+def _first(module: Any, paths: tuple[str, ...]) -> Any:
+    """What stands at the first of the paths that leads anywhere; None."""
+    for path in paths:
+        try:
+            return attrgetter(path)(module)
+        except AttributeError:
+            continue
+    return None
+
+
+def _ends_of(tower: Tower) -> Callable[..., None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if get_ident() == tower.thread:
+            tower.given.append(args[0].detach())
+            tower.made.append(output.detach())
+
+    return hook
+
+
+def _output_of(tower: Tower) -> Callable[..., None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if get_ident() == tower.thread:
+            tower.outputs.append((output[0] if isinstance(output, tuple) else output).detach())
+
+    return hook
+
+
+def _watching(config: Any, tower: Tower) -> Any:
+    """A copy of the configuration whose kernel shows `tower` what it is given, then runs the configured one."""
+    own = copy(config)
+    own._attn_implementation = _SEEN
+    own.vlm_bridge_kernel, own.vlm_bridge_tower = config._attn_implementation, tower
+    return own
+
+
+def _see(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
+) -> Any:
+    config = module.config
+    if get_ident() == config.vlm_bridge_tower.thread:
+        config.vlm_bridge_tower.calls += Attended.of(query.detach(), key.detach(), attention_mask, options)
+    eager = import_module(type(module).__module__).eager_attention_forward
+    kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config.vlm_bridge_kernel, eager)
+    return kernel(module, query, key, value, attention_mask, **options)
+
+
+AttentionInterface.register(_SEEN, _see)

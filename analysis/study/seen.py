@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.families import base_of, find_family
+from vlm_bridge.patches import projection
 from vlm_bridge.signals import clip_patch_embeds, clip_text_embeds, special_ids
-from vlm_bridge.tower import projection, watched
+from vlm_bridge.tower import watched
 
-TOWER = ("vision_clip", "vision_cls", "vision_keys", "cls_attention")
+TOWER = ("vision_clip", "vision_keys", "cls_attention")
 LAYERS = (1, 2)
 
 
@@ -83,19 +84,19 @@ def look(own: Model, image: Any, questions: Sequence[str]) -> Seen:
     """Encode an image once and read the questions: prompts are ``<image> question``."""
     model, family = own.model, find_family(own.model)
     inputs = dict(own.processor(images=[image], text=["<image>"], return_tensors="pt"))
-    with watched(model, family, inputs, (*TOWER, "clip_patches")) as tower:
+    with watched(model, family, inputs, (*TOWER, "vision_cls", "clip_patches")) as tower:
         answer = base_of(model).get_image_features(inputs["pixel_values"], return_dict=True)
     tokens = answer.pooler_output[0]
-    tiles = {name: tower.tiles(name)[0] for name in TOWER}
+    found = {name: tower.signal(name) for name in TOWER}
     signals = {
-        "vision_clip": tiles["vision_clip"],
-        "vision_cls": tiles["vision_cls"],
-        "vision_keys": tiles["vision_keys"].transpose(0, 1),
-        "cls_attention": tiles["cls_attention"].mT,
+        "vision_clip": found["vision_clip"],
+        "vision_cls": tower.cls_rows()[0],
+        "vision_keys": found["vision_keys"].transpose(0, 1),
+        "cls_attention": found["cls_attention"].mT,
         "projector": projection(model, family),
     }
     if own.clip is not None:
-        signals["clip_patches"] = clip_patch_embeds(own.clip[0], tiles["vision_clip"][None])[0]
+        signals["clip_patches"] = clip_patch_embeds(own.clip[0], found["vision_clip"])
     ids = inputs["input_ids"][0]
     places = (ids == model.config.image_token_id).nonzero()[:, 0]
     first = own.embed(ids[: places[0]])

@@ -1,5 +1,7 @@
 """The table of pruners is made of the rows: its costs are recomputed here by hand."""
 
+from pathlib import Path
+
 import pytest
 
 from analysis import pruners
@@ -48,6 +50,15 @@ def test_every_row_is_in_the_table(monkeypatch, tmp_path, capsys):
         assert cells[5] == (row.merges or "dropped")
         assert cells[1].startswith("before" if row.inside is None else "at layer")
         assert cells[9] == "1", "all signals that it needs were at hand"
+
+
+def test_what_reads_a_tower_is_in_the_docs_with_whose_rule_it_is():
+    """The table in the docs is the one that the rows make."""
+    text = (Path(__file__).parents[2] / "docs" / "towers.inc").read_text()
+    assert text == pruners.towers()
+    for row in PRUNERS.values():
+        assert (f"| `{row.name}` " in text) == bool(row.elsewhere)
+        assert row.elsewhere in text
 
 
 def test_a_budget_that_cannot_be_is_said():

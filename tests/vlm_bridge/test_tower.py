@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from tiny_vlm import N, tiny_inputs, tiny_tensor_model
+from tiny_vlm import N, tiny_inputs
 
 from vlm_bridge import PRUNERS, BridgeError, Relevance, prune, select_tokens
 from vlm_bridge.families import IMAGE, find_family
 from vlm_bridge.inputs import Prompt, encode
 from vlm_bridge.pruners.plan import Plan, Pruner
 from vlm_bridge.signals import Live, Sources
-from vlm_bridge.tower import CAPTURED, feature_layer, projection, watched
+from vlm_bridge.tower import CAPTURED, attention_of, feature_layer, watched
 
 
 def seen(features, k, weights, *, vision_clip, vision_cls, vision_keys, cls_attention, projector):
@@ -39,7 +39,7 @@ def live(model, inputs):
         encoded = encode(model, inputs)
     prompt = Prompt.of(model, inputs)
     visuals = prompt.visuals(model, family, {IMAGE: encoded})
-    return Live(model, family, inputs, prompt, visuals, tower, Sources()), request, encoded
+    return Live(model, family, inputs, prompt, visuals, {IMAGE: tower}, Sources()), request, encoded
 
 
 @pytest.mark.parametrize("layer", [-2, 1, -1])
@@ -87,11 +87,13 @@ def test_the_tower_is_watched_only_inside(llava, monkeypatch):
     """Hooks are gone after an error in the encoder as well."""
     inputs = tiny_inputs(llava, (1,), (4,))
     before = sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in llava.modules())
+    attention = attention_of(feature_layer(llava.model, {}))
+    config = attention.config
     monkeypatch.setattr(llava.model.multi_modal_projector.act, "forward", lambda x: 1 / 0)
     with pytest.raises(ZeroDivisionError), watched(llava, find_family(llava), inputs, CAPTURED) as tower:
         encode(llava, inputs)
-    assert tower.rows
-    assert tower.states
+    assert tower.calls
+    assert attention.config is config
     assert sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in llava.modules()) == before
 
 
@@ -122,22 +124,6 @@ def test_merging_before_the_projector(llava, monkeypatch, cls_in):
         pass
 
 
-def test_no_cls_token_is_named():
-    """InternVL's rows are several patches each, and no row of the bridge says how they are packed."""
-    model = tiny_tensor_model()
-    inputs = tiny_inputs(model, (1,), (4,))
-    needs_cls = next(name for name, row in PRUNERS.items() if "cls_attention" in row.needs)
-    with prune(model, 3, needs_cls), pytest.raises(BridgeError) as caught:
-        model(**inputs)
-    text = str(caught.value)
-    assert f"pruner {needs_cls!r} needs a vision tower with a CLS token" in text
-    works = text.split("works without: ")[1].split(", or any")[0].split(", ")
-    assert {"spare", "resprune", "divprune", "random"} <= set(works)
-    for name in works:
-        with prune(model, 3, name, rng=0), torch.no_grad():
-            model(**inputs)
-
-
 def test_relevance_by_attention():
     g = torch.Generator().manual_seed(0)
     features, attention = torch.randn(9, 4, generator=g), torch.rand(2, 5, 9, generator=g)
@@ -152,9 +138,3 @@ def test_relevance_by_attention():
         select_tokens(features, 4, "spare", relevance, attention=attention[..., 1:])
     with pytest.raises(BridgeError, match="reduced by 'mean' or 'max'"):
         Relevance("attention", "pooled")
-
-
-def test_unknown_towers_have_no_feature_layer():
-    model = tiny_tensor_model()
-    assert feature_layer(model.model, {}) is None
-    assert projection(model, find_family(model)) is not None

@@ -13,6 +13,10 @@ The official code for LLaVA has 64 tokens and 16 crops written into it; the one 
 ⌊(1024/576) n/k⌋ crops, which is 16 for 64 of 576 and is the default here. A crop that is given more tokens
 than it has keeps all of them; what is left over the official code fills with zero rows (LLaVA) or repeats
 the last token (Qwen2.5-VL). Here such places go to the tokens of highest attention that are not kept yet.
+
+For Qwen2.5-VL the attention is the mean that a patch receives in the last block, then the mean over the four patches of
+a token. The official code takes these in the order of the tower's windows, and tokens in raster order: wherever an image
+has several windows, tokens get the attention of others. Here both are in raster order.
 """
 
 from __future__ import annotations
@@ -91,4 +95,5 @@ ROW = Pruner(
     "zou2025holov",
     holov,
     weighted=False,
+    elsewhere="the authors' for Qwen2.5-VL, but for the order: theirs leaves the attention in the order of the windows",
 )

@@ -66,4 +66,5 @@ ROW = Pruner(
     "lee2026litelvlm",
     litelvlm,
     weighted=False,
+    elsewhere="none: no other tower has its patches in a joint space with text",
 )

@@ -7,8 +7,8 @@ raises the mean coverage of the words plus alpha times the mean coverage of the 
 objective is submodular, so gains only fall: an old gain bounds the new one, and few have to be formed anew
 (lazy evaluation, which changes nothing in the choice).
 
-The official code runs in float32 on one image; for Qwen2.5-VL it takes text_temperature = 0.01 and the mean
-of the patches that the merger joins as `vision_clip`. It cleans the question and leaves out the
+The official code runs in float32 on one image; for Qwen2.5-VL it takes text_temperature = 0.01 and compares
+the means of the patches that the merger joins, `vision_mean`, which replace `vision_clip` where they are given. It cleans the question and leaves out the
 beginning-of-text token before it looks words up. Here everything is decided in float64.
 """
 
@@ -35,6 +35,7 @@ def mmtok(
     *,
     llm_text: Tensor,
     vision_clip: Tensor,
+    vision_mean: Tensor | None = None,
     text_temperature: float = 0.02,
     vision_temperature: float = 0.2,
     alpha: float = 0.5,
@@ -49,7 +50,8 @@ def mmtok(
             "the LLM's space as the features."
         )
     words = spread(llm_text, features, text_temperature)
-    patches = spread(vision_clip, vision_clip, vision_temperature)
+    rows = vision_clip if vision_mean is None else vision_mean
+    patches = spread(rows, rows, vision_temperature)
     return Plan(indices=cover(torch.cat([words, alpha * patches]), k))
 
 
@@ -85,4 +87,5 @@ ROW = Pruner(
     "dong2026mmtok",
     mmtok,
     weighted=False,
+    elsewhere="the authors' for Qwen2.5-VL: cosines of the means of the joined patches",
 )

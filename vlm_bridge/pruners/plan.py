@@ -17,6 +17,7 @@ SIGNALS = {
     "clip_text": 2,
     "llm_text": 2,
     "vision_clip": 2,
+    "vision_mean": 2,
     "vision_cls": 1,
     "vision_keys": 3,
     "vision_values": 3,
@@ -31,9 +32,11 @@ SIGNALS = {
 
 `clip_patches` (n, d) and `clip_text` (M, d): CLIP's joint space. `llm_text` (M, d): the prompt's rows of the
 LLM's embedding table. Of the vision tower at its feature layer: `vision_clip` (n, d), the rows that the
-projector is given; `vision_cls` (d,), the CLS row; `vision_keys` and `vision_values` (heads, n, d);
-`cls_attention` (heads, n),
-from CLS to the patches. `projector`: a callable, rows of the vision tower to rows of the LLM. Of a layer of
+projector is given, side by side where it joins several patches to a token; `vision_mean` (n, d), the mean of a
+token's patches; `vision_cls` (d,), the CLS row; `vision_keys` and `vision_values` (heads, n, d);
+`cls_attention` (heads, n), from CLS to the patches or, where there is no CLS, what a patch receives on average
+from all patches of its image or frame; both are means over a token's patches.
+`projector`: a callable, rows `vision_clip` of the vision tower to rows of the LLM. Of a layer of
 the LLM: `hidden` (L, d), `keys` (heads, L, d), `attention` (heads, queries, n) of text tokens to the image,
 and `image_start`, the image's first place among the L."""
 
@@ -42,10 +45,11 @@ WANTED = {
     "clip_text": "a CLIP text tower",
     "llm_text": "the prompt's text in the LLM's embedding space",
     "vision_clip": "the vision tower's rows",
+    "vision_mean": "the vision tower's rows",
     "vision_cls": "a vision tower with a CLS token",
     "vision_keys": "the vision tower's keys",
     "vision_values": "the vision tower's values",
-    "cls_attention": "a vision tower with a CLS token",
+    "cls_attention": "the vision tower's attention to its patches",
     "projector": "the model's projector",
     "hidden": "hidden states of a decoder layer",
     "keys": "keys of a decoder layer",
@@ -111,6 +115,11 @@ class Pruner:
         Whether it merges rows of the vision tower, which the projector then maps.
     inside : Inside, optional
         How it acts inside the LLM; without, it chooses before.
+    elsewhere : str
+        Of a system that reads the vision tower: whose rule it is where the tower is not CLIP's, has no CLS token, or
+        stands in front of a projector that joins patches.
+    unjoined : tuple of str
+        Signals that it can do without, and does where the projector joins patches.
     """
 
     name: str
@@ -123,6 +132,8 @@ class Pruner:
     merges: str = ""
     before_projector: bool = False
     inside: Inside | None = None
+    elsewhere: str = ""
+    unjoined: tuple[str, ...] = ()
 
     @property
     def needs(self) -> tuple[str, ...]:

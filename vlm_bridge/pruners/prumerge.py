@@ -17,6 +17,9 @@ dropped evenly. The official code has 576 tokens written into it and divides by 
 The official attention is of *one* head as wide as the tower, at its last layer, though the rows are those of
 the layer before; keys are those of the same layer. To reproduce it pass that attention as (1, n). The
 official count is ⌊n · (outliers/n)⌋, which for some n, not 576, loses one by rounding.
+
+For towers without CLS the authors give no rule; here the mean attention that a patch receives stands in, as in VisPruner
+and VisionZip, and where the projector joins patches, tokens are merged behind it.
 """
 
 from __future__ import annotations
@@ -116,4 +119,5 @@ ROW = Pruner(
     weighted=False,
     merges="added, times attention, to kept tokens with near keys and to one token for all others",
     before_projector=True,
+    elsewhere="ours (asked for in PruMerge, issue 21): as VisionZip's",
 )

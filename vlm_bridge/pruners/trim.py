@@ -64,4 +64,5 @@ ROW = Pruner(
     weighted=False,
     merges="their mean is one token",
     before_projector=True,
+    elsewhere="none: no other tower has its patches in a joint space with text",
 )

@@ -11,6 +11,10 @@ The official code takes both counts: 54 + 10 of 64, 108 + 20 of 128, 162 + 30 of
 ``contextual_ratio`` is the share 10/64 that these have in common, rounded. The official code always has the
 CLS row; here it takes its place where `vision_cls` is given, and then stands at the first token that stands
 for nothing else. Contextual tokens stand at their anchors.
+
+For Qwen2.5-VL, whose tower has no CLS and whose merger joins four patches, the authors take the attention received
+from all patches and the keys of the last block, means over the four, and merge tokens behind the merger. So here for
+every tower without CLS, and behind every projector that joins patches.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ def visionzip(
     dominant: list[int] = descending(attention)[: k - cls - contextual].tolist()
     others = complement(dominant, n)
     at, anchors, members = contextual_tokens(vision_keys[:, others], contextual)
-    rest = torch.tensor(others, device=features.device)
+    rest = torch.tensor(others, dtype=torch.int64, device=features.device)
 
     merge = torch.zeros(k, n + cls, dtype=attention.dtype, device=features.device)
     merge[range(cls, cls + len(dominant)), dominant] = 1
@@ -87,4 +91,5 @@ ROW = Pruner(
     weighted=False,
     merges="added to the anchor with the nearest key, as the mean of all that go there",
     before_projector=True,
+    elsewhere="the authors' for Qwen2.5-VL: mean attention received, mean keys, merged behind the projector; no CLS row there",
 )

@@ -9,6 +9,10 @@ order of similarity, then the odds. It ends when the pool fills the rest of the 
 The official code fails where a round meets a pool of odd size or fewer than 8 evens. Here an odd pool has
 one even more, and a round drops no more than there are. The official cosines are those of the vision
 tower's rows: pass them as `vision_clip`; without them the features are compared.
+
+Of towers without CLS (Qwen2.5-VL) the authors take the mean attention that a patch receives from all, join it as
+the merger joins the patches, and compare the joined tokens (their repository, issue 1). So here: where the projector
+joins patches, a live model's features are compared.
 """
 
 from __future__ import annotations
@@ -65,4 +69,6 @@ ROW = Pruner(
     "zhang2025vispruner",
     vispruner,
     weighted=False,
+    elsewhere="the authors' (VisPruner, issue 1): mean attention received, joined like the patches; joined tokens compared",
+    unjoined=("vision_clip",),
 )

@@ -95,4 +95,5 @@ ROW = Pruner(
     "kim2026zooprune",
     zoo_prune,
     weighted=False,
+    elsewhere="ours: noise on the patches that the projector joins, side by side",
 )
