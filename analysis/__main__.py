@@ -72,10 +72,9 @@ def _study(
         plan = dataclasses.replace(study.COMPLETE if full and not quick else study.QUICK, **changes)
         if questions is not None:
             arms = plan.arms if "arms" in changes else own.ARMS
-            folder = own.run(
-                plan.models[0], questions, out or OUT / "study-own", arms, plan.keeps, limit, scoring
-            )
-            return _figures(None, folder, None)
+            folder = out or OUT / "study-own"
+            rows = own.run(plan.models[0], questions, folder, arms, plan.keeps, limit, scoring)
+            return _figures(rows, folder, None)
         folder = out or OUT / ("study-full" if full else "study")
         if confirm:
             study.confirm(plan, folder / "confirm", workers)

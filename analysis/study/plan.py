@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -189,11 +190,15 @@ def confirm(plan: Plan, out: Path, workers: int = 2) -> Path:
 
 
 def pack(out: Path, path: Path) -> Path:
-    """All units of a folder in one file that needs no model: answers right or not and predictors to 2.5 %, without the words said."""
+    """All units of a folder in one file, see `pack_units`."""
     files = sorted((out / "rows").glob("*/*.npz"))
     if not files:
         raise ValueError(f"{out} has no rows; run `python -m analysis study` first.")
-    units = [(f.parent.name, *f.stem.rsplit("-", 1), Unit.load(f)) for f in files]
+    return pack_units([(f.parent.name, *f.stem.rsplit("-", 1), Unit.load(f)) for f in files], path)
+
+
+def pack_units(units: Sequence[tuple[str, str, str, Unit]], path: Path) -> Path:
+    """(model, family, scene, unit) in one file that needs no model: answers right or not and predictors to 2.5 %, without the words said."""
     cells = list(dict.fromkeys(cell for *_, unit in units for cell in unit.cells))
     at = {cell: i for i, cell in enumerate(cells)}
     skills = sorted({str(s) for *_, unit in units for s in unit.skills})
