@@ -43,8 +43,10 @@ class Asked:
     questions: tuple[Question, ...]
 
     def open(self) -> Image.Image:
-        source = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
-        with Image.open(source) as image:
+        data = _bytes(self.source)
+        if digest.of_bytes(data) != self.image:
+            raise ValueError(f"{self.source} has changed since the questions were read; run the study again.")
+        with Image.open(io.BytesIO(data)) as image:
             return image.convert("RGB")
 
 
@@ -72,7 +74,7 @@ def read(path: Path) -> list[Asked]:
                     f"{path}, {where}: no {name!r}; there is {', '.join(row)}. Needed: image, question, answer."
                 )
         source = _source(path, where, image)
-        name = digest.of_bytes(source if isinstance(source, bytes) else source.read_bytes())
+        name = digest.of_bytes(_bytes(source))
         listed = answers if isinstance(answers, list) else [answers]
         skill = next((str(row[s]) for s in SKILLS if row.get(s) is not None), "all")
         found.setdefault(name, (source, []))[1].append(
@@ -81,6 +83,10 @@ def read(path: Path) -> list[Asked]:
     if not found:
         raise ValueError(f"{path} holds no question.")
     return [Asked(name, source, tuple(questions)) for name, (source, questions) in found.items()]
+
+
+def _bytes(source: Path | bytes) -> bytes:
+    return source if isinstance(source, bytes) else source.read_bytes()
 
 
 def _source(path: Path, where: str, image: Any) -> Path | bytes:

@@ -45,8 +45,8 @@ def key(arm: Arm | None, keep: float) -> str:
 def load(folder: Path, made_from: Mapping[str, str]) -> dict[str, Answer]:
     """Answers by the keys of their cells; none where there is no file, or one that is damaged or made from anything else."""
     try:
-        with np.load(_path(folder, made_from)) as file:
-            found = dict(file)
+        with _path(folder, made_from).open("rb") as file:
+            found = dict(np.load(file))
         if json.loads(str(found["made_from"])) != dict(made_from):
             return {}
         columns = (found[name] for name in ("cells", *Answer._fields))

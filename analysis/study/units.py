@@ -39,6 +39,8 @@ class Unit:
     predictors : array (cells, predictors)
         As in `predictors.NAMES`, mean over questions.
     skills, texts, gold : arrays (questions,) of str
+    made_from : str
+        Digest of the model and the release of cssp; empty where nothing is known.
     """
 
     cells: tuple[Cell, ...]
@@ -50,6 +52,7 @@ class Unit:
     skills: np.ndarray
     texts: np.ndarray
     gold: np.ndarray
+    made_from: str = ""
 
     def save(self, path: Path) -> None:
         """Write the whole file or none of it."""
@@ -62,7 +65,8 @@ class Unit:
         with np.load(path) as file:
             found = dict(file)
         names, keeps = found.pop("arms").tolist(), found.pop("keeps").tolist()
-        return cls(cells=tuple(zip(names, keeps, strict=True)), **found)
+        made_from = str(found.pop("made_from", ""))
+        return cls(cells=tuple(zip(names, keeps, strict=True)), **found, made_from=made_from)
 
 
 def write(path: Path, **arrays: np.ndarray) -> None:

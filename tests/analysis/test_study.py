@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import vlm_bridge
 from analysis import reference, scenes, study
@@ -263,6 +265,28 @@ def test_a_killed_study_goes_on(plan, finished, tmp_path):
     np.testing.assert_array_equal(again.predictors, expected.predictors)
     more = dataclasses.replace(plan, arms=(*NAMES, "norm top"))
     assert not plans._whole(more, tmp_path, plan.units()[0])
+
+
+def test_rows_of_another_model_of_the_same_name_are_not_used(plan, finished, untrained, tmp_path):
+    """What the model says comes from its own weights, and rows of two models are never packed together."""
+    other = shutil.copytree(untrained, tmp_path / "other" / Path(untrained).name)
+    weights = load_file(other / "model.safetensors")
+    name = next(name for name in weights if "embed_tokens" in name)
+    weights[name] = weights[name].roll(1, 0).contiguous()
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    shutil.copytree(finished / "rows", tmp_path / "out" / "rows")
+    once = dataclasses.replace(plan, models=(str(other),), arms=("spare",), families=plan.families[:1])
+    study.run(once, tmp_path / "out", workers=1)
+    path = plans.unit_path(tmp_path / "out", once.units()[0])
+    before, after = (units.Unit.load(f) for f in (plans.unit_path(finished, plan.units()[0]), path))
+    assert (before.predictors[0] != after.predictors[0]).any() or (before.said[0] != after.said[0]).any()
+    with pytest.raises(ValueError, match="different models"):
+        study.pack(tmp_path / "out", tmp_path / "rows.npz")
+    stamp = path.stat().st_mtime_ns
+    study.run(once, tmp_path / "out", workers=1)
+    assert path.stat().st_mtime_ns == stamp
+    np.savez(path, **{k: v for k, v in np.load(path).items() if k != "made_from"})
+    assert not plans._whole(once, tmp_path / "out", once.units()[0])
 
 
 def test_what_is_costly_runs_on_the_first_scenes(plan):
