@@ -1,5 +1,5 @@
 """``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
-pruners | families | outofcore | kernels | tasks | which | damage | tables | dependence`` (``--help`` after any of them)."""
+pruners | families | outofcore | kernels | tasks | which | damage | tables | dependence | extend`` (``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -344,6 +344,19 @@ def _dependence(**options) -> int:
     return dependence.main(**options)
 
 
+def _extend_options(add: Add) -> None:
+    add(
+        "--rows", action="store_true", help="only the tests that go through the tables of methods and pruners"
+    )
+    add("--workers", type=int, default=2)
+
+
+def _extend(**options) -> int:
+    from . import extend
+
+    return extend.main(**options)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "study": ("prune held-out scenes in many ways and relate predictors to accuracy", _study_options, _study),
     "figures": (
@@ -371,6 +384,11 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
         "tied and dependent columns in every method, and what they cost",
         _dependence_options,
         _dependence,
+    ),
+    "extend": (
+        "add the method and the pruner of docs/guide/extend.md to a copy and run the fast tests there",
+        _extend_options,
+        _extend,
     ),
     "damage": ("damage checkpoints and states of streams and see what happens", _damage_options, _damage),
 }
