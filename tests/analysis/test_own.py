@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import vlm_bridge
 from analysis import study
 from analysis.__main__ import main
-from analysis.study import digest, own
+from analysis.study import digest, own, stored
 from analysis.study.arms import Arm
 from analysis.study.asked import read
 
@@ -381,6 +381,18 @@ def test_files_that_are_damaged_or_were_made_from_something_else_are_not_used(mi
     np.savez_compressed(fourth, **known)
     found, asked = mine.run()
     assert (found, len(asked)) == (expected, 3)
+
+
+def test_a_byte_that_is_damaged_anywhere_costs_a_row_and_nothing_else(mine):
+    mine.run()
+    path = next((mine.out / "answers").iterdir())
+    with np.load(path) as file:
+        made_from = json.loads(str(file["made_from"]))
+    whole = path.read_bytes()
+    expected = str(stored.load(path.parent, made_from))
+    for place in range(0, len(whole), 97):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        assert str(stored.load(path.parent, made_from)) in ("{}", expected)
 
 
 def test_rows_of_earlier_versions_are_refused_by_name(mine, capsys):
