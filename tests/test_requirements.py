@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -62,23 +59,3 @@ def test_the_filelock_that_breaks_lmms_eval_is_excluded_without_constraints_too(
     (filelock,) = (one for one in wanted if one.name == "filelock")
     assert not filelock.specifier.contains(version)
     assert filelock.specifier.contains("4.2.11")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("harness", HARNESSES)
-def test_the_documented_line_resolves_to_pinned_versions(harness, tmp_path):
-    """By pip itself, on the package index as it is today: all that it would install is pinned, but for torchvision."""
-    (line,) = (line for line in LINES if f"[{harness}]" in line)
-    report = tmp_path / "report.json"
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
-    done = subprocess.run(
-        [*command, "--report", str(report), *shlex.split(line)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = {
-        canonicalize_name(one["metadata"]["name"]): one["metadata"]["version"].partition("+")[0]
-        for one in json.loads(report.read_text())["install"]
-    }
-    assert found[harness] == PINS[harness]
-    loose = {name: version for name, version in found.items() if PINS.get(name) != version}
-    assert set(loose) <= {"cssp", "torchvision"}, loose
