@@ -1,5 +1,6 @@
 """``python -m analysis study | train | figures | bench | edges | guarantees | mutation | deep | fuzz | gpu |
-pruners | families | threads | outofcore | kernels | tasks | which | damage | tables | dependence`` (``--help`` after any of them)."""
+pruners | families | threads | outofcore | kernels | tasks | which | damage | tables | dependence | extend``
+(``--help`` after any of them)."""
 
 from __future__ import annotations
 
@@ -72,10 +73,9 @@ def _study(
         plan = dataclasses.replace(study.COMPLETE if full and not quick else study.QUICK, **changes)
         if questions is not None:
             arms = plan.arms if "arms" in changes else own.ARMS
-            folder = own.run(
-                plan.models[0], questions, out or OUT / "study-own", arms, plan.keeps, limit, scoring
-            )
-            return _figures(None, folder, None)
+            folder = out or OUT / "study-own"
+            rows = own.run(plan.models[0], questions, folder, arms, plan.keeps, limit, scoring)
+            return _figures(rows, folder, None)
         folder = out or OUT / ("study-full" if full else "study")
         if confirm:
             study.confirm(plan, folder / "confirm", workers)
@@ -358,6 +358,19 @@ def _dependence(**options) -> int:
     return dependence.main(**options)
 
 
+def _extend_options(add: Add) -> None:
+    add(
+        "--rows", action="store_true", help="only the tests that go through the tables of methods and pruners"
+    )
+    add("--workers", type=int, default=2)
+
+
+def _extend(**options) -> int:
+    from . import extend
+
+    return extend.main(**options)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "study": ("prune held-out scenes in many ways and relate predictors to accuracy", _study_options, _study),
     "figures": (
@@ -386,6 +399,11 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
         "tied and dependent columns in every method, and what they cost",
         _dependence_options,
         _dependence,
+    ),
+    "extend": (
+        "add the method and the pruner of docs/guide/extend.md to a copy and run the fast tests there",
+        _extend_options,
+        _extend,
     ),
     "damage": ("damage checkpoints and states of streams and see what happens", _damage_options, _damage),
 }

@@ -144,6 +144,11 @@ def check_attention(model: Any) -> None:
             f"fold=True adds a bias to the scores of every layer; {type(model).__name__} has layers of type "
             f"{', '.join(sorted(odd))}, which have none or choose among them. Use fold=False."
         )
+    if any(getattr(module, "is_kv_shared_layer", False) for module in model.modules()):
+        raise BridgeError(
+            f"fold=True counts the keys of every layer; layers of {type(model).__name__} share those of others. Use "
+            "fold=False."
+        )
     used = getattr(model.config.get_text_config(), "_attn_implementation", None)
     if used not in _IMPLEMENTATIONS:
         raise BridgeError(

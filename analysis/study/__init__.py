@@ -3,7 +3,7 @@
 - `arms`: what is compared; `seen`, `keep`, `answer`: an image encoded once, the tokens each arm keeps, and the answers of
   many prunings in one forward pass; `predictors`: numbers that might predict them;
 - `units`, `plan`: the work of one image, plans, resumption, and the packed rows;
-- `own`: a user's checkpoint and questions;
+- `own`: a user's checkpoint and questions; `asked`: files of questions, `stored`: of what was said, `digest`: what that was made from;
 - `results`: the packed rows as arrays; `bootstrap`, `correlations`, `proxy`: what is estimated from them;
 - `verdicts`: the six questions, with rules fixed beforehand (docs/study/plan.md), `verdict`: what the rules share, and `plain`: the same without numbers;
 - `figures`, `pictures`, `drawing`: figures; `report`: text, tables and the HTML page; `page`: all of it from rows.

@@ -1,24 +1,14 @@
-"""A user's own checkpoint and questions: the same arms, on the live model through `vlm_bridge.prune` and `generate`.
-
-Questions are JSON lines with ``image`` (a path, relative to the file), ``question``, ``answer`` or ``answers`` (any of them counts), and
-``skill`` where there is one; or a parquet file as lmms-eval's data sets have it: ``image`` (bytes in a struct), ``question``, ``answer`` or
-``answers``, and a column ``category`` or ``question_type``.
-"""
+"""A user's own checkpoint and questions: the same arms, on the live model through `vlm_bridge.prune` and `generate`."""
 
 from __future__ import annotations
 
-import io
-import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 import vlm_bridge
@@ -26,124 +16,19 @@ from vlm_bridge import cli
 from vlm_bridge.chat import prepare, question
 from vlm_bridge.inputs import encode
 
+from . import digest, stored
+from . import plan as plans
 from .arms import ARMS as ALL
 from .arms import FULL, Arm
+from .asked import Asked, read
 from .predictors import Measure
-from .units import Cell, Unit
+from .stored import Answer
+from .units import Unit
 
 ARMS = ("spare", "residual, cosine", "divprune", "greedy", "strong rrqr", "osinsky", "uniform grid", "random", "spare + fold", "divprune + fold", "greedy + fold", "random + fold")  # fmt: skip
 """Arms that any model can run; others by ``--arms``."""
 WORDS = 16  # of an answer, at the most
 SCORING = ("contains", "exact")
-SKILLS = ("skill", "category", "question_type", "task", "type")
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question with the answers that count as right."""
-
-    text: str
-    answers: tuple[str, ...]
-    skill: str = "all"
-
-    @property
-    def answer(self) -> str:
-        return self.answers[0]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """An image, by a name, and its questions. ``source``: a path, or the bytes of a file."""
-
-    name: str
-    source: Path | bytes
-    questions: tuple[Question, ...]
-
-    def open(self) -> Image.Image:
-        source = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
-        with Image.open(source) as image:
-            return image.convert("RGB")
-
-
-def read(path: Path) -> list[Asked]:
-    """The questions of a file, image by image, in its order.
-
-    Raises
-    ------
-    ValueError
-        A line that is no question: which, what is missing, and what there is.
-    FileNotFoundError
-        No such file, or an image that is not there.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"--questions {path}: no such file.")
-    rows = _parquet(path) if path.suffix == ".parquet" else _lines(path)
-    found: dict[str, tuple[Path | bytes, list[Question]]] = {}
-    for where, row in rows:
-        text, answers = row.get("question"), row.get("answers", row.get("answer"))
-        image = row.get("image", row.get("images"))
-        image = image[0] if isinstance(image, list) and image else image
-        for name, value in (("image", image), ("question", text), ("answer", answers)):
-            if value is None or value == [] or value == "":
-                raise ValueError(
-                    f"{path}, {where}: no {name!r}; there is {', '.join(row)}. Needed: image, question, answer."
-                )
-        name, source = _source(path, where, image)
-        listed = answers if isinstance(answers, list) else [answers]
-        skill = next((str(row[s]) for s in SKILLS if row.get(s) is not None), "all")
-        found.setdefault(name, (source, []))[1].append(
-            Question(str(text), tuple(str(a) for a in listed), skill)
-        )
-    if not found:
-        raise ValueError(f"{path} holds no question.")
-    return [Asked(name, source, tuple(questions)) for name, (source, questions) in found.items()]
-
-
-def _source(path: Path, where: str, image: Any) -> tuple[str, Path | bytes]:
-    if isinstance(image, dict):
-        if image.get("bytes") is None:
-            image = image.get("path") or ""
-        else:
-            return str(image.get("path") or hash(image["bytes"])), image["bytes"]
-    if isinstance(image, bytes):
-        return str(hash(image)), image
-    file = path.parent / str(image)
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{path}, {where}: no image {file}. Paths are relative to the file of questions."
-        )
-    return str(image), file
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {i}: not JSON ({error.msg}); one object a line is expected."
-            ) from error
-        if not isinstance(row, dict):
-            raise ValueError(
-                f"{path}, line {i}: {type(row).__name__} instead of an object with image, question, answer."
-            )
-        yield f"line {i}", row
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: parquet needs pyarrow; pip install pyarrow, or give JSON lines."
-        ) from error
-    count = 0
-    for batch in parquet.ParquetFile(path).iter_batches(64):
-        for row in batch.to_pylist():
-            count += 1
-            yield f"row {count}", row
 
 
 def plain(text: str) -> str:
@@ -171,91 +56,123 @@ def _without_articles(text: str) -> str:
 def run(
     folder: str, questions: Path, out: Path, arms: Sequence[str], keeps: Sequence[float], limit: int | None = None, scoring: str = "contains",
 ) -> Path:  # fmt: skip
-    """Ask everything that has not been asked; returns the folder. The checkpoint may be any that `prune` takes."""
-    from . import plan as plans
+    """Ask what has not been asked, and pack all into ``rows.npz`` of the folder `out`; returns that file.
 
+    The checkpoint may be any that `prune` takes. What was said lies in ``answers``, a file a question, and is used again where model,
+    processor, code, image, question, arm and budget are the same. Which answers are right, skills and scoring are looked at afterwards.
+
+    Raises
+    ------
+    ValueError
+        An arm that cannot run, a file that holds no questions, or a folder with rows that do not say what they were made from.
+    """
     asked = read(questions)[:limit]
-    name = plans.model_name(folder)
-    paths = [out / "rows" / name / f"{questions.stem}-{i}.npz" for i in range(len(asked))]
-    todo = [i for i, path in enumerate(paths) if not _whole(path, arms, keeps)]
-    if not todo:
-        return out
+    cells = [(None, 1.0), *((ALL[name], keep) for name in arms for keep in keeps)]
+    for arm, keep in cells[1:]:
+        _arguments(arm, keep)
+    if (out / "rows").exists():
+        raise ValueError(
+            f"{out / 'rows'} holds rows of scenes or of an earlier version, which do not say what questions and model they were made "
+            "from: remove that folder, or choose another with --out."
+        )
+    model, processor = _loaded(folder)
+    made_from = {
+        "model": digest.of_model(model),
+        "processor": digest.of_processor(processor),
+        "code": digest.of_code(),
+    }
+    units = []
+    for i, one in enumerate(tqdm(asked, desc="study", unit="image")):
+        answered = []
+        for each in one.questions:
+            same = made_from | {"image": one.image, "question": each.text}
+            found = stored.load(out / "answers", same)
+            if missing := [cell for cell in cells if stored.key(*cell) not in found]:
+                found |= ask(model, processor, one, each.text, missing)
+                stored.save(out / "answers", same, found)
+            answered.append(found)
+        unit = _unit(one, answered, cells, scoring)
+        units.append((plans.model_name(folder), questions.stem, str(i), unit))
+    return plans.pack_units(units, out / "rows.npz")
+
+
+def _loaded(folder: str) -> tuple[Any, Any]:
     if folder:
-        model, processor = cli.load(folder, "cpu")
-    else:
-        shipped = plans.load(folder)
-        model, processor = shipped.model, shipped.processor
-    for i in tqdm(todo, desc="study", unit="image"):
-        study(model, processor, asked[i], [ALL[a] for a in arms], keeps, i, scoring).save(paths[i])
-    return out
-
-
-def _whole(path: Path, arms: Sequence[str], keeps: Sequence[float]) -> bool:
-    if not path.exists():
-        return False
-    found = set(Unit.load(path).cells)
-    return {(a, k) for a in arms for k in keeps if not ALL[a].inside} <= found
+        return cli.load(folder, "cpu")
+    shipped = plans.load(folder)
+    return shipped.model, shipped.processor
 
 
 @torch.no_grad()
-def study(
-    model: Any,
-    processor: Any,
-    asked: Asked,
-    arms: Sequence[Arm],
-    keeps: Sequence[float],
-    number: int,
-    scoring: str = "contains",
-) -> Unit:
-    """All cells on one image; the encoder runs once a question."""
-    image = asked.open()
-    wanted: list[tuple[Arm | None, float]] = [(None, 1.0), *((arm, keep) for arm in arms for keep in keeps)]
-    said: list[list[str]] = [[] for _ in wanted]
-    sets: list[list[Tensor]] = [[] for _ in wanted]
-    seconds = np.zeros(len(wanted))
-    failed: set[int] = set()
-    for q in asked.questions:
-        inputs = dict(prepare(processor, [question([image], q.text)]))
-        inputs.pop("token_type_ids", None)
-        encoded = encode(model, inputs)
-        features = torch.cat(encoded.entries)
-        for c, (arm, keep) in enumerate(wanted):
-            if arm is None:
-                out, kept = (
-                    model.generate(**inputs, max_new_tokens=WORDS, do_sample=False),
-                    torch.arange(len(features)),
-                )
-            else:
-                if not arm.can_keep(keep, len(features), model.config.get_text_config().num_hidden_layers):
-                    failed.add(c)
-                    continue
-                with vlm_bridge.prune(model, **_arguments(arm, keep, processor, number)) as report:
-                    out = model.generate(**inputs, max_new_tokens=WORDS, do_sample=False)
-                kept = report.kept[0].cpu()
-                seconds[c] += report.seconds[0] / len(asked.questions)
-            new = out[0, inputs["input_ids"].shape[1] :]
-            said[c].append(processor.tokenizer.decode(new, skip_special_tokens=True).strip())
-            sets[c].append(kept)
+def ask(
+    model: Any, processor: Any, asked: Asked, text: str, cells: Sequence[tuple[Arm | None, float]]
+) -> dict[str, Answer]:
+    """What is said to one question in each cell, by the keys of the cells; draws depend on the image alone."""
+    inputs = dict(prepare(processor, [question([asked.open()], text)]))
+    inputs.pop("token_type_ids", None)
+    features = torch.cat(encode(model, inputs).entries)
+    layers = model.config.get_text_config().num_hidden_layers
     measure = Measure({"tokens": features.float()})
-    cells: list[Cell] = [(FULL if arm is None else arm.name, keep) for arm, keep in wanted]
-    use = [c for c in range(len(cells)) if c not in failed]
-    every = range(len(asked.questions))
+
+    def generate() -> str:
+        out = model.generate(**inputs, max_new_tokens=WORDS, do_sample=False)
+        new = out[0, inputs["input_ids"].shape[1] :]
+        return processor.tokenizer.decode(new, skip_special_tokens=True).strip()
+
+    found = {}
+    for arm, keep in cells:
+        said, places, seconds = "", torch.arange(0), 0.0
+        if arm is None:
+            said, places = generate(), torch.arange(len(features))
+        elif arm.can_keep(keep, len(features), layers):
+            seed = int(asked.image[:8], 16)
+            with vlm_bridge.prune(model, **_arguments(arm, keep, processor, seed)) as report:
+                said = generate()
+            places, seconds = report.kept[0].cpu(), report.seconds[0]
+        (predictors,) = measure([places], [[0]]).numpy()
+        found[stored.key(arm, keep)] = Answer(said, len(places), seconds, predictors)
+    return found
+
+
+def _unit(
+    asked: Asked,
+    answered: Sequence[Mapping[str, Answer]],
+    cells: Sequence[tuple[Arm | None, float]],
+    scoring: str,
+) -> Unit:
+    """The answers about one image, judged; cells that cannot be run for one of its questions are left out."""
+    table = {
+        (FULL if arm is None else arm.name, keep): [one[stored.key(arm, keep)] for one in answered]
+        for arm, keep in cells
+    }
+    table = {cell: row for cell, row in table.items() if all(answer.tokens for answer in row)}
+    rows = list(table.values())
+
+    def means(name: str) -> np.ndarray:
+        return np.array([np.mean([getattr(answer, name) for answer in row], 0) for row in rows])
+
     return Unit(
-        tuple(cells[c] for c in use),
-        np.array([said[c] for c in use]),
+        tuple(table),
+        np.array([[answer.said for answer in row] for row in rows]),
         np.array(
-            [[right(s, asked.questions[q].answers, scoring) for q, s in enumerate(said[c])] for c in use]
+            [
+                [
+                    right(answer.said, q.answers, scoring)
+                    for answer, q in zip(row, asked.questions, strict=True)
+                ]
+                for row in rows
+            ]
         ),
-        np.array([np.mean([len(s) for s in sets[c]]) for c in use]),
-        seconds[use],
-        np.stack([measure(sets[c], [[q] for q in every]).mean(0).numpy() for c in use]).astype(np.float32),
+        means("tokens"),
+        means("seconds"),
+        means("predictors").astype(np.float32),
         np.array([q.skill for q in asked.questions]),
         np.array([q.text for q in asked.questions]),
         np.array([q.answer for q in asked.questions]),
     )
 
 
-def _arguments(arm: Arm, keep: float, processor: Any, number: int) -> dict[str, Any]:
+def _arguments(arm: Arm, keep: float, processor: Any = None, seed: int = 0) -> dict[str, Any]:
     """Arguments of `prune` for one arm; what is filled in has none, and joint spaces are not known here."""
     if arm.fill or {"clip_text", "clip_patches"} & set(arm.signals):
         raise ValueError(
@@ -267,6 +184,6 @@ def _arguments(arm: Arm, keep: float, processor: Any, number: int) -> dict[str, 
             "relevance": arm.relevance,
             "fold": arm.fold or False,
             "processor": processor,
-            "rng": [number],
+            "rng": [seed],
         }
     return chosen

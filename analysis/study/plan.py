@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+
+import cssp
 
 from .arms import ARMS, KEEPS, PLANE, PLANE_KEEPS, Arm
 from .predictors import NAMES
@@ -107,13 +110,15 @@ def run(plan: Plan, out: Path, workers: int = 2) -> Path:
 
 
 def _whole(plan: Plan, out: Path, unit: tuple[str, str, int]) -> bool:
-    """Whether the unit's file has been run with these arms and budgets (or those that its model can run)."""
-    path = unit_path(out, unit)
+    """Whether the unit's file is of this model and has been run with these arms and budgets (or those that the model can run)."""
+    path, model = unit_path(out, unit), load(unit[0])
     if not path.exists():
         return False
     with np.load(path) as file:
+        if "made_from" not in file or str(file["made_from"]) != _made_from(model):
+            return False
         found = set(zip(file["arms"].tolist(), file["keeps"].tolist(), strict=True))
-    arms, plane = arms_of(plan, unit, load(unit[0]))
+    arms, plane = arms_of(plan, unit, model)
     cells = {(a.name, k) for a in arms if not a.inside for k in plan.keeps}
     return cells | {(a.name, k) for a in plane for k in PLANE_KEEPS} <= found
 
@@ -157,7 +162,12 @@ def _study(plan: Plan, unit: tuple[str, str, int]) -> Unit:
     own = load(model)
     arms, plane = arms_of(plan, unit, own)
     scene = scene_of(family, number)
-    return study_image(own, scene.image, scene.questions, arms, plan.keeps, [number], plane, PLANE_KEEPS)
+    found = study_image(own, scene.image, scene.questions, arms, plan.keeps, [number], plane, PLANE_KEEPS)
+    return replace(found, made_from=_made_from(own))
+
+
+def _made_from(model: Model) -> str:
+    return f"{model.digest} cssp {cssp.__version__}"
 
 
 def scene_of(family: str, number: int) -> Any:
@@ -189,11 +199,30 @@ def confirm(plan: Plan, out: Path, workers: int = 2) -> Path:
 
 
 def pack(out: Path, path: Path) -> Path:
-    """All units of a folder in one file that needs no model: answers right or not and predictors to 2.5 %, without the words said."""
+    """All units of a folder in one file, see `pack_units`.
+
+    Raises
+    ------
+    ValueError
+        There is none, or units of one name were made from different models or releases.
+    """
     files = sorted((out / "rows").glob("*/*.npz"))
     if not files:
         raise ValueError(f"{out} has no rows; run `python -m analysis study` first.")
     units = [(f.parent.name, *f.stem.rsplit("-", 1), Unit.load(f)) for f in files]
+    made: dict[str, tuple[Path, str]] = {}
+    for file, (name, *_, unit) in zip(files, units, strict=True):
+        first, other = made.setdefault(name, (file, unit.made_from))
+        if other != unit.made_from:
+            raise ValueError(
+                f"{first} and {file.name} were made from different models named {name!r}, or by different releases: "
+                "remove the rows that are out of date and run the study again."
+            )
+    return pack_units(units, path)
+
+
+def pack_units(units: Sequence[tuple[str, str, str, Unit]], path: Path) -> Path:
+    """(model, family, scene, unit) in one file that needs no model: answers right or not and predictors to 2.5 %, without the words said."""
     cells = list(dict.fromkeys(cell for *_, unit in units for cell in unit.cells))
     at = {cell: i for i, cell in enumerate(cells)}
     skills = sorted({str(s) for *_, unit in units for s in unit.skills})

@@ -16,6 +16,8 @@ from vlm_bridge.patches import projection
 from vlm_bridge.signals import clip_patch_embeds, clip_text_embeds, special_ids
 from vlm_bridge.tower import watched
 
+from . import digest
+
 TOWER = ("vision_clip", "vision_keys", "cls_attention")
 LAYERS = (1, 2)
 
@@ -41,6 +43,15 @@ class Model:
     def answering(self) -> Any:
         """The model that answers, in its precision."""
         return deepcopy(self.model).bfloat16() if self.half else self.model
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that answers depend on, see `digest`."""
+        parts = [("model", digest.of_model(self.model)), ("processor", digest.of_processor(self.processor))]
+        if self.clip is not None:
+            model, words = self.clip
+            parts += [("clip", digest.of_model(model)), ("words", digest.of_processor(words))]
+        return digest.of_parts(parts)
 
     def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
         return self.model.get_input_embeddings()(torch.as_tensor(ids)).detach()

@@ -39,6 +39,8 @@ class Unit:
     predictors : array (cells, predictors)
         As in `predictors.NAMES`, mean over questions.
     skills, texts, gold : arrays (questions,) of str
+    made_from : str
+        Digest of the model and the release of cssp; empty where nothing is known.
     """
 
     cells: tuple[Cell, ...]
@@ -50,25 +52,32 @@ class Unit:
     skills: np.ndarray
     texts: np.ndarray
     gold: np.ndarray
+    made_from: str = ""
 
     def save(self, path: Path) -> None:
         """Write the whole file or none of it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
         arrays = {name: value for name, value in vars(self).items() if name != "cells"}
         names, keeps = zip(*self.cells, strict=True)
-        with part.open("wb") as file:
-            np.savez_compressed(file, arms=np.array(names), keeps=np.array(keeps), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        write(path, arms=np.array(names), keeps=np.array(keeps), **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Unit:
         with np.load(path) as file:
             found = dict(file)
         names, keeps = found.pop("arms").tolist(), found.pop("keeps").tolist()
-        return cls(cells=tuple(zip(names, keeps, strict=True)), **found)
+        made_from = str(found.pop("made_from", ""))
+        return cls(cells=tuple(zip(names, keeps, strict=True)), **found, made_from=made_from)
+
+
+def write(path: Path, **arrays: np.ndarray) -> None:
+    """Write the whole file of arrays or none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
 
 
 def study_image(

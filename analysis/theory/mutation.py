@@ -26,7 +26,7 @@ from .mutants import MUTANTS, Mutant
 ROOT = Path(__file__).resolve().parents[2]
 
 #: What a copy needs.
-COPIED = ("cssp", "analysis", "tests/cssp", "tests/conftest.py", "docs", "pyproject.toml")
+COPIED = ("cssp", "vlm_bridge", "analysis", "tests/cssp", "tests/conftest.py", "docs", "pyproject.toml")
 
 #: Seconds a run of tests may take.
 PATIENCE = 900

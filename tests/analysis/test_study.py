@@ -1,22 +1,22 @@
-"""The study's engine: answers against `prune`, predictors against their definitions, rows, resumption, the page, own questions."""
+"""The study's engine: answers against `prune`, predictors against their definitions, rows, resumption, the page."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import vlm_bridge
 from analysis import reference, scenes, study
 from analysis.__main__ import main
-from analysis.study import arms, own, page, predictors, units
+from analysis.study import arms, page, predictors, units
 from analysis.study import plan as plans
 from analysis.study.answer import Prefix, answers, logits
 from analysis.study.keep import filled, kept
@@ -267,6 +267,28 @@ def test_a_killed_study_goes_on(plan, finished, tmp_path):
     assert not plans._whole(more, tmp_path, plan.units()[0])
 
 
+def test_rows_of_another_model_of_the_same_name_are_not_used(plan, finished, untrained, tmp_path):
+    """What the model says comes from its own weights, and rows of two models are never packed together."""
+    other = shutil.copytree(untrained, tmp_path / "other" / Path(untrained).name)
+    weights = load_file(other / "model.safetensors")
+    name = next(name for name in weights if "embed_tokens" in name)
+    weights[name] = weights[name].roll(1, 0).contiguous()
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    shutil.copytree(finished / "rows", tmp_path / "out" / "rows")
+    once = dataclasses.replace(plan, models=(str(other),), arms=("spare",), families=plan.families[:1])
+    study.run(once, tmp_path / "out", workers=1)
+    path = plans.unit_path(tmp_path / "out", once.units()[0])
+    before, after = (units.Unit.load(f) for f in (plans.unit_path(finished, plan.units()[0]), path))
+    assert (before.predictors[0] != after.predictors[0]).any() or (before.said[0] != after.said[0]).any()
+    with pytest.raises(ValueError, match="different models"):
+        study.pack(tmp_path / "out", tmp_path / "rows.npz")
+    stamp = path.stat().st_mtime_ns
+    study.run(once, tmp_path / "out", workers=1)
+    assert path.stat().st_mtime_ns == stamp
+    np.savez(path, **{k: v for k, v in np.load(path).items() if k != "made_from"})
+    assert not plans._whole(once, tmp_path / "out", once.units()[0])
+
+
 def test_what_is_costly_runs_on_the_first_scenes(plan):
     few = dataclasses.replace(plan, scenes=4, inside_scenes=2, plane_scenes=3)
     found = [plans.arms_of(few, unit, plans.load(unit[0])) for unit in few.units()]
@@ -345,146 +367,3 @@ def test_shipped_rows_give_page_and_verdicts_without_a_model(tmp_path):
     said = re.compile(r"^(?:\*Scenes touched once:\* )?\*\*[A-Za-z ]+\.?\*\*", re.MULTILINE)
     assert said.findall(page) == said.findall(shown)
     assert (tmp_path / "docs" / "models.md").read_text() == Path("docs/study/models.md").read_text()
-
-
-# ---- a user's own checkpoint and questions
-
-
-def picture(path, seed):
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (50, 60, 3), dtype=np.uint8)).save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A tiny random LLaVA, saved as a user's would be."""
-    spec = importlib.util.spec_from_file_location(
-        "tiny_vlm", Path(__file__).parents[1] / "vlm_bridge" / "tiny_vlm.py"
-    )
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
-    from transformers import CLIPImageProcessorPil, LlavaProcessor
-
-    folder = tmp_path_factory.mktemp("own") / "tiny"
-    model = tiny.tiny_model("llava")
-    model.config.image_token_id = 7
-    model.save_pretrained(folder)
-    words = tiny.tiny_tokenizer()
-    words.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    sizes = {"height": tiny.SIDE, "width": tiny.SIDE}
-    pixels = CLIPImageProcessorPil(size=sizes, do_center_crop=False)
-    LlavaProcessor(
-        pixels, words, patch_size=tiny.PATCH, vision_feature_select_strategy="default", image_token="<image>",
-        num_additional_image_tokens=1,
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
-
-
-@pytest.fixture(params=["jsonl", "parquet"])
-def questions(request, tmp_path):
-    files = [picture(tmp_path / f"{i}.png", i) for i in range(2)]
-    rows = [
-        {"image": f.name, "question": f"w{20 + i} w30 ?", "answer": "w40", "skill": "words"}
-        for f in files
-        for i in range(2)
-    ]
-    if request.param == "jsonl":
-        path = tmp_path / "asked.jsonl"
-        path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
-        return path
-    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
-    import pyarrow
-
-    for row, file in zip(rows, np.repeat(files, 2), strict=True):
-        row["image"] = {"bytes": file.read_bytes(), "path": file.name}
-        row["answers"], row["category"] = [row.pop("answer"), "w41"], row.pop("skill")
-    path = tmp_path / "asked.parquet"
-    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    return path
-
-
-def test_own_checkpoint_and_questions(checkpoint, questions, tmp_path, capsys):
-    """The command ends in a page; what is said is what `generate` says inside `prune`; a second run has nothing to do."""
-    out = tmp_path / "out"
-    command = [
-        "study",
-        "--model",
-        str(checkpoint),
-        "--questions",
-        str(questions),
-        "--out",
-        str(out),
-        "--keep",
-        "0.3",
-    ]
-    assert main([*command, "--arms", "spare", "divprune + fold", "random"]) == 0
-    assert (out / "report.html").stat().st_size > 10_000
-    files = sorted((out / "rows" / "tiny").glob("*.npz"))
-    assert len(files) == 2
-    one = units.Unit.load(files[0])
-    assert one.skills.tolist() == ["words"] * 2
-    assert set(one.cells) == {(study.FULL, 1.0), ("spare", 0.3), ("divprune + fold", 0.3), ("random", 0.3)}
-    assert dict(zip(one.cells, one.tokens, strict=True))["spare", 0.3] == 11  # of 36
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    model, processor = (a.from_pretrained(checkpoint) for a in (AutoModelForImageTextToText, AutoProcessor))
-    asked = own.read(questions)[0]
-    inputs = processor(images=[asked.open()], text=["<image> w20 w30 ?"], return_tensors="pt")
-    inputs.pop("token_type_ids", None)
-    with vlm_bridge.prune(model, 0.3, "divprune", fold=True) as report:
-        new = model.generate(**inputs, max_new_tokens=own.WORDS, do_sample=False)[
-            0, inputs["input_ids"].shape[1] :
-        ]
-    at = one.cells.index(("divprune + fold", 0.3))
-    assert one.said[at, 0] == processor.tokenizer.decode(new, skip_special_tokens=True).strip()
-    assert one.predictors[at, 0] == pytest.approx(report.errors[0], rel=1e-4)
-    stamps = [f.stat().st_mtime_ns for f in files]
-    assert main([*command, "--arms", "spare", "divprune + fold", "random"]) == 0
-    assert [f.stat().st_mtime_ns for f in files] == stamps
-    capsys.readouterr()
-
-
-@pytest.mark.parametrize(
-    ("said", "answers", "contains", "exact"),
-    [
-        ("A red car.", ["red car"], True, True),
-        ("It is a red car", ["red car"], True, False),
-        ("bored", ["red"], False, False),
-        ("1.5", ["1,5", "1.5"], True, True),
-        ("no", ["yes"], False, False),
-        ("", ["yes"], False, False),
-        ("A", ["A"], True, True),
-        ("A. a cat", ["A"], True, False),
-        ("B. the cat", ["A"], False, False),
-        ("yes", ["the yes", "no"], True, True),
-    ],
-)
-def test_scoring(said, answers, contains, exact):
-    assert (own.right(said, answers), own.right(said, answers, "exact")) == (contains, exact)
-    with pytest.raises(ValueError, match="contains, exact"):
-        own.right(said, answers, "vague")
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ('{"image": "0.png", "question": "w1 ?"}', "no 'answer'"),
-        ('{"image": "0.png", "question": "w1 ?", "answer": "x"}\n{"image": "0.png"', "line 2: not JSON"),
-        ('{"image": "none.png", "question": "w1 ?", "answer": "x"}', "none.png"),
-        ("[1]", "instead of an object"),
-        ("", "no question"),
-    ],
-)
-def test_a_file_of_questions_that_is_wrong_is_told_where(tmp_path, text, told, capsys):
-    picture(tmp_path / "0.png", 0)
-    path = tmp_path / "asked.jsonl"
-    path.write_text(text)
-    assert main(["study", "--questions", str(path)]) == 2
-    assert told in capsys.readouterr().err
-    assert main(["study", "--questions", str(tmp_path / "missing.jsonl")]) == 2
-    assert "no such file" in capsys.readouterr().err
-
-
-def test_arms_that_need_a_joint_space_are_refused_with_those_that_do_not():
-    with pytest.raises(ValueError, match="divprune"):
-        own._arguments(study.ARMS["cdpruner"], 0.5, None, 0)

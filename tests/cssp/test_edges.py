@@ -18,6 +18,11 @@ def picks(X, k, method="residual", **arguments):
     return np.asarray(select(X, k, method, rng=0, **arguments).indices).tolist()
 
 
+def looks_at_the_matrix(method):
+    """Whether other columns give other picks with the same seed; `uniform` draws without looking."""
+    return picks(A, 4, method) != picks(A[:, ::-1], 4, method)
+
+
 @pytest.mark.parametrize("method", ROWS)
 def test_a_zero_column_waits_for_all_others(method):
     Z = np.zeros((8, 10))
@@ -51,7 +56,7 @@ def test_a_zero_matrix(method):
     with pytest.warns(RankDeficientWarning, match="only 0 of 3"):
         s = select(zero, 3, method, rng=0)
     assert s.rank == 0
-    if method != "uniform":
+    if looks_at_the_matrix(method):
         assert s.indices.tolist() == [0, 1, 2]
     assert s.errors.tolist() == [0, 0, 0, 0]
     assert s.error == s.relative_error == 0
@@ -130,7 +135,7 @@ def test_a_zero_weight_does_not_exclude(method):
     with pytest.warns(RankDeficientWarning):  # rank 8
         everything = picks(A, 10, method, weights=w)
     assert sorted(everything) == list(range(10))
-    if method != "uniform":
+    if looks_at_the_matrix(method):
         assert 0 not in picks(A, 8, method, weights=w)
     with pytest.raises(CsspError, match="only 9 of 10"):
         select(A, 10, method, exclude=[0])
