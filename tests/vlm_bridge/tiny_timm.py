@@ -18,12 +18,16 @@ class Tower(nn.Module):
         Whether features are a sequence (B, h w, embed_dim), as of a vision transformer, and not a map (B, embed_dim, h, w).
     """
 
-    def __init__(self, num_classes: int = 0, embed_dim: int = 32, patch: int = 4, tokens: bool = False) -> None:
+    def __init__(
+        self, num_classes: int = 0, embed_dim: int = 32, patch: int = 4, tokens: bool = False
+    ) -> None:
         super().__init__()
         self.tokens = tokens
         self.embed = nn.Conv2d(3, embed_dim, patch, patch)
         block = nn.TransformerEncoderLayer(embed_dim, 4, 48, 0.0, batch_first=True)
-        self.blocks = nn.TransformerEncoder(block, 2) if tokens else nn.Conv2d(embed_dim, embed_dim, 3, padding=1)
+        self.blocks = (
+            nn.TransformerEncoder(block, 2) if tokens else nn.Conv2d(embed_dim, embed_dim, 3, padding=1)
+        )
 
     def forward_features(self, pixels: Tensor) -> Tensor:
         """The last hidden state."""
