@@ -395,7 +395,7 @@ def written_muse(model: Any, kind: str, groups: list[list[int]], made: dict[str,
 
 # Layers with a window alternate with layers without rotary positions. Frames apart.
 RECIPES["MuseGlimmerForConditionalGeneration"] = Recipe(
-    {**_MUSE, "text_config": {"layer_rope_theta": [1e4, 0]}}, write=written_muse
+    {**_MUSE, "text_config": {"layer_rope_theta": [1e4, 0], "output_multiplier": 1.0}}, write=written_muse
 )
 
 
@@ -417,7 +417,7 @@ def wave(model: Any, inputs: dict[str, Any], g: torch.Generator) -> dict[str, An
 RECIPES["MuseSparkForConditionalGeneration"] = Recipe(
     {
         **_MUSE,
-        "text_config": {"layer_rope_theta": [1e4, 0], "moe_hidden_size": 32},
+        "text_config": {"layer_rope_theta": [1e4, 0], "output_multiplier": 1.0, "moe_hidden_size": 32},
         "audio_config": {"patch_sizes": [4, 2], "hidden_sizes": [8, 16], "depths": [1, 1]},
     },
     write=written_muse,
