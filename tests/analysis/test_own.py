@@ -258,7 +258,7 @@ def more_arms(mine):
 
 
 def other_options(mine):
-    mine.patched.setitem(own.ALL, "random", Arm("random", "family", options={"beta": 1.0}))
+    mine.patched.setitem(own.ALL, "spare", Arm("spare", "spare", options={"alpha": 2.0}))
 
 
 def other_code(mine):
