@@ -193,17 +193,23 @@ def check_contract(model: Any) -> None:
     name = type(model).__name__
     if _row(model).embeds:
         return
-    if not callable(getattr(base_of(model), "get_image_features", None)):
-        raise BridgeError(f"{name} has no get_image_features: not a vision-language model the bridge knows.")
-    if getattr(model.config, "is_encoder_decoder", False):
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         raise BridgeError(
             f"{name} is not supported: its visual rows go through a text encoder. Supported: decoder-only models, "
             f"such as {', '.join(FAMILIES)}."
         )
+    if not callable(getattr(base_of(model), "get_image_features", None)):
+        raise BridgeError(
+            f"{name} has no get_image_features: expected a vision-language model of transformers that encodes images "
+            "into rows of the prompt, got another module. If it is a part of such a model, pass the whole model; if it "
+            "wraps one, pass the model inside; a model of text alone, or one that looks at images by cross-attention, "
+            "has no visual tokens."
+        )
     if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
         raise BridgeError(
-            f"{name}.forward takes no mm_encoder_outputs, through which pruned rows go in: expected a model of "
-            f"transformers >= 5.18 that does, such as {', '.join(FAMILIES)}; this is {transformers.__version__}."
+            f"{name}.forward takes no mm_encoder_outputs, by which models are given encoded images: expected a generative "
+            f"vision-language model of transformers >= 5.18 (installed: {transformers.__version__}), with the code of "
+            "transformers and not of the checkpoint."
         )
     own = getattr(type(model), "generate", None)
     if own is not None and own.__module__ == type(model).__module__ and "super().generate" not in getsource(own):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-import transformers
 from torch import nn
 
 from vlm_bridge.errors import BridgeError
+from vlm_bridge.families import check_contract
 
 _WHAT = "expected a vision-language model of transformers, such as AutoModelForImageTextToText.from_pretrained gives"
 _NO_MODELS = {
@@ -41,17 +40,7 @@ def model_inside(model: Any) -> Any:
         bases = {base.__name__ for base in type(model).__mro__}
         fix = next((text for base, text in _NO_MODELS.items() if base in bases), "")
         raise BridgeError(f"model = {_short(model)}: {_WHAT}, got {_article(name)}. {fix}".rstrip())
-    if not callable(getattr(getattr(model, "base_model", model), "get_image_features", None)):
-        raise BridgeError(
-            f"{name} has no get_image_features: {_WHAT}, got another module. If it is a part of such a model, pass the "
-            "whole model; if it wraps one, pass the model inside; a model of text alone has no visual tokens."
-        )
-    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
-        raise BridgeError(
-            f"{name}.forward takes no mm_encoder_outputs, by which models are given encoded images: expected a generative "
-            f"vision-language model of transformers >= 5.18 (installed: {transformers.__version__}), with the code of "
-            "transformers and not of the checkpoint."
-        )
+    check_contract(model)
     return model
 
 
@@ -74,7 +63,8 @@ def _inner(model: Any) -> Any:
                 f"{type(model).__name__}: its adapter puts virtual tokens in front of the prompt, which moves what is "
                 "pruned. Adapters of weights (LoRA and its kin) work; for others use prune_inputs on the model inside."
             )
-        return model.get_base_model()
+        inner: Any = model
+        return inner.get_base_model()
     return None
 
 

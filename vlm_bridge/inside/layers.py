@@ -176,7 +176,7 @@ class LayerLoan(Borrowed[LayerCall]):
         if past == 0:
             passage.places = positions_of(self.model, arguments, passage.prompt)
         if arguments.get("position_ids") is None:
-            found["position_ids"] = passage.positions(past, count)
+            found["position_ids"] = passage.places_at(past, count)
         return found
 
     def _stage_layers(self) -> tuple[int, ...]:

@@ -137,7 +137,7 @@ class Passage:
         self.current, self.segments = self.first, {}
         self.decoding = False
 
-    def positions(self, past: int, count: int) -> Tensor:
+    def places_at(self, past: int, count: int) -> Tensor:
         """Positions (B, count) or (axes, B, count) of the prompt, or of what follows on `past` tokens."""
         places, text_axis = self.places
         if past == 0:
