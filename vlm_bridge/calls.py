@@ -104,12 +104,13 @@ def moved_lengths(model: Any, arguments: dict[str, Any], dropped: int) -> None:
             arguments[name] = max(int(value) - dropped, 0)
 
 
-def check_chunks(model: Any, arguments: Mapping[str, Any]) -> None:
-    """Refuse chunks of a prompt whose visual tokens see those behind them, which are in a later chunk."""
-    if is_bidirectional(model) and _set(model, arguments, "prefill_chunk_size"):
+def check_chunks(model: Any, arguments: Mapping[str, Any], reason: str = "") -> None:
+    """Refuse to read a prompt in chunks: for a `reason`, or where visual tokens see those behind them."""
+    if not reason and is_bidirectional(model):
+        reason = "its visual tokens see those behind them, which are in a later chunk"
+    if reason and _set(model, arguments, "prefill_chunk_size"):
         raise BridgeError(
-            f"generate(prefill_chunk_size=...): visual tokens of {type(model).__name__} see those behind them, so that "
-            "its prompts cannot be read in chunks."
+            f"generate(prefill_chunk_size=...): prompts of {type(model).__name__} cannot be read in chunks, since {reason}."
         )
 
 

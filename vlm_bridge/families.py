@@ -157,6 +157,8 @@ FAMILIES: dict[str, Family] = {
         Family("minicpmv4_6", unit="open", video_unit="prompt"),
         Family("minicpmv4_7", unit="open", video_unit="prompt"),
         Family("minicpm_ocr", unit="open", video_unit="prompt"),
+        Family("inkling_mm_model", unit="run"),
+        Family("kimi_k25", video_unit="prompt"),
         Family("qianfan_ocr", unit="run"),
         Family("video_llava", video_unit="run"),
         Family("perception_lm", unit="run", video_unit="run"),
@@ -210,6 +212,12 @@ def check_contract(model: Any) -> None:
             f"{name}.forward takes no mm_encoder_outputs, by which models are given encoded images: expected a generative "
             f"vision-language model of transformers >= 5.18 (installed: {transformers.__version__}), with the code of "
             "transformers and not of the checkpoint."
+        )
+    find = getattr(base_of(model), "get_placeholder_mask", None)
+    if find is not None and "image_ids" in inspect.signature(find).parameters:
+        raise BridgeError(
+            f"{name} is not supported: it turns images into tokens of a vocabulary of its own, to draw others; no visual "
+            "rows go into its prompt."
         )
     own = getattr(type(model), "generate", None)
     if own is not None and own.__module__ == type(model).__module__ and "super().generate" not in getsource(own):
@@ -295,7 +303,8 @@ def decoder_of(model: Any, family: Family) -> Any:
     for name in (family.decoder, "language_model", "text_model"):
         found = getattr(base, name, None)
         if isinstance(found, nn.Module):
-            return found
+            below = getattr(found, "model", None)  # Llama 4, Fuyu: a text model with its head
+            return below if not hasattr(found, "layers") and isinstance(below, nn.Module) else found
     if isinstance(getattr(base, "layers", None), nn.ModuleList):  # Chameleon: the base is the decoder
         return base
     raise BridgeError(f"{type(model).__name__} has no {family.decoder}: its text decoder cannot be found.")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.generic import ModelOutput
 
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import (
@@ -24,6 +26,7 @@ from vlm_bridge.families import (
     Kind,
     base_of,
     find_family,
+    layer_kinds,
     placeholder_id,
     window_of,
 )
@@ -78,9 +81,16 @@ class Encoded:
 
     def replaced(self, rows: list[Tensor], planes: Sequence[list[Tensor]]) -> Any:
         """The output with other rows: a new object, since `generate` changes it. Always with a list of rows."""
-        output = copy.copy(self.output)
+        output: Any = copy.copy(self.output)
+        if isinstance(output, ModelOutput) and any(f.default is MISSING for f in fields(output)):
+            output = BaseModelOutputWithPooling()  # timm's answer cannot be made of rows alone, as `generate` does
         self.put(output, rows, list(planes))
         return output
+
+    @property
+    def listed(self) -> bool:
+        """Whether the rows lie where `generate` looks for them when it copies a prompt or reads it in chunks."""
+        return getattr(self.output, "pooler_output", None) is not None or self.embeds is not None
 
 
 def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded:
@@ -88,13 +98,18 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
     if find_family(model).embeds:
         return _written_in(model, inputs, find_family(model).embeds)
     name = f"get_{kind.name}_features"
-    encoder = getattr(base_of(model), name, None)
+    encoder, pixels = getattr(base_of(model), name, None), {}
+    if encoder is None and kind is VIDEO and VIDEO.pixels[0] in inspect.signature(model.forward).parameters:
+        encoder = base_of(model).get_image_features  # Perception LM encodes frames as images
+        pixels = {VIDEO.pixels[0]: IMAGE.pixels[0]}
     if encoder is None:
         raise BridgeError(f"{type(model).__name__} takes no {kind.name}: it has no {name}.")
-    names = [p for p in inspect.signature(encoder).parameters if p != "kwargs" and p in inputs]
+    wanted = inspect.signature(encoder).parameters
+    names = [name for name in inputs if (pixels.get(name, name) if pixels else name) in wanted and name != "kwargs"]
+    names = [name for name in names if not pixels or name not in IMAGE.pixels]
     output = kind.encoded(inputs)
     if output is None:
-        output = encoder(**{name: inputs[name] for name in names}, return_dict=True)
+        output = encoder(**{pixels.get(name, name): inputs[name] for name in names}, return_dict=True)
     elif any(inputs.get(name) is not None for name in kind.pixels):
         raise BridgeError(f"pass either pixels or mm_encoder_outputs[{kind.name!r}], not both.")
     entries, planes, put = _read(model, output)
@@ -538,6 +553,11 @@ def following(places: Tensor, mask: Tensor, text_axis: bool, start: int, count: 
 
 def check_window(model: Any, layout: Layout, ahead: int) -> None:
     """Refuse gaps where a sliding window, which is counted in tokens of the cache, would reach over them."""
+    if layout.gaps and "minimax_m3_sparse" in layer_kinds(model):
+        raise BridgeError(
+            f"{type(model).__name__} has layers that choose blocks of keys by the positions of tokens, which must be their "
+            "places in the cache: there can be no gaps. Use positions='compact', which counts both anew."
+        )
     window, length = window_of(model), layout.longest + ahead
     if layout.gaps and window is not None and length > window:
         raise BridgeError(

@@ -49,7 +49,8 @@ class Loan(Borrowed[PromptCall]):
     def attach(self, hooked: bool = False) -> None:
         """Lend `forward` and `generate`, and put hooks on."""
         super().attach(hooked=bool(self.modules))
-        self.handles += [KeyBias(self.modules, self._bias), Internals(self.model)]
+        self.handles.append(KeyBias(self.modules, self._bias))
+        self.handles.append(Internals(self.model))
 
     def detach(self) -> None:
         """Take everything off, whatever was on."""
@@ -77,6 +78,10 @@ class Loan(Borrowed[PromptCall]):
                 if mask is not None:
                     arguments["attention_mask"] = mask
                 call.done = self._rewritten(arguments, expected_tokens(self.model, arguments))
+            if call.done.copied:
+                check_chunks(self.model, arguments, "transformers does not find its visual rows to cut them")
+            if call.done.inputs.get("inputs_embeds") is not None:
+                check_chunks(self.model, arguments, "they are embeddings, and transformers would cut the token ids")
             call.steps = True
             return self._generate(call.done, arguments.get("input_ids"), arguments.get("attention_mask"))
 
@@ -133,6 +138,10 @@ class Loan(Borrowed[PromptCall]):
         Some models' own preparation drops the positions, or counts them anew: they are the layout's, whatever it
         says. `generate` copies lists of rows prompt by prompt, but one tensor as a whole: it was given lists.
         """
+        outputs = kwargs.get("mm_encoder_outputs")
+        if outputs and done.copied:
+            copies = _tokens(kwargs).shape[0] // len(done.layout.mask)
+            kwargs = {**kwargs, "mm_encoder_outputs": {**outputs, **{k: of(copies) for k, of in done.copied.items()}}}
         return _with_stacks(_with_mask(_with_positions(kwargs, done.layout)), done.stacked)
 
     def _remember(self, cache: Any, done: Rewritten) -> None:
@@ -151,6 +160,12 @@ def _either(inputs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if not (embedded and name == "input_ids")}
 
 
+def _tokens(arguments: dict[str, Any]) -> Tensor:
+    """Tokens (B, L) of a call, or their embeddings (B, L, d)."""
+    tokens = arguments.get("input_ids")
+    return arguments["inputs_embeds"] if tokens is None else tokens
+
+
 def _with_stacks(kwargs: dict[str, Any], kinds: frozenset[str]) -> dict[str, Any]:
     outputs = kwargs.get("mm_encoder_outputs")
     return {**kwargs, "mm_encoder_outputs": stacked(outputs, kinds)} if outputs else kwargs
@@ -158,8 +173,7 @@ def _with_stacks(kwargs: dict[str, Any], kinds: frozenset[str]) -> dict[str, Any
 
 def _with_positions(kwargs: dict[str, Any], layout: Layout) -> dict[str, Any]:
     """This step with the layout's positions."""
-    tokens = kwargs.get("input_ids")
-    tokens = kwargs["inputs_embeds"] if tokens is None else tokens
+    tokens = _tokens(kwargs)
     cache = kwargs.get("past_key_values")
     past = 0 if cache is None else int(cache.get_seq_length())
     copies = tokens.shape[0] // len(layout.mask)
@@ -170,16 +184,13 @@ def _with_mask(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Without cache and mask, gaps in the positions are read as packed sequences: put the mask back."""
     if kwargs.get("attention_mask") is not None or kwargs.get("past_key_values") is not None:
         return kwargs
-    tokens = kwargs.get("input_ids")
-    tokens = kwargs["inputs_embeds"] if tokens is None else tokens
+    tokens = _tokens(kwargs)
     return {**kwargs, "attention_mask": torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)}
 
 
 def _continued(arguments: dict[str, Any], layout: Layout, past: int) -> dict[str, Any]:
     """A decoding step on a pruned cache: the mask of what is in it, and the positions that follow."""
-    tokens = arguments.get("input_ids")
-    tokens = arguments["inputs_embeds"] if tokens is None else tokens
-    batch, new = tokens.shape[:2]
+    batch, new = _tokens(arguments).shape[:2]
     if batch != layout.mask.shape[0]:
         raise BridgeError(f"{batch} sequences continue a cache of {layout.mask.shape[0]} pruned prompts.")
     width = layout.mask.shape[1]

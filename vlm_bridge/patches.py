@@ -119,8 +119,8 @@ class Projection(nn.Module):
     @torch.no_grad()
     def forward(self, rows: Tensor) -> Tensor:
         """Token by token."""
-        weight = next(self.projector.parameters())
-        return self.row.project(self.projector, rows.to(weight), self.size)
+        weight = next(self.projector.parameters(), None)  # none where its layers are quantised
+        return self.row.project(self.projector, rows if weight is None else rows.to(weight), self.size)
 
 
 def projection(model: Any, family: Family) -> Projection | None:

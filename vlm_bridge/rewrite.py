@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -115,12 +116,16 @@ class Rewritten:
         log(cluster size) of folded tokens.
     stacked : frozenset of str
         Kinds of which the model takes one tensor instead of a list, see `stacked`.
+    copied : mapping from a kind to callable
+        ``copied[kind](copies)`` gives the encoder's answer for so many copies of each prompt, where `generate` does
+        not copy it.
     """
 
     inputs: dict[str, Any]
     layout: Layout
     bias: Tensor | None
     stacked: frozenset[str]
+    copied: Mapping[str, Callable[[int], Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -198,7 +203,7 @@ def rewrite(
         dropped[visual.row, visual.columns[one.indices.to(visual.columns.device)]] = False
     layout = Layout.of(prompt.mask, dropped, places, settings.positions, text_axis)
     check_window(model, layout, ahead)
-    new = _new_inputs(model, inputs, layout, prompt, encoded, visuals, kept)
+    new, copied = _new_inputs(model, inputs, layout, prompt, encoded, visuals, kept)
     bias = _bias(layout, prompt, visuals, kept) if settings.fold else None
 
     sizes = [len(image) for image in images]
@@ -216,7 +221,7 @@ def rewrite(
         rows=[visual.row for visual in visuals],
     )
     stacks = frozenset(kind.name for kind, answer in encoded.items() if answer.stacked)
-    return Rewritten(new, layout, bias, stacks)
+    return Rewritten(new, layout, bias, stacks, copied)
 
 
 def _protected(model: Any, image: Tensor, settings: Settings) -> Tensor:
@@ -321,12 +326,13 @@ def _new_inputs(
     encoded: Mapping[Kind, Encoded],
     visuals: list[Visual],
     kept: list[Kept],
-) -> dict[str, Any]:
-    """The inputs with what is kept in place of what was encoded.
+) -> tuple[dict[str, Any], dict[str, Callable[[int], Any]]]:
+    """The inputs with what is kept in place of what was encoded; and what `generate` does not copy, as `Rewritten.copied`.
 
     One entry a prompt: when `generate` copies prompts, older releases do not keep the order of several.
     """
     outputs, embeds = {}, None
+    copied: dict[str, Callable[[int], Any]] = {}
     for kind, answer in encoded.items():
         if answer.embeds is not None:
             embeds = answer.embeds.clone()
@@ -343,6 +349,8 @@ def _new_inputs(
             for layer in range(len(answer.planes))
         ]
         outputs[kind.name] = answer.replaced(rows, planes)
+        if not answer.listed:
+            copied[kind.name] = partial(_copied, answer, rows, planes)
     consumed = frozenset(name for answer in encoded.values() for name in answer.arguments)
     pad = padding_id(model, inputs, prompt.mask)
     new = shortened(inputs, layout, outputs, consumed, pad, embeds)
@@ -350,7 +358,16 @@ def _new_inputs(
     if embeds is not None:  # padding must not look like a placeholder, as zeros may
         row = model.get_input_embeddings()(torch.tensor(pad, device=embeds.device)).to(embeds)
         new["inputs_embeds"] = torch.where((layout.source < 0).to(embeds.device)[..., None], row, embeds)
-    return new
+    return new, copied
+
+
+def _copied(answer: Encoded, rows: list[Tensor], planes: list[list[Tensor]], copies: int) -> Any:
+    """The encoder's answer for `copies` of each prompt, one behind the other."""
+
+    def of(own: list[Tensor]) -> list[Tensor]:
+        return [one for one in own for _ in range(copies)]
+
+    return answer.replaced(of(rows), [of(plane) for plane in planes])
 
 
 def _bias(layout: Layout, prompt: Prompt, visuals: list[Visual], kept: list[Kept]) -> Tensor:

@@ -364,7 +364,7 @@ CELLS = {
 REFUSED = {
     **{(cell, name): "takes no video" for cell in ("videos", "images and videos") for name in FAMILIES},
     **{
-        ("assistant model", name): "an assistant would have to see the same pruned prompt"
+        ("assistant model", name): "this assistant is a model that is being pruned"
         for name in FAMILIES
     },
     **{

@@ -6,13 +6,14 @@ a fault. The judges: `verify`, whose right answers come from the unpruned model;
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import every_family
 import recipes_a_to_j
 import recipes_k_to_z
 import torch
-from every_family import Call, base_of, call, recipe
+from every_family import Call, call, recipe
 from torch import Tensor
 
 from vlm_bridge import BridgeError, prune, prune_inputs
@@ -21,6 +22,8 @@ from vlm_bridge.verify import verify
 NOT_TEXT = recipes_a_to_j.NOT_TEXT | recipes_k_to_z.NOT_TEXT
 _DICT = {"return_dict_in_generate": True, "output_logits": True, "do_sample": False}
 STEPS = 4
+UNITS = {"Gemma3ForConditionalGeneration": 7}
+"""Where crops of an image stand between words like images do, and count as such."""
 
 
 class NotThere(Exception):
@@ -59,6 +62,13 @@ def _unpruned(model: Any, inputs: dict[str, Any], **options: Any) -> Any:
         raise NotThere(f"the unpruned model fails: {type(error).__name__}: {error}") from error
 
 
+def _same_without(model: Any, inputs: dict[str, Any], **options: Any) -> None:
+    """Only where the unpruned model answers the same with `options` and without, it is asked of the pruned one."""
+    one, other = _unpruned(model, inputs), _unpruned(model, inputs, **options)
+    if not torch.equal(one.sequences, other.sequences):
+        raise NotThere(f"the unpruned model answers otherwise with {options}")
+
+
 # features -----------------------------------------------------------------------------------------
 
 
@@ -74,15 +84,18 @@ def four_budgets(model):
 
 def videos(model):
     """A video in every prompt."""
-    if not hasattr(base_of(model), "get_video_features"):
-        raise NotThere("takes no video")
+    _takes_videos(model)
     return _verified(model, call(model, (0, 0), videos=(1, 1)))
+
+
+def _takes_videos(model: Any) -> None:
+    if "pixel_values_videos" not in inspect.signature(model.forward).parameters:
+        raise NotThere("takes no video")
 
 
 def images_and_videos(model):
     """An image in one prompt, a video in the other."""
-    if not hasattr(base_of(model), "get_video_features"):
-        raise NotThere("takes no video")
+    _takes_videos(model)
     made = call(model, (1, 0), videos=(0, 1))
     _unpruned(model, made.inputs)
     return _verified(model, made)
@@ -98,8 +111,9 @@ def sounds(model):
 def one_budget_an_image(model):
     """keep = 3 keeps three tokens of an image, of however many tiles, and of a video, of however many frames."""
     _, report = prune_inputs(model, call(model, (2, 1)).inputs, 3)
-    assert [len(kept) for kept in report.kept] in ([3, 3, 3], [3, 3]), "images, or prompts where tiles stand in words"
-    if hasattr(base_of(model), "get_video_features"):
+    units = {3, 2, UNITS.get(type(model).__name__, 3)}  # images; or prompts, where tiles stand in words
+    assert len(report.kept) in units and {len(kept) for kept in report.kept} == {3}, report.sizes
+    if "pixel_values_videos" in inspect.signature(model.forward).parameters:
         _, report = prune_inputs(model, call(model, (0, 0), videos=(1, 1)).inputs, 3)
         assert [len(kept) for kept in report.kept] == [3, 3]
     return 0.0
@@ -118,7 +132,7 @@ def text(model):
 def without_cache(model):
     """``use_cache=False``, a single prompt without padding: gaps must not be read as packed sequences."""
     made = call(model, (1,), (6,))
-    _unpruned(model, made.inputs, use_cache=False)
+    _same_without(model, made.inputs, use_cache=False)
     return _apart(_pruned(model, made.inputs, use_cache=False), _pruned(model, made.inputs))
 
 
@@ -132,7 +146,7 @@ def chunks(model):
 def static(model):
     """A static cache."""
     made, options = call(model), {"cache_implementation": "static", "disable_compile": True}
-    _unpruned(model, made.inputs, **options)
+    _same_without(model, made.inputs, **options)
     return _apart(_pruned(model, made.inputs, **options), _pruned(model, made.inputs))
 
 
@@ -239,6 +253,13 @@ FEATURES = {
     "folded": folded,
     "FastV": inside,
 }
+
+
+def scale(model: Any) -> float:
+    """What a difference of logits is to be compared with."""
+    with torch.no_grad():
+        logits = model(**call(model).inputs).logits
+    return max(1.0, float(logits[logits > torch.finfo(logits.dtype).min / 2].std()))
 
 
 def families() -> list[str]:

@@ -740,6 +740,9 @@ RECIPES["Dots3NoteForConditionalGeneration"] = Recipe(
 )
 NOT_TEXT = {
     "BlipForConditionalGeneration": "its text decoder sees the image by cross-attention; a prompt has no placeholder",
+    "BlipForQuestionAnswering": "its text encoder sees the image by cross-attention; a prompt has no placeholder",
+    "EvollaForProteinText2Text": "it looks at proteins by cross-attention",
+    "IdeficsForVisionText2Text": "it looks at images by cross-attention; a prompt has no visual tokens",
     "GitForCausalLM": "its image stands in front of the prompt without placeholders",
     "GlmImageForConditionalGeneration": "it generates the tokens of an image",
 }

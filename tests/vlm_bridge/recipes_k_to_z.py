@@ -870,6 +870,13 @@ RECIPES["T5Gemma2ForConditionalGeneration"] = Recipe(
 )
 
 NOT_TEXT = {
+    "Kosmos2_5ForConditionalGeneration": "it writes images into embeddings of its own accord, without encoding them first",
+    "Mistral4ForCausalLM": "a text model",
+    "MllamaForConditionalGeneration": "it looks at images by cross-attention; a prompt has no visual tokens",
+    "Pix2StructForConditionalGeneration": "an encoder of images with a text decoder that has no visual tokens",
+    "PPFormulaNetForConditionalGeneration": "an encoder of images with a text decoder that has no visual tokens",
+    "UdopForConditionalGeneration": "patches and words go through one encoder",
+    "VisionEncoderDecoderModel": "an encoder of images with a text decoder that has no visual tokens",
     "PI0ForConditionalGeneration": "it predicts the actions of a robot",
     "Qwen2_5OmniPreTrainedModelForConditionalGeneration": "an abstract base without layers",
     "Qwen2_5OmniTalkerForConditionalGeneration": "it speaks, from the thinker's hidden states",

@@ -507,7 +507,9 @@ def test_unsupported_models_are_refused(llava):
         pass
     del old.forward
     old.config.text_config.layer_types = ["full_attention", "linear_attention"]
-    with pytest.raises(BridgeError, match=r"type linear_attention.*llava, llava_next"), prune(old, 7):
+    with pytest.raises(BridgeError, match=r"linear_attention.*fold=False"), prune(old, 7, fold=True):
+        pass
+    with pytest.raises(BridgeError, match="linear_attention"), prune(old, 7, "fastv"):
         pass
 
 

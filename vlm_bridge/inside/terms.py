@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from vlm_bridge.budget import PerTile, Shared, Spectral, check_keep
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import Family, check_contract, decoder_of, is_bidirectional
+from vlm_bridge.families import Family, check_contract, decoder_of, is_bidirectional, recurrent_layers
 from vlm_bridge.inputs import POSITIONS
 from vlm_bridge.inside.attention import check_layer
 from vlm_bridge.pruners import find_pruner
@@ -112,15 +112,21 @@ def check_model(model: Any) -> Any:
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList) or len(layers) < 2 or not hasattr(decoder, "norm"):
         raise BridgeError(f"{name}: the decoder's layers and final norm cannot be found.")
-    for layer in layers:
-        check_layer(layer)
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
+    odd = (kinds - {"full_attention", "sliding_attention", "chunked_attention"}) | set(recurrent_layers(model))
+    if odd:
+        raise BridgeError(
+            f"{name} has layers of type {', '.join(sorted(odd))}, which carry a state from token to token or choose among "
+            "keys by place: dropped tokens would stay in them. Use a pruner that acts before the LLM, such as 'spare'."
+        )
     if kinds - {"full_attention"} or (not kinds and getattr(config, "sliding_window", None) is not None):
         raise BridgeError(
             f"{name} has layers with {', '.join(sorted(kinds - {'full_attention'})) or 'a sliding window'}: "
             "windows are counted in tokens of the cache and would reach further after pruning."
         )
+    for layer in layers:
+        check_layer(layer)
     kernel_form(model)
     if len({parameter.device for parameter in layers.parameters()}) > 1:
         raise BridgeError(
