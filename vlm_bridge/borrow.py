@@ -88,7 +88,10 @@ class Borrowed(ABC, Generic[C]):
         compiled.
         """
         own = self.model.forward
-        before, after = torch.compiler.disable(self.before_forward), torch.compiler.disable(self.after_forward)
+        before, after = (
+            torch.compiler.disable(self.before_forward),
+            torch.compiler.disable(self.after_forward),
+        )
 
         @functools.wraps(own)
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -102,7 +105,9 @@ class Borrowed(ABC, Generic[C]):
 
         if self.generate is not None:  # first, so that whoever copies the model meets what refuses it
             self.model.__dict__["generate"] = self.pruned_generate
-        self.handles.append(Lent(self.model, "forward", torch.compiler.disable(forward) if hooked else forward))
+        self.handles.append(
+            Lent(self.model, "forward", torch.compiler.disable(forward) if hooked else forward)
+        )
         self.handles.append(self.model.register_forward_pre_hook(self._no_replica))
         self.earlier = [frame for top in sys._current_frames().values() for frame in self._generating(top)]
 

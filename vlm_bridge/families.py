@@ -159,6 +159,7 @@ FAMILIES: dict[str, Family] = {
         Family("minicpm_ocr", unit="open", video_unit="prompt"),
         Family("inkling_mm_model", unit="run"),
         Family("kimi_k25", video_unit="prompt"),
+        Family("nemotron_h_omni", video_unit="prompt"),
         Family("qianfan_ocr", unit="run"),
         Family("video_llava", video_unit="run"),
         Family("perception_lm", unit="run", video_unit="run"),
@@ -168,7 +169,16 @@ FAMILIES: dict[str, Family] = {
     )
 }
 
-_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "indexed_attention", "minimax_m3_sparse", "moe", "sparse", "dense"}
+STATELESS = {"moe", "mlp", "sparse", "dense"}
+"""Layer types that work on single tokens."""
+
+_ATTENTION = STATELESS | {
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+    "indexed_attention",
+    "minimax_m3_sparse",
+}
 """Layer types in which a dropped token is one that nothing looks at."""
 
 
@@ -220,7 +230,11 @@ def check_contract(model: Any) -> None:
             "rows go into its prompt."
         )
     own = getattr(type(model), "generate", None)
-    if own is not None and own.__module__ == type(model).__module__ and "super().generate" not in getsource(own):
+    if (
+        own is not None
+        and own.__module__ == type(model).__module__
+        and "super().generate" not in getsource(own)
+    ):
         raise BridgeError(
             f"{name} is not supported: its `generate` is its own, encodes pixels itself and takes no pruned rows."
         )
@@ -290,7 +304,10 @@ def window_of(model: Any) -> int | None:
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     found = []
-    for kind, name in (("sliding_attention", "sliding_window"), ("chunked_attention", "attention_chunk_size")):
+    for kind, name in (
+        ("sliding_attention", "sliding_window"),
+        ("chunked_attention", "attention_chunk_size"),
+    ):
         size = getattr(config, name, None)
         if size and (kinds is None or kind in kinds) and getattr(config, f"use_{name}", True):
             found.append(int(size))

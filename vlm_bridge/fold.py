@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 import cssp
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import layer_kinds, recurrent_layers
+from vlm_bridge.families import STATELESS, layer_kinds, recurrent_layers
 from vlm_bridge.relevance import unit_rows
 
 _IMPLEMENTATIONS = ("sdpa", "eager")
-_SCORED = {"full_attention", "sliding_attention", "chunked_attention", "moe", "sparse", "dense"}
+_SCORED = STATELESS | {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 @dataclass(frozen=True)

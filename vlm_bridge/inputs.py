@@ -83,18 +83,37 @@ class Encoded:
         """The output with other rows: a new object, since `generate` changes it. Always with a list of rows."""
         output: Any = copy.copy(self.output)
         if isinstance(output, ModelOutput) and any(f.default is MISSING for f in fields(output)):
-            output = BaseModelOutputWithPooling()  # timm's answer cannot be made of rows alone, as `generate` does
+            output = (
+                BaseModelOutputWithPooling()
+            )  # timm's answer cannot be made of rows alone, as `generate` does
         self.put(output, rows, list(planes))
         return output
 
     @property
     def listed(self) -> bool:
-        """Whether the rows lie where `generate` looks for them when it copies a prompt or reads it in chunks."""
+        """Whether the rows lie where `generate` looks for them when it copies a prompt."""
         return getattr(self.output, "pooler_output", None) is not None or self.embeds is not None
+
+    @property
+    def whole(self) -> str:
+        """Why a prompt with these rows cannot be read in chunks; empty where it can."""
+        if self.embeds is not None:
+            return "they are embeddings, and transformers would cut the token ids"
+        beside = [
+            name for name in self.output or () if name.endswith("_features") and name != "deepstack_features"
+        ]
+        if beside or not self.listed:
+            return "transformers does not find all that its encoder gives, to cut it"
+        return ""
 
 
 def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded:
     """Run the public encoder of `kind` with the arguments it names, as `generate` itself does."""
+    if kind is VIDEO and getattr(model.config, "video_pruning_rate", 0):
+        raise BridgeError(
+            f"{type(model).__name__} drops rows of a video by itself (config.video_pruning_rate = "
+            f"{model.config.video_pruning_rate}): set it to 0 to choose them here, or leave videos to it."
+        )
     if find_family(model).embeds:
         return _written_in(model, inputs, find_family(model).embeds)
     name = f"get_{kind.name}_features"
@@ -105,7 +124,9 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
     if encoder is None:
         raise BridgeError(f"{type(model).__name__} takes no {kind.name}: it has no {name}.")
     wanted = inspect.signature(encoder).parameters
-    names = [name for name in inputs if (pixels.get(name, name) if pixels else name) in wanted and name != "kwargs"]
+    names = [
+        name for name in inputs if (pixels.get(name, name) if pixels else name) in wanted and name != "kwargs"
+    ]
     names = [name for name in names if not pixels or name not in IMAGE.pixels]
     output = kind.encoded(inputs)
     if output is None:
@@ -116,7 +137,9 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
     stay = inputs.get("video_compression_mask") if kind is VIDEO else None
     if stay is not None:  # VideoLLaMA 3 leaves out what hardly changes from frame to frame
         sizes = [len(rows) for rows in entries]
-        entries = [rows[own] for rows, own in zip(entries, stay.to(entries[0].device).split(sizes), strict=True)]
+        entries = [
+            rows[own] for rows, own in zip(entries, stay.to(entries[0].device).split(sizes), strict=True)
+        ]
         names.append("video_compression_mask")
     for plane in planes:
         if [getattr(rows, "shape", ())[:1] for rows in plane] != [rows.shape[:1] for rows in entries]:
@@ -134,7 +157,9 @@ def _written_in(model: Any, inputs: Mapping[str, Any], writer: str) -> Encoded:
     if ids is None:
         raise BridgeError(f"{type(model).__name__} finds its images by input_ids: expected them, got none.")
     write = getattr(base, writer)
-    names = [p for p in inspect.signature(write.forward).parameters if p not in ("input_ids", "inputs_embeds")]
+    names = [
+        p for p in inspect.signature(write.forward).parameters if p not in ("input_ids", "inputs_embeds")
+    ]
     given = {name: inputs[name] for name in names if inputs.get(name) is not None}
     embeds = write(ids, base.embed_tokens(ids), **given)
     rows = embeds[ids == placeholder_id(model)]
@@ -384,12 +409,12 @@ def _check_same_prompt(model: Any, ids: Tensor, of_embeds: Mapping[str, Tensor])
 
 def _frames(model: Any, inputs: Mapping[str, Any], both: Tensor) -> dict[str, Tensor]:
     """Placeholders of images and videos of a model that shows frames with the placeholder of images, as GLM does."""
-    ids = inputs.get("input_ids")
+    ids, find = inputs.get("input_ids"), getattr(base_of(model), "get_placeholder_mask", None)
     if not IMAGE.given(inputs):
         return {IMAGE.name: torch.zeros_like(both), VIDEO.name: both}
-    if ids is not None:
+    if ids is not None and find is not None and "video_features" in inspect.signature(find).parameters:
         like = torch.zeros(*ids.shape, 1, device=ids.device)
-        image, video = (mask[..., 0] for mask in base_of(model).get_placeholder_mask(ids, like)[:2])
+        image, video = (mask[..., 0] for mask in find(ids, like)[:2])
         if not (image & video).any():
             return {IMAGE.name: image, VIDEO.name: video}
     raise BridgeError(

@@ -72,16 +72,14 @@ class Loan(Borrowed[PromptCall]):
                     )
                 return self.generate(*args, **kwargs)
             check_generate(self.model, arguments, bool(self.modules))
-            check_chunks(self.model, arguments)
+            embedded = arguments.get("inputs_embeds") is not None
+            check_chunks(self.model, arguments, "transformers would cut the token ids" if embedded else "")
             with torch.no_grad():
                 mask = inferred_mask(self.model, arguments)
                 if mask is not None:
                     arguments["attention_mask"] = mask
                 call.done = self._rewritten(arguments, expected_tokens(self.model, arguments))
-            if call.done.copied:
-                check_chunks(self.model, arguments, "transformers does not find its visual rows to cut them")
-            if call.done.inputs.get("inputs_embeds") is not None:
-                check_chunks(self.model, arguments, "they are embeddings, and transformers would cut the token ids")
+            check_chunks(self.model, arguments, call.done.whole)
             call.steps = True
             return self._generate(call.done, arguments.get("input_ids"), arguments.get("attention_mask"))
 
@@ -141,7 +139,10 @@ class Loan(Borrowed[PromptCall]):
         outputs = kwargs.get("mm_encoder_outputs")
         if outputs and done.copied:
             copies = _tokens(kwargs).shape[0] // len(done.layout.mask)
-            kwargs = {**kwargs, "mm_encoder_outputs": {**outputs, **{k: of(copies) for k, of in done.copied.items()}}}
+            kwargs = {
+                **kwargs,
+                "mm_encoder_outputs": {**outputs, **{k: of(copies) for k, of in done.copied.items()}},
+            }
         return _with_stacks(_with_mask(_with_positions(kwargs, done.layout)), done.stacked)
 
     def _remember(self, cache: Any, done: Rewritten) -> None:

@@ -119,6 +119,8 @@ class Rewritten:
     copied : mapping from a kind to callable
         ``copied[kind](copies)`` gives the encoder's answer for so many copies of each prompt, where `generate` does
         not copy it.
+    whole : str
+        Why the prompt cannot be read in chunks; empty where it can.
     """
 
     inputs: dict[str, Any]
@@ -126,6 +128,7 @@ class Rewritten:
     bias: Tensor | None
     stacked: frozenset[str]
     copied: Mapping[str, Callable[[int], Any]] = field(default_factory=dict)
+    whole: str = ""
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,8 @@ def rewrite(
         rows=[visual.row for visual in visuals],
     )
     stacks = frozenset(kind.name for kind, answer in encoded.items() if answer.stacked)
-    return Rewritten(new, layout, bias, stacks, copied)
+    whole = next((answer.whole for answer in encoded.values() if answer.whole), "")
+    return Rewritten(new, layout, bias, stacks, copied, whole)
 
 
 def _protected(model: Any, image: Tensor, settings: Settings) -> Tensor:

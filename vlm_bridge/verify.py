@@ -86,12 +86,22 @@ class Verification:
         )
         lines = [f"{self.model}: {'right' if self.ok else 'not right'}.", meaning]
         if self.effect:
-            lines.append(f"Pruning moves logits by {self.effect:.2g}; up to {self.tolerance:.1g} is rounding.")
-        return "\n".join([*lines, *(f"  {check.outcome:11s} {check.name}: {check.said}" for check in self.checks)])
+            lines.append(
+                f"Pruning moves logits by {self.effect:.2g}; up to {self.tolerance:.1g} is rounding."
+            )
+        return "\n".join(
+            [*lines, *(f"  {check.outcome:11s} {check.name}: {check.said}" for check in self.checks)]
+        )
 
 
 def verify(
-    model: Any, processor_or_inputs: Any, keep: Any = 0.5, method: str = "spare", *, steps: int = 4, **options: Any
+    model: Any,
+    processor_or_inputs: Any,
+    keep: Any = 0.5,
+    method: str = "spare",
+    *,
+    steps: int = 4,
+    **options: Any,
 ) -> Verification:
     """Check on this very model that pruning computes what it should. Run it first on a checkpoint that is new to you.
 
@@ -274,7 +284,11 @@ class _Trial:
         return done.layout
 
     def _judged_by(self) -> str:
-        return "the model given the shorter sequence" if self.recurrent else "the model with dropped tokens masked out"
+        return (
+            "the model given the shorter sequence"
+            if self.recurrent
+            else "the model with dropped tokens masked out"
+        )
 
     def _judge(self, layout: Layout, tokens: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         """The right logits: a function that compares those of the pruned prompt, and those behind each token."""
@@ -363,11 +377,17 @@ def _inputs(model: Any, given: Any) -> dict[str, Any]:
         rings = np.stack([np.sin(40 * np.hypot(x - c, y - 0.5)) for c in (0.4, 0.7, 1.0)], axis=-1)
         images = [np.uint8(127 * (one + 1)) for one in (waves, rings[:, :224])]
         texts = ("What is shown here?", "Describe the picture in one short sentence.")
-        inputs = dict(prepare(given, [question([image], text) for image, text in zip(images, texts, strict=True)]))
+        inputs = dict(
+            prepare(given, [question([image], text) for image, text in zip(images, texts, strict=True)])
+        )
     if not has_visuals(inputs) or inputs.get("input_ids") is None:
-        raise BridgeError("verify: expected inputs with input_ids and an image or video, as a processor gives them.")
+        raise BridgeError(
+            "verify: expected inputs with input_ids and an image or video, as a processor gives them."
+        )
     dtype, device = model.dtype, model.device
     return {
-        name: value.to(device, dtype if value.is_floating_point() else None) if isinstance(value, Tensor) else value
+        name: value.to(device, dtype if value.is_floating_point() else None)
+        if isinstance(value, Tensor)
+        else value
         for name, value in inputs.items()
     }

@@ -124,7 +124,9 @@ def classes() -> dict[str, type]:
         able = {
             name: kind
             for name, kind in vars(module).items()
-            if isinstance(kind, type) and issubclass(kind, GenerationMixin) and kind.__module__ == module.__name__
+            if isinstance(kind, type)
+            and issubclass(kind, GenerationMixin)
+            and kind.__module__ == module.__name__
         }
         texts = {name for name in able if name.endswith("ForCausalLM")} - own
         found |= {name: kind for name, kind in able.items() if name not in texts or texts == set(able)}
@@ -186,7 +188,11 @@ def awake(model: Any) -> Any:
                 weight.normal_(0, 0.5)
             elif weight.ndim >= 2 and weight.is_floating_point():
                 weight.normal_(0, 0.5 if "embed" in part else 1 / weight.shape[-1] ** 0.5)
-        head = None if model.__class__.__name__ == "PPFormulaNetForConditionalGeneration" else model.get_output_embeddings()
+        head = (
+            None
+            if model.__class__.__name__ == "PPFormulaNetForConditionalGeneration"
+            else model.get_output_embeddings()
+        )
         if isinstance(head, nn.Linear):
             if head.weight is model.get_input_embeddings().weight:
                 head.weight = nn.Parameter(head.weight.detach().clone())

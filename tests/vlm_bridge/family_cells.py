@@ -363,10 +363,7 @@ CELLS = {
 
 REFUSED = {
     **{(cell, name): "takes no video" for cell in ("videos", "images and videos") for name in FAMILIES},
-    **{
-        ("assistant model", name): "this assistant is a model that is being pruned"
-        for name in FAMILIES
-    },
+    **{("assistant model", name): "this assistant is a model that is being pruned" for name in FAMILIES},
     **{
         ("`inputs_embeds`", name): "places visual tokens on a grid, which is read from input_ids"
         for name in WITH_GRID

@@ -33,6 +33,8 @@ class NotThere(Exception):
 def _verified(model: Any, made: Call, **options: Any) -> float:
     found = verify(model, made.inputs, **options)
     refused = [check.said for check in found.checks if check.outcome == "refused"]
+    if refused and refused[0].startswith("the unpruned model does not answer"):
+        raise NotThere(refused[0])
     if refused:
         raise BridgeError(refused[0])
     assert found.ok, str(found)
@@ -112,7 +114,8 @@ def one_budget_an_image(model):
     """keep = 3 keeps three tokens of an image, of however many tiles, and of a video, of however many frames."""
     _, report = prune_inputs(model, call(model, (2, 1)).inputs, 3)
     units = {3, 2, UNITS.get(type(model).__name__, 3)}  # images; or prompts, where tiles stand in words
-    assert len(report.kept) in units and {len(kept) for kept in report.kept} == {3}, report.sizes
+    assert len(report.kept) in units
+    assert {len(kept) for kept in report.kept} == {3}, report.sizes
     if "pixel_values_videos" in inspect.signature(model.forward).parameters:
         _, report = prune_inputs(model, call(model, (0, 0), videos=(1, 1)).inputs, 3)
         assert [len(kept) for kept in report.kept] == [3, 3]
@@ -255,6 +258,85 @@ FEATURES = {
 }
 
 
+# what is refused, and a part of the reason ----------------------------------------------------------
+
+
+ON_ENTRY = {
+    "Blip2": "its `generate` is its own",
+    "Florence2": "go through a text encoder",
+    "InstructBlip": "its `generate` is its own",
+    "InstructBlipVideo": "no get_image_features",
+    "Kosmos2": "no get_image_features",
+    "T5Gemma2": "go through a text encoder",
+}
+"""Families whose answer is refused altogether, by the beginning of their class."""
+
+_STATES = (
+    *("Glm5Next", "Inkling", "Inkling2", "Lfm2Vl", "Lfm3Vl", "MiniCPMOcr", "MiniCPMV4_6", "MiniCPMV4_7"),
+    *("Qwen3_5", "Qwen3_5Moe", "Qwen4Exp", "UnlimitedOcr", "NemotronH_Omni_Reasoning_V3"),
+)
+_CHOOSERS = ("Dots3Note", "MistralLarge4", "MiniMaxM3Sparse")
+_SEEN_BACKWARDS = ("Gemma3", "Gemma4", "Gemma4Unified", "Molmo2", "PaliGemma")
+
+_REFUSED = {
+    "chunked prefill": {
+        "see those behind them": _SEEN_BACKWARDS,
+        "does not find all that its encoder gives": ("Fuyu", "Granite4Vision", "Llama4", "Ovis2"),
+        "they are embeddings": ("Phi4Multimodal",),
+        "by the positions of tokens": ("MiniMaxM3Sparse",),
+    },
+    "folded": {
+        "adds a bias to the scores of every layer": (*_STATES, *_CHOOSERS),
+        "share those of others": ("Gemma3n",),
+    },
+    "FastV": {
+        "carry a state from token to token or choose": (*_STATES, *_CHOOSERS),
+        "windows are counted in tokens of the cache": (
+            *("AyaVision", "Cohere2Vision", "CohereCompass", "Exaone4_5_", "Gemma3n", "Idefics2", "Llama4"),
+            *("MuseGlimmer", "MuseSpark", "Step3p7"),
+        ),
+        "adds visual rows behind layers": (
+            *(
+                "Cosmos3Omni",
+                "Granite4Vision",
+                "GraniteDocling",
+                "Qwen3OmniMoeThinker",
+                "Qwen3VL",
+                "Qwen3VLMoe",
+            ),
+        ),
+        "tokens of an image see those behind them": _SEEN_BACKWARDS,
+        "separate query and key projections": ("Kimi_K25", "Phi4Multimodal"),
+        "final norm cannot be found": ("Fuyu",),
+    },
+    **{
+        feature: {"by the positions of tokens": ("MiniMaxM3Sparse",)}
+        for feature in (
+            *(
+                "images",
+                "four budgets",
+                "videos",
+                "images and videos",
+                "one budget an image",
+                "without cache",
+            ),
+            *("static cache", "several answers", "beams", "decoding by hand", "`prune_inputs`"),
+        )
+    },
+}
+
+
+def refused(feature: str, name: str) -> str | None:
+    """A part of the reason for which a class is refused a feature; None where it is right."""
+    reasons = _REFUSED.get(feature, {})
+    return next((why for why, names in reasons.items() if _start(name) in names), None)
+
+
+def _start(name: str) -> str:
+    """A class's name without what all have."""
+    return name.removesuffix("ForConditionalGeneration").removesuffix("ForCausalLM")
+
+
 def scale(model: Any) -> float:
     """What a difference of logits is to be compared with."""
     with torch.no_grad():
@@ -264,4 +346,12 @@ def scale(model: Any) -> float:
 
 def families() -> list[str]:
     """Classes of transformers that answer in words from visual tokens."""
-    return [name for name in every_family.classes() if name not in NOT_TEXT]
+    return [name for name in every_family.classes() if name not in NOT_TEXT and _start(name) not in ON_ENTRY]
+
+
+def refused_on_entry() -> dict[str, str]:
+    """Classes that `prune` does not take, and a part of what it says."""
+    found = {name: "" for name in every_family.classes() if name in NOT_TEXT}
+    return found | {
+        name: ON_ENTRY[_start(name)] for name in every_family.classes() if _start(name) in ON_ENTRY
+    }

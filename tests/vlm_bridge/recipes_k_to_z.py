@@ -869,6 +869,40 @@ RECIPES["T5Gemma2ForConditionalGeneration"] = Recipe(
     finish=_begun,
 )
 
+
+def grids_of_two(model: Any, images: int, g: torch.Generator) -> dict[str, Any]:
+    """Patches of all images, one behind the other, and the height and width of each."""
+    grids = torch.tensor([(4, 6), (6, 2), (4, 4)])[torch.arange(images) % 3]
+    width = 3 * vision_of(model).patch_size ** 2
+    return {"pixel_values": torch.randn(int(grids.prod(1).sum()), width, generator=g), "image_grid_hw": grids}
+
+
+# Mamba, experts, attention and MLPs take turns. Frames, two in a group, carry the placeholder of images; an entry is a
+# group. The model may drop rows of a video by itself (`video_pruning_rate`).
+RECIPES["NemotronH_Omni_Reasoning_V3"] = Recipe(
+    {
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
+        "projector_hidden_size": 32,
+        "vision_hidden_size": 32,
+        "vision_config": {"max_img_size": 48},
+        "text_config": {
+            "ssm_state_size": 8,
+            "mamba_num_heads": 4,
+            "mamba_head_dim": 16,
+            "n_groups": 2,
+            "chunk_size": 8,
+            "moe_shared_expert_intermediate_size": 16,
+        },
+    },
+    pixels=grids_of_two,
+    clips=lambda model, videos, g: {
+        "pixel_values_videos": torch.randn(2 * videos, 3, SIDE, SIDE, generator=g)
+    },
+    wrap=lambda ids, kind: [TIME, START, *[IMAGE] * len(ids), END],
+)
+
+
 NOT_TEXT = {
     "Kosmos2_5ForConditionalGeneration": "it writes images into embeddings of its own accord, without encoding them first",
     "Mistral4ForCausalLM": "a text model",

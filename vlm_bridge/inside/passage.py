@@ -216,7 +216,9 @@ class Passage:
         rotary, mask, segment = self._read(kwargs, hidden)
         whole = (len(segment.source), segment.length)
         beside = {
-            name: take(value, segment.source, 1)  # what a layer is told of every token, as the types of experts
+            name: take(
+                value, segment.source, 1
+            )  # what a layer is told of every token, as the types of experts
             for name, value in kwargs.items()
             if isinstance(value, Tensor) and value.ndim >= 2 and tuple(value.shape[:2]) == whole
         }

@@ -16,7 +16,15 @@ from transformers.cache_utils import DynamicLayer
 
 from vlm_bridge.budget import PerTile, Shared, Spectral, check_keep
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import Family, check_contract, decoder_of, is_bidirectional, recurrent_layers
+from vlm_bridge.families import (
+    STATELESS,
+    Family,
+    check_contract,
+    decoder_of,
+    is_bidirectional,
+    layer_kinds,
+    recurrent_layers,
+)
 from vlm_bridge.inputs import POSITIONS
 from vlm_bridge.inside.attention import check_layer
 from vlm_bridge.pruners import find_pruner
@@ -108,18 +116,20 @@ def check_model(model: Any) -> Any:
     check_contract(model)
     if is_bidirectional(model):
         raise BridgeError(f"{name} is not pruned inside the LLM: tokens of an image see those behind them.")
-    decoder = decoder_of(model, Family(kind))
-    layers = getattr(decoder, "layers", None)
-    if not isinstance(layers, nn.ModuleList) or len(layers) < 2 or not hasattr(decoder, "norm"):
-        raise BridgeError(f"{name}: the decoder's layers and final norm cannot be found.")
     config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ())
-    odd = (kinds - {"full_attention", "sliding_attention", "chunked_attention"}) | set(recurrent_layers(model))
+    kinds = layer_kinds(model) - STATELESS
+    odd = (kinds - {"full_attention", "sliding_attention", "chunked_attention"}) | set(
+        recurrent_layers(model)
+    )
     if odd:
         raise BridgeError(
             f"{name} has layers of type {', '.join(sorted(odd))}, which carry a state from token to token or choose among "
             "keys by place: dropped tokens would stay in them. Use a pruner that acts before the LLM, such as 'spare'."
         )
+    decoder = decoder_of(model, Family(kind))
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or len(layers) < 2 or not hasattr(decoder, "norm"):
+        raise BridgeError(f"{name}: the decoder's layers and final norm cannot be found.")
     if kinds - {"full_attention"} or (not kinds and getattr(config, "sliding_window", None) is not None):
         raise BridgeError(
             f"{name} has layers with {', '.join(sorted(kinds - {'full_attention'})) or 'a sliding window'}: "
