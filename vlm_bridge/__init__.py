@@ -15,6 +15,7 @@ from vlm_bridge.pruners import PRUNERS
 from vlm_bridge.relevance import Relevance
 from vlm_bridge.report import Report
 from vlm_bridge.select import select_tokens
+from vlm_bridge.verify import Verification, verify
 
 __all__ = [
     "PRUNERS",
@@ -26,10 +27,12 @@ __all__ = [
     "Report",
     "Shared",
     "Spectral",
+    "Verification",
     "clean_prompt",
     "content_words",
     "merge_tokens",
     "prune",
     "prune_inputs",
     "select_tokens",
+    "verify",
 ]

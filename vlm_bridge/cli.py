@@ -1,4 +1,4 @@
-"""The command line: one question about an image, answered on pruned tokens; and the table of pruners.
+"""The command line: a question about an image, answered on pruned tokens; a model's self-check; the table of pruners.
 
 ``python -m vlm_bridge generate --model PATH --image x.jpg --prompt "..." --keep 64 --method spare`` takes a
 folder written by ``save_pretrained`` or a name on the hub. Weights come from safetensors only, and no code of
@@ -25,6 +25,7 @@ from vlm_bridge.chat import prepare, question
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.prune import prune
 from vlm_bridge.pruners import PRUNERS, find_pruner
+from vlm_bridge.verify import verify
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -48,7 +49,7 @@ def _parser() -> _Parser:
     parser = _Parser(prog="python -m vlm_bridge", description="Prune the visual tokens of a model.")
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("generate", help="answer a question about an image on pruned tokens")
-    one.add_argument("--model", required=True, help="folder of a checkpoint, or its name on the hub")
+    _model_options(one, "auto")
     one.add_argument("--image", required=True, nargs="+", type=Path, help="one file, or several")
     one.add_argument("--prompt", required=True)
     one.add_argument(
@@ -63,15 +64,25 @@ def _parser() -> _Parser:
     one.add_argument("--fold", nargs="?", const="cluster", choices=("cluster", "interpolation"))
     one.add_argument("--clip", help="CLIP with the model's own vision tower, for pruners that need its space")
     one.add_argument("--max-new-tokens", type=int, default=128)
-    one.add_argument("--device", help="default: cuda where there is one, else cpu")
-    one.add_argument("--dtype", choices=DTYPES, default="auto", help="auto: float32 on cpu, else as stored")
     one.add_argument("--picture", type=Path, help="draw the image with the kept tokens into this file")
-    one.add_argument(
-        "--trust-remote-code", action="store_true", help="run code that comes with the checkpoint"
-    )
     one.add_argument("--list", action=_List, nargs=0, help="print the table of pruners and stop")
+    check = commands.add_parser("verify", help="does this checkpoint, pruned, compute what it should?")
+    _model_options(check, "float32")
+    check.add_argument("--keep", type=_keep, default=0.5, help="as of generate")
+    check.add_argument("--method", default="spare", help="a pruner that leaves the kept tokens as they are")
     commands.add_parser("pruners", help="print the table of pruners")
     return parser
+
+
+def _model_options(command: argparse.ArgumentParser, dtype: str) -> None:
+    command.add_argument("--model", required=True, help="folder of a checkpoint, or its name on the hub")
+    command.add_argument("--device", help="default: cuda where there is one, else cpu")
+    command.add_argument(
+        "--dtype", choices=DTYPES, default=dtype, help=f"{dtype}; auto: float32 on cpu, else as stored"
+    )
+    command.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that comes with the checkpoint"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,6 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         with _quiet():
+            if args.command == "verify":
+                return check(args)
             generate(args)
     except Exception as error:  # the boundary of the program: models and files fail in many ways
         kind = "" if isinstance(error, (BridgeError, OSError)) else f"{type(error).__name__}: "
@@ -102,13 +115,26 @@ def table() -> str:
     )
 
 
+def check(args: argparse.Namespace) -> int:
+    """Print what `verify` finds; 1 where not everything is right."""
+    find_pruner(args.method)
+    model, processor = load(args.model, _device(args), args.dtype, args.trust_remote_code)
+    found = verify(model, processor, args.keep, args.method)
+    print(found)
+    return int(not found.ok)
+
+
+def _device(args: argparse.Namespace) -> str:
+    return args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def generate(args: argparse.Namespace) -> None:
     """Answer, and say what pruning did. Cheap checks come before the checkpoint is loaded."""
     find_pruner(args.method)
     if args.picture is not None:
         picture.check_path(args.picture)
     images = [_opened(path) for path in args.image]
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(args)
     model, processor = load(args.model, device, args.dtype, args.trust_remote_code)
     inputs = prepare(processor, [question(images, args.prompt)]).to(device=device, dtype=model.dtype)
     options: dict[str, Any] = {"clip": load_clip(args.clip, device)} if args.clip else {}
