@@ -1,6 +1,6 @@
-"""The table of model families: every feature on every family, run against the masking oracle.
+"""The tables of model families: every feature on every family, run against the masking oracle.
 
-``python -m analysis families --docs docs`` writes it. The cells are those of the tests, on tiny random models: a pruned
+``python -m analysis families --docs docs`` writes them: twelve families in depth, and all that transformers has. The cells are those of the tests, on tiny random models: a pruned
 run must equal the unpruned model with the dropped tokens masked out where they are, token for token.
 """
 
@@ -11,6 +11,9 @@ from pathlib import Path
 
 import torch
 import transformers
+from tqdm.auto import tqdm
+
+from vlm_bridge import prune
 
 from .benchmarks.tables import table
 
@@ -43,7 +46,69 @@ def main(out: Path, docs: Path | None, names: list[str] | None = None) -> int:
     (out / "families.md").write_text(text)
     if docs is not None:
         (docs / "families.inc").write_text(text)
+    if names is None:
+        every, failed = every_page()
+        print(every)
+        (out / "every_family.md").write_text(every)
+        if docs is not None:
+            (docs / "every_family.inc").write_text(every)
+        wrong = wrong or failed
     return int(wrong)
+
+
+def every_page() -> tuple[str, bool]:
+    """All classes of the installed transformers, a line each, as Markdown; and whether a cell is wrong."""
+    import every_family
+    from family_matrix import FEATURES, NotThere, families, refused_on_entry, scale
+
+    from vlm_bridge import BridgeError
+
+    lines, reasons, failed = [("", *FEATURES)], {}, False
+    worst = 0.0
+    for name in tqdm(families(), desc="families", disable=None):
+        model = every_family.build(name)
+        size, line = scale(model), [short(name)]
+        for feature, run in FEATURES.items():
+            try:
+                found = run(model) / size
+            except NotThere:
+                line.append("")
+            except BridgeError as error:
+                line.append("no")
+                said = str(error).replace(name, "*model*")
+                reasons.setdefault((feature, said), []).append(short(name))
+            except Exception as error:  # whatever a model raises is shown as a fault
+                line.append(f"**{type(error).__name__}**")
+                failed = True
+            else:
+                worst, right = max(worst, found), found <= 1e-5
+                failed = failed or not right
+                line.append("ok" if right else "**wrong**")
+        lines.append(tuple(line))
+    entry = []
+    for name in refused_on_entry():
+        try:
+            with prune(every_family.build(name), 5):
+                entry.append(f"- {short(name)}: **taken**")
+        except Exception as error:  # also those of which no tiny model can be built
+            entry.append(f"- {short(name)}: {error if isinstance(error, BridgeError) else 'not built'}")
+    grouped: dict[str, list[str]] = {}
+    for (feature, said), names in reasons.items():
+        grouped.setdefault(feature, []).append(f"{', '.join(names)}: *{said}*")
+    said = "\n".join(f"- {feature}: " + "; ".join(texts) for feature, texts in grouped.items())
+    rows = list(lines[1:])
+    counts = {word: sum(line.count(word) for line in rows) for word in ("ok", "no", "")}
+    return (
+        f"transformers {transformers.__version__}, float32: {len(rows)} classes, {counts['ok']} cells right (largest "
+        f"difference {worst:.1e} of the logits' spread), {counts['no']} refused, {counts['']} empty, where the family or "
+        f"its own unpruned model does not have the feature.\n\n{table(lines)}\n\nWhat refusals say:\n\n{said}\n\nRefused "
+        "on entry:\n\n" + "\n".join(entry) + "\n"
+    ), failed
+
+
+def short(name: str) -> str:
+    """A class's name without what all have."""
+    return name.removesuffix("ForConditionalGeneration").removesuffix("ForCausalLM").rstrip("_")
 
 
 def page(families: list[str]) -> tuple[str, bool]:
