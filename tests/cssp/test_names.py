@@ -42,6 +42,10 @@ def test_every_name_in_the_docs_and_the_package_resolves():
         for name in re.findall(r"(?<![\w./-])cssp(?:\.[A-Za-z_]\w*)+", text.read_text())
     }
     assert len(names) > 50
+    guide = (ROOT / "docs" / "guide" / "extend.md").read_text()
+    names -= {
+        path.replace("/", ".") for path in re.findall(r"caption: (cssp/\S+)\.py", guide)
+    }  # the reader writes them
     missing = []
     for name in sorted(names):
         try:

@@ -9,7 +9,16 @@ from tiny_families import family_call, shared_model
 import vlm_bridge
 from vlm_bridge import BridgeError, loan, verify
 
-FAMILIES = ("llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm", "gemma3")
+FAMILIES = (
+    "llava",
+    "llava_next",
+    "llava_onevision",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "internvl",
+    "smolvlm",
+    "gemma3",
+)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,7 +73,9 @@ def test_a_model_that_treats_encoded_images_otherwise(llava):
     def scaled(*args, mm_encoder_outputs=None, **kwargs):
         if mm_encoder_outputs and not kwargs.get("past_key_values"):
             output = mm_encoder_outputs["image"]
-            mm_encoder_outputs = {"image": type(output)(pooler_output=[1.1 * rows for rows in output.pooler_output])}
+            mm_encoder_outputs = {
+                "image": type(output)(pooler_output=[1.1 * rows for rows in output.pooler_output])
+            }
         return forward(*args, mm_encoder_outputs=mm_encoder_outputs, **kwargs)
 
     llava.model.forward = scaled
@@ -76,7 +87,10 @@ def test_a_model_that_treats_encoded_images_otherwise(llava):
 
 def test_a_decoder_that_counts_places_instead_of_positions(llava):
     """Something of every token's place in the sequence is added: keep = all is right, gaps are not."""
-    decoder, table = llava.model.language_model, torch.randn(200, 48, generator=torch.Generator().manual_seed(3))
+    decoder, table = (
+        llava.model.language_model,
+        torch.randn(200, 48, generator=torch.Generator().manual_seed(3)),
+    )
 
     def add(module, args, kwargs):
         embeds, cache = kwargs["inputs_embeds"], kwargs.get("past_key_values")
@@ -92,7 +106,10 @@ def test_a_decoder_that_counts_places_instead_of_positions(llava):
 def test_a_bridge_that_leaves_positions_to_the_model(llava, monkeypatch):
     """What EXAONE does: its preparation drops the positions. The bridge puts them back; without that, it shows."""
     prepare = llava.prepare_inputs_for_generation
-    llava.prepare_inputs_for_generation = lambda *args, **kwargs: {**prepare(*args, **kwargs), "position_ids": None}
+    llava.prepare_inputs_for_generation = lambda *args, **kwargs: {
+        **prepare(*args, **kwargs),
+        "position_ids": None,
+    }
     assert verify(llava, family_call(llava).inputs).ok
     monkeypatch.setattr(loan, "_with_positions", lambda kwargs, layout: kwargs)
     found, said = outcomes(llava)
