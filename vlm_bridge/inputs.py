@@ -117,7 +117,8 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
     if find_family(model).embeds:
         return _written_in(model, inputs, find_family(model).embeds)
     name = f"get_{kind.name}_features"
-    encoder, pixels = getattr(base_of(model), name, None), {}
+    encoder: Any = getattr(base_of(model), name, None)
+    pixels: dict[str, str] = {}
     if encoder is None and kind is VIDEO and VIDEO.pixels[0] in inspect.signature(model.forward).parameters:
         encoder = base_of(model).get_image_features  # Perception LM encodes frames as images
         pixels = {VIDEO.pixels[0]: IMAGE.pixels[0]}
@@ -125,9 +126,10 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
         raise BridgeError(f"{type(model).__name__} takes no {kind.name}: it has no {name}.")
     wanted = inspect.signature(encoder).parameters
     names = [
-        name for name in inputs if (pixels.get(name, name) if pixels else name) in wanted and name != "kwargs"
+        name
+        for name in inputs
+        if name not in pixels.values() and pixels.get(name, name) in wanted and name != "kwargs"
     ]
-    names = [name for name in names if not pixels or name not in IMAGE.pixels]
     output = kind.encoded(inputs)
     if output is None:
         output = encoder(**{pixels.get(name, name): inputs[name] for name in names}, return_dict=True)
