@@ -109,10 +109,11 @@ class Encoded:
 
 def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded:
     """Run the public encoder of `kind` with the arguments it names, as `generate` itself does."""
-    if kind is VIDEO and getattr(model.config, "video_pruning_rate", 0):
+    rate = getattr(model.config, "video_pruning_rate", None)
+    if kind is VIDEO and rate:
         raise BridgeError(
-            f"{type(model).__name__} drops rows of a video by itself (config.video_pruning_rate = "
-            f"{model.config.video_pruning_rate}): set it to 0 to choose them here, or leave videos to it."
+            f"{type(model).__name__} drops rows of a video by itself (config.video_pruning_rate = {rate}): set it to 0 to "
+            "choose them here, or leave videos to it."
         )
     if find_family(model).embeds:
         return _written_in(model, inputs, find_family(model).embeds)
@@ -553,9 +554,11 @@ class Layout:
 
     def positions_at(self, start: int, count: int, copies: int) -> Tensor:
         """Positions of the tokens `start` to `start + count` of prompt and answer, each prompt `copies` times."""
-        width = self.source.shape[1]
-        found = torch.cat([self.positions, self.following(0, max(start + count - width, 0))], dim=-1)
-        return found[..., start : start + count].repeat_interleave(copies, dim=-2)
+        behind = start + count - self.source.shape[1]
+        found = self.following(max(behind - count, 0), min(max(behind, 0), count))
+        if behind < count:
+            found = torch.cat([self.positions[..., start : start + count], found], dim=-1)
+        return found.repeat_interleave(copies, dim=-2)
 
     def gather(self, tensor: Tensor, fill: float) -> Tensor:
         """The columns of `tensor` (B, L, ...) that stay."""
