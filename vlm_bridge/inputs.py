@@ -9,13 +9,12 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils.generic import ModelOutput
 
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import (
@@ -82,7 +81,7 @@ class Encoded:
     def replaced(self, rows: list[Tensor], planes: Sequence[list[Tensor]]) -> Any:
         """The output with other rows: a new object, since `generate` changes it. Always with a list of rows."""
         output: Any = copy.copy(self.output)
-        if isinstance(output, ModelOutput) and any(f.default is MISSING for f in fields(output)):
+        if any(field.default is MISSING for field in getattr(output, "__dataclass_fields__", {}).values()):
             output = (
                 BaseModelOutputWithPooling()
             )  # timm's answer cannot be made of rows alone, as `generate` does
