@@ -105,7 +105,7 @@ class Loan(Borrowed[PromptCall]):
             call.done = done = self._rewritten(arguments)
             call.bias = done.bias
             return (), _with_stacks(_either(done.inputs), done.stacked)
-        if (remembered := self.remembered(cache)) is not None:
+        if cache is not None and (remembered := self.remembered(cache)) is not None:
             layout, call.bias = remembered
             continued = _continued(arguments, layout, cache.get_seq_length())
             check_window(self.model, layout, continued["attention_mask"].shape[1] - layout.mask.shape[1])

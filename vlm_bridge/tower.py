@@ -281,10 +281,10 @@ def _first(module: Any, paths: tuple[str, ...]) -> Any:
 
 
 def _ends_of(tower: Tower) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if get_ident() == tower.thread:
             tower.given.append(args[0].detach())
-            tower.made.append(output.detach())
+            tower.made.append((output if isinstance(output, Tensor) else output[0]).detach())
 
     return hook
 
