@@ -12,7 +12,7 @@ import torch
 from every_family import base_of, build, call, recipe
 from family_matrix import FEATURES, NotThere, families, refused, refused_on_entry, scale
 
-from vlm_bridge import BridgeError, PerTile, prune, prune_inputs
+from vlm_bridge import AtMost, BridgeError, PerTile, prune, prune_inputs
 
 
 @cache
@@ -76,6 +76,19 @@ def test_a_budget_for_every_tile(name):
     inputs = call(model, (2, 1)).inputs
     _, report = prune_inputs(model, inputs, PerTile(1), positions="compact")
     assert all(1 <= len(kept) < size for kept, size in zip(report.kept, report.sizes, strict=True))
+
+
+@pytest.mark.parametrize("name", families())
+@pytest.mark.parametrize("method", ["vispruner", "mmtok"])
+def test_pruners_that_read_the_vision_tower_choose_or_say_what_is_missing(name, method):
+    model, _ = made(name)
+    inputs = call(model, (2, 1)).inputs
+    try:
+        _, report = prune_inputs(model, inputs, AtMost(2), method, positions="compact")
+    except BridgeError as error:
+        assert "missing: cls_attention" in str(error) or "missing: vision_clip" in str(error)
+    else:
+        assert {len(kept) for kept in report.kept} == {2}
 
 
 def moved(model, inputs, names):
