@@ -172,10 +172,12 @@ class Borrowed(ABC, Generic[C]):
         call = _CURRENT.get()
         return call if self._mine(call) and call.forward else None
 
-    def remember(self, cache: Any, known: Any) -> None:
-        """Note on a cache what a pruned prompt in it has to be gone on with."""
+    def remember(self, cache: Any, known: Any, in_order: bool = False) -> None:
+        """Note on a cache what a pruned prompt in it has to be gone on with; `in_order` fixes its rows."""
         if cache is not None:
             cache.pruned_prompt = Filled(ref(self), known)
+            if in_order:
+                cache.reorder_cache = cache.batch_select_indices = in_their_order
 
     def remembered(self, cache: Any) -> Any:
         """What is known of the pruned prompt in a cache; None where there is no such prompt.
@@ -189,7 +191,8 @@ class Borrowed(ABC, Generic[C]):
         if filled is None:
             return None
         if cache.get_seq_length() == 0:  # emptied since
-            del cache.pruned_prompt
+            for name in ("pruned_prompt", "reorder_cache", "batch_select_indices"):
+                vars(cache).pop(name, None)
             return None
         if filled.loan is None or filled.loan() is not self:
             raise BridgeError(
@@ -320,6 +323,14 @@ def check_checkpointing(layers: Iterable[Any], what: str) -> None:
             f"gradient checkpointing runs layers again in the backward pass, when {what} has ended, and gradients would "
             "be wrong: switch it off, or prune before the LLM and without fold."
         )
+
+
+def in_their_order(rows: Any) -> None:
+    """In place of what reorders a cache of prompts that are pruned each in its own way: refuse to."""
+    raise BridgeError(
+        "the rows of this cache hold prompts that were pruned differently, and each is gone on with at its own positions: "
+        "expected them to stay in their order. Let generate(num_beams=...) reorder them, or fill a cache for each prompt."
+    )
 
 
 def check_cropped(past: int, prompt: int) -> None:

@@ -57,8 +57,9 @@ class Loan(Borrowed[PromptCall]):
         if arguments.get("inputs") is not None:
             arguments["input_ids"] = arguments.pop("inputs")
         with self.calling() as call:
+            filled = self.remembered(arguments.get("past_key_values"))
             if not has_visuals(arguments):
-                if self.remembered(arguments.get("past_key_values")) is not None:
+                if filled is not None:
                     raise BridgeError(
                         "generate cannot continue on a pruned cache; pass the whole conversation again."
                     )
@@ -83,7 +84,7 @@ class Loan(Borrowed[PromptCall]):
             view = FullView(full, arguments["input_ids"].shape[1], mask)
         shown_in_full(arguments, view)
         output = self.generate(**arguments)
-        self.remember(getattr(output, "past_key_values", None), (done.layout, done.bias))
+        self._keep(output, done)
         return output if view is None else restored(output, view)
 
     def begun(self, call: PromptCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -115,7 +116,18 @@ class Loan(Borrowed[PromptCall]):
     def ended(self, call: PromptCall, output: Any) -> None:
         """Remember the cache a pruned prompt went into."""
         if call.done is not None:
-            self.remember(getattr(output, "past_key_values", None), (call.done.layout, call.done.bias))
+            self._keep(output, call.done)
+
+    def _keep(self, output: Any, done: Rewritten) -> None:
+        """Remember the cache in an output, if there is one."""
+        layout, bias = done.layout, done.bias
+        rows = [
+            layout.mask,
+            *layout.positions.reshape(-1, *layout.mask.shape),
+            *([] if bias is None else [bias]),
+        ]
+        differ = any(bool((part != part[:1]).any()) for part in rows)
+        self.remember(getattr(output, "past_key_values", None), (layout, bias), differ)
 
     def _rewritten(self, arguments: dict[str, Any], ahead: int = 0) -> Rewritten:
         done = rewrite(self.model, arguments, self.settings, self.rng, self.report, ahead, self.memory)

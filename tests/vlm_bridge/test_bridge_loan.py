@@ -419,6 +419,26 @@ def test_copies_of_a_pruned_cache_are_gone_on_with_alike(llava, options, mask):
     assert all(torch.equal(want, one) for one in found)
 
 
+def test_rows_of_a_pruned_cache_change_places_only_where_they_are_alike(llava):
+    """The second prompt keeps other tokens than the first; two copies of one prompt keep the same."""
+    inputs = tiny_inputs(llava, (1, 1), (4, 9))
+    alike = {name: value[1:].repeat_interleave(2, 0) for name, value in inputs.items()}
+    back, tokens = torch.tensor([1, 0]), torch.tensor([[30], [31]])
+    with torch.no_grad(), prune(llava, 7):
+        filled = llava(**inputs, use_cache=True).past_key_values
+        for reorder in (filled.reorder_cache, copy.deepcopy(filled).batch_select_indices):
+            with pytest.raises(BridgeError, match="stay in their order"):
+                reorder(back)
+        filled.reset()
+        llava.generate(**inputs, past_key_values=filled, num_beams=2, max_new_tokens=2)
+        filled = llava(**alike, use_cache=True).past_key_values
+        llava(input_ids=tokens, past_key_values=filled)
+        want = llava(input_ids=tokens, past_key_values=copy.deepcopy(filled)).logits
+        filled.reorder_cache(back)
+        found = llava(input_ids=tokens.flip(0), past_key_values=filled).logits
+    assert torch.allclose(want, found.flip(0), atol=1e-5)
+
+
 @pytest.mark.parametrize("options", [{}, FASTV])
 @pytest.mark.parametrize("brought", [lambda cache, path: cache, _stored])
 def test_caches_of_other_blocks_are_refused(llava, options, brought, tmp_path):
