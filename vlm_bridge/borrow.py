@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Generic, TypeVar
+from weakref import ref
 
 import torch
 
@@ -54,6 +55,27 @@ class Call:
 
 
 C = TypeVar("C", bound=Call)
+
+
+@dataclass(eq=False)
+class Filled:
+    """On a cache: whose prompt went into it, and how that was pruned. Copies of the cache are filled alike.
+
+    Attributes
+    ----------
+    loan : callable
+        A weak reference; None of a cache that was stored and read again.
+    known : Any
+    """
+
+    loan: Any
+    known: Any
+
+    def __deepcopy__(self, memo: Any) -> Filled:
+        return self
+
+    def __reduce__(self) -> Any:
+        return Filled, (None, None)
 
 
 class Borrowed(ABC, Generic[C]):
@@ -149,6 +171,35 @@ class Borrowed(ABC, Generic[C]):
         """The `forward` of this model that runs in this thread, if hooks are called for it."""
         call = _CURRENT.get()
         return call if self._mine(call) and call.forward else None
+
+    def remember(self, cache: Any, known: Any, in_order: bool = False) -> None:
+        """Note on a cache what a pruned prompt in it has to be gone on with; `in_order` fixes its rows."""
+        if cache is not None:
+            cache.pruned_prompt = Filled(ref(self), known)
+            if in_order:
+                cache.reorder_cache = cache.batch_select_indices = in_their_order
+
+    def remembered(self, cache: Any) -> Any:
+        """What is known of the pruned prompt in a cache; None where there is no such prompt.
+
+        Raises
+        ------
+        BridgeError
+            The prompt was pruned in another block, or the cache was stored and read again.
+        """
+        filled = getattr(cache, "pruned_prompt", None)
+        if filled is None:
+            return None
+        if cache.get_seq_length() == 0:  # emptied since
+            for name in ("pruned_prompt", "reorder_cache", "batch_select_indices"):
+                vars(cache).pop(name, None)
+            return None
+        if filled.loan is None or filled.loan() is not self:
+            raise BridgeError(
+                "past_key_values holds a prompt that was pruned in another `with prune(...)` block: expected a cache that "
+                "was filled in this block, or a copy of it. Pass the whole prompt again."
+            )
+        return filled.known
 
     def before_forward(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -271,6 +322,23 @@ def check_checkpointing(layers: Iterable[Any], what: str) -> None:
         raise BridgeError(
             f"gradient checkpointing runs layers again in the backward pass, when {what} has ended, and gradients would "
             "be wrong: switch it off, or prune before the LLM and without fold."
+        )
+
+
+def in_their_order(rows: Any) -> None:
+    """In place of what reorders a cache of prompts that are pruned each in its own way: refuse to."""
+    raise BridgeError(
+        "the rows of this cache hold prompts that were pruned differently, and each is gone on with at its own positions: "
+        "expected them to stay in their order. Let generate(num_beams=...) reorder them, or fill a cache for each prompt."
+    )
+
+
+def check_cropped(past: int, prompt: int) -> None:
+    """Refuse a cache of `past` tokens that has lost some of the pruned prompt's, `prompt` of them."""
+    if past < prompt:
+        raise BridgeError(
+            f"past_key_values was cropped to {past} tokens, fewer than the {prompt} of the pruned prompt in it: expected a "
+            "cache that ends behind the prompt. Crop less, or pass the whole prompt again."
         )
 
 

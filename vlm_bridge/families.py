@@ -80,6 +80,9 @@ class Family:
         What counts as one image, or video: an entry of the encoder's answer. Where entries are tiles or frames, an
         unbroken run of placeholders; runs with one token between; what begins with the token in front of the
         prompt's first run; what ends with the token behind its last run; or all that a prompt shows.
+    sizes : callable, optional
+        ``sizes(pixels, inputs, rows)``: how many of all `rows` are each image's, or video's. Where processors write no
+        token between images, a run may be several; without pixels `unit` must do.
     embeds : str
         Of a model outside of the contract: its module that writes images and sounds into a prompt's embeddings. The
         pruned prompt goes in as ``inputs_embeds``.
@@ -91,6 +94,7 @@ class Family:
     pack: Callable[[Any, Tensor, Mapping[str, Any]], list[Tensor]] | None = None
     unit: str = "entry"
     video_unit: str = "entry"
+    sizes: Callable[[Tensor, Mapping[str, Any], int], list[int]] | None = None
     embeds: str = ""
 
     def count(self, base: Any, inputs: Mapping[str, Any], tiles: int) -> list[int]:
@@ -113,6 +117,24 @@ def anyres(base: Any, tiles: Tensor, inputs: Mapping[str, Any]) -> list[Tensor]:
     known = inspect.signature(base.pack_image_features).parameters
     packed, _ = base.pack_image_features(**{k: v for k, v in arguments.items() if k in known})
     return list(packed)
+
+
+def evenly(pixels: Tensor, inputs: Mapping[str, Any], rows: int) -> list[int]:
+    """Perception LM, Video-LLaVA: pixels (images, tiles, ...), with as many tiles, or frames, for each."""
+    return [rows // len(pixels)] * len(pixels)
+
+
+def cropped(pixels: Tensor, inputs: Mapping[str, Any], rows: int) -> list[int]:
+    """Phi-4: the part of the grid of crops that is not padding, a separator, the whole image; one more ends a line."""
+    masks = inputs["image_attention_mask"].bool()
+    side, size = masks.shape[-1] // 2, pixels.shape[-1]
+    found = []
+    for mask, (height, width) in zip(masks, inputs["image_sizes"].view(-1, 2).tolist(), strict=True):
+        down, across = height // size, width // size
+        grid = mask[1 : down * across + 1, ::2, ::2].reshape(down, across, side, side)
+        lines, columns = int(grid[:, 0, :, 0].sum()), int(grid[0, :, 0].sum())
+        found.append(lines * (columns + 1) + 1 + side * (side + 1))
+    return found
 
 
 def tiles_per_image(base: Any, inputs: Mapping[str, Any]) -> list[int]:
@@ -161,11 +183,11 @@ FAMILIES: dict[str, Family] = {
         Family("kimi_k25", video_unit="prompt"),
         Family("nemotron_h_omni", video_unit="prompt"),
         Family("qianfan_ocr", unit="run"),
-        Family("video_llava", video_unit="run"),
-        Family("perception_lm", unit="run", video_unit="run"),
+        Family("video_llava", video_unit="run", sizes=evenly),
+        Family("perception_lm", unit="run", video_unit="run", sizes=evenly),
         Family("llama4", unit="close"),
         Family("fuyu", unit="near"),
-        Family("phi4_multimodal", unit="run", embeds="embed_tokens_extend"),
+        Family("phi4_multimodal", unit="run", sizes=cropped, embeds="embed_tokens_extend"),
     )
 }
 

@@ -66,6 +66,8 @@ class Encoded:
         Whether the model takes a tensor (entries, n, d) instead of a list.
     arguments : frozenset of str
         Inputs that the encoder has consumed.
+    sizes : list of int, optional
+        Rows of each image or video, where the pixels tell.
     embeds : Tensor (B, L, d), optional
         The prompt with its images written in, of a model that is given nothing else.
     """
@@ -76,6 +78,7 @@ class Encoded:
     put: Callable[[Any, list[Tensor], list[list[Tensor]]], None]
     stacked: bool
     arguments: frozenset[str]
+    sizes: list[int] | None = None
     embeds: Tensor | None = None
 
     def replaced(self, rows: list[Tensor], planes: Sequence[list[Tensor]]) -> Any:
@@ -150,7 +153,15 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
                 f"tensor per {kind.name}; these cannot be cut."
             )
     one = isinstance(getattr(output, "pooler_output", None), Tensor)
-    return Encoded(entries, planes, output, put, one, frozenset(names))
+    told = _sizes(model, inputs, kind, entries)
+    return Encoded(entries, planes, output, put, one, frozenset(names), told)
+
+
+def _sizes(model: Any, inputs: Mapping[str, Any], kind: Kind, entries: list[Tensor]) -> list[int] | None:
+    """Rows of each image or video, where the family tells them from pixels and there are any."""
+    sizes, given = find_family(model).sizes, (inputs.get(name) for name in kind.pixels)
+    pixels = next((one for one in given if one is not None), None)
+    return None if sizes is None or pixels is None else sizes(pixels, inputs, sum(map(len, entries)))
 
 
 def _written_in(model: Any, inputs: Mapping[str, Any], writer: str) -> Encoded:
@@ -165,7 +176,8 @@ def _written_in(model: Any, inputs: Mapping[str, Any], writer: str) -> Encoded:
     given = {name: inputs[name] for name in names if inputs.get(name) is not None}
     embeds = write(ids, base.embed_tokens(ids), **given)
     rows = embeds[ids == placeholder_id(model)]
-    return Encoded([rows], [], None, _nothing, False, frozenset(names), embeds)
+    sizes = _sizes(model, inputs, IMAGE, [rows])
+    return Encoded([rows], [], None, _nothing, False, frozenset(names), sizes, embeds)
 
 
 def _nothing(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
@@ -344,9 +356,11 @@ class Prompt:
         for kind, answer in encoded.items():
             sizes = [len(rows) for rows in answer.entries if len(rows)]
             entry = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
+            if max(sizes, default=1) == 1:  # Inkling: entries are single rows, and no tiles
+                entry = torch.zeros_like(entry)
             unit = family.video_unit if kind is VIDEO else family.unit
             if unit != "entry" and self.of_kind[kind.name].sum() == sum(sizes):
-                sizes = self.units(kind, unit)
+                sizes = answer.sizes or self.units(kind, unit)
             places = self.places(sizes, placeholder_id(model, kind), kind)
             rows = torch.cat(answer.entries).split(sizes) if sizes else ()
             planes = [torch.cat(plane).split(sizes) for plane in answer.planes]

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlm_bridge.borrow import Borrowed, Call, check_checkpointing, named
+from vlm_bridge.borrow import Borrowed, Call, check_checkpointing, check_cropped, named
 from vlm_bridge.calls import check_chunks, check_generate, expected_tokens, inferred_mask, moved_lengths
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.fold import KeyBias
@@ -44,18 +43,12 @@ class Loan(Borrowed[PromptCall]):
         self.settings, self.rng, self.modules = settings, rng, modules
         self.report = Report(settings.method)
         self.memory = Memory()
-        self.layouts: WeakKeyDictionary[Any, tuple[Layout, Tensor | None]] = WeakKeyDictionary()
 
     def attach(self, hooked: bool = False) -> None:
         """Lend `forward` and `generate`, and put hooks on."""
         super().attach(hooked=bool(self.modules))
         self.handles.append(KeyBias(self.modules, self._bias))
         self.handles.append(Internals(self.model))
-
-    def detach(self) -> None:
-        """Take everything off, whatever was on."""
-        super().detach()
-        self.layouts.clear()
 
     def pruned_generate(self, *args: Any, **kwargs: Any) -> Any:
         """The caller's `generate`, on a pruned prompt."""
@@ -64,9 +57,9 @@ class Loan(Borrowed[PromptCall]):
         if arguments.get("inputs") is not None:
             arguments["input_ids"] = arguments.pop("inputs")
         with self.calling() as call:
+            filled = self.remembered(arguments.get("past_key_values"))
             if not has_visuals(arguments):
-                cache = arguments.get("past_key_values")
-                if cache is not None and cache in self.layouts:
+                if filled is not None:
                     raise BridgeError(
                         "generate cannot continue on a pruned cache; pass the whole conversation again."
                     )
@@ -91,7 +84,7 @@ class Loan(Borrowed[PromptCall]):
             view = FullView(full, arguments["input_ids"].shape[1], mask)
         shown_in_full(arguments, view)
         output = self.generate(**arguments)
-        self._remember(getattr(output, "past_key_values", None), done)
+        self._keep(output, done)
         return output if view is None else restored(output, view)
 
     def begun(self, call: PromptCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -113,7 +106,7 @@ class Loan(Borrowed[PromptCall]):
             call.done = done = self._rewritten(arguments)
             call.bias = done.bias
             return (), _with_stacks(_either(done.inputs), done.stacked)
-        if cache is not None and (remembered := self.layouts.get(cache)) is not None:
+        if cache is not None and (remembered := self.remembered(cache)) is not None:
             layout, call.bias = remembered
             continued = _continued(arguments, layout, cache.get_seq_length())
             check_window(self.model, layout, continued["attention_mask"].shape[1] - layout.mask.shape[1])
@@ -123,7 +116,18 @@ class Loan(Borrowed[PromptCall]):
     def ended(self, call: PromptCall, output: Any) -> None:
         """Remember the cache a pruned prompt went into."""
         if call.done is not None:
-            self._remember(getattr(output, "past_key_values", None), call.done)
+            self._keep(output, call.done)
+
+    def _keep(self, output: Any, done: Rewritten) -> None:
+        """Remember the cache in an output, if there is one."""
+        layout, bias = done.layout, done.bias
+        rows = [
+            layout.mask,
+            *layout.positions.reshape(-1, *layout.mask.shape),
+            *([] if bias is None else [bias]),
+        ]
+        differ = any(bool((part != part[:1]).any()) for part in rows)
+        self.remember(getattr(output, "past_key_values", None), (layout, bias), differ)
 
     def _rewritten(self, arguments: dict[str, Any], ahead: int = 0) -> Rewritten:
         done = rewrite(self.model, arguments, self.settings, self.rng, self.report, ahead, self.memory)
@@ -144,10 +148,6 @@ class Loan(Borrowed[PromptCall]):
                 "mm_encoder_outputs": {**outputs, **{k: of(copies) for k, of in done.copied.items()}},
             }
         return _with_stacks(_with_mask(_with_positions(kwargs, done.layout)), done.stacked)
-
-    def _remember(self, cache: Any, done: Rewritten) -> None:
-        if cache is not None:
-            self.layouts[cache] = (done.layout, done.bias)
 
     def _bias(self) -> Tensor | None:
         """Of the call that runs in this thread."""
@@ -195,6 +195,7 @@ def _continued(arguments: dict[str, Any], layout: Layout, past: int) -> dict[str
     if batch != layout.mask.shape[0]:
         raise BridgeError(f"{batch} sequences continue a cache of {layout.mask.shape[0]} pruned prompts.")
     width = layout.mask.shape[1]
+    check_cropped(past, width)
     given = arguments.get("attention_mask")
     if given is None:
         tail = layout.mask.new_ones(batch, past - width + new)

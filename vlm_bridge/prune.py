@@ -52,7 +52,8 @@ def prune_inputs(
     With ``positions="keep"`` leave the cache on in `generate`, which drops a mask of ones: without mask and
     cache, transformers reads a gap in the positions as the border of a packed sequence. Where the model takes
     one tensor for all images (InternVL, PaliGemma, Gemma3) and prompts keep different numbers of rows, older
-    releases mix them up under beams or several answers. `prune` takes care of all three.
+    releases mix them up under beams or several answers. `generate` of EXAONE 4.5 and HyperCLOVA X drops the
+    positions it is given: there only ``positions="compact"`` may go to it. `prune` takes care of all four.
 
     Parameters
     ----------
@@ -118,8 +119,8 @@ def prune(
 
     ``model.generate(**inputs)`` stays as it is: the full prompt stands in front of the answer,
     ``max_length`` counts it, streamers and processors see it. ``model(**inputs)`` gives the logits of the
-    pruned prompt; decoding on with the cache it returns works inside the block, with the full prompt's mask
-    or none. A call without image and video passes through untouched. The image of a second question is not
+    pruned prompt; decoding on with the cache it returns, or a deep copy of it, works inside the block, with the full
+    prompt's mask or none; its rows must stay in their order. A call without image and video passes through untouched. The image of a second question is not
     chosen from again, unless the pruner reads the question: see `Report.reused`.
 
     Any number of threads and tasks may use the model inside the block, each as if it were alone; functions that

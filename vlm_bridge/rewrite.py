@@ -17,7 +17,7 @@ from vlm_bridge.budget import Part, PerTile, check_keep, parts_of
 from vlm_bridge.choose import Choice, choose_all, reconstruction_error
 from vlm_bridge.cost import cost_of
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import KINDS, Kind, find_family, separators_of
+from vlm_bridge.families import KINDS, Kind, anyres, find_family, separators_of
 from vlm_bridge.fold import FOLDS, merged_rows
 from vlm_bridge.given import as_tensor, check_finite, signals_of_images
 from vlm_bridge.inputs import (
@@ -174,7 +174,8 @@ def rewrite(
         return None
     request = settings.request()
     given = {k: v for k, v in settings.given.items() if k in SIGNALS and v is not None}
-    tiled = ("vision_clip",) if isinstance(settings.keep, PerTile) else ()
+    per_tile = isinstance(settings.keep, PerTile)
+    tiled = ("vision_clip",) if per_tile and family.pack is anyres else ()
     watch = tuple(name for name in request.wants if name not in given) + tiled
     encoded, towers = {}, {}
     for kind in KINDS:
@@ -189,7 +190,7 @@ def rewrite(
     images = [visual.rows.detach() for visual in visuals]
     sources = Sources(given, settings.processor, settings.clip, settings.clean)
     live = Live(model, family, inputs, prompt, visuals, towers, sources)
-    tiles = live.tiles() if tiled else None
+    tiles = live.tiles() if per_tile else None
     parts = parts_of(settings.keep, images, settings.tol, [visual.row for visual in visuals], tiles)
     protected = [_protected(model, image, settings) for image in images]
     parts = [_without(part, protected) for part in parts]

@@ -60,6 +60,7 @@ class Attended:
         """As the kernel was called; sequences that stand behind one another apart."""
         scale = options.get("scaling")
         scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
+        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # several queries may share a key
         ends = options.get("cu_seq_lens_k")
         if ends is not None:
             lengths = ends.diff().tolist()
@@ -188,6 +189,10 @@ class Tower:
     def _given(self) -> Tensor:
         if not self.given:
             raise BridgeError("no rows of the vision tower were seen")
+        if len({rows.shape[1:] for rows in self.given}) > 1:
+            raise BridgeError(
+                "the projector is given grids of several sizes, one after the other; whose patches they are is not known"
+            )
         return torch.cat(self.given)
 
     @cached_property
@@ -281,10 +286,10 @@ def _first(module: Any, paths: tuple[str, ...]) -> Any:
 
 
 def _ends_of(tower: Tower) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if get_ident() == tower.thread:
             tower.given.append(args[0].detach())
-            tower.made.append(output.detach())
+            tower.made.append((output if isinstance(output, Tensor) else output[0]).detach())
 
     return hook
 

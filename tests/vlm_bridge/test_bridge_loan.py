@@ -1,5 +1,6 @@
 """Borrowing a live model: what `generate` still does, what is refused, and how the model is given back."""
 
+import copy
 import gc
 import inspect
 import weakref
@@ -388,6 +389,85 @@ def test_filled_caches_are_refused(llava):
             llava.generate(inputs["input_ids"], past_key_values=pruned, max_new_tokens=1)
         with pytest.raises(BridgeError, match="attention_mask has 3 columns"):
             llava(input_ids=torch.tensor([[9]]), past_key_values=pruned, attention_mask=torch.ones(1, 3))
+
+
+FASTV = {"method": "fastv", "layer": 1}
+
+
+def _followed(model, inputs, cache, mask):
+    """Logits behind a token that follows the prompt in a cache."""
+    more = (
+        {"attention_mask": torch.cat([inputs["attention_mask"], torch.ones(2, 1)], 1).long()} if mask else {}
+    )
+    return model(input_ids=torch.tensor([[30], [31]]), past_key_values=cache, use_cache=True, **more).logits
+
+
+def _stored(cache, path):
+    torch.save(cache, path / "cache.pt")
+    return torch.load(path / "cache.pt", weights_only=False)
+
+
+@pytest.mark.parametrize("options", [{}, {"fold": True}, {"positions": "compact"}, FASTV])
+@pytest.mark.parametrize("mask", [True, False])
+def test_copies_of_a_pruned_cache_are_gone_on_with_alike(llava, options, mask):
+    """One prompt, several continuations: `copy.deepcopy` of the cache is what the guides of transformers show."""
+    inputs = tiny_inputs(llava, (1, 1), (4, 9))
+    with torch.no_grad(), prune(llava, 7, **options):
+        filled = llava(**inputs, use_cache=True).past_key_values
+        copies = [copy.deepcopy(filled) for _ in range(2)]
+        want, *found = (_followed(llava, inputs, cache, mask) for cache in (filled, *copies))
+    assert all(torch.equal(want, one) for one in found)
+
+
+def test_rows_of_a_pruned_cache_change_places_only_where_they_are_alike(llava):
+    """The second prompt keeps other tokens than the first; two copies of one prompt keep the same."""
+    inputs = tiny_inputs(llava, (1, 1), (4, 9))
+    alike = {name: value[1:].repeat_interleave(2, 0) for name, value in inputs.items()}
+    back, tokens = torch.tensor([1, 0]), torch.tensor([[30], [31]])
+    with torch.no_grad(), prune(llava, 7):
+        filled = llava(**inputs, use_cache=True).past_key_values
+        for reorder in (filled.reorder_cache, copy.deepcopy(filled).batch_select_indices):
+            with pytest.raises(BridgeError, match="stay in their order"):
+                reorder(back)
+        filled.reset()
+        llava.generate(**inputs, past_key_values=filled, num_beams=2, max_new_tokens=2)
+        filled = llava(**alike, use_cache=True).past_key_values
+        llava(input_ids=tokens, past_key_values=filled)
+        want = llava(input_ids=tokens, past_key_values=copy.deepcopy(filled)).logits
+        filled.reorder_cache(back)
+        found = llava(input_ids=tokens.flip(0), past_key_values=filled).logits
+    assert torch.allclose(want, found.flip(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, FASTV])
+@pytest.mark.parametrize("brought", [lambda cache, path: cache, _stored])
+def test_caches_of_other_blocks_are_refused(llava, options, brought, tmp_path):
+    inputs = tiny_inputs(llava, (1, 1), (4, 9))
+    with torch.no_grad(), prune(llava, 7, **options):
+        filled = llava(**inputs, use_cache=True).past_key_values
+    filled = brought(filled, tmp_path)
+    with torch.no_grad(), prune(llava, 7, **options), pytest.raises(BridgeError, match="in another"):
+        _followed(llava, inputs, filled, True)
+
+
+@pytest.mark.parametrize("options", [{}, FASTV])
+def test_a_cache_that_lost_some_of_its_prompt_is_refused_and_an_empty_one_is_not(llava, options):
+    inputs, text = tiny_inputs(llava, (1, 1), (4, 9)), tiny_inputs(llava, (0,), (6,))
+    with torch.no_grad():
+        plain = llava(**text, use_cache=True)
+        step = {"input_ids": torch.tensor([[30]]), "use_cache": True}
+        want = llava(**step, past_key_values=plain.past_key_values).logits
+        with prune(llava, 7, **options):
+            filled = llava(**inputs, use_cache=True).past_key_values
+            again = _followed(llava, inputs, filled, False)
+            filled.crop(-1)
+            assert torch.allclose(again, _followed(llava, inputs, filled, False), atol=1e-5)
+            filled.crop(-3)
+            with pytest.raises(BridgeError, match="cropped to"):
+                _followed(llava, inputs, filled, False)
+            filled.reset()
+            llava(**text, past_key_values=filled, use_cache=True)
+            assert torch.allclose(want, llava(**step, past_key_values=filled).logits, atol=1e-5)
 
 
 # errors -------------------------------------------------------------------------------------------

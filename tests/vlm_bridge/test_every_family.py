@@ -12,7 +12,7 @@ import torch
 from every_family import base_of, build, call, recipe
 from family_matrix import FEATURES, NotThere, families, refused, refused_on_entry, scale
 
-from vlm_bridge import BridgeError, prune
+from vlm_bridge import AtMost, BridgeError, PerTile, prune, prune_inputs
 
 
 @cache
@@ -46,6 +46,51 @@ def test_what_cannot_be_pruned_is_refused_on_entry(name, reason):
         pytest.skip(f"no tiny model of it can be built: {error}")
     with pytest.raises(BridgeError, match=f"{name}.*{reason}"), prune(model, 5):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "videos", "sizes"),
+    [
+        ("PerceptionLMForConditionalGeneration", 0, [72, 72]),
+        ("PerceptionLMForConditionalGeneration", 2, [72, 72]),
+        ("Phi4MultimodalForCausalLM", 0, [34, 25]),
+        ("VideoLlavaForConditionalGeneration", 2, [74, 74]),
+    ],
+)
+def test_two_images_without_a_token_between_them_are_two(name, videos, sizes):
+    """Processors that write no marks around images put the placeholders of two in one run."""
+    model, _ = made(name)
+    inputs = call(model, (2 - videos,), (5,), (videos,)).inputs
+    ids = inputs["input_ids"][0]
+    shown = torch.isin(ids, torch.tensor([every_family.IMAGE, every_family.VIDEO]))
+    between = (shown.cumsum(0) > 0) & (shown.flip(0).cumsum(0).flip(0) > 0) & ~shown
+    inputs = {k: v[:, ~between] if v.shape[:2] == (1, len(ids)) else v for k, v in inputs.items()}
+    _, report = prune_inputs(model, inputs, [3, 4])
+    assert report.sizes == sizes
+    assert [len(kept) for kept in report.kept] == [3, 4]
+
+
+@pytest.mark.parametrize("name", families())
+def test_a_budget_for_every_tile(name):
+    model, _ = made(name)
+    inputs = call(model, (2, 1)).inputs
+    _, report = prune_inputs(model, inputs, PerTile(1), positions="compact")
+    assert all(1 <= len(kept) < size for kept, size in zip(report.kept, report.sizes, strict=True))
+
+
+@pytest.mark.parametrize("name", families())
+@pytest.mark.parametrize("method", ["vispruner", "mmtok"])
+def test_pruners_that_read_the_vision_tower_choose_or_say_what_is_missing(name, method):
+    model, _ = made(name)
+    inputs = call(model, (2, 1)).inputs
+    said, counts = "", {2}
+    try:
+        _, report = prune_inputs(model, inputs, AtMost(2), method, positions="compact")
+        counts = {len(kept) for kept in report.kept}
+    except BridgeError as error:
+        said = str(error)
+    assert counts == {2}
+    assert not said or "missing: cls_attention" in said or "missing: vision_clip" in said
 
 
 def moved(model, inputs, names):

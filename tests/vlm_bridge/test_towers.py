@@ -185,6 +185,14 @@ def test_kernels_say_alike_who_sees_whom():
         Attended.of(query, key, type("BlockMask", (), {})(), {})
 
 
+def test_queries_may_share_a_key():
+    """Grouped queries, as in the tower of EXAONE 4.5."""
+    query, key = torch.randn(1, 4, 5, 8), torch.randn(1, 2, 5, 8)
+    (found,) = Attended.of(query, key, None, {})
+    scores = torch.einsum("bghqw,bgkw->bghqk", query.unflatten(1, (2, 2)), key) / 8**0.5
+    assert torch.allclose(found.received(), scores.softmax(-1).mean(-2).flatten(1, 2), atol=1e-6)
+
+
 def test_received_attention_is_formed_block_by_block(monkeypatch):
     g = torch.Generator().manual_seed(0)
     query, key = (torch.randn(2, 2, 11, 4, generator=g) for _ in range(2))

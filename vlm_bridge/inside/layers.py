@@ -15,12 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from vlm_bridge.borrow import Borrowed, Call, check_checkpointing, named
+from vlm_bridge.borrow import Borrowed, Call, check_checkpointing, check_cropped, named
 from vlm_bridge.calls import check_generate
 from vlm_bridge.choose import reconstruction_error
 from vlm_bridge.cost import cost_of_layers
@@ -64,7 +63,6 @@ class LayerLoan(Borrowed[LayerCall]):
         self.cut_layers = self._stage_layers()
         self._check_positions()
         self.report = Report(settings.method)
-        self.passages: WeakKeyDictionary[Any, Passage] = WeakKeyDictionary()
 
     def attach(self, hooked: bool = True) -> None:
         """Put generate and hooks on."""
@@ -73,11 +71,6 @@ class LayerLoan(Borrowed[LayerCall]):
             hook = partial(self.before_layer, index)
             self.handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         self.handles.append(self.decoder.layers[-1].register_forward_hook(self.after_last))
-
-    def detach(self) -> None:
-        """Take everything off, whatever was on."""
-        super().detach()
-        self.passages.clear()
 
     def pruned_generate(self, *args: Any, **kwargs: Any) -> Any:
         """The caller's `generate`, watched."""
@@ -104,8 +97,9 @@ class LayerLoan(Borrowed[LayerCall]):
         arguments = named(self.model.forward, args, kwargs)
         cache = arguments.get("past_key_values")
         past = 0 if cache is None else cache.get_seq_length()
-        passage = self.passages.get(cache) if past else None
+        passage = self.remembered(cache)
         if passage is not None and (call.whole is not None or not has_images(arguments)):
+            check_cropped(past, passage.prompt.mask.shape[1])
             call.passage = passage
             passage.decoding = True
             return (), self._completed(arguments, passage, past)
@@ -135,7 +129,7 @@ class LayerLoan(Borrowed[LayerCall]):
             self._enter(passage)
         cache = getattr(output, "past_key_values", None)
         if cache is not None:
-            self.passages[cache] = passage
+            self.remember(cache, passage)
         elif call.whole is not None:
             call.whole.passage = passage
 
