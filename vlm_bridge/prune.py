@@ -26,7 +26,8 @@ from vlm_bridge.rewrite import Settings, rewrite
 from vlm_bridge.wrappers import model_inside
 
 _ACTIVE: WeakSet[Any] = WeakSet()
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()
+"""The garbage collector may leave a forgotten block in a thread that is entering another."""
 
 
 def prune_inputs(
@@ -192,7 +193,8 @@ def prune(
                 check_attention(model)
             modules = attention_modules(model, family) if fold else []
             loan = Loan(model, settings, np.random.default_rng(rng), modules)
-        loan.attach()
+        with loan.changed:  # calls that other threads begin now wait until everything is lent
+            loan.attach()
         yield loan.report
     finally:
         try:
