@@ -346,6 +346,11 @@ def check_checkpointing(layers: Iterable[Any], what: str) -> None:
         )
 
 
+def autograd_state() -> tuple[Any, ...]:
+    """Changes where a checkpoint begins: it records nothing, or packs what is saved for the backward pass."""
+    return torch.is_grad_enabled(), torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+
 class Lent:
     """An instance attribute of a model that is another for a while."""
 

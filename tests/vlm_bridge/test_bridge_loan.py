@@ -403,6 +403,8 @@ def test_filled_caches_are_refused(llava):
         ({"positions": "original"}, "allowed are keep, compact"),
         ({"relevance": "positive"}, "allowed are 'anti'"),
         ({"keep": None}, "needs tol"),
+        ({"rng": torch.Generator()}, "expected None, an int of 0 or more, or a numpy.random.Generator"),
+        ({"rng": -1}, "rng = -1"),
         ({"method": "random", "relevance": torch.ones(36)}, "uses no relevance"),
     ],
 )
