@@ -12,17 +12,19 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Generic, TypeVar
 from weakref import ref
 
 import torch
 
 from vlm_bridge.errors import BridgeError
+from vlm_bridge.families import base_of
+from vlm_bridge.inputs import has_visuals
 
 _CURRENT: ContextVar[Any] = ContextVar("the innermost call of a lent model in this thread", default=None)
 
@@ -108,7 +110,19 @@ class Borrowed(ABC, Generic[C]):
         `forward` is lent, and not hooked, since wrappers may call it past the hooks, as PEFT's do. Of a compiled model
         the graph breaks here; where modules inside are `hooked`, which compiled code may not notice, calls are not
         compiled.
+
+        Raises
+        ------
+        BridgeError
+            A function that `generate` of this model calls opens the block: what it asks the model could not be told from
+            the steps of that `generate`.
         """
+        layers = self._generate_layers()
+        if any(_runs(frame, layers, self.model) for frame in _outwards(sys._getframe())):
+            raise BridgeError(
+                "prune was called by a function that `generate` of the same model calls, such as a logits processor: begin "
+                "the block around that `generate`, or use prune_inputs there."
+            )
         own = self.model.forward
         before, after = (
             torch.compiler.disable(self.before_forward),
@@ -131,15 +145,29 @@ class Borrowed(ABC, Generic[C]):
             Lent(self.model, "forward", torch.compiler.disable(forward) if hooked else forward)
         )
         self.handles.append(self.model.register_forward_pre_hook(self._no_replica))
-        self.earlier = [frame for top in sys._current_frames().values() for frame in self._generating(top)]
+        base = base_of(self.model)
+        if base is not self.model:
+            self.handles.append(Lent(base, "forward", self._guarded(base.forward)))
+        layers = {
+            torch.nn.Module._call_impl.__code__: None,
+            **_layers(type(self.model).forward),
+            **self._generate_layers(),
+        }
+        self.earlier = [
+            frame
+            for thread, top in sys._current_frames().items()
+            if thread != threading.get_ident()
+            for frame in _outwards(top)
+            if _runs(frame, layers, self.model)
+        ]
 
     def detach(self) -> None:
         """Take everything off, whatever was on, when the calls of other threads have ended."""
-        self.model.__dict__.pop("generate", None)
-        if self.own_generate is not None:
-            self.model.__dict__["generate"] = self.own_generate
         try:
-            with self.changed:
+            with self.changed:  # no call begins between the two
+                self.model.__dict__.pop("generate", None)
+                if self.own_generate is not None:
+                    self.model.__dict__["generate"] = self.own_generate
                 self.left = True
                 while self._others():
                     self.changed.wait(1)
@@ -242,35 +270,54 @@ class Borrowed(ABC, Generic[C]):
         """What is remembered of a call; `output` is None where it failed."""
 
     def stands_aside(self) -> bool:
-        """Whether a `forward` with images belongs to a `generate` that began before the model was lent.
+        """Whether this is done for a call, of `generate` or of `forward`, that began before the model was lent.
 
         Raises
         ------
         BridgeError
-            It belongs to one that began since, and went past the lent one.
+            It is done for a `generate` that began since, and went past the lent one.
         """
-        found = self._generating(sys._getframe())
-        lent = type(self).pruned_generate.__code__
-        if not found or any(frame.f_code is lent for frame in found[:2]):
-            return False
-        if any(frame in self.earlier for frame in found):
-            return True
-        raise BridgeError(
-            "this `generate` was taken from the model, or from its class, before the block began, and would be pruned "
-            "by halves: call model.generate(...) inside the block."
-        )
+        own, lent, past = self._generate_layers(), {type(self).pruned_generate.__code__: None}, False
+        for frame in _outwards(sys._getframe()):
+            if frame in self.earlier:
+                return True
+            if _runs(frame, lent, self):
+                return False
+            if _runs(frame, own, self.model) and own[frame.f_code] is None:
+                if past:
+                    break
+                past = True
+        if past:
+            raise BridgeError(
+                "this `generate` was taken from the model, or from its class, before the block began, and would be pruned "
+                "by halves: call model.generate(...) inside the block."
+            )
+        return False
 
-    def _generating(self, frame: FrameType | None) -> list[FrameType]:
-        """Frames of the model's own `generate` and of the lent one, from `frame` outwards."""
-        own = inspect.unwrap(getattr(type(self.model), "generate", self.pruned_generate)).__code__
-        owners = {own: self.model, type(self).pruned_generate.__code__: self}
-        found = []
-        while frame is not None:
-            owner = owners.get(frame.f_code)
-            if owner is not None and frame.f_locals.get("self") is owner:
-                found.append(frame)
-            frame = frame.f_back
-        return found
+    def _generate_layers(self) -> dict[CodeType, Any]:
+        return _layers(getattr(type(self.model), "generate", None))
+
+    def _guarded(self, own: Any) -> Any:
+        """The `forward` of the model below the head, which refuses images that have come past the lent one."""
+
+        @torch.compiler.disable
+        def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self.current() is not None or not has_visuals(named(own, args, kwargs)):
+                return
+            with self.changed:
+                if self.left or self.stands_aside():
+                    return
+            raise BridgeError(
+                "this call reached the model past `model.forward`, and would not be pruned: inside the block call "
+                "model(...), and no part of it, and no `forward` that was taken from it, or compiled, before the block."
+            )
+
+        @functools.wraps(own)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            check(args, kwargs)
+            return own(*args, **kwargs)
+
+        return forward
 
     def _begin(self, call: C) -> bool:
         """Whether it is in time: the block may have been left since."""
@@ -314,6 +361,31 @@ def apart() -> Iterator[None]:
         )
 
 
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _layers(method: Any) -> dict[CodeType, Any]:
+    """The code of a method and of its decorators, and what each of these calls."""
+    found = {}
+    while method is not None:
+        inner = getattr(method, "__wrapped__", None)
+        found[method.__code__] = inner
+        method = inner
+    return found
+
+
+def _runs(frame: FrameType, layers: Mapping[CodeType, Any], owner: Any) -> bool:
+    """Whether the frame is the owner's method or a decorator of it; the decorators' code is that of other functions, too."""
+    if frame.f_code not in layers:
+        return False
+    inner, values = layers[frame.f_code], frame.f_locals
+    first = values["self"] if "self" in values else next(iter(values.get("args", ())), None)
+    return first is owner and (inner is None or any(value is inner for value in values.values()))
+
+
 def check_checkpointing(layers: Iterable[Any], what: str) -> None:
     """Refuse gradient checkpointing where hooks act on layers, which it runs again when the call is over."""
     if torch.is_grad_enabled() and any(
@@ -340,6 +412,11 @@ def check_cropped(past: int, prompt: int) -> None:
             f"past_key_values was cropped to {past} tokens, fewer than the {prompt} of the pruned prompt in it: expected a "
             "cache that ends behind the prompt. Crop less, or pass the whole prompt again."
         )
+
+
+def autograd_state() -> tuple[Any, ...]:
+    """Changes where a checkpoint begins: it records nothing, or packs what is saved for the backward pass."""
+    return torch.is_grad_enabled(), torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
 class Lent:

@@ -12,7 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlm_bridge.borrow import Borrowed, Call, check_checkpointing, check_cropped, named
+from vlm_bridge.borrow import (
+    Borrowed,
+    Call,
+    autograd_state,
+    check_checkpointing,
+    check_cropped,
+    named,
+)
 from vlm_bridge.calls import check_chunks, check_generate, expected_tokens, inferred_mask, moved_lengths
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.fold import KeyBias
@@ -25,10 +32,11 @@ from vlm_bridge.rewrite import Rewritten, Settings, rewrite
 
 @dataclass(eq=False)
 class PromptCall(Call):
-    """A call whose prompt may have been pruned: how, and the bias of its keys."""
+    """A call whose prompt may have been pruned: how, the bias of its keys, and how autograd stood when it began."""
 
     done: Rewritten | None = None
     bias: Tensor | None = None
+    autograd: tuple[Any, ...] = ()
 
 
 class Loan(Borrowed[PromptCall]):
@@ -89,6 +97,7 @@ class Loan(Borrowed[PromptCall]):
 
     def begun(self, call: PromptCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Prune a plain call, continue a pruned cache, or leave the call alone."""
+        call.autograd = autograd_state()
         if call.whole is not None:
             call.bias = call.whole.done.bias
             return args, self._during_generate(kwargs, call.whole.done)
@@ -152,7 +161,14 @@ class Loan(Borrowed[PromptCall]):
     def _bias(self) -> Tensor | None:
         """Of the call that runs in this thread."""
         call = self.current()
-        return None if call is None else call.bias
+        if call is None or call.bias is None:
+            return None
+        if call.autograd != autograd_state():
+            raise BridgeError(
+                "a part of the model is run under no_grad or torch.utils.checkpoint, which runs it again when the call is "
+                "over and without the bias of folded tokens: switch that off, checkpoint the whole call, or use fold=False."
+            )
+        return call.bias
 
 
 def _either(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,17 @@ from vlm_bridge.rewrite import Settings, rewrite
 from vlm_bridge.wrappers import model_inside
 
 _ACTIVE: WeakSet[Any] = WeakSet()
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()
+"""The garbage collector may leave a forgotten block in a thread that is entering another."""
+
+
+def _generator(rng: Any) -> np.random.Generator:
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise BridgeError(
+            f"rng = {rng!r}: expected None, an int of 0 or more, or a numpy.random.Generator, got {type(rng).__name__}."
+        ) from error
 
 
 def prune_inputs(
@@ -89,7 +99,7 @@ def prune_inputs(
         keep, method, relevance, positions, False, tol, processor, clip, clean, separators, signals
     )
     report = Report(method)
-    done = rewrite(model, inputs, settings, np.random.default_rng(rng), report)
+    done = rewrite(model, inputs, settings, _generator(rng), report)
     if done is None:
         return dict(inputs), report
     if "mm_encoder_outputs" not in done.inputs:  # a prompt of embeddings
@@ -192,8 +202,9 @@ def prune(
             if fold:
                 check_attention(model)
             modules = attention_modules(model, family) if fold else []
-            loan = Loan(model, settings, np.random.default_rng(rng), modules)
-        loan.attach()
+            loan = Loan(model, settings, _generator(rng), modules)
+        with loan.changed:  # calls that other threads begin now wait until everything is lent
+            loan.attach()
         yield loan.report
     finally:
         try:

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig, PreTrainedConfig
 
+from vlm_bridge.borrow import Lent
 from vlm_bridge.chat import prepare, question
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.families import decoder_of, find_family, recurrent_layers
@@ -25,6 +26,7 @@ from vlm_bridge.prune import prune
 from vlm_bridge.pruners import find_pruner
 from vlm_bridge.report import Report
 from vlm_bridge.rewrite import Settings, rewrite
+from vlm_bridge.wrappers import model_inside
 
 Outcome = Literal["right", "wrong", "refused", "cannot tell"]
 
@@ -143,9 +145,15 @@ def verify(
             f"method = {method!r}{', fold' if options.get('fold') else ''}: expected a pruner that chooses tokens in "
             "front of the LLM and leaves them as they are, such as 'spare', 'divprune' or 'uniform_grid'."
         )
+    if options.get("positions", "keep") != "keep":
+        raise BridgeError(
+            f"positions = {options['positions']!r}: expected 'keep', since the judge has the dropped tokens masked out at "
+            "their original positions; leave it out."
+        )
     name = type(model).__name__
     try:
-        find_family(model)
+        model = model_inside(model)
+        name = type(model).__name__
         inputs = _inputs(model, processor_or_inputs)
         return _Trial(model, inputs, {"keep": keep, "method": method, **options}, steps).run()
     except BridgeError as error:
@@ -163,6 +171,18 @@ class _Trial:
 
     @torch.no_grad()
     def run(self) -> Verification:
+        """Try everything, in plain greedy decoding, whatever the model's own generation config asks for."""
+        with prune(self.model, **self.asked):
+            pass  # is refused now, where it is refused at all
+        own = getattr(self.model, "generation_config", None)
+        plain = GenerationConfig(pad_token_id=getattr(own, "pad_token_id", None), use_cache=True)
+        lent = Lent(self.model, "generation_config", plain)
+        try:
+            return self._run()
+        finally:
+            lent.remove()
+
+    def _run(self) -> Verification:
         try:
             with self._watched() as seen:
                 plain = self._generate()
@@ -178,6 +198,13 @@ class _Trial:
         wide = full.dtype in (torch.float32, torch.float64)
         self.tolerance = (64 if wide else 16) * torch.finfo(full.dtype).eps * scale
         mask = self._mask().bool().to(full.device)
+        again = float((self.model(**self.inputs).logits - full)[mask].abs().max())
+        if not again <= self.tolerance:
+            raise BridgeError(
+                f"the unpruned model answers the same call differently from one time to the next, by {again:.1e} in a "
+                f"logit, expected up to {self.tolerance:.1e}: call model.eval(), which switches dropout off, and look for "
+                "random numbers and NaN in it."
+            )
 
         def forward(**changes: Any) -> Tensor:
             with prune(self.model, **{**self.asked, "rng": 0, **changes}):
@@ -205,7 +232,8 @@ class _Trial:
             self._check("generate equals forward, token by token", lambda: _logits(answer) - later, effect)
         except BridgeError as error:
             self.checks.append(Check("pruning", "refused", str(error)))
-        left = [name for name, mark in _marks(self.model).items() if before.get(name) != mark]
+        after = _marks(self.model)
+        left = sorted(name for name in before | after if before.get(name) != after.get(name))
         word: Outcome = "wrong" if left else "right"
         said = f"changed: {', '.join(left)}" if left else "no hook and no attribute"
         self.checks.append(Check("nothing is left on the model", word, said))
@@ -318,7 +346,8 @@ class _Trial:
     ) -> tuple[Tensor, Tensor]:
         """Logits of the prompt, and those behind each of `tokens`, which are fed one after the other."""
         cache = DynamicCache(config=self.model.config.get_text_config())
-        answer = self.model(**inputs, **self._positions(0, cut), past_key_values=cache, use_cache=True)
+        whole = {**inputs, **self._positions(0, cut)}
+        answer = self.model(**whole, past_key_values=cache, use_cache=True)
         prompt, found, mask = answer.logits, [answer.logits[:, -1]], stay.long()
         for step in range(1, self.steps):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
@@ -357,14 +386,16 @@ def _logits(answer: Any) -> Tensor:
 
 
 def _marks(model: Any) -> dict[str, Any]:
-    """Attributes of the model, and numbers of hooks of all its modules."""
+    """Numbers of hooks of all modules, and which functions and configurations are attributes of theirs."""
     slots = ("_forward_pre_hooks", "_forward_hooks")
-    hooks = {
-        f"hooks of {name or 'the model'}": tuple(len(getattr(module, slot)) for slot in slots)
-        for name, module in model.named_modules()
-    }
-    own = {f"attribute {name}": id(value) for name, value in vars(model).items() if name == "generate"}
-    return hooks | own
+    found: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        where = name or "the model"
+        found[f"hooks of {where}"] = tuple(len(getattr(module, slot)) for slot in slots)
+        for attribute, value in vars(module).items():
+            if callable(value) or isinstance(value, PreTrainedConfig):
+                found[f"{attribute} of {where}"] = id(value)
+    return found
 
 
 def _inputs(model: Any, given: Any) -> dict[str, Any]:

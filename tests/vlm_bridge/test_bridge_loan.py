@@ -483,6 +483,8 @@ def test_a_cache_that_lost_some_of_its_prompt_is_refused_and_an_empty_one_is_not
         ({"positions": "original"}, "allowed are keep, compact"),
         ({"relevance": "positive"}, "allowed are 'anti'"),
         ({"keep": None}, "needs tol"),
+        ({"rng": torch.Generator()}, "expected None, an int of 0 or more, or a numpy.random.Generator"),
+        ({"rng": -1}, "rng = -1"),
         ({"method": "random", "relevance": torch.ones(36)}, "uses no relevance"),
     ],
 )

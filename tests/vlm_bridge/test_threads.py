@@ -2,7 +2,9 @@
 
 import asyncio
 import copy
+import gc
 import pickle
+import sys
 import threading
 from functools import partial
 from types import MethodType
@@ -25,6 +27,7 @@ from thread_patterns import (
 )
 
 from vlm_bridge import BridgeError, prune, prune_inputs
+from vlm_bridge.borrow import Borrowed
 
 image = generate()
 LOANS = [{"keep": 5, "fold": True}, {"keep": 0.5, "method": "fastv"}]
@@ -217,6 +220,63 @@ def test_a_generate_taken_from_elsewhere_is_refused(model, asked):
         assert before(**words_of(model, 0), max_new_tokens=2).shape[0] == 1
     with pytest.raises(BridgeError, match="block that has been left"):
         inside(**inputs, max_new_tokens=2)
+
+
+@pytest.mark.parametrize("asked", LOANS, ids=LOAN_IDS)
+def test_a_call_that_begins_while_the_block_does(model, asked, monkeypatch):
+    """It waits until the model is lent as a whole."""
+    with prune(model, **asked):
+        want = image(model, 0)
+    attach, got, threads = Borrowed.attach, [], []
+
+    def half(loan, *args, **kwargs):
+        attach(loan, *args, **kwargs)
+        threads.append(threading.Thread(target=lambda: got.append(image(model, 0))))
+        threads[0].start()
+        threads[0].join(0.2)
+
+    monkeypatch.setattr(Borrowed, "attach", half)
+    with prune(model, **asked):
+        threads[0].join(60)
+    assert equal(got[0], want)
+
+
+@pytest.mark.parametrize("asked", LOANS, ids=LOAN_IDS)
+def test_a_block_begun_by_a_callback_is_refused(model, asked):
+    """A call inside it could not be told from the steps of the `generate` around it."""
+    inputs, plain = inputs_of(model, 0), image(model, 0)
+
+    def begin():
+        with prune(model, **asked):
+            model(**inputs)
+
+    with untouched(model):
+        with pytest.raises(BridgeError, match="begin the block around that `generate`"):
+            generate(logits_processor=[Meddling(begin)])(model, 0)
+        assert equal(image(model, 0), plain)
+
+
+def test_a_forgotten_block_is_left_while_another_is_entered(model):
+    """The garbage collector may run at any time, also while this thread holds the lock."""
+
+    def forgotten():
+        with prune(model, 5):
+            yield
+
+    def enter():
+        with sys.modules["vlm_bridge.prune"]._LOCK:
+            gc.collect()
+
+    block = forgotten()
+    next(block)
+    circle = [block]
+    circle.append(circle)
+    del block, circle
+    thread = threading.Thread(target=enter, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert "generate" not in vars(model)
 
 
 @pytest.mark.parametrize("asked", LOANS, ids=LOAN_IDS)

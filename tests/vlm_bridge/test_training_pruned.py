@@ -7,6 +7,7 @@ import torch
 from peft_like import PeftModelForCausalLM, loras
 from tiny_qwen import deep_llava, qwen_inputs, tiny_qwen
 from tiny_vlm import BOS, IMAGE, keep_mask, positions_of, tiny_inputs, tiny_model
+from torch.utils.checkpoint import checkpoint
 
 from vlm_bridge import BridgeError, prune
 
@@ -180,3 +181,30 @@ def test_lora_learns_while_pruned_and_nothing_is_left(options):
     assert all("lora_" in name for name in changed)
     assert set(vars(model)) == attributes
     assert [len(m._forward_pre_hooks) for m in model.modules()] == hooks
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_fold_refuses_checkpoints_of_the_callers_own(reentrant):
+    """Parts run again in the backward pass would lack the bias, and gradients be wrong; the whole call may be run again."""
+    model = tiny_model("llava").train()
+    inputs = {**tiny_inputs(model), "use_cache": False}
+
+    def loss(_):
+        return model(**inputs).logits.square().mean()
+
+    def gradient(run):
+        model.zero_grad()
+        with prune(model, 5, fold=True):
+            run(loss, torch.ones(1, requires_grad=True)).backward()
+        return model.lm_head.weight.grad.clone(), model.model.language_model.layers[0].mlp.up_proj.weight.grad
+
+    def again(function, *args, **kwargs):
+        return checkpoint(function, *args, use_reentrant=reentrant, **kwargs)
+
+    want = gradient(lambda run, start: run(start))
+    assert all(torch.equal(a, b) for a, b in zip(gradient(again), want, strict=True))
+    for layer in model.model.language_model.layers:
+        own = layer.forward
+        layer.forward = lambda hidden, own=own, **kwargs: again(lambda rows: own(rows, **kwargs), hidden)
+    with pytest.raises(BridgeError, match="checkpoint the whole call"):
+        gradient(lambda run, start: run(start))

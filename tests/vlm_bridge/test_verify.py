@@ -5,9 +5,12 @@ import pytest
 import torch
 from family_matrix import NOT_TEXT  # noqa: F401  (registers the recipes)
 from tiny_families import family_call, shared_model
+from tiny_vlm import VOCAB, tiny_inputs, tiny_model
+from torch import nn
 
 import vlm_bridge
-from vlm_bridge import BridgeError, loan, verify
+from vlm_bridge import BridgeError, loan, prune, verify
+from vlm_bridge.borrow import Lent
 
 FAMILIES = (
     "llava",
@@ -179,3 +182,65 @@ def test_the_shipped_model_with_its_processor():
     assert found.ok, str(found)
     assert found.effect > 0.1
     assert vlm_bridge.verify is verify
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"do_sample": True, "temperature": 2.0},
+        {"num_beams": 3, "num_return_sequences": 2},
+        {"eos_token_id": list(range(VOCAB))},
+        {"guidance_scale": 2.0, "repetition_penalty": 1.5},
+        {"use_cache": False},
+        {"prefill_chunk_size": 8},
+        {"stop_strings": ["yes"]},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_the_models_own_generation_config_is_no_fault_of_its(settings):
+    model = tiny_model("llava")
+    model.generation_config.update(**settings)
+    config = model.generation_config
+    found = verify(model, tiny_inputs(model))
+    assert found.ok, str(found)
+    assert model.generation_config is config
+
+
+def test_dropout_is_named():
+    """And not taken for a fault of pruning."""
+    model = tiny_model("llava").train()
+    for layer in model.model.language_model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    found = verify(model, tiny_inputs(model))
+    assert not found.ok
+    assert "call model.eval()" in str(found)
+    assert "wrong" not in str(found)
+
+
+def test_wrapped_models_and_inputs_with_positions():
+    model = tiny_model("llava")
+    inputs = tiny_inputs(model)
+    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    found = verify(nn.DataParallel(model, device_ids=[]), {**inputs, "position_ids": positions})
+    assert found.ok, str(found)
+    assert found.model == "LlavaForConditionalGeneration"
+
+
+def test_a_model_that_is_being_pruned_is_refused():
+    model = tiny_model("llava")
+    with prune(model, 5):
+        found = verify(model, tiny_inputs(model))
+    assert "being pruned already" in str(found)
+
+
+def test_compact_positions_have_another_right_answer(llava):
+    with pytest.raises(BridgeError, match="expected 'keep'"):
+        verify(llava, family_call(llava).inputs, positions="compact")
+
+
+def test_a_forward_left_behind_is_found(monkeypatch):
+    model = tiny_model("llava")
+    remove = Lent.remove
+    monkeypatch.setattr(Lent, "remove", lambda lent: lent.name == "forward" or remove(lent))
+    found = verify(model, tiny_inputs(model))
+    assert "changed: forward of model, forward of the model" in str(found)

@@ -150,6 +150,37 @@ def test_a_direct_call_of_forward_is_pruned_too(method):
     assert "forward" not in vars(model)
 
 
+def _of_a_block_left(model):
+    with prune(model, 5):
+        return model.forward
+
+
+PAST = {
+    "the bound forward": lambda model: model.forward,
+    "the class's forward": lambda model: functools.partial(type(model).forward, model),
+    "the model without its head": lambda model: model.model,
+    "a compiled forward": lambda model: torch.compile(model.forward, backend="eager"),
+    "the forward of a block that was left": _of_a_block_left,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["spare", "fastv"])
+@pytest.mark.parametrize("name", PAST)
+def test_calls_past_the_models_forward_are_refused(name, method):
+    """They would answer from the full prompt, as if nothing had been asked for."""
+    torch.compiler.reset()
+    model = deep_llava()
+    inputs, past = tiny_inputs(model), PAST[name](model)
+    with torch.no_grad():
+        plain = past(**inputs)[0]
+        with prune(model, 5, method) as report, pytest.raises(BridgeError, match="call model"):
+            past(**inputs)
+        assert torch.equal(past(**inputs)[0], plain)
+    assert report.calls == 0
+    assert "forward" not in vars(model.model)
+
+
 def test_a_forward_of_the_callers_own_is_used_and_comes_back():
     model = hooked_as_accelerate_does(tiny_model("llava"))
     inputs, mine = tiny_inputs(model), model.forward
