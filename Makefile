@@ -1,43 +1,46 @@
-# make study: the main job on the shipped reference model.   make test: every test.
+# make help lists what there is.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: study study-full test fast lint docs peers dist minimum clean
+.PHONY: help study study-full test fast lint docs peers dist minimum clean
 
-study: $(STAMP)
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+study: $(STAMP)  ## the main job, reduced, on the shipped reference model; ends in out/study/report.html
 	$(BIN)/python -m analysis study
 
-study-full: $(STAMP)
+study-full: $(STAMP)  ## the whole study, hours
 	$(BIN)/python -m analysis study --full
 
 # Two workers on two cores: threads of the linear algebra inside them would only wait for each other.
 test fast: export OMP_NUM_THREADS = 1
 
-test: $(STAMP)
+test: $(STAMP)  ## lint, types and every test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2
 
-fast: $(STAMP)
+fast: $(STAMP)  ## the tests for daily work
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
-lint: $(STAMP)
+lint: $(STAMP)  ## format, and mend what can be mended by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP)
+docs: $(STAMP)  ## the site, in out/docs
 	$(BIN)/sphinx-build -q -W --keep-going docs out/docs
 
 # scikit-matter asks for an older scikit-learn than ours and works with this one: it comes without its requirements.
-peers: $(STAMP)
+peers: $(STAMP)  ## install the libraries that benchmarks compare with
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[peers]'
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt --no-deps skmatter
 
 # Wheel and source distribution in dist/, checked as they would be uploaded, installed and run in an empty environment.
-dist: $(STAMP)
+dist: $(STAMP)  ## wheel and source distribution, checked and run in an empty environment
 	rm -rf dist
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[release]'
 	$(BIN)/python -m build --outdir dist .
@@ -45,7 +48,7 @@ dist: $(STAMP)
 	$(BIN)/python .ci/empty.py dist
 
 # The fast tests of cssp with the oldest releases that pyproject.toml allows, in an environment of its own.
-minimum: $(STAMP)
+minimum: $(STAMP)  ## fast tests of cssp with the oldest releases allowed
 	$(BIN)/python .ci/minimum.py out/minimum
 
 # One stamp stands for the whole environment: it is made again only when the requirements change.
@@ -55,5 +58,5 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt torch -e '.[dev]'
 	touch $@
 
-clean:
+clean:  ## remove the environment and all that was built
 	rm -rf $(VENV) out build dist *.egg-info

@@ -18,12 +18,12 @@ GUIDE = ROOT / "docs" / "guide" / "extend.md"
 BLOCK = re.compile(r"```\{code-block\} python\n(?::caption: ([^\n]+)\n\n)?(.*?)```", re.DOTALL)
 #: Files that are there already: the text behind which a block, or what the guide says in a sentence, is put.
 PLACES = {
-    "cssp/methods/__init__.py": "    for row in (\n",
     "analysis/theory/mutants.py": "MUTANTS = [\n",
     "analysis/study/arms.py": "EXCLUDED = {\n",
 }
 SENTENCES = [
-    ("cssp/methods/__init__.py", "import pivoted_qr\n", "from cssp.methods.power_norm import power_norm\n"),
+    ("cssp/methods/__init__.py", "    osinsky,\n    pivoted_qr,\n", "    power_norm,\n"),
+    ("cssp/methods/__init__.py", "    for module in (\n", "        power_norm,\n"),
     ("vlm_bridge/pruners/__init__.py", "    cdpruner,\n    cen_prune,\n", "    centred,\n"),
     ("vlm_bridge/pruners/__init__.py", "_BEFORE = (", "centred, "),
 ]

@@ -54,7 +54,7 @@ def test_the_commands_name_what_exists():
 
 
 def test_the_rows_cite_what_is_in_the_bibliography():
-    row, pruner = CODE["cssp/methods/__init__.py"], CODE["vlm_bridge/pruners/centred.py"]
+    row, pruner = CODE["cssp/methods/power_norm.py"], CODE["vlm_bridge/pruners/centred.py"]
     keys = [*re.findall(r'citation="(\w+)"', row), re.search(r'Pruner\("centred", ".+?", "(\w+)"', pruner)[1]]
     assert len(keys) == 2
     assert all(f"{{{key}," in (extend.ROOT / "docs" / "references.bib").read_text() for key in keys)

@@ -13,6 +13,7 @@ import numpy as np
 from cssp import bounds
 from cssp.errors import ArgumentError, check_integer
 from cssp.methods import _sampling as sampling
+from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 
 #: Rounds where the caller names neither their number nor their size.
@@ -66,3 +67,21 @@ def _sizes(k: int, rounds: int | None, batch: int | None) -> list[int]:
 def factor(m: int, n: int, k: int, *, rounds: int | None = None, batch: int | None = None) -> float | None:
     """2ᵏ where every round draws one column, None otherwise."""
     return bounds.random_pivot(k) if max(_sizes(k, rounds, batch)) == 1 else None
+
+
+ROW = Method(
+    name="adaptive",
+    function=adaptive,
+    summary="rounds of columns drawn by squared residual norm",
+    citation="deshpande2006",
+    cost="2mnk",
+    deterministic=False,
+    supports=FORCED | {"tol", "complex"},
+    guarantee=Guarantee(
+        "E F <= 2^k OPT_k where a round is one column",
+        "chen2025",
+        "expectation",
+        frobenius=factor,
+        name="adaptive sampling",
+    ),
+)

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from cssp import bounds
 from cssp.methods import _sampling as sampling
+from cssp.methods._vectors import exact_only
+from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 
 
@@ -30,3 +33,24 @@ def arp(p: Problem, *, svd: str = "exact") -> Picks:
         return sampling.projection_dpp(Vh[:k].T, p.rng)
 
     return sampling.in_rounds(p, choose)
+
+
+ROW = Method(
+    name="arp",
+    function=arp,
+    summary="adaptive randomized pivoting: projection DPP of the leading right singular vectors",
+    citation="cortinovis2024",
+    cost="SVD + 2nk²",
+    deterministic=False,
+    supports=FORCED | {"complex"},
+    guarantee=Guarantee(
+        "E F <= (k + 1) OPT_k; E T <= min{(k + 1)(min(m, n) - k), k (n - k + 1)} s_{k+1}²",
+        "cortinovis2024",
+        "expectation",
+        frobenius=exact_only(lambda m, n, k: bounds.arp(k)),
+        spectral=exact_only(
+            lambda m, n, k: min(bounds.volume_spectral(m, n, min(m, n, k)), bounds.arp_inverse(n, k))
+        ),
+        name="adaptive randomized pivoting",
+    ),
+)

@@ -12,10 +12,12 @@ import math
 
 import numpy as np
 
+from cssp import bounds
 from cssp.errors import ArgumentError, check_integer
 from cssp.linalg import column_norms2
 from cssp.linalg import squares as sq
 from cssp.methods._shared import Rest, completed, rest, shortest
+from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 
 
@@ -82,3 +84,23 @@ def dual_set(a: Rest, V: np.ndarray, e2: np.ndarray, r: int) -> list[tuple[int, 
         A = A + t * np.outer(V[:, j], V[:, j].conj())
         steps.append((j, t))
     return steps
+
+
+ROW = Method(
+    name="bss",
+    function=bss,
+    summary="dual-set sparsification: k columns for the error of a lower rank",
+    citation="boutsidis2014",
+    cost="SVD + 2nk rank²",
+    supports=FORCED | {"tol", "complex"},
+    guarantee=Guarantee(
+        "F <= (1 + 1/(1 - √(rank/k))²) OPT_rank, rank < k",
+        "boutsidis2014",
+        "every run",
+        frobenius=lambda m, n, k, rank=None: (
+            bounds.bss_frobenius(bss_rank(k, rank), k) if bss_rank(k, rank) < k else None
+        ),
+        rank=lambda m, n, k, rank=None: bss_rank(k, rank),
+        name="dual-set sparsification",
+    ),
+)

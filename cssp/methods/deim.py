@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from cssp import bounds
 from cssp.methods._shared import completed, rest
+from cssp.methods._vectors import exact_only
+from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 
 
@@ -41,3 +44,22 @@ def deim(p: Problem, *, svd: str = "exact") -> Picks:
         S.append(j)
         open_[j] = False
     return completed(p, S)
+
+
+ROW = Method(
+    name="deim",
+    function=deim,
+    summary="discrete empirical interpolation on the right singular vectors",
+    citation="sorensen2016",
+    cost="SVD + nk²",
+    nested=True,
+    supports=FORCED | {"tol", "complex"},
+    guarantee=Guarantee(
+        "F <= (nk/3) 4^k OPT_k, T <= (nk/3) 4^k s_{k+1}²",
+        "sorensen2016",
+        "every run",
+        frobenius=exact_only(lambda m, n, k: bounds.deim(n, k)),
+        spectral=exact_only(lambda m, n, k: bounds.deim(n, k)),
+        name="DEIM",
+    ),
+)

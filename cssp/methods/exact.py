@@ -16,11 +16,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cssp import bounds
 from cssp.errors import ArgumentError, check_integer
 from cssp.linalg import basis, frobenius2, project_off
 from cssp.methods._relaxation import relaxed
 from cssp.methods._shared import CLEAR, completed, rest, shortest
 from cssp.methods.local_search import searched
+from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 from cssp.progress import Deadline, silent
 
@@ -277,3 +279,21 @@ def _spectrum(X: np.ndarray, error: float) -> np.ndarray:
         return np.maximum(np.linalg.svd(X, compute_uv=False) - 4e-16 * np.sqrt(total), 0) ** 2
     x = np.linalg.eigvalsh(X @ np.swapaxes(X.conj(), 1, 2))[:, ::-1]
     return np.maximum(x - 1e-14 * total, 0)
+
+
+ROW = Method(
+    name="exact",
+    function=exact,
+    summary="the best k columns by branch and bound, n up to about 30",
+    citation="arai2015",
+    cost="exponential in n; at most nodes SVDs",
+    supports=FORCED | {"tol", "target", "complex"},
+    guarantee=Guarantee(
+        "min over all k columns; F <= (k + 1) OPT_k, hence T <= (k + 1)(min(m, n) - k) s_{k+1}²",
+        "deshpande2006",
+        "every run",
+        frobenius=lambda m, n, k, **options: bounds.exact(k),
+        spectral=lambda m, n, k, **options: bounds.volume_spectral(m, n, k),
+        name="the best choice",
+    ),
+)

@@ -16,6 +16,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from cssp.linalg import BLOCK, basis, column_norms2, host, orthogonalise, take_columns
+from cssp.methods.row import FORCED, NATIVE, Method
 from cssp.problem import TIE_BAND, Array, Picks, Problem
 
 
@@ -107,3 +108,15 @@ def _distances2(A: Array, a: Array) -> Array:
     return array_namespace(A).concat(
         [column_norms2(A[:, b : min(b + step, n)] - a) for b in range(0, n, step)]
     )
+
+
+ROW = Method(
+    name="farthest",
+    function=farthest,
+    summary="farthest-point traversal, Euclidean k-center",
+    citation="gonzalez1985",
+    cost="3mnk",
+    nested=True,
+    backends=NATIVE,
+    supports=FORCED | {"tol"},
+)

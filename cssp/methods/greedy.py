@@ -27,6 +27,7 @@ from cssp.linalg import (
     widen,
 )
 from cssp.linalg import squares as sq
+from cssp.methods.row import FORCED, NATIVE, PASSES, Guarantee, Method
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Array, Picks, Problem
 
 
@@ -226,3 +227,20 @@ def _quadratic(A: Array, K: Array) -> Array:
     product = conjugate(A) * (K @ A)
     total = xp.sum(product, axis=0)
     return xp.real(total) if xp.isdtype(total.dtype, "complex floating") else total
+
+
+ROW = Method(
+    name="greedy",
+    function=greedy,
+    summary="largest decrease of the Frobenius error first, of A or of a target",
+    citation="farahat2011",
+    cost="2mn min(m, n) + 6mnk",
+    nested=True,
+    backends=(*NATIVE, *PASSES),
+    supports=FORCED | {"tol", "target", "complex"},
+    guarantee=Guarantee(
+        "f(S) >= (1 - e^-γ) max f, f = ‖P_S A‖_F², γ the least 2k-sparse eigenvalue; no factor on the error",
+        "das2011",
+        "every run",
+    ),
+)

@@ -12,6 +12,7 @@ import numpy as np
 from cssp.errors import check_integer
 from cssp.linalg import squares
 from cssp.methods import _sampling as sampling
+from cssp.methods.row import FORCED, PASSES, Method
 from cssp.problem import Picks, Problem
 
 
@@ -39,3 +40,15 @@ def leverage(p: Problem, *, rank: int | None = None, svd: str = "auto") -> Picks
         return sampling.successive(scores, k, p.rng)
 
     return sampling.in_rounds(p, choose)
+
+
+ROW = Method(
+    name="leverage",
+    function=leverage,
+    summary="leverage-score sampling without replacement",
+    citation="drineas2008",
+    cost="SVD",
+    deterministic=False,
+    backends=("numpy", *PASSES),
+    supports=FORCED | {"complex"},
+)

@@ -12,6 +12,7 @@ import numpy as np
 from cssp.errors import check_integer
 from cssp.methods._sampling import in_order
 from cssp.methods._shared import first_equal, right_vectors
+from cssp.methods.row import Guarantee, Method
 from cssp.problem import Picks, Problem
 
 
@@ -39,3 +40,18 @@ def leverage_top(p: Problem, *, rank: int | None = None, svd: str = "exact") -> 
         open_[order[-1]] = False
     rest = np.flatnonzero(open_ & (leverage > 0))
     return in_order(p, [*order, *rest[np.argsort(-leverage[rest], kind="stable")].tolist()])
+
+
+ROW = Method(
+    name="leverage_top",
+    function=leverage_top,
+    summary="largest leverage scores of the leading right singular vectors",
+    citation="papailiopoulos2014",
+    cost="SVD",
+    guarantee=Guarantee(
+        "F <= OPT_r/(1 - ε), T <= s_{r+1}²/(1 - ε) where the chosen scores sum to r - ε > r - 1; "
+        "no factor without that, for k columns at rank r = k in particular",
+        "papailiopoulos2014",
+        "every run",
+    ),
+)

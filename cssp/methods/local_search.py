@@ -12,10 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from cssp import bounds
 from cssp.errors import ArgumentError, UnsupportedError
 from cssp.linalg import adjoint, basis, column_norms2, frobenius2, host, project_off
 from cssp.linalg import squares as sq
 from cssp.methods._shared import CLEAR, Rest, completed, rest, shortest
+from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 from cssp.progress import UNLIMITED, Deadline, silent
 
@@ -119,3 +121,22 @@ def _best_swap(a: Rest, S: list[int], F: float) -> tuple[int, int] | None:
     gain = np.where(clear, np.maximum(-change, 0), 0)
     j, i = divmod(a.best(gain.T.ravel(), np.repeat(allowed, len(S))), len(S))
     return (i, j) if gain[i, j] > LEAST_GAIN * F else None
+
+
+ROW = Method(
+    name="local_search",
+    function=local_search,
+    summary="best swaps from any start until none lowers the error by more than 0.1 %",
+    citation="zou2024",
+    cost="start + swaps (4mn min(m, n) + 6mnk)",
+    supports=FORCED | {"tol", "target", "complex"},
+    guarantee=Guarantee(
+        "F never rises: the Frobenius bound of the start holds; from pivoted QR F <= (n - k)(4^k + 2)/3 OPT_k",
+        "kawamura2021",
+        "every run",
+        frobenius=lambda m, n, k, start="residual", **limits: (
+            bounds.pivoted_qr_frobenius(n, k) if start == "residual" else None
+        ),
+        name="pivoted QR",
+    ),
+)

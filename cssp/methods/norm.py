@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from cssp import bounds
 from cssp.linalg import host
 from cssp.methods._sampling import in_order
+from cssp.methods.row import FORCED, NATIVE, PASSES, Guarantee, Method
 from cssp.problem import Picks, Problem
 
 
@@ -27,3 +29,24 @@ def norm(p: Problem) -> Picks:
     arrival[~host(p.candidates)] = np.inf
     order = np.argsort(arrival, kind="stable")[: int(np.sum(np.isfinite(arrival)))]
     return in_order(p, order.tolist())
+
+
+ROW = Method(
+    name="norm",
+    function=norm,
+    summary="sampling without replacement, probability proportional to the squared norm",
+    citation="frieze2004",
+    cost="2mn",
+    deterministic=False,
+    nested=True,
+    backends=(*NATIVE, *PASSES),
+    supports=FORCED | {"tol"},
+    guarantee=Guarantee(
+        "one column: E F = Σs² - Σs⁴/Σs² <= 2 OPT_1; "
+        "k columns: E err_j <= OPT_j + (j/k)‖A‖_F² for the best rank j in their span",
+        "frieze2004",
+        "expectation",
+        frobenius=lambda m, n, k: bounds.volume(1) if k == 1 else None,
+        name="length-squared sampling",
+    ),
+)

@@ -11,8 +11,11 @@ from functools import partial
 
 import numpy as np
 
+from cssp import bounds
 from cssp.linalg import adjoint, column_norms2
 from cssp.methods._shared import completed, rest, shortest
+from cssp.methods._vectors import exact_only
+from cssp.methods.row import FORCED, PASSES, Guarantee, Method
 from cssp.problem import Picks, Problem
 
 
@@ -51,3 +54,22 @@ def _pivoted(p: Problem, svd: str) -> Picks:
         J.append(j)
         open_[j] = False
     return completed(p, J)
+
+
+ROW = Method(
+    name="osinsky",
+    function=osinsky,
+    summary="adaptive pivoting derandomised: rows of V_k against columns of the SVD residual",
+    citation="osinsky2023",
+    cost="SVD + 4nk min(m, n)",
+    backends=("numpy", *PASSES),
+    supports=FORCED | {"tol", "complex"},
+    guarantee=Guarantee(
+        "F <= (k + 1) OPT_k, hence T <= (k + 1)(min(m, n) - k) s_{k+1}²",
+        "osinsky2023",
+        "every run",
+        frobenius=exact_only(lambda m, n, k: bounds.osinsky(k)),
+        spectral=exact_only(lambda m, n, k: bounds.volume_spectral(m, n, k)),
+        name="derandomised adaptive pivoting",
+    ),
+)

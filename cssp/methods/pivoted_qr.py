@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
+from cssp import bounds
 from cssp.linalg import basis, project_off
+from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 
 
@@ -26,3 +28,26 @@ def pivoted_qr(p: Problem) -> Picks:
     heights = np.abs(np.diagonal(R))[: min(p.free, p.m - sum(independent))]
     found = int(np.sum(np.logical_and.accumulate(heights > p.noise)))
     return p.pivots([*p.include, *free[order[:found]].tolist()], heights[:found].tolist())
+
+
+GUARANTEE = Guarantee(
+    "T <= ((4^k - 1)/3 (n - k) + 1) s_{k+1}², the least upper bound; F <= (n - k)(4^k + 2)/3 OPT_k",
+    "kawamura2021",
+    "every run",
+    frobenius=lambda m, n, k: bounds.pivoted_qr_frobenius(n, k),
+    spectral=lambda m, n, k: bounds.pivoted_qr(n, k),
+    name="pivoted QR",
+)
+"""Of pivoted QR in exact arithmetic, whichever way the norms are kept."""
+
+
+ROW = Method(
+    name="pivoted_qr",
+    function=pivoted_qr,
+    summary="LAPACK's column-pivoted QR (geqp3), the reference",
+    citation="businger1965",
+    cost="4mn min(m, n)",
+    nested=True,
+    supports=FORCED | {"tol", "complex"},
+    guarantee=GUARANTEE,
+)

@@ -10,8 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from cssp import bounds
 from cssp.methods._shared import completed, rest, shortest
+from cssp.methods._vectors import exact_only
 from cssp.methods.residual import residual
+from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 
 
@@ -37,3 +40,21 @@ def _pivoted(p: Problem, svd: str) -> Picks:
             replace(a.problem, A=Vh[:k], k=k, candidates=a.open, include=(), target=None, tol=None)
         ).indices,
     )
+
+
+ROW = Method(
+    name="qdeim",
+    function=qdeim,
+    summary="pivoted QR of the transposed right singular vectors",
+    citation="drmac2016",
+    cost="SVD + 2nk²",
+    supports=FORCED | {"tol", "complex"},
+    guarantee=Guarantee(
+        "F <= c OPT_k and T <= c s_{k+1}² with c = (n - k + 1)(4^k + 6k - 1)/9",
+        "drmac2016",
+        "every run",
+        frobenius=exact_only(lambda m, n, k: bounds.qdeim(n, k)),
+        spectral=exact_only(lambda m, n, k: bounds.qdeim(n, k)),
+        name="Q-DEIM",
+    ),
+)

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from cssp import bounds
 from cssp.errors import ArgumentError
 from cssp.linalg import column_norms2, orthogonalise, project_off
 from cssp.methods import _sampling as sampling
+from cssp.methods.row import FORCED, PASSES, Guarantee, Method
 from cssp.problem import Picks, Problem
 
 #: Proposals a round: the first one, and the limits of twice the number accepted in the round before.
@@ -72,3 +74,23 @@ def _rejecting(E: sampling.Residual, rng: np.random.Generator) -> Picks:
         b = min(max(2 * (E.r - start), FEWEST), MOST)
         E.update()
     return Picks(E.indices)
+
+
+ROW = Method(
+    name="random_pivot",
+    function=random_pivot,
+    summary="randomly pivoted QR, one by one or in blocks with rejection",
+    citation="chen2025",
+    cost="2mnk",
+    deterministic=False,
+    nested=True,
+    backends=("numpy", *PASSES),
+    supports=FORCED | {"tol", "complex"},
+    guarantee=Guarantee(
+        "E F <= 2^k OPT_k",
+        "chen2025",
+        "expectation",
+        frobenius=lambda m, n, k, **options: bounds.random_pivot(k),
+        name="randomly pivoted QR",
+    ),
+)

@@ -26,6 +26,8 @@ from cssp.linalg import (
 )
 from cssp.methods._fused import fused
 from cssp.methods._speculative import speculative
+from cssp.methods.pivoted_qr import GUARANTEE
+from cssp.methods.row import FORCED, NATIVE, PASSES, Method
 from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, Array, Picks, Problem
 
 
@@ -118,3 +120,16 @@ def _doubled(p: Problem, indices: list[int]) -> tuple[Array, Array, Array, int]:
     Q = p.xp.zeros((p.m, min(p.k, p.m)), dtype=A.dtype, device=p.device)
     Q[:, : have.shape[1]] = have
     return A, Q, residual_norms2(A, have), have.shape[1]
+
+
+ROW = Method(
+    name="residual",
+    function=residual,
+    summary="largest residual norm first: column-pivoted QR with safe norms, stopped at k",
+    citation="businger1965",
+    cost="2mnk",
+    nested=True,
+    backends=(*NATIVE, *PASSES),
+    supports=FORCED | {"tol", "complex"},
+    guarantee=GUARANTEE,
+)

@@ -9,7 +9,16 @@ from typing import Any
 
 from cssp.problem import Picks
 
-__all__ = ["Guarantee", "Method"]
+__all__ = ["FORCED", "NATIVE", "PASSES", "Guarantee", "Method"]
+
+NATIVE = ("numpy", "torch", "array-api")
+"""Backends of a method that leaves the matrix where it is."""
+
+PASSES = ("dask", "sparse", "operator")
+"""Backends that are read in passes."""
+
+FORCED = frozenset({"include", "exclude"})
+"""Arguments that nearly every method honours."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from cssp.errors import check_integer
 from cssp.linalg import basis
 from cssp.methods import _sampling as sampling
 from cssp.methods.residual import residual
+from cssp.methods.row import FORCED, PASSES, Method
 from cssp.problem import Picks, Problem
 
 #: Pivots a sketch where the tolerance decides on their number.
@@ -49,3 +50,15 @@ def sketched_qr(p: Problem, *, rank: int | None = None, oversample: int = 10) ->
         return [j for j, yes in zip(J, independent, strict=True) if yes]
 
     return sampling.in_rounds(p, choose)
+
+
+ROW = Method(
+    name="sketched_qr",
+    function=sketched_qr,
+    summary="column-pivoted QR of a Gaussian sketch",
+    citation="duersch2017",
+    cost="2mn(k + 10)",
+    deterministic=False,
+    backends=("numpy", *PASSES),
+    supports=FORCED | {"tol", "complex"},
+)

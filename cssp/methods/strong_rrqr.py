@@ -13,11 +13,13 @@ from dataclasses import replace
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from cssp import bounds
 from cssp.errors import ArgumentError
 from cssp.linalg import column_norms2, project_off
 from cssp.linalg import squares as sq
 from cssp.methods._shared import Rest, completed, rest, shortest
 from cssp.methods.residual import residual
+from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 from cssp.progress import Deadline, silent
 
@@ -84,3 +86,21 @@ def _largest_growth(a: Rest, S: list[int]) -> tuple[float, int, int]:
     flat = a.best(rho2.T.ravel(), np.repeat(allowed, k))
     j, i = divmod(flat, k)
     return math.sqrt(float(rho2[i, j])), i, j
+
+
+ROW = Method(
+    name="strong_rrqr",
+    function=strong_rrqr,
+    summary="Gu and Eisenstat's strong rank-revealing QR: swaps while the volume grows by more than f",
+    citation="gu1996",
+    cost="(2 + swaps) 4mnk",
+    supports=FORCED | {"tol", "complex"},
+    guarantee=Guarantee(
+        "s_i(R11) >= s_i/q, s_j(R22) <= q s_{k+j}, |R11⁻¹R12| <= f with q² = 1 + f²k(n - k); F <= q² OPT_k",
+        "gu1996",
+        "every run",
+        frobenius=lambda m, n, k, f=2.0, **limits: bounds.strong_rrqr_frobenius(n, k, max(f, LEAST_F)),
+        spectral=lambda m, n, k, f=2.0, **limits: bounds.strong_rrqr(n, k, max(f, LEAST_F)),
+        name="strong rank-revealing QR",
+    ),
+)

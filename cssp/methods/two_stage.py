@@ -15,6 +15,7 @@ import numpy as np
 from cssp.errors import check_integer
 from cssp.linalg import squares
 from cssp.methods import _sampling as sampling
+from cssp.methods.row import FORCED, Method
 from cssp.methods.strong_rrqr import strong_rrqr
 from cssp.problem import Picks, Problem
 
@@ -68,3 +69,14 @@ def _sample(V: np.ndarray, p: np.ndarray, rng: np.random.Generator) -> tuple[np.
             if sigma[-1] > math.sqrt(np.finfo(np.float64).eps) * sigma[0]:
                 return place, M
         c *= 2
+
+
+ROW = Method(
+    name="two_stage",
+    function=two_stage,
+    summary="leverage sample of about k log k columns, then a rank-revealing QR of it",
+    citation="boutsidis2009",
+    cost="SVD + 4k³ log k",
+    deterministic=False,
+    supports=FORCED | {"complex"},
+)

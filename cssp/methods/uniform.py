@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cssp.linalg import host
 from cssp.methods._sampling import in_order
+from cssp.methods.row import FORCED, NATIVE, PASSES, Method
 from cssp.problem import Picks, Problem
 
 
@@ -12,3 +13,16 @@ def uniform(p: Problem) -> Picks:
     order = p.rng.permutation(p.n)
     order = order[host(p.candidates)[order]]
     return in_order(p, order.tolist())
+
+
+ROW = Method(
+    name="uniform",
+    function=uniform,
+    summary="uniform sampling without replacement",
+    citation="",
+    cost="n",
+    deterministic=False,
+    nested=True,
+    backends=(*NATIVE, *PASSES),
+    supports=FORCED | {"tol"},
+)

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cssp import bounds
 from cssp.methods import _sampling as sampling
+from cssp.methods.row import FORCED, PASSES, Guarantee, Method
 from cssp.problem import Picks, Problem
 
 
@@ -65,3 +67,23 @@ def inclusion(lam: np.ndarray, k: int) -> np.ndarray:
         P[1 : top + 1, j] = x / (rho[1 : top + 1] + x)
         rho[1 : top + 1] = (rho[1 : top + 1] + x) / (1 + x / rho[:top])
     return P
+
+
+ROW = Method(
+    name="volume",
+    function=volume,
+    summary="volume sampling: exact k-DPP on the Gram matrix",
+    citation="deshpande2006",
+    cost="SVD + 2nk²",
+    deterministic=False,
+    backends=("numpy", *PASSES),
+    supports=FORCED | {"complex"},
+    guarantee=Guarantee(
+        "E F = (k + 1) e_{k+1}(s²)/e_k(s²) <= (k + 1) OPT_k",
+        "deshpande2006",
+        "expectation",
+        frobenius=lambda m, n, k: bounds.volume(k),
+        spectral=lambda m, n, k: bounds.volume_spectral(m, n, min(m, n, k)),
+        name="volume sampling",
+    ),
+)

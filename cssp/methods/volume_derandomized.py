@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from cssp import bounds
 from cssp.linalg import column_norms2
 from cssp.linalg import squares as sq
 from cssp.methods._shared import TIES, completed, rest, shortest
+from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 
 #: Probability, relative to the largest, at which a column is not considered.
@@ -88,3 +90,21 @@ def _prefixes(log_x: np.ndarray, order: int) -> np.ndarray:
         table[i] = table[i - 1]
         table[i, 1:] = np.logaddexp(table[i, 1:], log_x[i - 1] + table[i - 1, :-1])
     return table
+
+
+ROW = Method(
+    name="volume_derandomized",
+    function=volume_derandomized,
+    summary="volume sampling by conditional expectations",
+    citation="deshpande2010",
+    cost="(k + 1) SVD",
+    supports=FORCED | {"tol", "complex"},
+    guarantee=Guarantee(
+        "F <= (k + 1) e_{k+1}(s²)/e_k(s²) <= (k + 1) OPT_k, hence T <= (k + 1)(min(m, n) - k) s_{k+1}²",
+        "deshpande2010",
+        "every run",
+        frobenius=lambda m, n, k: bounds.volume_derandomized(k),
+        spectral=lambda m, n, k: bounds.volume_spectral(m, n, k),
+        name="derandomised volume sampling",
+    ),
+)
