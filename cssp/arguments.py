@@ -43,7 +43,7 @@ def find_method(name: object) -> Method:
     if isinstance(name, str) and name in METHODS:
         return METHODS[name]
     if not isinstance(name, str):
-        raise UnknownNameError(f"method = {name!r}: a name is wanted, one of {_listed(METHODS)}")
+        raise UnknownNameError(f"method = {name!r}: expected a name, one of {_listed(METHODS)}")
     near = difflib.get_close_matches(name.lower(), METHODS, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {_listed(METHODS)}"
     raise UnknownNameError(f"method = {name!r} is unknown; {hint}")
@@ -83,10 +83,10 @@ def as_matrix(argument: str, A: Any, row: Method) -> Array:
             f"; for one row use {argument}.reshape(1, -1), for one column {argument}.reshape(-1, 1)"
         )
         raise ArgumentError(
-            f"{argument} has shape {shape}: (..., m, n) is wanted" + (row_or_column if len(shape) else "")
+            f"{argument} has shape {shape}: expected (..., m, n)" + (row_or_column if len(shape) else "")
         )
     if 0 in shape[-2:]:
-        raise ArgumentError(f"{argument} has shape {shape}: at least one row and one column are wanted")
+        raise ArgumentError(f"{argument} has shape {shape}: expected at least one row and one column")
     if _kind(A) == "complex" and "complex" not in row.supports:
         check_supported(row, "complex", f"complex {argument}")
     return A
@@ -118,7 +118,7 @@ def as_array(argument: str, A: Any) -> Array:
         )
     if _kind(A) == "other":
         raise ArgumentError(
-            f"{argument} has dtype {A.dtype}: numbers are wanted (bool, integer, real or complex){_cure(argument, A)}"
+            f"{argument} has dtype {A.dtype}: expected numbers (bool, integer, real or complex){_cure(argument, A)}"
         )
     return A
 
@@ -195,10 +195,10 @@ def as_counts(k: object, batch: tuple[int, ...]) -> np.ndarray | None:
             raise ArgumentError(f"k = {one}: no matrix has so many columns")
         return np.full(batch, one, dtype=np.int64)
     if counts.dtype.kind not in "iu":
-        raise ArgumentError(f"k has dtype {counts.dtype}: integers are wanted, one per batch item")
+        raise ArgumentError(f"k has dtype {counts.dtype}: expected integers, one per batch item")
     if counts.shape != batch:
         raise ArgumentError(
-            f"k has shape {counts.shape}: one integer, or one per batch item, shape {batch}, is wanted"
+            f"k has shape {counts.shape}: expected one integer, or one per batch item, shape {batch}"
         )
     if counts.size and counts.min() < 1:
         raise ArgumentError(f"k = {counts.min()} for one batch item: must be at least 1")
@@ -216,7 +216,7 @@ def as_tolerance(tol: object) -> float | None:
             raise TypeError
         value = float(tol)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise ArgumentError(f"tol = {tol!r} ({type(tol).__name__}): one number in (0, 1] is wanted") from None
+        raise ArgumentError(f"tol = {tol!r} ({type(tol).__name__}): expected one number in (0, 1]") from None
     if not 0 < value <= 1:
         raise ArgumentError(
             f"tol = {value}: must be in (0, 1]; it is relative, ‖A - P A‖ ≤ tol·‖A‖ in the Frobenius norm"
@@ -240,7 +240,7 @@ def as_generator(rng: object) -> np.random.Generator:
     if isinstance(rng, (bool, np.bool_)) or not isinstance(rng, (int, np.integer)):
         raise ArgumentError(
             f"rng = {rng!r} ({type(rng).__name__}): "
-            "None, an integer seed or a numpy.random.Generator is wanted"
+            "expected None, an integer seed or a numpy.random.Generator"
         )
     if rng < 0:
         raise ArgumentError(f"rng = {rng}: a seed must not be negative")
@@ -253,23 +253,23 @@ def as_columns(argument: str, index: object, batch: tuple[int, ...], n: int) -> 
         return np.zeros((*batch, 0), dtype=np.int64)
     array = _as_array(argument, in_order(argument, index))
     if array.ndim == 0 and array.dtype.kind in "iu":
-        raise ArgumentError(f"{argument} = {array}: a list of column indices is wanted; pass [{array}]")
+        raise ArgumentError(f"{argument} = {array}: expected a list of column indices; pass [{array}]")
     if array.size == 0 and array.shape[:-1] in ((), batch):
         return np.zeros((*batch, 0), dtype=np.int64)
     if array.dtype.kind == "b":
         raise ArgumentError(
-            f"{argument} is a mask: column indices are wanted; pass numpy.flatnonzero({argument})"
+            f"{argument} is a mask: expected column indices; pass numpy.flatnonzero({argument})"
         )
     if array.dtype.kind not in "iu":
         named = next((str(x) for x in array.flat if isinstance(x, str)), None)
         raise ArgumentError(
-            f"{argument} has dtype {array.dtype}: column indices (integers) are wanted"
+            f"{argument} has dtype {array.dtype}: expected column indices (integers)"
             + ("" if named is None else f", got the name {named!r}; pass list(names).index({named!r})")
         )
     if array.ndim != 1 and array.shape[:-1] != batch:
         raise ArgumentError(
             f"{argument} has shape {array.shape}: "
-            f"a list of column indices, or one per batch item {batch}, is wanted"
+            f"expected a list of column indices, or one per batch item {batch}"
         )
     if array.size and not (array.min() >= 0 and array.max() < n):
         wrong = array[(array < 0) | (array >= n)].flat[0]
@@ -298,7 +298,7 @@ def in_order(argument: str, index: Any) -> Any:
 def check_deficient(deficient: Any) -> None:
     """What to do where k exceeds the rank."""
     if not isinstance(deficient, str) or deficient not in ("fill", "truncate", "raise"):
-        raise ArgumentError(f"deficient = {deficient!r}: 'fill', 'truncate' or 'raise' is wanted")
+        raise ArgumentError(f"deficient = {deficient!r}: expected 'fill', 'truncate' or 'raise'")
 
 
 def check_disjoint(include: np.ndarray, exclude: np.ndarray) -> None:
@@ -318,7 +318,7 @@ def as_mask(valid: object, batch: tuple[int, ...], n: int) -> np.ndarray | None:
     mask = _as_array("valid", valid)
     if mask.dtype.kind != "b":
         raise ArgumentError(
-            f"valid has dtype {mask.dtype}: booleans are wanted; pass valid != 0 if that is meant"
+            f"valid has dtype {mask.dtype}: expected booleans; pass valid != 0 if that is meant"
         )
     return _spread("valid", mask, batch, n)
 
@@ -331,7 +331,7 @@ def as_weights(weights: object, batch: tuple[int, ...], n: int) -> np.ndarray | 
         weights = weights.detach().double() if not weights.dtype.is_complex else weights.detach()
     w = _as_array("weights", weights)
     if w.dtype.kind not in "biuf":
-        raise ArgumentError(f"weights has dtype {w.dtype}: real numbers are wanted")
+        raise ArgumentError(f"weights has dtype {w.dtype}: expected real numbers, one per column")
     with np.errstate(over="ignore"):  # a long double beyond the range is refused as Inf
         return _spread("weights", w.astype(np.float64), batch, n)
 
@@ -342,15 +342,15 @@ def _as_array(argument: str, value: object) -> np.ndarray:
         return np.asarray(host(value) if hasattr(value, "shape") else value)
     except ValueError:
         raise ArgumentError(
-            f"{argument} has rows of unequal length: one list for all batch items, "
-            "or lists of one length, one per item, are wanted"
+            f"{argument} has rows of unequal length: expected one list for all batch items, "
+            "or lists of one length, one per item"
         ) from None
 
 
 def _spread(argument: str, x: np.ndarray, batch: tuple[int, ...], n: int) -> np.ndarray:
     if x.shape not in ((n,), (*batch, n)):
         allowed = f"({n},)" if not batch else f"({n},) or {(*batch, n)}"
-        raise ArgumentError(f"{argument} has shape {x.shape}: {allowed}, one entry per column, is wanted")
+        raise ArgumentError(f"{argument} has shape {x.shape}: expected {allowed}, one entry per column")
     return np.broadcast_to(x, (*batch, n))
 
 

@@ -232,8 +232,8 @@ def greedy(L: Cholesky, rng: np.random.Generator) -> None:
         g = np.where(allowed, L.d, 1.0)
         score = np.where(allowed, f / g, 0.0)
         rounding = np.where(allowed, TIE_BAND * eps * (f0 + score * L.G.diagonal) / g, 0.0)
-        worn = allowed & (f < math.sqrt(eps) * f0)
-        if not fresh and np.any(worn & (score + rounding >= score.max())):
+        stale = allowed & (f < math.sqrt(eps) * f0)
+        if not fresh and np.any(stale & (score + rounding >= score.max())):
             f = f0 = _row_norms2(L)
             fresh = True
             continue
@@ -260,7 +260,7 @@ def _row_norms2(L: Cholesky) -> np.ndarray:
 def random_pivot(L: Cholesky, rng: np.random.Generator, *, accelerated: bool | str = "auto") -> None:
     """Draw an index with probability proportional to the diagonal of the residual, again and again."""
     if not (isinstance(accelerated, bool) or (isinstance(accelerated, str) and accelerated == "auto")):
-        raise ArgumentError(f"accelerated = {accelerated!r}: True, False or 'auto' is wanted")
+        raise ArgumentError(f"accelerated = {accelerated!r}: expected True, False or 'auto'")
     if L.G.n >= LARGE if accelerated == "auto" else accelerated:
         _rejecting(L, rng)
         return

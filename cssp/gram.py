@@ -108,16 +108,16 @@ class Gram:
         if B.shape != (I.size, J.size):
             raise ArgumentError(
                 f"K(I, J) returned shape {B.shape} for {I.size} and {J.size} indices: "
-                f"({I.size}, {J.size}) is wanted, one row per index of I"
+                f"expected ({I.size}, {J.size}), one row per index of I"
             )
         if B.dtype.kind not in "biufc":
-            raise ArgumentError(f"K has dtype {B.dtype}: real or complex numbers are wanted")
+            raise ArgumentError(f"K has dtype {B.dtype}: expected real or complex numbers")
         if B.dtype.kind in "fc":
             self.eps = max(self.eps, _eps(B))
         B = B.astype(np.complex128 if B.dtype.kind == "c" else np.float64, copy=False)
         if not np.isfinite(B).all():
             i, j = (int(x[0]) for x in np.nonzero(~np.isfinite(B)))
-            raise ArgumentError(f"K has {B[i, j]} in row {I[i]}, column {J[j]}; finite numbers are wanted")
+            raise ArgumentError(f"K has {B[i, j]} in row {I[i]}, column {J[j]}: expected finite numbers")
         return B
 
     def _checked_diagonal(self, diagonal: Any) -> np.ndarray:
@@ -129,15 +129,19 @@ class Gram:
             raise ArgumentError("diagonal must be one number, or an array of n of them") from None
         if d.shape not in ((), (self.n,)):
             raise ArgumentError(
-                f"diagonal has shape {d.shape}: one number, or shape ({self.n},), one per index, is wanted"
+                f"diagonal has shape {d.shape}: expected one number, or shape ({self.n},), one per index"
             )
         d = np.broadcast_to(d, (self.n,))
         if d.dtype.kind in "fc":
             self.eps = max(self.eps, _eps(d))
         for i in np.flatnonzero(~(np.isfinite(d) & (d.real >= 0) & (abs(d.imag) <= 64 * self.eps * d.real))):
             finite = np.isfinite(d[i])
-            what = "a positive semidefinite matrix has none such" if finite else "finite numbers are wanted"
-            raise ArgumentError(f"K has {d[i]} on its diagonal at index {i}; {what}")
+            what = (
+                "a positive semidefinite matrix, whose diagonal is not negative"
+                if finite
+                else "finite numbers"
+            )
+            raise ArgumentError(f"K has {d[i]} on its diagonal at index {i}: expected {what}")
         return np.array(d.real, dtype=np.float64)
 
 
@@ -209,7 +213,7 @@ def _matrix(K: Any) -> tuple[Reader, int, np.ndarray]:
     K = check.as_array("K", K)
     if K.ndim != 2 or K.shape[0] != K.shape[1] or K.shape[0] == 0:
         raise ArgumentError(
-            f"K has shape {tuple(K.shape)}: a square matrix is wanted; for data A, use select(A), "
+            f"K has shape {tuple(K.shape)}: expected a square matrix; for data A, use select(A), "
             "or the name of a kernel and X="
         )
     n = int(K.shape[0])
@@ -274,7 +278,7 @@ def _named(K: str, X: Any, parameters: dict[str, Any]) -> tuple[Reader, int, flo
     X = _host(check.as_array("X", X))
     if X.ndim != 2 or 0 in X.shape or X.dtype.kind not in "biuf":
         raise ArgumentError(
-            f"X has shape {X.shape} and dtype {X.dtype}: real numbers (n, p), one point per row, are wanted"
+            f"X has shape {X.shape} and dtype {X.dtype}: expected real numbers (n, p), one point per row"
         )
     X = X.astype(np.float32 if X.dtype in (np.float16, np.float32) else np.float64, copy=False)
     bad = np.flatnonzero(~np.isfinite(X).all(axis=1))

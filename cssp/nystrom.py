@@ -104,7 +104,7 @@ def select_gram(
     array([0, 1])
     """
     if not isinstance(method, str) or method not in RULES:
-        raise UnknownNameError(f"method = {method!r}: one of {', '.join(map(repr, RULES))} is wanted")
+        raise UnknownNameError(f"method = {method!r}: expected one of {', '.join(map(repr, RULES))}")
     own = {name: options.pop(name) for name in ("accelerated",) if name in options}
     if own and method != "random_pivot":
         raise UnknownNameError(f"option 'accelerated' is unknown to method {method!r}; 'random_pivot' has it")
@@ -112,7 +112,7 @@ def select_gram(
     counts, tol = check.as_counts(k, ()), check.as_tolerance(tol)
     if counts is None and tol is None:
         raise ArgumentError(
-            "neither k nor tol is given: say how many landmarks, or how small an error, is wanted"
+            "neither k nor tol is given: expected how many landmarks (k=10), or how small an error (tol=0.01)"
         )
     check.check_deficient(deficient)
     first, never = (

@@ -96,7 +96,9 @@ def spectrum(A: Any, k: int | None = None, ax: Axes | None = None) -> Axes:
     """
     A = check.as_matrix("A", A, METHODS["residual"])
     if A.ndim != 2:
-        raise ArgumentError(f"A has shape {tuple(A.shape)}: one matrix (m, n) is wanted, not a batch")
+        raise ArgumentError(
+            f"A has shape {tuple(A.shape)}: expected one matrix (m, n), got a batch; pass one item of it"
+        )
     xp = array_api_compat.array_namespace(A)
     A = xp.astype(A, check.compute_dtype(A), copy=False)
     check.check_finite("A", A, None, "", "clean it")
@@ -139,7 +141,7 @@ def _part(selection: Selection, item: Any) -> Part:
     try:
         return selection._parts[int(np.arange(len(selection._parts)).reshape(batch)[item])]
     except (IndexError, TypeError):
-        raise ArgumentError(f"item = {item!r}: one item of the batch {batch} is wanted") from None
+        raise ArgumentError(f"item = {item!r}: expected an index into the batch {batch}") from None
 
 
 def _bound(selection: Selection, part: Part, row: Method, tails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

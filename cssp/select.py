@@ -139,7 +139,7 @@ def select(
     counts, tol = check.as_counts(k, batch), check.as_tolerance(tol)
     if counts is None and tol is None:
         raise ArgumentError(
-            "neither k nor tol is given: say how many columns, or how small an error, is wanted"
+            "neither k nor tol is given: expected how many columns (k=10), or how small an error (tol=0.01)"
         )
     check.check_deficient(deficient)
     if deficient == "truncate" and batch:
@@ -218,7 +218,7 @@ class _Arguments:
         width = int(self.A.shape[-1])
         columns = None if self.valid is None or self.valid[item].all() else np.flatnonzero(self.valid[item])
         if columns is not None and not columns.size:
-            raise ArgumentError(f"valid{where} is all False: at least one column is wanted")
+            raise ArgumentError(f"valid{where} is all False: expected at least one column")
         if self.in_passes:
             return self._in_passes(columns, rng)
         A = _native(self.A[(*item, ...)] if item else self.A)
@@ -247,7 +247,7 @@ class _Arguments:
             columns=columns,
             width=width,
         )
-        problem = _without_dust(problem)
+        problem = _flush_negligible_columns(problem)
         return problem if self.target is None else self._aimed(problem, item, where)
 
     def _in_passes(self, columns: np.ndarray | None, rng: np.random.Generator) -> Problem:
@@ -315,13 +315,13 @@ def _as_target(target: Any, A: Array, row: Method) -> Array:
     B = check.as_matrix("target", target, row)
     if array_api_compat.array_namespace(B) is not array_api_compat.array_namespace(A):
         raise ArgumentError(
-            f"target is a {type(B).__name__} and A a {type(A).__name__}: the same kind is wanted"
+            f"target is a {type(B).__name__} and A a {type(A).__name__}: expected arrays of the same library"
         )
     lead, m = tuple(B.shape[:-2]), B.shape[-2]
     if m != A.shape[-2] or lead not in ((), tuple(A.shape[:-2])):
         raise ArgumentError(
             f"target has shape {tuple(B.shape)}: "
-            f"(..., {A.shape[-2]}, p) is wanted, with the batch of A, {tuple(A.shape)}"
+            f"expected (..., {A.shape[-2]}, p), with the batch of A, {tuple(A.shape)}"
         )
     complex_ = [array_api_compat.array_namespace(X).isdtype(X.dtype, "complex floating") for X in (A, B)]
     if complex_ == [False, True]:
@@ -337,15 +337,15 @@ def _renumbered(argument: str, index: np.ndarray, columns: np.ndarray, where: st
     return np.searchsorted(columns, index)
 
 
-def _without_dust(p: Problem) -> Problem:
-    """The problem with columns so far below the largest that their squares leave the range set to zero."""
+def _flush_negligible_columns(p: Problem) -> Problem:
+    """Return the problem with columns set to zero whose squared norms underflow beside the largest."""
     xp = p.xp
-    dust = p.norms2 < 2.0 ** (-120 if p.eps > 1e-10 else -900)
-    if not bool(xp.any(dust)):
+    negligible = p.norms2 < 2.0 ** (-120 if p.eps > 1e-10 else -900)
+    if not bool(xp.any(negligible)):
         return p
-    if not bool(xp.any(linalg.take_columns(p.A, linalg.places(dust)) != 0)):
+    if not bool(xp.any(linalg.take_columns(p.A, linalg.places(negligible)) != 0)):
         return p
-    return replace(p, A=xp.where(dust[None, :], xp.zeros_like(p.A), p.A))
+    return replace(p, A=xp.where(negligible[None, :], xp.zeros_like(p.A), p.A))
 
 
 def _native(A: Array) -> Array:

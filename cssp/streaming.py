@@ -85,7 +85,7 @@ class StreamingSelector:
     ) -> None:
         self.k = check_integer("k", k)
         if method not in ("greedy", "residual", "strong_rrqr"):
-            raise UnknownNameError(f"method = {method!r}: 'greedy', 'residual' or 'strong_rrqr' is wanted")
+            raise UnknownNameError(f"method = {method!r}: expected 'greedy', 'residual' or 'strong_rrqr'")
         self.method = method
         self.oversample = check_integer("oversample", oversample)
         self.kept = self.k * self.oversample
@@ -159,7 +159,7 @@ class StreamingSelector:
         X = host(X)
         if X.ndim != 2 or X.shape[0] == 0:
             raise ArgumentError(
-                f"columns has shape {X.shape}: (m, b) is wanted; one column is columns.reshape(-1, 1)"
+                f"columns has shape {X.shape}: expected (m, b); one column is columns.reshape(-1, 1)"
             )
         kind = check.compute_dtype(X)
         if self._block is not None:

@@ -154,7 +154,7 @@ def _weights(path: str, n: int) -> np.ndarray:
         A = table.A
         w = np.array(A.toarray() if hasattr(A, "toarray") else A)
     if w.size != n or max(w.shape, default=0) != n:
-        raise ArgumentError(f"--weights {path} has shape {w.shape}: {n} numbers, one per column, are wanted")
+        raise ArgumentError(f"--weights {path} has shape {w.shape}: expected {n} numbers, one per column")
     return w.reshape(n)
 
 
@@ -184,7 +184,7 @@ def _listed(argument: str, o: argparse.Namespace, table: Table, numbers: np.ndar
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
-        raise ArgumentError(f"--option {text}: NAME=VALUE is wanted, such as f=1.5")
+        raise ArgumentError(f"--option {text}: expected NAME=VALUE, such as f=1.5")
     if name in {*inspect.signature(cssp.select).parameters, "scale", "progress"}:
         raise ArgumentError(f"--option {text}: {name!r} is no option of a method; see `cssp methods`")
     try:

@@ -24,16 +24,16 @@ def count(argument: str, number: Any, n: int, kind: str, default: int | None) ->
         return default
     if isinstance(number, (int, np.integer)) and not isinstance(number, bool):
         if not 1 <= number <= n:
-            raise ArgumentError(f"{argument} = {number}: between 1 and {kind} = {n} is wanted")
+            raise ArgumentError(f"{argument} = {number}: expected between 1 and {kind} = {n}")
         return int(number)
     if isinstance(number, (float, np.floating)):
         if not 0 < number <= 1:
             raise ArgumentError(
-                f"{argument} = {number}: a share in (0, 1] is wanted, or int({number}) of them"
+                f"{argument} = {number}: expected a share in (0, 1]; for a number of them pass int({number})"
             )
         return max(1, round(float(number) * n))
     raise ArgumentError(
-        f"{argument} = {number!r} ({type(number).__name__}): a number (int), a share (float) or None is wanted"
+        f"{argument} = {number!r} ({type(number).__name__}): expected a number (int), a share (float) or None"
     )
 
 

@@ -188,7 +188,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         X = checked("X", check_array, X, dtype=floats(X), accept_sparse="csr", input_name="X")
         if X.shape[1] != self.n_features_:
             raise ArgumentError(
-                f"X has {X.shape[1]} features: the {self.n_features_} chosen ones are wanted, as transform returns them"
+                f"X has {X.shape[1]} features: expected the {self.n_features_} chosen ones, as transform returns them"
             )
         return X @ like(self.coefficients_, X)
 
@@ -242,7 +242,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         if self.target is None:
             return None
         if self.target not in ("regression", "classification"):
-            raise ArgumentError(f"target = {self.target!r}: None, 'regression' or 'classification' is wanted")
+            raise ArgumentError(f"target = {self.target!r}: expected None, 'regression' or 'classification'")
         if y is None:
             raise ArgumentError(
                 f"target = {self.target!r} requires y to be passed, but the target y is None; "
@@ -252,7 +252,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
             y = LabelBinarizer().fit_transform(linalg.host(y) if hasattr(y, "dtype") else y)
         y = checked("y", check_array, y, dtype=floats(y), ensure_2d=False, input_name="y")
         if y.shape[0] != X.shape[0]:
-            raise ArgumentError(f"y has {y.shape[0]} samples and X has {X.shape[0]}: as many are wanted")
+            raise ArgumentError(f"y has {y.shape[0]} samples: expected {X.shape[0]}, as many as X has")
         y = like(y, X)
         return y[:, None] if y.ndim == 1 else y
 

@@ -181,7 +181,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Keyword arguments of the kernel."""
         if not callable(self.kernel) and self.kernel not in KERNEL_PARAMS:
             raise ArgumentError(
-                f"kernel = {self.kernel!r}: one of {sorted(KERNEL_PARAMS)}, or a function, is wanted"
+                f"kernel = {self.kernel!r}: expected one of {sorted(KERNEL_PARAMS)}, or a function"
             )
         own = {name: getattr(self, name) for name in ("gamma", "coef0", "degree")}
         given = {name: value for name, value in own.items() if value is not None}

@@ -102,9 +102,9 @@ def residual_select(
         A shape, dtype or device is wrong. Values are not looked at.
     """
     if A.ndim != 3 or not A.dtype.is_floating_point:
-        raise ArgumentError(f"A is {A.dtype} of shape {tuple(A.shape)}: a real (B, m, n) tensor is wanted")
+        raise ArgumentError(f"A is {A.dtype} of shape {tuple(A.shape)}: expected a real (B, m, n) tensor")
     if path not in PATHS:
-        raise ArgumentError(f"path = {path!r}: one of {PATHS} is wanted")
+        raise ArgumentError(f"path = {path!r}: expected one of {PATHS}")
     B, _, n = A.shape
     counts, kmax = _counts(k, kmax, A)
     spread = functools.partial(_spread, shape=(B, n), device=A.device)
@@ -116,7 +116,7 @@ def residual_select(
     if include is not None:
         if include.ndim != 2 or include.shape[0] != B or include.dtype != torch.int64:
             raise ArgumentError(
-                f"include has shape {tuple(include.shape)}: int64 of shape ({B}, c) is wanted"
+                f"include has shape {tuple(include.shape)} and dtype {include.dtype}: expected int64 of shape ({B}, c)"
             )
         if live is not None:
             given = torch.zeros(B, n + 1, dtype=torch.bool, device=A.device)
@@ -140,7 +140,7 @@ def _counts(k: Any, kmax: int | None, A: Tensor) -> tuple[Tensor | None, int]:
     on_host = not isinstance(k, Tensor) or k.device.type == "cpu"
     counts = torch.as_tensor(k, dtype=torch.int64)
     if counts.shape != (B,):
-        raise ArgumentError(f"k has shape {tuple(counts.shape)}: an int, or ({B},), is wanted")
+        raise ArgumentError(f"k has shape {tuple(counts.shape)}: expected an int, or ({B},)")
     if kmax is None:
         if not on_host:
             raise ArgumentError("k is on the device: pass kmax, since reading k would wait for the device")
@@ -150,14 +150,14 @@ def _counts(k: Any, kmax: int | None, A: Tensor) -> tuple[Tensor | None, int]:
 
 def _checked(k: int, kmax: int, n: int) -> int:
     if not 0 <= k <= kmax <= n:
-        raise ArgumentError(f"k = {k} and kmax = {kmax}: 0 <= k <= kmax <= n = {n} is wanted")
+        raise ArgumentError(f"k = {k} and kmax = {kmax}: expected 0 <= k <= kmax <= n = {n}")
     return kmax
 
 
 def _spread(name: str, x: Tensor, shape: tuple[int, int], device: torch.device) -> Tensor:
     """x as (B, n) on the device of A."""
     if tuple(x.shape) not in (shape, shape[1:]) or x.device != device:
-        raise ArgumentError(f"{name} has shape {tuple(x.shape)} on {x.device}: {shape} on {device} is wanted")
+        raise ArgumentError(f"{name} has shape {tuple(x.shape)} on {x.device}: expected {shape} on {device}")
     return x.expand(shape)
 
 

@@ -50,7 +50,7 @@ def leading_svd(A: np.ndarray, k: int, how: str, rng: np.random.Generator) -> tu
         of which few vectors are wanted.
     """
     if how not in ("exact", "sketched", "auto"):
-        raise ArgumentError(f"svd = {how!r}: 'exact' or 'sketched' is wanted")
+        raise ArgumentError(f"svd = {how!r}: expected 'exact', 'sketched' or 'auto'")
     m, n = A.shape
     l = k + OVERSAMPLE
     if how == "auto":

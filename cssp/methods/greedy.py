@@ -110,22 +110,22 @@ class _State:
             self._deflate(open_)
         while True:
             half, slack = math.sqrt(self.eps), DOWNDATE_SLACK * self.eps
-            worn = open_ & ((self.g < half * self.g0) | (self.f < half * self.f0)) & (self.g0 > p.noise**2)
-            fresh = p.eligible(self.g, open_ & ~worn)
-            eligible = fresh | worn
+            stale = open_ & ((self.g < half * self.g0) | (self.f < half * self.f0)) & (self.g0 > p.noise**2)
+            fresh = p.eligible(self.g, open_ & ~stale)
+            eligible = fresh | stale
             if not bool(xp.any(eligible)):
                 return None
-            g = xp.where(worn, xp.maximum(self.g, slack * self.g0), self.g)
+            g = xp.where(stale, xp.maximum(self.g, slack * self.g0), self.g)
             g = xp.where(eligible, g, xp.ones_like(g))
             score = xp.where(eligible, self.f / g, xp.zeros_like(g))
             rounding = slack * (self.f0 + score * self.g0) / g
-            bar = (1 - TIE_BAND * self.eps) * xp.max(xp.where(worn, xp.zeros_like(g), score))
-            risky = worn & (score + rounding >= bar)
+            bar = (1 - TIE_BAND * self.eps) * xp.max(xp.where(stale, xp.zeros_like(g), score))
+            risky = stale & (score + rounding >= bar)
             if not bool(xp.any(fresh & (self.g > p.floor**2))):
-                risky = worn  # one of them may be the only independent column left
+                risky = stale  # one of them may be the only independent column left
             if not bool(xp.any(risky)):
                 break
-            if 4 * int(xp.sum(xp.astype(worn, xp.int64))) > p.n:
+            if 4 * int(xp.sum(xp.astype(stale, xp.int64))) > p.n:
                 self._deflate(open_)
             else:
                 self._deflate_columns(risky)

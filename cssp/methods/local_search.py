@@ -47,7 +47,7 @@ def searched(p: Problem, start: str, deadline: Deadline) -> Picks:
 
     if not isinstance(start, str) or start not in METHODS or start == "local_search":
         names = ", ".join(repr(name) for name in sorted(METHODS) if name != "local_search")
-        raise ArgumentError(f"start = {start!r}: the name of another method is wanted, one of {names}")
+        raise ArgumentError(f"start = {start!r}: expected the name of another method, one of {names}")
     supports = METHODS[start].supports
     asked = {"include": bool(p.include), "exclude": int(host(p.candidates).sum()) + len(p.include) < p.n}
     for argument in ("include", "exclude"):

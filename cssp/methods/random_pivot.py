@@ -36,7 +36,7 @@ def random_pivot(p: Problem, *, accelerated: bool | str = "auto") -> Picks:
         of A alone.
     """
     if not (isinstance(accelerated, bool) or (isinstance(accelerated, str) and accelerated == "auto")):
-        raise ArgumentError(f"accelerated = {accelerated!r}: True, False or 'auto' is wanted")
+        raise ArgumentError(f"accelerated = {accelerated!r}: expected True, False or 'auto'")
     fast = p.m * p.n >= LARGE if accelerated == "auto" else bool(accelerated)
     E = sampling.Residual(p)
     return _rejecting(E, p.rng) if fast else _one_by_one(E, p.rng)

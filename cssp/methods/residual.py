@@ -34,12 +34,12 @@ from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, Array, Picks, Problem
 def residual(p: Problem, *, speculate: bool | None = None) -> Picks:
     """Choose the column farthest from the span of those chosen, k times.
 
-    In host memory runs of picks are guessed and judged by one pass over A (`cssp.methods._speculative`): the picks are
+    In host memory several picks are guessed, then verified with one product (`cssp.methods._speculative`): the picks are
     the same, near-ties apart. ``speculate=False`` passes over A once per pick, as devices do that have no fused kernel
     (`cssp.methods._fused`); so does the default where A is small enough to stay in the cache.
     """
     if speculate is not None and not isinstance(speculate, bool):
-        raise ArgumentError(f"speculate = {speculate!r}: None, True or False is wanted")
+        raise ArgumentError(f"speculate = {speculate!r}: expected None, True or False")
     if is_numpy_array(p.A) or (is_torch_array(p.A) and p.A.device.type == "cpu"):
         return speculative(p, speculate)
     found = fused(p) if speculate is not False and is_torch_array(p.A) and p.A.device.type == "cuda" else None

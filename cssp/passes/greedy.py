@@ -157,22 +157,22 @@ def _best_gain(
     g0: np.ndarray,
     eps: float,
 ) -> int | None:
-    """The open column of largest gain; f and g that downdating has worn are formed anew where they might win."""
+    """The open column of largest gain; f and g that downdating has stale are formed anew where they might win."""
     half, slack = math.sqrt(eps), DOWNDATE_SLACK * eps
     while True:
-        worn = open_ & ((g < half * g0) | (f < half * f0)) & (g0 > p.noise**2)
-        fresh = p.eligible(g, open_ & ~worn)
-        eligible = fresh | worn
+        stale = open_ & ((g < half * g0) | (f < half * f0)) & (g0 > p.noise**2)
+        fresh = p.eligible(g, open_ & ~stale)
+        eligible = fresh | stale
         if not eligible.any():
             return None
-        safe = np.where(worn, np.maximum(g, slack * g0), g)
+        safe = np.where(stale, np.maximum(g, slack * g0), g)
         safe = np.where(eligible, safe, 1.0)
         score = np.where(eligible, f / safe, 0.0)
         rounding = slack * (f0 + score * g0) / safe
-        bar = (1 - TIE_BAND * eps) * np.max(np.where(worn, 0.0, score))
-        risky = np.flatnonzero(worn & (score + rounding >= bar))
+        bar = (1 - TIE_BAND * eps) * np.max(np.where(stale, 0.0, score))
+        risky = np.flatnonzero(stale & (score + rounding >= bar))
         if not np.any(g[fresh] > p.floor**2):
-            risky = np.flatnonzero(worn)  # one of them may be the only independent column left
+            risky = np.flatnonzero(stale)  # one of them may be the only independent column left
         if not risky.size:
             break
         step = max(1, BLOCK // p.m)

@@ -80,12 +80,12 @@ class OperatorSource(Products):
             ) from reason
         except ValueError as reason:
             raise ArgumentError(
-                f"A.{name} fails on a block of vectors: {reason}; vectors of length {rows} are wanted"
+                f"A.{name} fails on a block of vectors: {reason}; expected vectors of length {rows}"
             ) from reason
         Y = dense(Y)
         if Y.shape != (rows, X.shape[1]):
             raise ArgumentError(
-                f"A.{name} returned shape {Y.shape} for {X.shape}: {(rows, X.shape[1])} is wanted; "
+                f"A.{name} returned shape {Y.shape} for {X.shape}: expected {(rows, X.shape[1])}; "
                 "correct the operator or its shape"
             )
         if not np.can_cast(Y.dtype, self.dtype, "same_kind"):

@@ -1,6 +1,6 @@
 """Greedy residual in few passes: the speculative pivoting of `cssp.methods._speculative` on a matrix read in passes.
 
-A guess is judged by one pass, in which workers form QᴴA and say, for each pick guessed, how its column stands among
+A guess is verified in one pass, in which workers form QᴴA and report, for each pick guessed, how its column stands among
 theirs. A pool of columns in the caller's memory provides the guesses; columns of large residual norm join it in the
 same pass.
 """
@@ -115,7 +115,7 @@ class PassRun(_Run):
         self.indices, self.heights = list(p.include), heights or []
         self.open = p.candidates.copy()
         self.length = FIRST
-        self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
+        self.tie_bias = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
         self.given = list(p.include)
         if heights is None:
             self._drop_dependent(self.A.take(self.given))
@@ -159,17 +159,17 @@ class PassRun(_Run):
             self._step()
             return
         assert V is not None
-        taken = self._judge(guess, V)
+        taken = self._verify(guess, V)
         self.length = min(LONGEST, 2 * length if taken == guess.size else max(8, 2 * taken))
 
     def _step(self) -> int:
         e, norm = orthogonalise(self._columns([self.first])[:, 0], self.basis)
         if norm > self.p.noise:
-            return self._judge(np.array([self.first]), (e / norm)[:, None])
+            return self._verify(np.array([self.first]), (e / norm)[:, None])
         self.open[self.first], self.N[self.first] = False, 0
         return 0
 
-    def _promising(self, b: int) -> np.ndarray:
+    def _largest_norms(self, b: int) -> np.ndarray:
         """Open columns of large residual norm: the b largest, or those of them in the pool where others are dear."""
         C = self._largest(min(b if self.A.nearby else WIDER * b, self._room()))
         there = np.isin(C, self.pool)
@@ -180,10 +180,10 @@ class PassRun(_Run):
         return C[there]
 
     def _largest(self, b: int) -> np.ndarray:
-        return super()._promising(b)
+        return super()._largest_norms(b)
 
     def _block(self, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Residuals of columns of the pool, and their Gram matrix with the norms that the judgement goes by."""
+        """Residuals of columns of the pool, and their Gram matrix with the norms that the verification uses."""
         Q = self.Q[:, self.known : self.r]
         if Q.shape[1]:
             self.left = self.left - (self.left @ Q.conj()) @ Q.T
@@ -229,7 +229,7 @@ class PassRun(_Run):
             order = order[keep[order]]
         self.pool, self.raw, self.left = pool[order], raw[order], left[order]
 
-    def _judge(self, guess: np.ndarray, V: np.ndarray) -> int:
+    def _verify(self, guess: np.ndarray, V: np.ndarray) -> int:
         p, size, taken = self.p, guess.size, 1
         ahead = np.empty(0, dtype=np.int64)
         if not self.A.nearby and size < p.k - len(self.indices):
@@ -238,10 +238,10 @@ class PassRun(_Run):
         top = np.array([self.N[self.first]])
         if size > 1:
             ask = partial(_standing, guess=guess, eps=self.eps)
-            highest, own, below, worn = np.max(held.map(ask, self.N, self.exact, self.open), axis=0)
+            highest, own, below, stale = np.max(held.map(ask, self.N, self.exact, self.open), axis=0)
             top = np.append(top, highest)
             bar = highest * (1 - TIE_BAND * self.eps)
-            right = (own >= bar) & (below < bar) & (worn < bar) & (highest > p.noise**2)
+            right = (own >= bar) & (below < bar) & (stale < bar) & (highest > p.noise**2)
             if self.single:
                 right &= highest >= (SINGLE_REACH * p.largest) ** 2
             taken += size - 1 if right.all() else int(np.argmin(right))
@@ -320,7 +320,7 @@ def _standing(
     """How columns stand behind 1, 2, ... guesses, shape (4, guesses - 1).
 
     The largest squared norm; the fair score (with its slack) of the guess itself, if it is here; the largest fair score
-    of a column of lower index; and that of a column whose norm is worn.
+    of a column of lower index; and that of a column whose norm is stale.
     """
     out = np.full((4, guess.size - 1), -math.inf)
     for a in range(0, N.size, STEP):
@@ -330,9 +330,9 @@ def _standing(
         for g in np.flatnonzero((mine >= 0) & (mine < b - a)):
             score[g:, mine[g]] = -math.inf
         fair = score + DOWNDATE_SLACK * eps * exact[a:b]
-        worn = np.where(score <= math.sqrt(eps) * exact[a:b], fair, -math.inf).max(axis=1)
+        stale = np.where(score <= math.sqrt(eps) * exact[a:b], fair, -math.inf).max(axis=1)
         np.maximum(out[0], score.max(axis=1), out=out[0])
-        np.maximum(out[3], worn, out=out[3])
+        np.maximum(out[3], stale, out=out[3])
         for s, j in enumerate(mine[1:].tolist()):
             if 0 <= j < b - a:
                 out[1, s] = fair[s, j]

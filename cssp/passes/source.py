@@ -324,7 +324,7 @@ def dense(block: Any) -> np.ndarray:
     if not isinstance(block, (np.ndarray, np.generic)):
         kind = f"{type(block).__module__.partition('.')[0]}.{type(block).__name__}"
         raise ArgumentError(
-            f"A has a block of type {kind}: NumPy arrays or sparse matrices are wanted; convert it block by block"
+            f"A has a block of type {kind}: expected NumPy arrays or sparse matrices; convert it block by block"
         )
     X = np.asarray(block)
     if X.dtype.char not in "gG":
@@ -471,12 +471,12 @@ def factor_of(
     shift = np.where(alive, np.clip(2 * (t - e), -5000, 5000), 0)
     with np.errstate(under="ignore", over="ignore"):
         norms2 = np.where(alive, np.ldexp(s.norms2 * w * w, shift), 0.0)
-    dust = alive & (norms2 < 2.0 ** (-120 if single else -900))
-    norms2[dust] = 0
-    if weights is None and e == 0 and not dust.any():
+    negligible = alive & (norms2 < 2.0 ** (-120 if single else -900))
+    norms2[negligible] = 0
+    if weights is None and e == 0 and not negligible.any():
         return None, 0, norms2
-    mantissa = np.where(alive & ~dust, w, 0.0)
-    exponent = np.where(alive & ~dust, t - s.exponent - e, 0)
+    mantissa = np.where(alive & ~negligible, w, 0.0)
+    exponent = np.where(alive & ~negligible, t - s.exponent - e, 0)
     return (mantissa, exponent), e, norms2
 
 

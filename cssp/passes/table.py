@@ -52,7 +52,7 @@ OPEN_ENDED = ("residual", "random_pivot", "sketched_qr")
 
 _NAMES = {"dask": "a dask array", "sparse": "sparse", "operator": "a LinearOperator", "mapped": "mapped"}
 
-_NUMBERS = "numbers are wanted (bool, integer, real or complex)"
+_NUMBERS = "expected numbers (bool, integer, real or complex)"
 
 
 def settled(A: Any, row: Method, options: Iterable[str], k: Any, *beyond: Any) -> Any:
@@ -98,7 +98,7 @@ def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source
         A = _from_frame(A)
     if len(A.shape) != 2:
         raise ArgumentError(
-            f"A has shape {tuple(A.shape)}: a matrix (m, n) is wanted where it is read in passes"
+            f"A has shape {tuple(A.shape)}: expected a matrix (m, n) where it is read in passes"
         )
     dtype = _compute_dtype(dtype_of(A) if kind == "operator" else A.dtype)
     if row is not None and dtype.kind == "c" and "complex" not in row.supports:
@@ -108,7 +108,7 @@ def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source
         source = _SOURCES[kind](A, dtype)  # which finds out sizes of chunks that were unknown
     if source is None or 0 in source.shape:
         shape = tuple(A.shape) if source is None else source.shape
-        raise ArgumentError(f"A has shape {shape}: at least one row and one column are wanted")
+        raise ArgumentError(f"A has shape {shape}: expected at least one row and one column")
     source.summed = summed
     return source
 

@@ -84,7 +84,7 @@ def _only(keys: list[str], key: str | None) -> str:
 def _table(A: Array, o: ReadOptions) -> Table:
     """The table of an array: columns by number, rows that are complete."""
     if A.ndim != 2:
-        raise ArgumentError(f"the array has shape {tuple(A.shape)}: a matrix is wanted")
+        raise ArgumentError(f"the array has shape {tuple(A.shape)}: expected a matrix (m, n)")
     n = int(A.shape[1])
     columns = np.arange(n) if o.columns is None else np.asarray(chosen("columns", o.columns, None, n))
     rows, dropped = None, 0

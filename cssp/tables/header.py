@@ -117,7 +117,7 @@ def separator(lines: list[str], given: str | None, usual: str) -> str:
         return next(iter(able), usual)
     sep = usual if given is None else "\t" if given == "\\t" else given
     if len(sep) != 1 or sep in '\r\n"':
-        raise ArgumentError(f"--sep {given}: one character, \\t or auto is wanted")
+        raise ArgumentError(f"--sep {given}: expected one character, \\t or auto")
     if able and sep not in able and _width(lines[:1], sep) < 2:
         better = next(iter(able))
         raise ArgumentError(

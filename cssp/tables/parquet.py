@@ -1,4 +1,4 @@
-"""Parquet: only the columns that are wanted are read, some at a time."""
+"""Parquet: only the columns asked for are read, some at a time."""
 
 from __future__ import annotations
 
