@@ -1,7 +1,7 @@
 """Damage to kept state: each damaged checkpoint or state of a stream must be refused as a `CsspError`, or do no harm.
 
 Checkpoints are taken at every stage of runs on dask arrays, sparse matrices and operators in four precisions, states of streams
-at several lengths. Each is damaged in one of the ways of `analysis.damages`, and the run goes on from it. Then pairs of problems
+at several lengths. Each is damaged in one of the ways of `analysis.corruptions`, and the run goes on from it. Then pairs of problems
 that sums of column norms cannot tell apart: the checkpoint of one must not be taken for the other.
 """
 
@@ -24,11 +24,10 @@ from scipy.sparse.linalg import aslinearoperator
 from tqdm import tqdm
 
 import cssp
+from analysis import corruptions
 from cssp import stream_state
 from cssp.passes import checkpoint
 from cssp.passes.fingerprint import fingerprint
-
-from . import damages
 
 ROWS, COLUMNS, PICKS = 40, 90, 30
 DTYPES = (np.float32, np.float64, np.complex64, np.complex128)
@@ -94,7 +93,7 @@ def damaged(kept: list[Kept], cases: int, seed: int = 0) -> dict[str, Counter[st
     counts: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for i in tqdm(range(cases), disable=None):
-            name, damage = damages.DAMAGES[i % len(damages.DAMAGES)]
+            name, damage = corruptions.CORRUPTIONS[i % len(corruptions.CORRUPTIONS)]
             one, other = (kept[j] for j in rng.choice(len(kept), 2, replace=False))
             outcome, why = one.outcome(damage(one, other, rng), Path(folder) / "state.npz")
             counts.setdefault(name, Counter())[outcome] += 1

@@ -27,7 +27,7 @@ SENTENCES = [
     ("vlm_bridge/pruners/__init__.py", "    cdpruner,\n    cen_prune,\n", "    centred,\n"),
     ("vlm_bridge/pruners/__init__.py", "_BEFORE = (", "centred, "),
 ]
-#: What a table's name looks like in the tests that go through it, see `walkers`.
+#: What a table's name looks like in the tests that go through it, see `row_tests`.
 TABLES = re.compile(r"\b(METHODS|PRUNERS|MUTANTS)\b")
 
 
@@ -86,7 +86,7 @@ def tests_of_rows(folder: Path) -> list[str]:
         "-p",
         "no:cacheprovider",
         "-p",
-        "analysis.walkers",
+        "analysis.row_tests",
         "-m",
         "not slow",
         *map(str, files),

@@ -13,9 +13,8 @@ import torch
 import transformers
 from tqdm.auto import tqdm
 
+from analysis.benchmarks.tables import table
 from vlm_bridge import prune
-
-from .benchmarks.tables import table
 
 TESTS = Path(__file__).parents[1] / "tests" / "vlm_bridge"
 NAMES = {

@@ -43,7 +43,7 @@ def main(
     if importlib.util.find_spec("atheris") is None:
         print("fuzzing needs atheris: pip install -c constraints.txt -e '.[fuzz]' (Linux)", file=sys.stderr)
         return 2
-    from .inputs import KINDS
+    from analysis.inputs import KINDS
 
     kinds = only or list(KINDS)
     finds, source = out / "finds", random.Random(seed)
@@ -125,7 +125,7 @@ def _target(finds: _Finds) -> Any:
     from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st
 
-    from .inputs import KINDS
+    from analysis.inputs import KINDS
 
     kind = KINDS[finds.kind]
 

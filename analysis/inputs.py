@@ -21,9 +21,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 import cssp
+from analysis import command_lines, corruptions, damage, data_frames
 from cssp.errors import RankDeficientError, UnknownNameError, UnsupportedError
-
-from . import command_lines, damage, damages, data_frames
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "cssp")]
 
@@ -235,7 +234,7 @@ def judge_stored(case: Stored) -> str:
 
 @dataclass(frozen=True)
 class Damaged:
-    """A file of kept state, damaged in a way of `analysis.damages` and then byte by byte."""
+    """A file of kept state, damaged in a way of `analysis.corruptions` and then byte by byte."""
 
     which: tuple[int, int]
     damage: str
@@ -244,7 +243,9 @@ class Damaged:
 
     def content(self) -> bytes:
         one, other = (kept()[i % len(kept())] for i in self.which)
-        content = bytearray(dict(damages.DAMAGES)[self.damage](one, other, np.random.default_rng(self.seed)))
+        content = bytearray(
+            dict(corruptions.CORRUPTIONS)[self.damage](one, other, np.random.default_rng(self.seed))
+        )
         for place, byte in self.edits if content else ():
             content[place % len(content)] = byte
         return bytes(content)
@@ -260,7 +261,7 @@ def draw_damaged(draw: Draw) -> Damaged:
     edits = st.lists(st.tuples(place, st.integers(0, 255)), max_size=3).map(tuple)
     return Damaged(
         draw(st.tuples(place, place)),
-        draw(st.sampled_from([name for name, _ in damages.DAMAGES])),
+        draw(st.sampled_from([name for name, _ in corruptions.CORRUPTIONS])),
         draw(place),
         draw(edits),
     )

@@ -17,13 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.benchmarks.tables import table
 from vlm_bridge import PRUNERS, BridgeError, select_tokens
 from vlm_bridge.cost import Decoder
 from vlm_bridge.pruners.inside import tokens_per_layer
 from vlm_bridge.pruners.plan import Pruner
 from vlm_bridge.tower import CAPTURED
-
-from .benchmarks.tables import table
 
 SHAPE = Decoder(
     layers=32, width=4096, heads=32, key_heads=32, head_width=128, mlp_width=11008, bytes_per_value=2

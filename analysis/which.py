@@ -49,7 +49,7 @@ def tokens() -> np.ndarray:
     return np.ascontiguousarray((patches - patches.mean(axis=0)).T)
 
 
-def genes() -> np.ndarray:
+def polynomial_features() -> np.ndarray:
     from sklearn.datasets import load_breast_cancer
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
@@ -66,7 +66,7 @@ def kernel() -> np.ndarray:
 
 SHAPES = (
     Shape("tall", "768 × 576, patches of a photograph", 64, tokens),
-    Shape("wide", "80 × 5455, products of measurements of patients", 20, genes),
+    Shape("wide", "80 × 5455, products of measurements of patients", 20, polynomial_features),
     Shape("square", "1000 × 1000, a kernel between digits", 50, kernel),
 )
 

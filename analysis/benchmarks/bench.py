@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from . import charts, growth, imports, machine, memory, tables
-from .contestants import CONTESTANTS, Contestant
-from .inputs import KINDS, QUICK, SIZES, Size, matrix
-from .timing import alternate, once
+from analysis.benchmarks import charts, growth, imports, machine, memory, tables
+from analysis.benchmarks.contestants import CONTESTANTS, Contestant
+from analysis.benchmarks.inputs import KINDS, QUICK, SIZES, Size, matrix
+from analysis.benchmarks.timing import alternate, once
 
 #: Seconds a single run may take; less where it says little that is new: other kinds of matrices, order, batches.
 BUDGET, BRIEF = 45.0, 4.0

@@ -14,15 +14,15 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from . import machine
-from .contestants import CONTESTANTS, GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
-from .growth import slopes
-from .inputs import SIZES
-from .tables import cells
-from .timing import median, ratio
+from analysis.benchmarks import machine
+from analysis.benchmarks.contestants import CONTESTANTS, GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
+from analysis.benchmarks.growth import slopes
+from analysis.benchmarks.inputs import SIZES
+from analysis.benchmarks.tables import cells
+from analysis.benchmarks.timing import median, ratio
 
 if TYPE_CHECKING:
-    from .bench import Row
+    from analysis.benchmarks.bench import Row
 
 __all__ = ["contest", "growth"]
 

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 import cssp
+from analysis.benchmarks import peers
+from analysis.benchmarks.inputs import Size
 from cssp.linalg import gram
-
-from . import peers
-from .inputs import Size
 
 __all__ = ["CONTESTANTS", "GRAM", "PRODUCTS", "RESIDUAL", "SCIPY", "TEXTBOOK", "Contestant"]
 
@@ -95,7 +94,7 @@ def _loop(A: np.ndarray, k: int, rule: str) -> Callable[[], Any]:
     """Tokens as rows, which is how the pruners have them; deflation takes columns."""
     import torch
 
-    from . import published
+    from analysis.benchmarks import published
 
     tokens = torch.from_numpy(np.ascontiguousarray(np.moveaxis(_items(A), 2, 1)))
     one = torch.ones(tokens.shape[:2])

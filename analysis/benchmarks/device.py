@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from analysis.benchmarks import published
+from analysis.benchmarks.speed import tokens
 from cssp.kernels import pivoted_cholesky, residual_select
-
-from . import published
-from .speed import tokens
 
 #: (width, tokens, kept, images): largest microseconds an image may take by the project's own aim.
 AIMS = {(4096, 576, 64, 1): 150.0, (4096, 576, 64, 64): 8.0, (4096, 2880, 320, 1): 1200.0}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .contestants import CONTESTANTS, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK, Contestant
-from .inputs import Size, matrix
-from .timing import Interval, alternate, median
+from analysis.benchmarks.contestants import CONTESTANTS, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK, Contestant
+from analysis.benchmarks.inputs import Size, matrix
+from analysis.benchmarks.timing import Interval, alternate, median
 
 __all__ = ["AXES", "measure", "read", "slopes"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .timing import alternate
+from analysis.benchmarks.timing import alternate
 
 __all__ = ["BASE", "measure"]
 

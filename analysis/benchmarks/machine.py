@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from .inputs import Size
-from .timing import once
+from analysis.benchmarks.inputs import Size
+from analysis.benchmarks.timing import once
 
 __all__ = ["floor", "measure"]
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .memory import peak
-from .outofcore import isolated
+from analysis.benchmarks.memory import peak
+from analysis.benchmarks.outofcore import isolated
 
 __all__ = ["Numbers", "difference", "main", "make", "measured"]
 

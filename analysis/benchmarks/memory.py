@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .contestants import CONTESTANTS
-from .inputs import SIZES, matrix
+from analysis.benchmarks.contestants import CONTESTANTS
+from analysis.benchmarks.inputs import SIZES, matrix
 
 if TYPE_CHECKING:
-    from .bench import Row
+    from analysis.benchmarks.bench import Row
 
 __all__ = ["SIZE", "measure", "peak", "read", "rise"]
 

@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from analysis.benchmarks.device import seconds
 from cssp.kernels import residual_select
-
-from .device import seconds
 
 KEEPS, BATCHES = (192, 64, 32), (1, 8)
 

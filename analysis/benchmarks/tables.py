@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import growth as growth_
-from . import machine
-from . import memory as memory_
-from .contestants import GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
-from .imports import BASE, OURS
-from .inputs import KINDS, SIZES
-from .timing import Interval, median, ratio
+from analysis.benchmarks import growth as growth_
+from analysis.benchmarks import machine
+from analysis.benchmarks import memory as memory_
+from analysis.benchmarks.contestants import GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
+from analysis.benchmarks.imports import BASE, OURS
+from analysis.benchmarks.inputs import KINDS, SIZES
+from analysis.benchmarks.timing import Interval, median, ratio
 
 if TYPE_CHECKING:
-    from .bench import Row
+    from analysis.benchmarks.bench import Row
 
 __all__ = ["better_floor", "cell", "cells", "imports", "nearest", "page", "summary"]
 

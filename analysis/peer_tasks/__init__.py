@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.benchmarks import timing
-
-from .task import Row, Task
+from analysis.peer_tasks.task import Row, Task
 
 __all__ = ["MODULES", "Row", "Task", "main", "measure", "table"]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import cssp
-
-from .task import Task, script
+from analysis.peer_tasks.task import Task, script
 
 
 def tasks() -> list[Task]:

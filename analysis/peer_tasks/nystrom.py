@@ -8,8 +8,7 @@ from sklearn.kernel_approximation import Nystroem
 
 import cssp
 from analysis.kernels import gaussian, smile
-
-from .task import Task, script
+from analysis.peer_tasks.task import Task, script
 
 N, K = 4000, 100
 

@@ -6,8 +6,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import cssp
-
-from .task import Task, script
+from analysis.peer_tasks.task import Task, script
 
 
 def tasks() -> list[Task]:

@@ -9,8 +9,7 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA
 
 import cssp
-
-from .task import Task, script
+from analysis.peer_tasks.task import Task, script
 
 
 def tasks() -> list[Task]:

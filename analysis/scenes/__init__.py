@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from . import backgrounds, drawing
-from .drawing import COLOURS, RADII, SHAPES, SIZES, Mark, Thing
-from .questions import ANSWERS, FAMILIES, SKILLS, STEPPING_STONES, WORDS, Question, ask
+from analysis.scenes import backgrounds, drawing
+from analysis.scenes.drawing import COLOURS, RADII, SHAPES, SIZES, Mark, Thing
+from analysis.scenes.questions import ANSWERS, FAMILIES, SKILLS, STEPPING_STONES, WORDS, Question, ask
 
 __all__ = [
     "ANSWERS",

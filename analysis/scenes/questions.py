@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from .backgrounds import NAMES as BACKGROUNDS
-from .drawing import COLOURS, SHAPES, SIZES, Mark
+from analysis.scenes.backgrounds import NAMES as BACKGROUNDS
+from analysis.scenes.drawing import COLOURS, SHAPES, SIZES, Mark
 
 if TYPE_CHECKING:
-    from . import Scene
+    from analysis.scenes import Scene
 
 COUNTS = ("zero", "one", "two", "three", "four")
 DIGITS = tuple(f"d{i}" for i in range(10))

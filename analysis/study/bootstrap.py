@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from .arms import BLIND, FULL
-from .results import Results
+from analysis.study.arms import BLIND, FULL
+from analysis.study.results import Results
 
 RESAMPLES = 1000
 LEAST = 8

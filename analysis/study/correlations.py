@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from .bootstrap import Draws, Stratum
-from .results import Results
+from analysis.study.bootstrap import Draws, Stratum
+from analysis.study.results import Results
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from .results import Results
+from analysis.study.results import Results
 
 INK, SOFT, GRID = "#1d2330", "#667085", "#e4e7ec"
 LEADS = {

@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 import cssp
-
-from . import correlations
-from .arms import BLIND, FULL
-from .bootstrap import Draws, band, full_and_blind, interval, retained
-from .drawing import INK, LEADS, SOFT, STYLE, percent, save, tokens
-from .pictures import kept_tokens, plane, skills
-from .predictors import NAMES, SIGN
-from .results import Results
+from analysis.study import correlations
+from analysis.study.arms import BLIND, FULL
+from analysis.study.bootstrap import Draws, band, full_and_blind, interval, retained
+from analysis.study.drawing import INK, LEADS, SOFT, STYLE, percent, save, tokens
+from analysis.study.encoding import Checkpoint
+from analysis.study.pictures import draw_kept_tokens, plane, skills
+from analysis.study.predictors import NAMES, SIGN
+from analysis.study.results import Results
 
 BANDS = ("auto", "spare", "divprune", "greedy", "random")
 
@@ -91,14 +91,14 @@ def retained_accuracy(draws: Draws, path: Path) -> bool:
                 at = [(k, i) for k in results.keeps if (i := results.index(arm + suffix, k)) is not None]
                 if not at:
                     continue
-                xs, own = [x[k] for k, _ in at], values[:, [i for _, i in at]]
-                low, high = band(own)
+                xs, line = [x[k] for k, _ in at], values[:, [i for _, i in at]]
+                low, high = band(line)
                 marker = None if suffix else "o"
-                ax.plot(xs, own[0], style, color=LEADS[arm], lw=1.7, marker=marker, ms=3.5, zorder=above)
+                ax.plot(xs, line[0], style, color=LEADS[arm], lw=1.7, marker=marker, ms=3.5, zorder=above)
                 if banded and arm in BANDS:
                     ax.fill_between(xs, low, high, color=LEADS[arm], alpha=0.13, lw=0)
                 if not suffix:
-                    ends.append((own[0, -1], arm, LEADS[arm]))
+                    ends.append((line[0, -1], arm, LEADS[arm]))
         _labels(ax, ends, min(x.values()))
         ax.axhline(100, color=INK, lw=0.8)
         if blind is not None:
@@ -251,7 +251,7 @@ DRAWN: dict[str, Callable[[Draws, Path], bool]] = {
 }
 
 
-def draw(draws: Draws, folder: Path, own=None) -> dict[str, Path]:
+def draw(draws: Draws, folder: Path, checkpoint: Checkpoint | None = None) -> dict[str, Path]:
     """All figures that the rows allow, as PNG files; the kept tokens where a model is given, or from an earlier run."""
     paths = {}
     with plt.rc_context(STYLE):
@@ -260,8 +260,8 @@ def draw(draws: Draws, folder: Path, own=None) -> dict[str, Path]:
             if one(draws, path):
                 paths[name] = path
         path = folder / "kept_tokens.png"
-        if own is not None:
-            kept_tokens(own, path)
+        if checkpoint is not None:
+            draw_kept_tokens(checkpoint, path)
     if path.exists():
         paths["kept_tokens"] = path
     return paths

@@ -16,14 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 import cssp
-
-from .arms import ARMS, KEEPS, PLANE, PLANE_KEEPS, Arm
-from .predictors import NAMES
-from .seen import Model
-from .units import Unit, study_image
+from analysis.study.arms import ARMS, KEEPS, PLANE, PLANE_KEEPS, Arm
+from analysis.study.encoding import Checkpoint
+from analysis.study.predictors import NAMES
+from analysis.study.units import Unit, study_image
 
 EXPLORE, CONFIRM = 100_000, 900_000
-"""First scene of the study, and first of the range that is touched once; the model card has the scenes below."""
+"""First scene of the study, and first scene of the confirmation set; the model card uses the scenes below."""
 PER_SKILL = 2  # a skill and scene; one where a scene has no two
 
 
@@ -123,19 +122,19 @@ def _whole(plan: Plan, out: Path, unit: tuple[str, str, int]) -> bool:
     return cells | {(a.name, k) for a in plane for k in PLANE_KEEPS} <= found
 
 
-def arms_of(plan: Plan, unit: tuple[str, str, int], own: Model) -> tuple[list[Arm], list[Arm]]:
+def arms_of(plan: Plan, unit: tuple[str, str, int], checkpoint: Checkpoint) -> tuple[list[Arm], list[Arm]]:
     """Arms and points of the plane for a unit, of those that its model can run: without a joint space none that reads it."""
 
     def possible(arm: Arm) -> bool:
         if arm.inside and unit[2] - plan.first >= plan.inside_scenes:
             return False
-        return own.clip is not None or not {"clip_text", "clip_patches"} & set(arm.signals)
+        return checkpoint.clip is not None or not {"clip_text", "clip_patches"} & set(arm.signals)
 
     plane = list(PLANE.values()) if plan.has_plane(unit[2]) else []
     return [ARMS[name] for name in plan.arms if possible(ARMS[name])], [a for a in plane if possible(a)]
 
 
-_LOADED: dict[str, Model] = {}
+_LOADED: dict[str, Checkpoint] = {}
 
 
 def _start() -> None:
@@ -144,42 +143,44 @@ def _start() -> None:
     torch.set_num_threads(1)
 
 
-def load(folder: str) -> Model:
+def load(folder: str) -> Checkpoint:
     """A checkpoint and, where its folder has ``clip/``, the joint space of its vision tower."""
     if folder in _LOADED:
         return _LOADED[folder]
-    from .. import reference
+    from analysis import reference
 
     home = Path(folder) if folder else reference.HERE
     model, processor = reference.load(folder or None)
     clip = reference.clip(folder or None) if (home / "clip").is_dir() else None
-    _LOADED[folder] = Model(model, processor, clip, half=True)
+    _LOADED[folder] = Checkpoint(model, processor, clip, half=True)
     return _LOADED[folder]
 
 
 def _study(plan: Plan, unit: tuple[str, str, int]) -> Unit:
     model, family, number = unit
-    own = load(model)
-    arms, plane = arms_of(plan, unit, own)
+    checkpoint = load(model)
+    arms, plane = arms_of(plan, unit, checkpoint)
     scene = scene_of(family, number)
-    found = study_image(own, scene.image, scene.questions, arms, plan.keeps, [number], plane, PLANE_KEEPS)
-    return replace(found, made_from=_made_from(own))
+    found = study_image(
+        checkpoint, scene.image, scene.questions, arms, plan.keeps, [number], plane, PLANE_KEEPS
+    )
+    return replace(found, made_from=_made_from(checkpoint))
 
 
-def _made_from(model: Model) -> str:
+def _made_from(model: Checkpoint) -> str:
     return f"{model.digest} cssp {cssp.__version__}"
 
 
 def scene_of(family: str, number: int) -> Any:
     """A scene of the study: of the test split, which no training saw."""
-    from .. import scenes
+    from analysis import scenes
 
     skills = [name for name in scenes.FAMILIES[family] if name in scenes.SKILLS]
     return scenes.make(number, "test", dict.fromkeys(skills, PER_SKILL), family)
 
 
 def confirm(plan: Plan, out: Path, workers: int = 2) -> Path:
-    """Run a plan on the scenes that are touched once; another plan there is refused, another model is not.
+    """Run a plan on the confirmation set, which refuses a second plan there, but not another model.
 
     Raises
     ------
@@ -269,11 +270,11 @@ def _smooth(numbers: np.ndarray, cells: list[tuple[str, float]], strata: list[tu
     """Image by image only for arms whose correlations are formed; the others' predictors become their stratum's mean."""
     other = [i for i, (a, _) in enumerate(cells) if a not in ARMS or not ARMS[a].drops or ARMS[a].asks]
     for stratum in dict.fromkeys(strata):
-        own = [u for u, s in enumerate(strata) if s == stratum]
-        part = numbers[np.ix_(range(len(numbers)), other, own)]
+        members = [u for u, s in enumerate(strata) if s == stratum]
+        part = numbers[np.ix_(range(len(numbers)), other, members)]
         good = np.isfinite(part)
         mean = np.where(good, part, 0).sum(2, keepdims=True) / np.maximum(good.sum(2, keepdims=True), 1)
-        numbers[np.ix_(range(len(numbers)), other, own)] = np.where(good, mean, np.nan)
+        numbers[np.ix_(range(len(numbers)), other, members)] = np.where(good, mean, np.nan)
 
 
 def _mean_where(values: np.ndarray, ran: np.ndarray) -> float:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from analysis.study.encoding import EncodedImage
 from vlm_bridge import Relevance
 from vlm_bridge.relevance import unit_rows, weights
-
-from .seen import Seen
 
 JITTER = 1e-13  # of a Gram matrix's trace: duplicates among the kept tokens leave it singular
 NAMES = {
@@ -37,8 +36,8 @@ def squared_heights(gram: Tensor, sets: Tensor) -> Tensor:
     own = gram[sets[:, :, None], sets[:, None]]
     own = own + JITTER * gram.trace() * torch.eye(k, dtype=gram.dtype)
     factor = torch.linalg.cholesky(own)
-    seen = torch.linalg.solve_triangular(factor, gram[sets], upper=False)
-    return (gram.diagonal() - seen.square().sum(1)).clamp(min=0)
+    explained = torch.linalg.solve_triangular(factor, gram[sets], upper=False)
+    return (gram.diagonal() - explained.square().sum(1)).clamp(min=0)
 
 
 class Measure:
@@ -68,10 +67,10 @@ class Measure:
         self.relevance = [w.double().square() for w in relevance]
 
     @classmethod
-    def of(cls, seen: Seen) -> Measure:
+    def of(cls, encoded: EncodedImage) -> Measure:
         rule = Relevance(space="llm", reduction="max", sign="normal")
-        relevance = [weights(rule, seen.tokens, {"llm_text": one["llm_text"]}) for one in seen.asked]
-        return cls(seen.spaces(), seen.signals["cls_attention"], relevance)
+        relevance = [weights(rule, encoded.tokens, {"llm_text": one["llm_text"]}) for one in encoded.asked]
+        return cls(encoded.spaces(), encoded.signals["cls_attention"], relevance)
 
     def __call__(self, sets: Sequence[Tensor], asked: Sequence[Sequence[int]]) -> Tensor:
         """Predictors (len(sets), len(NAMES)); the weighted error is the mean over the questions asked."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .bootstrap import Draws, Stratum, mean_known
-from .results import Results
+from analysis.study.bootstrap import Draws, Stratum, mean_known
+from analysis.study.results import Results
 
 
 def proxy(draws: Draws, name: str = "error") -> dict[str, np.ndarray]:

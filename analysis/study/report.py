@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from .arms import ARMS, FULL
-from .bootstrap import Draws, full_and_blind, interval, ranks, retained
-from .predictors import NAMES
-from .results import Results
-from .verdict import Verdict
+from analysis.study.arms import ARMS, FULL
+from analysis.study.bootstrap import Draws, full_and_blind, interval, ranks, retained
+from analysis.study.predictors import NAMES
+from analysis.study.results import Results
+from analysis.study.verdict import Verdict
 
 CAPTIONS = {
     "error_and_accuracy": (
@@ -118,7 +118,7 @@ def _known(value: Any) -> Any:
 
 
 def markdown(found: Sequence[Verdict], note: str = "", confirmed: Sequence[Verdict] = ()) -> str:
-    """The verdicts as Markdown, strata beside the whole, and what the scenes touched once say to each."""
+    """The verdicts as Markdown, strata beside the whole, and what the confirmation set says to each."""
     lines = [
         "# Verdicts",
         "",
@@ -172,7 +172,7 @@ def _agreement(found: Sequence[Verdict]) -> list[str]:
 
 def _once(confirmed: Sequence[Verdict]) -> list[str]:
     return [
-        line for v in confirmed for line in (f"*Scenes touched once:* **{v.verdict}**. {v.statement}", "")
+        line for v in confirmed for line in (f"*Confirmation set:* **{v.verdict}**. {v.statement}", "")
     ]
 
 
@@ -203,7 +203,7 @@ def text(
     lines.append("")
     lines += [f"{i}. {v.question}\n   {v.verdict.upper()}. {v.statement}" for i, v in enumerate(found, 1)]
     if confirmed:
-        lines += ["", "On the scenes touched once:"]
+        lines += ["", "On the confirmation set:"]
         lines += [f"{i}. {v.verdict.upper()}. {v.statement}" for i, v in enumerate(confirmed, 1)]
     return "\n".join(lines)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .arms import ARMS
-from .plan import restored
+from analysis.study.arms import ARMS
+from analysis.study.plan import restored
 
 Cell = tuple[str, float]
 

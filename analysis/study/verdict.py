@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .bootstrap import RESAMPLES, Draws, Interval, interval, simultaneous
-from .results import Results
+from analysis.study.bootstrap import RESAMPLES, Draws, Interval, interval, simultaneous
+from analysis.study.results import Results
 
 TIGHT = 0.15
 """Budgets below are tight: there pruners differ."""

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from analysis.theory.instances import Run, chosen, instances
+from analysis.theory.laws import IDENTITIES, Expectation, promise_in_expectation
+from analysis.theory.statements import STATEMENTS, UNIVERSAL, Value, promise
 from cssp import METHODS
-
-from .instances import Run, chosen, instances
-from .laws import IDENTITIES, Expectation, promise_in_expectation
-from .statements import STATEMENTS, UNIVERSAL, Value, promise
 
 #: What a score may exceed 1 by: rounding of the score itself.
 TOLERANCE = 1e-9

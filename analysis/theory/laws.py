@@ -19,12 +19,11 @@ from functools import cached_property
 
 import numpy as np
 
+from analysis.theory.instances import EPS, Instance
+from analysis.theory.statements import Value
 from cssp import METHODS, bounds
 from cssp.methods import _sampling as sampling
 from cssp.problem import Problem
-
-from .instances import EPS, Instance
-from .statements import Value
 
 __all__ = ["IDENTITIES", "Expectation", "Identity", "NotEnumerable", "exact_law", "promise_in_expectation"]
 

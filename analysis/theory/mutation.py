@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .mutants import MUTANTS, Mutant
+from analysis.theory.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from analysis.theory.instances import EPS, Run, chosen
 from cssp import METHODS, bounds
-
-from .instances import EPS, Run, chosen
 
 #: Pivots may fall short of the largest residual norm by what downdated norms lose, half of the digits.
 NEARLY = 1 + 1e-6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..scenes import Scene
+from analysis.scenes import Scene
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:

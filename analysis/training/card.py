@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Template
 
-from ..scenes import FAMILIES, STEPPING_STONES
+from analysis.scenes import FAMILIES, STEPPING_STONES
 
 _CARD = Template(
     """\

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..scenes import COLOURS, GRID, PATCH, SHAPES
-from ..scenes.backgrounds import NAMES as BACKGROUNDS
-from ..scenes.questions import DIGITS
-from .data import FACTORS, TOKEN
-from .model import PIXEL_MEAN, PIXEL_STD, WIDTH
+from analysis.scenes import COLOURS, GRID, PATCH, SHAPES
+from analysis.scenes.backgrounds import NAMES as BACKGROUNDS
+from analysis.scenes.questions import DIGITS
+from analysis.training.data import FACTORS, TOKEN
+from analysis.training.model import PIXEL_MEAN, PIXEL_STD, WIDTH
 
 TEXTURE = 96
 TEXTURE_SCALE, FAINT = 0.29, 0.1  # of a component; mean square below which texture is not brought up to it

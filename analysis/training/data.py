@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .. import scenes
-from ..scenes import COLOURS, GRID, PATCH, SHAPES, SIZES
-from ..scenes.backgrounds import NAMES as BACKGROUNDS
-from .captions import caption
-from .model import BOS, CAPTION, EOS, IMAGE_TOKEN, PAD, VOCABULARY
+from analysis import scenes
+from analysis.scenes import COLOURS, GRID, PATCH, SHAPES, SIZES
+from analysis.scenes.backgrounds import NAMES as BACKGROUNDS
+from analysis.training.captions import caption
+from analysis.training.model import BOS, CAPTION, EOS, IMAGE_TOKEN, PAD, VOCABULARY
 
 TOKEN = {word: i for i, word in enumerate(VOCABULARY)}
 PREFIX = 1 + GRID * GRID  # <s> and the image

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .. import scenes
-from ..scenes import Scene
-from .captions import caption
+from analysis import scenes
+from analysis.scenes import Scene
+from analysis.training.captions import caption
 
 
 def prompts(scene: Scene) -> list[str]:
@@ -132,7 +132,7 @@ def joint_space(clip, tokenizer, pairs: list[tuple[Scene, str]], group: int = 50
     ``patch_gap`` is the mean cosine, with the caption "the COLOUR SHAPE", of the patches of that object less that of all
     others, over one object a scene: negative where, as in large models, matching patches have the lower score.
     """
-    from .codes import normalise
+    from analysis.training.codes import normalise
 
     found, gaps = [], []
     with torch.no_grad():

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ..scenes import GRID, IMAGE, PATCH, WORDS
+from analysis.scenes import GRID, IMAGE, PATCH, WORDS
 
 SPECIAL = (
     "<pad>",

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .data import PREFIX
-from .model import BOS, EOS, PAD
+from analysis.training.data import PREFIX
+from analysis.training.model import BOS, EOS, PAD
 
 
 def visual_tokens(model, pixels: Tensor) -> Tensor:

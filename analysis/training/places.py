@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..scenes import COLOURS, GRID, SHAPES
-from ..scenes.questions import DIGITS
-from .data import TOKEN
-from .model import VOCABULARY
+from analysis.scenes import COLOURS, GRID, SHAPES
+from analysis.scenes.questions import DIGITS
+from analysis.training.data import TOKEN
+from analysis.training.model import VOCABULARY
 
 PAIRS = len(COLOURS) * len(SHAPES)
 DIGIT = PAIRS  # first number of the names of a kind; those of a colour and a shape come before

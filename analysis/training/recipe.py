@@ -22,11 +22,11 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..scenes import GRID
-from . import data, joint, packed, places
-from .codes import READ, Codes, normalise
-from .model import EOS, PAD, WIDTH, build, build_joint, config
-from .optimise import Stage, run
+from analysis.scenes import GRID
+from analysis.training import data, joint, packed, places
+from analysis.training.codes import READ, Codes, normalise
+from analysis.training.model import EOS, PAD, WIDTH, build, build_joint, config
+from analysis.training.optimise import Stage, run
 
 HEADS = {"places": 2, "counts": 1, "kinds": places.KINDS}  # thrown away, and how many numbers each gives
 LANGUAGE = ("model.language_model", "lm_head", *HEADS)

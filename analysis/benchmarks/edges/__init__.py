@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from .cases import CASES, Case
-from .judge import OK, REFUSED, Verdict, fails, judge
-from .routines import OURS, PEERS, SECONDS, Routine, answers
+from analysis.benchmarks.edges.cases import CASES, Case
+from analysis.benchmarks.edges.judge import OK, REFUSED, Verdict, fails, judge
+from analysis.benchmarks.edges.routines import OURS, PEERS, SECONDS, Routine, answers
 
 
 def table(

@@ -11,10 +11,9 @@ from functools import cache
 
 import numpy as np
 
+from analysis.benchmarks.edges.cases import Case
+from analysis.benchmarks.edges.routines import Answer, Routine
 from cssp import METHODS, RankDeficientWarning
-
-from .cases import Case
-from .routines import Answer, Routine
 
 OK, SILENT, REFUSED, OBSCURE = "ok", "silent", "refused", "obscure error"
 WRONG, NAN = "WRONG", "NaN"

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from analysis.benchmarks import peers
+from analysis.benchmarks.edges.cases import Case
 from cssp import METHODS, CsspError, select
-
-from .. import peers
-from .cases import Case
 
 CRASH, HANG, ABSENT, NONE = "CRASH", "HANG", "not installed", "–"
 SECONDS = 60.0  # a cell that takes longer hangs

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from . import digest
+from analysis.study import digest
 
 SKILLS = ("skill", "category", "question_type", "task", "type")
 

@@ -12,7 +12,7 @@ import numpy as np
 from cssp.checkpoints import digest_of
 
 if TYPE_CHECKING:
-    from .damage import Kept
+    from analysis.damage import Kept
 
 Damage = Callable[["Kept", "Kept", np.random.Generator], bytes]
 Arrays = dict[str, np.ndarray]
@@ -281,7 +281,7 @@ STREAM: dict[str, list[Callable[[np.ndarray], Any]]] = {
 }
 """For every field of a stream's state what cannot be in it."""
 
-DAMAGES: list[tuple[str, Damage]] = [
+CORRUPTIONS: list[tuple[str, Damage]] = [
     (f.__name__.replace("_", " "), f)
     for f in (
         truncation, flipped_bits, flipped_bits, swapped_bytes, lost_sector, foreign_end, appended_bytes, noise,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .verdict import NO, PARTLY, YES
+from analysis.study.verdict import NO, PARTLY, YES
 
 PLAIN = {
     1: {

@@ -7,21 +7,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import correlations
-from .arms import ARMS
-from .bootstrap import RESAMPLES, Draws, Stratum, interval, mean_known, simultaneous
-from .plain import PLAIN
-from .predictors import NAMES, SIGN
-from .proxy import proxy
-from .results import Results
-from .verdict import MARGIN, NO, OPEN, PARTLY, UNASKED, YES, Number, Study, Verdict, points
+from analysis.study import correlations
+from analysis.study.arms import ARMS
+from analysis.study.bootstrap import RESAMPLES, Draws, Stratum, interval, mean_known, simultaneous
+from analysis.study.predictors import NAMES, SIGN
+from analysis.study.proxy import proxy
+from analysis.study.results import Results
+from analysis.study.verdict import MARGIN, NO, OPEN, PARTLY, UNASKED, YES, Number, Study, Verdict, points
+from analysis.study.verdict_text import PLAIN
 
 COMPOSITIONAL = ("count", "spatial", "comparison", "two hops", "tally", "order", "layout")
 """Skills whose questions are about two things or more."""
 
 
 CANDIDATES = ("auto",)
-"""Of verdict 6 on the scenes that are touched once: what was made for it, so that its intervals pay for no other pruner."""
+"""The only candidate of verdict 6 on the confirmation set, as it was made for that question: its intervals need no correction for others."""
 
 
 def verdicts(

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import digest
-from .arms import Arm
-from .units import write
+from analysis.study import digest
+from analysis.study.arms import Arm
+from analysis.study.units import write
 
 
 class Answer(NamedTuple):

@@ -12,18 +12,17 @@ import torch
 from tqdm import tqdm
 
 import vlm_bridge
+from analysis.study import answer_files, digest
+from analysis.study import plan as plans
+from analysis.study.arms import ARMS as ALL
+from analysis.study.arms import FULL, Arm
+from analysis.study.predictors import Measure
+from analysis.study.question_files import Asked, read
+from analysis.study.stored import Answer
+from analysis.study.units import Unit
 from vlm_bridge import cli
 from vlm_bridge.chat import prepare, question
 from vlm_bridge.inputs import encode
-
-from . import digest, stored
-from . import plan as plans
-from .arms import ARMS as ALL
-from .arms import FULL, Arm
-from .asked import Asked, read
-from .predictors import Measure
-from .stored import Answer
-from .units import Unit
 
 ARMS = ("spare", "residual, cosine", "divprune", "greedy", "strong rrqr", "osinsky", "uniform grid", "random", "spare + fold", "divprune + fold", "greedy + fold", "random + fold")  # fmt: skip
 """Arms that any model can run; others by ``--arms``."""
@@ -86,10 +85,10 @@ def run(
         answered = []
         for each in one.questions:
             same = made_from | {"image": one.image, "question": each.text}
-            found = stored.load(out / "answers", same)
-            if missing := [cell for cell in cells if stored.key(*cell) not in found]:
+            found = answer_files.load(out / "answers", same)
+            if missing := [cell for cell in cells if answer_files.key(*cell) not in found]:
                 found |= ask(model, processor, one, each.text, missing)
-                stored.save(out / "answers", same, found)
+                answer_files.save(out / "answers", same, found)
             answered.append(found)
         unit = _unit(one, answered, cells, scoring)
         units.append((plans.model_name(folder), questions.stem, str(i), unit))
@@ -130,7 +129,7 @@ def ask(
                 said = generate()
             places, seconds = report.kept[0].cpu(), report.seconds[0]
         (predictors,) = measure([places], [[0]]).numpy()
-        found[stored.key(arm, keep)] = Answer(said, len(places), seconds, predictors)
+        found[answer_files.key(arm, keep)] = Answer(said, len(places), seconds, predictors)
     return found
 
 
@@ -142,7 +141,7 @@ def _unit(
 ) -> Unit:
     """The answers about one image, judged; cells that cannot be run for one of its questions are left out."""
     table = {
-        (FULL if arm is None else arm.name, keep): [one[stored.key(arm, keep)] for one in answered]
+        (FULL if arm is None else arm.name, keep): [one[answer_files.key(arm, keep)] for one in answered]
         for arm, keep in cells
     }
     table = {cell: row for cell, row in table.items() if all(answer.tokens for answer in row)}
