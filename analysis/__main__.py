@@ -34,7 +34,11 @@ def _study_options(add: Add) -> None:
     add("--plane", type=int, help="scenes of each family that get the plane of the family of pruners")
     add("--inside", type=int, help="scenes of each family that get the systems inside the language model")
     add("--model", nargs="+", help="folders of checkpoints (the shipped one)")
-    add("--confirm", action="store_true", help="the same plan on the held-out confirmation set, which may be used once")
+    add(
+        "--confirm",
+        action="store_true",
+        help="the same plan on the held-out confirmation set, which may be used once",
+    )
     add(
         "--questions",
         type=Path,

@@ -33,7 +33,7 @@ def packed(arrays: Arrays, **options: Any) -> bytes:
 
 
 def sealed(arrays: Arrays, kind: str, key: bytes) -> bytes:
-    """The fields under a digest that is right for this kind and key."""
+    """Return the fields with a digest that is right for this kind and key."""
     state = {name: x for name, x in arrays.items() if name not in ABOUT}
     return packed({"kind": np.array(kind), "digest": digest_of(kind, state, key), **state})
 
@@ -110,12 +110,12 @@ def another_version(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def another_file(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
-    """Another stage of the same run does no harm; which of two streams is meant, only their owner knows."""
+    """Return another file: another stage of the same run does no harm, and no check can tell which of two streams is meant."""
     return other.content if one.key or other.key else b""
 
 
 def sealed_without_the_key(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
-    """By one who knows the format, not the matrix; a stream has no key, and gets fields of another file."""
+    """Return crafted fields under a digest with a wrong key; a stream has no key, and gets fields of another file."""
     arrays, others = unpacked(one.content), unpacked(other.content)
     if one.key:
         return sealed(arrays, one.kind, b"guess")
@@ -135,7 +135,7 @@ def pickled(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def false_header(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
-    """A field whose header promises too much, or is no header at all."""
+    """Return a file with a field whose header declares too many entries, or is no header."""
     header = rng.choice(
         [
             "{'descr': '<f8', 'fortran_order': False, 'shape': (10**15,), }",
@@ -161,7 +161,7 @@ def false_header(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def false_archive(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
-    """Marked as encrypted, packed in an unknown way, or of a false length, in one of its two directories."""
+    """Return an archive marked in one of its two directories as encrypted, of unknown compression or of a wrong length."""
     content = bytearray(one.content)
     place = content.find(b"PK\x01\x02", int(rng.integers(len(content) // 2)))
     offset = int(rng.choice([8, 10, 20, 24, 42]))  # flags, method, two sizes, place
@@ -173,7 +173,7 @@ def false_archive(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def crafted(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
-    """What no run leaves behind, by one who has the matrix and the format."""
+    """Return fields that no run writes, under a digest with the right key."""
     arrays = unpacked(one.content)
     crafts = RESIDUAL if one.key else STREAM
     names = [name for name in arrays if name.rstrip("0123456789") in crafts and arrays[name].size]

@@ -54,7 +54,7 @@ class Kept:
     right: Any
 
     def outcome(self, content: bytes, path: Path) -> tuple[str, str]:
-        """What becomes of a run on this content, and the reason given."""
+        """Return the outcome of a run on this content, and the reason given."""
         path.write_bytes(content)
         try:
             with warnings.catch_warnings():
@@ -81,14 +81,14 @@ def main(cases: int = 2000, pairs: int = 200, seed: int = 0) -> int:
 
 
 def states() -> list[Kept]:
-    """Every file that is to be damaged."""
+    """Return every file that is to be damaged."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.npz"
         return [*residual_runs(path), *streams(path)]
 
 
 def damaged(kept: list[Kept], cases: int, seed: int = 0) -> dict[str, Counter[str]]:
-    """Outcomes of so many damaged files, by the kind of damage."""
+    """Return the outcomes of so many damaged files, by the kind of damage."""
     rng = np.random.default_rng(seed)
     counts: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +103,7 @@ def damaged(kept: list[Kept], cases: int, seed: int = 0) -> dict[str, Counter[st
 
 
 def residual_runs(path: Path) -> Iterator[Kept]:
-    """Checkpoints after every pass of runs on each storage in each precision."""
+    """Yield the checkpoints after every pass of runs on each storage in each precision."""
     rng = np.random.default_rng(1)
     fall = 0.7 ** np.arange(ROWS)[:, None]  # so steep that norms are formed anew, and precision is doubled
     for stored, dtype in itertools.product(STORAGES, DTYPES):
@@ -127,7 +127,7 @@ def _normal(rng: np.random.Generator, shape: tuple[int, int], dtype: Any) -> np.
 
 
 def stages(path: Path, resume: Callable[[Path], Any]) -> tuple[list[bytes], list[bytes], Any]:
-    """Every file a run leaves behind on its way, the keys of their digests, and what the run gives."""
+    """Return every file that a run writes, the keys of their digests, and what the run gives."""
     files, keys, save = [], [], checkpoint.State.save
 
     def kept(state: checkpoint.State, path: Path, p: Any) -> None:
@@ -142,7 +142,7 @@ def stages(path: Path, resume: Callable[[Path], Any]) -> tuple[list[bytes], list
 
 
 def streams(path: Path) -> Iterator[Kept]:
-    """States of streams of several lengths, methods and precisions."""
+    """Yield the states of streams of several lengths, methods and precisions."""
     rng = np.random.default_rng(2)
     for dtype in DTYPES:
         A = (0.9 ** np.arange(15)[:, None] * _normal(rng, (15, 200), dtype)).astype(dtype)
@@ -165,7 +165,7 @@ def _streamed(rest: np.ndarray, path: Path) -> Any:
 
 
 def confusions(pairs: int, seed: int = 0) -> list[str]:
-    """Pairs of which the checkpoint of one was taken for the other, or refused for itself in other chunks."""
+    """Return the pairs of which the checkpoint of one was taken for the other, or refused for itself in other chunks."""
     rng, found = np.random.default_rng(seed), []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.npz"
@@ -186,7 +186,7 @@ def confusions(pairs: int, seed: int = 0) -> list[str]:
 
 
 def weak(A: np.ndarray, given: dict[str, Any]) -> list[float]:
-    """Shape, arguments and sums of column norms: what checkpoints went by once."""
+    """Return shape, arguments and sums of column norms: the fingerprint of earlier releases."""
     A = (A * given.get("weights", 1.0))[:, given.get("valid", slice(None))]
     norms2 = np.sum(np.abs(A.astype(np.complex128)) ** 2, axis=0)
     order, include = np.arange(1, A.shape[1] + 1), given.get("include", [])
@@ -196,7 +196,7 @@ def weak(A: np.ndarray, given: dict[str, Any]) -> list[float]:
 
 
 def _signs(rng: np.random.Generator, m: int = 16, n: int = 20) -> np.ndarray:
-    """±1: columns of one norm, in exact arithmetic."""
+    """Return ±1: columns of one norm, in exact arithmetic."""
     return rng.choice([-1.0, 1.0], (m, n))
 
 

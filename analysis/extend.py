@@ -32,12 +32,12 @@ TABLES = re.compile(r"\b(METHODS|PRUNERS|MUTANTS)\b")
 
 
 def blocks() -> list[tuple[str, str]]:
-    """(caption, code) of every block of the guide; those that belong in no file have no caption."""
+    """Return (caption, code) of every block of the guide; those that belong in no file have no caption."""
     return [(caption, code.lstrip("\n")) for caption, code in BLOCK.findall(GUIDE.read_text())]
 
 
 def extended(folder: Path) -> Path:
-    """A copy of the repository in an empty folder, with the method and the pruner of the guide.
+    """Return a copy of the repository in an empty folder, with the method and the pruner of the guide.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def _insert(path: Path, after: str, what: str) -> None:
 
 
 def python(folder: Path, *arguments: str, show: bool = False) -> subprocess.CompletedProcess[str]:
-    """Python in a copy, with the packages of the copy."""
+    """Run Python in a copy, with the packages of the copy."""
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=not show, text=True
@@ -75,7 +75,7 @@ def python(folder: Path, *arguments: str, show: bool = False) -> subprocess.Comp
 
 
 def tests_of_rows(folder: Path) -> list[str]:
-    """Arguments of pytest: the fast tests that go through the tables, and those of the new rows."""
+    """Return the arguments of pytest: the fast tests that go through the tables, and those of the new rows."""
     files = [
         p.relative_to(folder)
         for p in sorted((folder / "tests").rglob("test_*.py"))
@@ -95,7 +95,7 @@ def tests_of_rows(folder: Path) -> list[str]:
 
 
 def _others() -> list[str]:
-    """Not the tests of the guide itself, which would copy the copy, nor those on a device."""
+    """Return options that leave out the tests of the guide itself, which would copy the copy, and those on a device."""
     return ["--ignore=tests/test_extend.py", "--ignore=tests/gpu"]
 
 

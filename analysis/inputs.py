@@ -60,14 +60,14 @@ class Case:
 
 
 def wrong_options(call: Any) -> st.SearchStrategy[dict[str, Any]]:
-    """Options that may make the call a wrong one."""
+    """Return options that may make the call a wrong one."""
     junk = st.dictionaries(st.sampled_from(OPTIONS), strategies.junk, min_size=1, max_size=2)
     junk = junk.filter(lambda o: not callable(o.get("progress")))  # which may raise what it likes
     return strategies.wrong(*call.A.shape).map(lambda pair: pair[0]) | junk
 
 
 def spoilt_answer(call: Any, A: Any, options: dict[str, Any]) -> str:
-    """What becomes of a call with changed options."""
+    """Return the outcome of a call with changed options."""
     try:
         s = cssp.select(A, **{"method": call.method} | call.native(call.options) | options)
     except cssp.CsspError:
@@ -123,7 +123,7 @@ def judge_array(case: Case) -> str:
 
 
 def check_batch(call: Any, place: int, alone: Any) -> None:
-    """The same call as one item among others gives the same bits."""
+    """Check that the same call as one item among others gives the same bits."""
     g = np.random.default_rng(place)
     others = [strategies.cast(kind(g, *call.A.shape), "float64") for kind in strategies.KINDS[place::4]]
     with np.errstate(all="ignore"):

@@ -49,7 +49,7 @@ def main(keep: list[int], out: Path, docs: Path | None, names: list[str] | None 
 
 
 def towers() -> str:
-    """Which pruners read which vision towers, and whose rule it is beyond CLIP, as Markdown."""
+    """Return which pruners read which vision towers, and whose rule it is beyond CLIP, as Markdown."""
     lines = [("pruner", "reads of the tower", "CLIP (LLaVA)", "all others", "whose rule beyond CLIP")]
     for row in PRUNERS.values():
         if row.elsewhere:
@@ -72,7 +72,7 @@ def towers() -> str:
 
 
 def page(keep: int, names: list[str] | None = None) -> str:
-    """The table as Markdown, published systems and baselines first, then the methods of cssp."""
+    """Return the table as Markdown, published systems and baselines first, then the methods of cssp."""
     given = signals()
     rows = [
         row
@@ -90,7 +90,7 @@ def page(keep: int, names: list[str] | None = None) -> str:
 
 
 def line(row: Pruner, keep: int, given: Mapping[str, Any]) -> tuple[str, ...]:
-    """One row of the table."""
+    """Return one row of the table."""
     try:
         layers = per_layer(row, keep)
     except BridgeError as error:
@@ -112,14 +112,14 @@ def line(row: Pruner, keep: int, given: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def stages(row: Pruner, keep: int) -> str:
-    """Layers of the cuts in words."""
+    """Return the layers of the cuts in words."""
     assert row.inside is not None
     cuts = [cut.layer for cut in row.inside.schedule(SHAPE.layers, TOKENS, keep)]
     return f"layer{'s' if len(cuts) > 1 else ''} {', '.join(map(str, cuts))}"
 
 
 def per_layer(row: Pruner, keep: int) -> list[int]:
-    """Visual tokens that each layer works on."""
+    """Return visual tokens that each layer works on."""
     if row.inside is None:
         return [keep] * SHAPE.layers
     cuts = row.inside.schedule(SHAPE.layers, TOKENS, keep)
@@ -127,12 +127,12 @@ def per_layer(row: Pruner, keep: int) -> list[int]:
 
 
 def share(layers: list[int], cost: Any) -> float:
-    """Cost of a prompt with so many visual tokens in each layer, over that of the unpruned one."""
+    """Return the cost of a prompt with so many visual tokens in each layer, over that of the unpruned one."""
     return sum(cost(n + TEXT) for n in layers) / (len(layers) * cost(TOKENS + TEXT))
 
 
 def milliseconds(row: Pruner, keep: int, given: Mapping[str, Any]) -> float:
-    """Median time to choose; slow rules are run once."""
+    """Return the median time to choose; slow rules are run once."""
     seconds: list[float] = []
     while len(seconds) < 5 and sum(seconds) < 3:
         start = time.perf_counter()
@@ -143,14 +143,14 @@ def milliseconds(row: Pruner, keep: int, given: Mapping[str, Any]) -> float:
 
 @cache
 def features() -> Tensor:
-    """Visual tokens (576, 4096) with a common mean and a decaying spectrum, always the same."""
+    """Return visual tokens (576, 4096) with a common mean and a decaying spectrum, always the same."""
     g = torch.Generator().manual_seed(0)
     left = torch.randn(TOKENS, 256, generator=g) / torch.arange(1, 257).sqrt()
     return left @ torch.randn(256, SHAPE.width, generator=g) + torch.randn(SHAPE.width, generator=g)
 
 
 def signals() -> dict[str, Any]:
-    """Every signal, random, in the shapes of LLaVA-1.5-7B with CLIP ViT-L/14 at 336 pixels."""
+    """Return every signal, random, in the shapes of LLaVA-1.5-7B with CLIP ViT-L/14 at 336 pixels."""
     g = torch.Generator().manual_seed(1)
 
     def randn(*shape: int) -> Tensor:

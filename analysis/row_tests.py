@@ -16,7 +16,7 @@ TABLES = {"METHODS", "PRUNERS", "MUTANTS"}
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
-    """Of all tests, those that a new row concerns."""
+    """Keep the tests that a new row concerns."""
     from vlm_bridge import PRUNERS
 
     def concerned(item: Any) -> bool:

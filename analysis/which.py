@@ -23,7 +23,7 @@ PATIENCE = 120.0
 
 @dataclass(frozen=True)
 class Shape:
-    """A matrix and how many of its columns are wanted."""
+    """A matrix and how many of its columns are to be chosen."""
 
     name: str
     what: str
@@ -99,14 +99,14 @@ QUESTIONS: tuple[tuple[str, Callable[[str, Cell, dict[str, Cell]], bool], Callab
 
 
 def _least(cells: dict[str, Cell]) -> float:
-    """k + 1, which `osinsky` promises."""
+    """Return k + 1, which `osinsky` promises."""
     factor = cells["osinsky"].factor
     assert factor is not None
     return factor
 
 
 def measured(A: np.ndarray, k: int, name: str) -> Cell | None:
-    """Error and time of one method, None where it refuses the size."""
+    """Return the error and time of one method, None where it refuses the size."""
     import warnings
 
     row = cssp.METHODS[name]
@@ -136,14 +136,14 @@ def measured(A: np.ndarray, k: int, name: str) -> Cell | None:
 
 
 def number(x: float) -> str:
-    """Two or three digits, no exponent below a million."""
+    """Return the number with two or three digits, no exponent below a million."""
     if x < 10:
         return f"{x:.2f}"
     return f"{x:,.0f}" if x < 1e6 else f"10^{np.log10(x):.0f}^"
 
 
 def promise(cell: Cell | None) -> str:
-    """The theorem's factor in words."""
+    """Return the theorem's factor in words."""
     if cell is None or cell.factor is None:
         return "–"
     size = number(cell.factor).replace("10^", "10<sup>").replace("^", "</sup>")
@@ -151,9 +151,9 @@ def promise(cell: Cell | None) -> str:
 
 
 def tables(found: dict[str, dict[str, Cell]]) -> str:
-    """The decision and the measurements, in Markdown."""
+    """Return the decision and the measurements, in Markdown."""
     head = " | ".join(f"{s.name}: {s.what}, k = {s.k}" for s in SHAPES)
-    lines = [f"| wanted | {head} |", "|---" * (len(SHAPES) + 1) + "|"]
+    lines = [f"| goal | {head} |", "|---" * (len(SHAPES) + 1) + "|"]
     for question, allowed, key in QUESTIONS:
         answers = []
         for shape in SHAPES:
@@ -183,7 +183,7 @@ def tables(found: dict[str, dict[str, Cell]]) -> str:
 
 
 def draw(found: dict[str, dict[str, Cell]], path: Path) -> None:
-    """Error against time, a panel for every shape."""
+    """Draw error against time, a panel for every shape."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(10, 4), layout="constrained")
@@ -208,7 +208,7 @@ def draw(found: dict[str, dict[str, Cell]], path: Path) -> None:
 
 
 def _near(a: Cell, b: Cell) -> bool:
-    """Whether their names would stand on each other."""
+    """Return whether their names would overlap."""
     return abs(np.log(a.grams / b.grams)) < 1.2 and abs(np.log(a.ratio / b.ratio)) < 0.05
 
 

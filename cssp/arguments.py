@@ -39,7 +39,7 @@ MOST = 2**62
 
 
 def find_method(name: object) -> Method:
-    """Row of `METHODS` of that name."""
+    """Return the row of `METHODS` of that name."""
     if isinstance(name, str) and name in METHODS:
         return METHODS[name]
     if not isinstance(name, str):
@@ -65,7 +65,7 @@ def check_supported(row: Method, feature: str, argument: str) -> None:
 
 
 def as_matrix(argument: str, A: Any, row: Method) -> Array:
-    """A as a numeric array (..., m, n) in its own namespace, detached from any gradient."""
+    """Return A as a numeric array (..., m, n) in its own namespace, detached from any gradient."""
     kind = type(A).__module__.partition(".")[0]
     if type(A).__module__.startswith("scipy.sparse"):
         raise UnsupportedError(
@@ -93,7 +93,7 @@ def as_matrix(argument: str, A: Any, row: Method) -> Array:
 
 
 def as_array(argument: str, A: Any) -> Array:
-    """A as a numeric array in its own namespace, detached from any gradient; what has no numbers is refused by name."""
+    """Return A as a numeric array in its own namespace, detached from any gradient; what has no numbers is refused by name."""
     kind = type(A).__name__
     A = frames.as_values(argument, A)
     if isinstance(A, np.ma.MaskedArray):
@@ -124,7 +124,7 @@ def as_array(argument: str, A: Any) -> Array:
 
 
 def _dense_tensor(argument: str, A: Any) -> Any:
-    """The tensor, if it is one of numbers in memory."""
+    """Return the tensor, if it is one of numbers in memory."""
     kind = type(A).__name__
     if gradients.transformed(A):
         raise UnsupportedError(
@@ -152,7 +152,7 @@ def _dense_tensor(argument: str, A: Any) -> Any:
 
 
 def _cure(argument: str, A: Any) -> str:
-    """What makes numbers of an array of another kind."""
+    """Return the advice that turns an array of another kind into numbers."""
     kind = getattr(A.dtype, "kind", "")
     if kind == "O":
         return f"; if all entries are numbers, pass {argument}.astype(float)"
@@ -162,7 +162,7 @@ def _cure(argument: str, A: Any) -> str:
 
 
 def _kind(A: Any) -> str:
-    """bool, integer, real, complex or other, also for dtypes the Array API does not know."""
+    """Return bool, integer, real, complex or other, also for dtypes the Array API does not know."""
     if isinstance(A, np.ndarray):
         return {"b": "bool", "i": "integer", "u": "integer", "f": "real", "c": "complex"}.get(
             A.dtype.kind, "other"
@@ -175,7 +175,7 @@ def _kind(A: Any) -> str:
 
 
 def compute_dtype(A: Array) -> Any:
-    """Precision of the work: float32 for half precisions, float64 for integers and bools, else that of A."""
+    """Return the precision of the work: float32 for half precisions, float64 for integers and bools, else that of A."""
     xp = array_api_compat.array_namespace(A)
     kind = _kind(A)
     single = kind in ("real", "complex") and xp.finfo(A.dtype).bits <= 32
@@ -185,7 +185,7 @@ def compute_dtype(A: Array) -> Any:
 
 
 def as_counts(k: object, batch: tuple[int, ...]) -> np.ndarray | None:
-    """k for every batch item, int64 of shape ``batch``; None where k was not given."""
+    """Return k for every batch item, int64 of shape ``batch``; None where k was not given."""
     if k is None:
         return None
     counts = _as_array("k", k)
@@ -208,7 +208,7 @@ def as_counts(k: object, batch: tuple[int, ...]) -> np.ndarray | None:
 
 
 def as_tolerance(tol: object) -> float | None:
-    """tol in (0, 1], or None."""
+    """Return tol in (0, 1], or None."""
     if tol is None:
         return None
     try:
@@ -225,14 +225,14 @@ def as_tolerance(tol: object) -> float | None:
 
 
 def as_scale(scale: object) -> bool:
-    """Whether columns are divided by their norms."""
+    """Return whether columns are divided by their norms."""
     if scale is None or (isinstance(scale, str) and scale == "norm"):
         return scale is not None
     raise ArgumentError(f"scale = {scale!r}: expected None or 'norm', which divides every column by its norm")
 
 
 def as_generator(rng: object) -> np.random.Generator:
-    """A NumPy generator from None, a seed or a generator."""
+    """Return a NumPy generator from None, a seed or a generator."""
     if isinstance(rng, np.random.Generator):
         return rng
     if rng is None:
@@ -248,7 +248,7 @@ def as_generator(rng: object) -> np.random.Generator:
 
 
 def as_columns(argument: str, index: object, batch: tuple[int, ...], n: int) -> np.ndarray:
-    """Column indices for every batch item, int64 of shape (*batch, c); one list for all or one per item."""
+    """Return the column indices for every batch item, int64 of shape (*batch, c); one list for all or one per item."""
     if index is None:
         return np.zeros((*batch, 0), dtype=np.int64)
     array = _as_array(argument, in_order(argument, index))
@@ -282,7 +282,7 @@ def as_columns(argument: str, index: object, batch: tuple[int, ...], n: int) -> 
 
 
 def in_order(argument: str, index: Any) -> Any:
-    """The indices, those of an iterator collected; a set has no order."""
+    """Return the indices, those of an iterator collected; a set has no order."""
     if isinstance(index, Set) and not isinstance(index, KeysView):
         raise ArgumentError(
             f"{argument} = {index!r}: expected a sequence, as its order counts, got a {type(index).__name__}; "
@@ -296,7 +296,7 @@ def in_order(argument: str, index: Any) -> Any:
 
 
 def check_deficient(deficient: Any) -> None:
-    """What to do where k exceeds the rank."""
+    """Refuse what does not say what to do where k exceeds the rank."""
     if not isinstance(deficient, str) or deficient not in ("fill", "truncate", "raise"):
         raise ArgumentError(f"deficient = {deficient!r}: expected 'fill', 'truncate' or 'raise'")
 
@@ -312,7 +312,7 @@ def check_disjoint(include: np.ndarray, exclude: np.ndarray) -> None:
 
 
 def as_mask(valid: object, batch: tuple[int, ...], n: int) -> np.ndarray | None:
-    """Validity of every column of every item, bool of shape (*batch, n); None where all are valid."""
+    """Return the validity of every column of every item, bool of shape (*batch, n); None where all are valid."""
     if valid is None:
         return None
     mask = _as_array("valid", valid)
@@ -324,7 +324,7 @@ def as_mask(valid: object, batch: tuple[int, ...], n: int) -> np.ndarray | None:
 
 
 def as_weights(weights: object, batch: tuple[int, ...], n: int) -> np.ndarray | None:
-    """Weights of every column of every item, float64 of shape (*batch, n); None where not given."""
+    """Return the weights of every column of every item, float64 of shape (*batch, n); None where not given."""
     if weights is None:
         return None
     if array_api_compat.is_torch_array(weights):
@@ -337,7 +337,7 @@ def as_weights(weights: object, batch: tuple[int, ...], n: int) -> np.ndarray | 
 
 
 def _as_array(argument: str, value: object) -> np.ndarray:
-    """A host array, lists of unequal length refused by name."""
+    """Return a host array, lists of unequal length refused by name."""
     try:
         return np.asarray(host(value) if hasattr(value, "shape") else value)
     except ValueError:
@@ -373,7 +373,7 @@ def check_finite(
     remedy: str,
     names: list[str] | None = None,
 ) -> float:
-    """Largest modulus of the entries; the first column with NaN or Inf is refused by name."""
+    """Return the largest modulus of the entries; the first column with NaN or Inf is refused by name."""
     xp = array_api_compat.array_namespace(A)
     complex_ = _kind(A) == "complex"
     parts = (xp.real(A), xp.imag(A)) if complex_ else (A,)
@@ -391,7 +391,7 @@ def check_finite(
 
 
 def _largest(xp: Any, X: Array) -> float:
-    """max |x|, NaN where there is one; without a temporary as large as X."""
+    """Return max |x|, NaN where there is one; without a temporary as large as X."""
     high, low = float(xp.max(X)), float(xp.min(X))
     return math.nan if math.isnan(high) or math.isnan(low) else max(high, -low)
 

@@ -103,7 +103,7 @@ class Certificate:
         return f"{achieved}{many}{self._promises()}."
 
     def _promises(self) -> str:
-        """What the theorem says, and what these columns allow."""
+        """Return what the theorem says, and what these columns allow."""
         law, said = METHODS[self.method].guarantee, []
         factor, own = _numbers(self.factor), _numbers(self.a_posteriori)
         if law is not None and np.any(np.isfinite(factor)):
@@ -116,19 +116,19 @@ class Certificate:
 
 
 def _numbers(x: Any) -> np.ndarray:
-    """What a field holds, flat; nothing for None, NaN and infinite promises stay."""
+    """Return the numbers of a field as a flat array, empty for None; NaN and infinity are kept."""
     return np.empty(0) if x is None else np.ravel(np.asarray(host(x) if hasattr(x, "shape") else x))
 
 
 def _span(x: np.ndarray, text: Any) -> str:
-    """A number, or the least and the largest of several."""
+    """Return a number, or the least and the largest of several."""
     known = x[~np.isnan(x)]
     low, high = text(known.min()), text(known.max())
     return low if low == high else f"{low} to {high}"
 
 
 def _number(x: float) -> str:
-    """1.50, 38, 1.7e7."""
+    """Return a number as text, such as 1.50, 38 or 1.7e7."""
     if not math.isfinite(x):
         return str(x)
     if x < 1e5:

@@ -62,7 +62,7 @@ def warn(message: str, category: type[Warning]) -> None:
 
 
 def check_integer(argument: str, value: object, low: int = 1, high: int | None = None) -> int:
-    """The integer within [low, high]; a bool or a float, even a whole one, is refused."""
+    """Return the integer within [low, high]; a bool or a float, even a whole one, is refused."""
     try:
         if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
             raise TypeError

@@ -77,25 +77,25 @@ class Gram:
         self.diagonal = d
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickled without K."""
+        """Return the state without K, which is not pickled."""
         return self.__dict__ | {"_read": _left_behind}
 
     def __deepcopy__(self, memo: Any) -> Gram:
         return self
 
     def rows(self, J: Any) -> np.ndarray:
-        """K[J, :], shape (len(J), n)."""
+        """Return K[J, :], shape (len(J), n)."""
         return self.block(np.asarray(J, dtype=np.int64))
 
     def block(self, I: np.ndarray, J: np.ndarray | None = None) -> np.ndarray:
-        """K[I, J], shape (len(I), len(J))."""
+        """Return K[I, J], shape (len(I), len(J))."""
         B = np.ldexp(1.0, -2 * self._shift) * self._raw(I, J)
         if self._w is None:
             return B
         return self._w[I, None] * B * (self._w if J is None else self._w[J])
 
     def all_rows(self) -> Any:
-        """Pairs (J, K[J, :]) that cover the matrix."""
+        """Return the pairs (J, K[J, :]) that cover the matrix."""
         step = max(1, ROOM // self.n)
         for a in range(0, self.n, step):
             J = self._all[a : a + step]
@@ -153,12 +153,12 @@ def _left_behind(I: np.ndarray, J: np.ndarray | None) -> Any:
 
 
 def _exponent4(top: float) -> int:
-    """e with top·4**-e in [1/4, 1); 0 for 0."""
+    """Return e with top·4**-e in [1/4, 1); 0 for 0."""
     return 0 if top == 0 else -(-math.frexp(top)[1] // 2)
 
 
 def as_gram(K: Any, X: Any, n: Any, diagonal: Any, weights: Any, parameters: dict[str, Any]) -> Gram:
-    """What `cssp.select_gram` was given, as a `Gram`."""
+    """Return what `cssp.select_gram` was given, as a `Gram`."""
     eps = 0.0
     if isinstance(K, str):
         if n is not None:
@@ -198,13 +198,13 @@ def as_gram(K: Any, X: Any, n: Any, diagonal: Any, weights: Any, parameters: dic
 
 
 def _function(K: Callable[[np.ndarray, np.ndarray], Any], n: int) -> Reader:
-    """The caller's function, which is always given both indices."""
+    """Return the caller's function, which is always given both indices."""
     everything = np.arange(n)
     return lambda I, J: K(I, everything if J is None else J)
 
 
 def _matrix(K: Any) -> tuple[Reader, int, np.ndarray]:
-    """A matrix in memory or on a device; a sample of it is compared with its adjoint."""
+    """Return a matrix in memory or on a device; a sample of it is compared with its adjoint."""
     if type(K).__module__.startswith(("scipy.sparse", "dask")):
         raise UnsupportedError(
             f"K is a {type(K).__name__}: expected a dense matrix or a function of index blocks; "
@@ -243,24 +243,24 @@ def _matrix(K: Any) -> tuple[Reader, int, np.ndarray]:
 
 
 def rough(eps: float) -> float:
-    """What is beyond the rounding of a kernel, even where small pivots have magnified it; relative to the largest entry."""
+    """Return what is beyond the rounding of a kernel, even where small pivots have magnified it; relative to the largest entry."""
     return float(np.cbrt(eps))
 
 
 def _eps(B: np.ndarray) -> float:
-    """Unit of rounding; half precision stands for exact data that is worked on in single precision."""
+    """Return the unit of rounding; half precision stands for exact data that is worked on in single precision."""
     return float(np.finfo(np.float32 if B.dtype == np.float16 else B.dtype).eps)
 
 
 def _host(x: Array) -> np.ndarray:
-    """The array on the host, bfloat16 as float32."""
+    """Return the array on the host, bfloat16 as float32."""
     if array_api_compat.is_torch_array(x) and "bfloat16" in str(x.dtype):
         x = x.float()
     return np.asarray(host(x))
 
 
 def _named(K: str, X: Any, parameters: dict[str, Any]) -> tuple[Reader, int, float]:
-    """A kernel of scikit-learn between the rows of X."""
+    """Return a kernel of scikit-learn between the rows of X."""
     try:
         from sklearn.metrics.pairwise import kernel_metrics
     except ImportError:

@@ -167,12 +167,12 @@ def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> str | 
 
 
 def _dependent(L: Cholesky) -> list[int]:
-    """Included indices that depend on those included before."""
+    """Return the included indices that depend on those included before."""
     return [j for j, yes in zip(L.include, L.clear, strict=False) if not yes]
 
 
 def _length(L: Cholesky, counted: bool) -> int:
-    """Number of picks: to the first place that meets the tolerance, else k, or the independent ones without k."""
+    """Return the number of picks: to the first place that meets the tolerance, else k, or the independent ones without k."""
     least = max(1, len(L.include))
     met = next((t for t, trace in enumerate(L.trace) if trace <= L.goal), None)
     if met is not None:
@@ -227,19 +227,19 @@ class GramSelection:
         return self.error / float(self.errors[0]) if self.errors[0] > 0 else 0.0
 
     def mask(self) -> Array:
-        """Landmarks as a bool array (n,)."""
+        """Return the landmarks as a bool array (n,)."""
         mask = np.zeros(self._gram.n, dtype=bool)
         mask[list(self._picks)] = True
         return self._gather(mask)
 
     @steady
     def nystrom(self) -> Array:
-        """F (n, r) with F Fᴴ = K_S; r is less than k where landmarks are dependent."""
+        """Return F (n, r) with F Fᴴ = K_S; r is less than k where landmarks are dependent."""
         return self._gather(shifted(self._F.conj().T, self._gram.exponent))
 
     @steady
     def coefficients(self) -> Array:
-        """T (k, n) = K[S, S]⁺ K[S, :], so that K_S = K[:, S] T."""
+        """Return T (k, n) = K[S, S]⁺ K[S, :], so that K_S = K[:, S] T."""
         L = self._F[:, list(self._picks)].conj().T  # K[S, S] = L Lᴴ
         if L.shape[0] == L.shape[1]:
             return self._gather(scipy.linalg.solve_triangular(L, self._F, trans="C", lower=True))
@@ -247,7 +247,7 @@ class GramSelection:
 
     @steady
     def reconstruct(self) -> Array:
-        """K_S, shape (n, n)."""
+        """Return K_S, shape (n, n)."""
         return self._gather(shifted(self._F.conj().T @ self._F, 2 * self._gram.exponent))
 
     @steady

@@ -55,7 +55,7 @@ class Part:
 
     @steady
     def __reduce__(self) -> Any:
-        """Pickled without its matrix: what is known of the picks goes, the errors included."""
+        """Reduce to what is known of the picks, errors included, without the matrix, which is not pickled."""
         return Kept, (
             self.picks,
             self.indices,
@@ -105,7 +105,7 @@ class Part:
         return self.basis[1] if p.unit == self.eps else linalg.independent_columns(self.chosen, p.floor)
 
     def clear(self) -> list[bool]:
-        """Which chosen columns are independent by far more than the threshold."""
+        """Return which chosen columns are independent by far more than the threshold."""
         return linalg.basis(self.chosen, CLEAR * self.problem.floor)[1]
 
     @cached_property
@@ -119,11 +119,11 @@ class Part:
         return linalg.error_trace(*self.basis, self.problem.B)
 
     def scaled(self, x: Any, power: int = 1) -> Any:
-        """x·2**(power·exponent): from the unit of ``problem.B`` to the caller's."""
+        """Return x·2**(power·exponent): from the unit of ``problem.B`` to the caller's."""
         return _scaled(x, power * self.wanted_exponent)
 
     def coefficients(self) -> Array:
-        """Least-squares coefficients (k, p) of the wanted matrix; of least norm if not unique.
+        """Return the least-squares coefficients (k, p) of the wanted matrix; of least norm if not unique.
 
         Where the chosen columns are independent but close to dependence, rounding of large coefficients may exceed what
         they explain; a column is then given the coefficients of a truncated SVD, if these fit it better.
@@ -153,7 +153,7 @@ class Part:
         return shifted(T, shift)
 
     def reconstruct(self) -> Array:
-        """P_S B in the unit of ``problem.B``."""
+        """Return P_S B in the unit of ``problem.B``."""
         Q, independent = self.basis
         if self.live is not None:
             return gradients.projection(*self.live.matrices(self), independent)
@@ -166,7 +166,7 @@ class Part:
         return X
 
     def spread(self, X: Array) -> Array:
-        """X with a zero column in each place where padding was removed."""
+        """Return X with a zero column in each place where padding was removed."""
         p = self.problem
         if p.columns is None or p.target is not None:
             return X
@@ -178,7 +178,7 @@ class Part:
         return linalg.take_columns(wide[:, : p.n + 1], place)
 
     def certificate(self, row: Method, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of `Certificate` for this item."""
+        """Return the fields of `Certificate` for this item."""
         p, k = self.problem, len(self.picks)
         s, V, left = self.spectrum()
         noise = max(p.B.shape) * float(np.finfo(s.dtype).eps) * float(s[0])
@@ -215,7 +215,7 @@ class Part:
         }
 
     def spectrum(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Singular values of the wanted matrix, its right singular vectors at the picks, the spectral norm of its residual.
+        """Return the singular values of the wanted matrix, its right singular vectors at the picks, the spectral norm of its residual.
 
         The vectors are the rows of an array (min(m, p), k); without a meaning where there is a target.
         """
@@ -230,7 +230,7 @@ class Part:
         return s, V, float(np.linalg.norm(left, 2))
 
     def is_a_run_of(self, row: Method) -> bool:
-        """Whether these picks are what the method's theorem speaks of.
+        """Return whether these picks are what the method's theorem speaks of.
 
         It had its choice of all columns, to reconstruct A; the picks are all its own and independent. A
         number of columns that chance decided, through `tol`, is beyond a statement in expectation.
@@ -255,7 +255,7 @@ class Kept:
     wanted_exponent: int
 
     def scaled(self, x: Any, power: int = 1) -> Any:
-        """As `Part.scaled`."""
+        """Return x in the caller's unit, as `Part.scaled` does."""
         return _scaled(x, power * self.wanted_exponent)
 
     def __getattr__(self, name: str) -> Any:
@@ -273,13 +273,13 @@ def _scaled(x: Any, exponent: int) -> Any:
 
 
 def _ordered(error: float, optimum: float, noise: float) -> tuple[float, float]:
-    """Error and optimum, squared, the optimum not above the error where they differ by rounding only."""
+    """Return the error and optimum, squared, the optimum not above the error where they differ by rounding only."""
     close = math.sqrt(optimum) <= math.sqrt(error) + 30 * noise
     return error, min(error, optimum) if close else optimum
 
 
 def _compared(factor: float | None, theirs: float, optimum: float, noise: float) -> float | None:
-    """The factor against `optimum` that one against another optimum, `theirs`, amounts to."""
+    """Return the factor against `optimum` that one against another optimum, `theirs`, amounts to."""
     if factor is None or optimum > noise:
         return None if factor is None else factor * theirs / optimum
     return math.inf if theirs > noise else None
@@ -299,7 +299,7 @@ def _promised(
 
 
 def _oblique(V: np.ndarray, present: np.ndarray, n: int) -> float:
-    """1 / σ_min(V_k[S, :])², inf where V_k[S, :] is singular to rounding; k no larger than the rank.
+    """Return 1 / σ_min(V_k[S, :])², inf where V_k[S, :] is singular to rounding; k no larger than the rank.
 
     The columns of V are the rows S of the n x n matrix of right singular vectors.
     """
@@ -389,7 +389,7 @@ class Selection:
         return self._numbers([relative(part.trace)[-1] for part in self._parts])
 
     def mask(self) -> Array:
-        """Chosen columns as a bool array (..., n)."""
+        """Return the chosen columns as a bool array (..., n)."""
         width = self._parts[0].width if self._parts else 0
         mask = np.zeros((len(self._parts), width), dtype=bool)
         for chosen, part in zip(mask, self._parts, strict=True):
@@ -398,7 +398,7 @@ class Selection:
 
     @steady
     def coefficients(self) -> Array:
-        """T (..., k, n) with X[:, S] T ≈ X in the least-squares sense, X = A·diag(w).
+        """Return T (..., k, n) with X[:, S] T ≈ X in the least-squares sense, X = A·diag(w).
 
         The solution of least norm where the chosen columns are dependent, so always finite (but for coefficients beyond
         the range of the precision). With a target,
@@ -410,7 +410,7 @@ class Selection:
 
     @steady
     def reconstruct(self) -> Array:
-        """P_S X (..., m, n), the projection of X = A·diag(w) on the chosen; with a target, P_S target."""
+        """Return P_S X (..., m, n), the projection of X = A·diag(w) on the chosen; with a target, P_S target."""
         return self._stack(
             [shifted(part.spread(part.reconstruct()), part.wanted_exponent) for part in self._parts]
         )
@@ -467,12 +467,12 @@ class Selection:
 
 
 def relative(trace: np.ndarray) -> list[float]:
-    """Relative Frobenius errors of a trace of squared ones."""
+    """Return the relative Frobenius errors of a trace of squared ones."""
     return [math.sqrt(x / trace[0]) if trace[0] > 0 else 0.0 for x in trace]
 
 
 def _tall(T: Array, rows: int) -> Array:
-    """T with zero rows below."""
+    """Return T with zero rows below."""
     if T.shape[0] == rows:
         return T
     xp = array_api_compat.array_namespace(T)

@@ -131,7 +131,7 @@ class StreamingSelector:
         self._sketch = np.zeros((m, SIGNS), dtype=dtype)
 
     def _take(self, X: np.ndarray) -> None:
-        """At most `buffer` columns."""
+        """Take at most `buffer` columns into the buffer."""
         assert self._block is not None
         assert self._sketch is not None
         self._norm = math.hypot(self._norm, norm(X))
@@ -147,7 +147,7 @@ class StreamingSelector:
             self.n_seen_ += rest
 
     def _signs(self, b: int) -> np.ndarray:
-        """Random signs (b, 64) of the next b columns: a word of one sequence for each position."""
+        """Return random signs (b, 64) of the next b columns: a word of one sequence for each position."""
         words = np.random.PCG64(self._seed).advance(self.n_seen_).random_raw(b)
         bits = np.unpackbits(np.asarray(words, dtype="<u8").view(np.uint8).reshape(b, 8), axis=1)
         return 1 - 2 * bits.astype(np.int8)
@@ -197,7 +197,7 @@ class StreamingSelector:
     # --- merging and reducing -----------------------------------------------------------------------
 
     def _leaf(self, b: int) -> Node:
-        """The first b columns of the buffer as they are; n_seen_ counts them already."""
+        """Return the first b columns of the buffer as they are; n_seen_ counts them already."""
         assert self._block is not None
         C = self._block[:, :b].copy(order="F")
         return Node(C, np.arange(self.n_seen_ - b, self.n_seen_), C, 0.0)
@@ -213,7 +213,7 @@ class StreamingSelector:
         self._nodes.append(node)
 
     def _reduced(self, nodes: list[Node], k: int) -> Node:
-        """The nodes as one, with at most k of their columns."""
+        """Return the nodes as one, with at most k of their columns."""
         node = merged(nodes)
         k = min(k, node.C.shape[1])
         with warnings.catch_warnings():
@@ -225,7 +225,7 @@ class StreamingSelector:
     # --- answers ------------------------------------------------------------------------------------
 
     def selection(self) -> StreamSelection:
-        """The columns chosen from all seen so far; the stream may go on afterwards."""
+        """Return the columns chosen from all seen so far; the stream may go on afterwards."""
         if self.n_seen_ < self.k:
             raise ArgumentError(f"k = {self.k}, but only {self.n_seen_} columns have been seen")
         if self._selection is None:
@@ -268,7 +268,7 @@ class StreamingSelector:
         )
 
     def _factor(self, candidates: int) -> float | None:
-        """What docs/streams.md proves of strong rank-revealing QR, on squared errors."""
+        """Return the factor that docs/streams.md proves for strong rank-revealing QR, on squared errors."""
         if self.method != "strong_rrqr":
             return None
         levels = len(self._nodes)
@@ -309,7 +309,7 @@ class StreamingSelector:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> StreamingSelector:
-        """The selector that was saved; it goes on as if it had never stopped.
+        """Return the selector that was saved; it goes on as if it had never stopped.
 
         Raises
         ------
@@ -369,7 +369,7 @@ class StreamSelection:
 
     @steady
     def coefficients(self, X: Array) -> np.ndarray:
-        """T (k, b) with columns·T ≈ X in the least-squares sense, for any X (m, b)."""
+        """Return T (k, b) with columns·T ≈ X in the least-squares sense, for any X (m, b)."""
         X = np.asarray(host(X))
         return np.linalg.lstsq(self.columns, X.astype(np.result_type(X, self.columns)), rcond=None)[0]
 

@@ -10,7 +10,7 @@ from analysis.peer_tasks.task import Task, script
 
 
 def tasks() -> list[Task]:
-    """The polynomials of its first page; images from twenty pixels, as its page on faces does it."""
+    """Return the tasks: the polynomials of PySensors' first page, and images from twenty pixels, as on its page about faces."""
     from pysensors.basis import SVD
     from pysensors.reconstruction import SSPOR
 

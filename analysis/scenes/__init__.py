@@ -66,7 +66,7 @@ class Scene:
 def make(
     seed: int, split: str = "test", per_skill: dict[str, int] | None = None, family: str = "objects"
 ) -> Scene:
-    """The scene number ``seed`` of a split and family, with its questions (``QUESTIONS`` unless told otherwise).
+    """Return the scene number ``seed`` of a split and family, with its questions (``QUESTIONS`` unless told otherwise).
 
     Of ``per_skill`` only the skills of the family are asked.
     """
@@ -101,7 +101,7 @@ def make(
 
 
 def _place(rng: np.random.Generator, wanted: int) -> list[Thing]:
-    """Objects that keep at least two pixels apart; a few attributes repeat so that counts and twins exist."""
+    """Return objects that keep at least two pixels apart; a few attributes repeat so that counts and twins exist."""
     things: list[Thing] = []
     palette = list(rng.permutation(COLOURS)[: int(rng.integers(3, len(COLOURS) + 1))])
     forms = list(rng.permutation(SHAPES)[: int(rng.integers(3, len(SHAPES) + 1))])

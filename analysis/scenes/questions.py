@@ -40,13 +40,13 @@ def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
 
 
 def _unique(all_of: Sequence[T], key: Callable[[T], object]) -> list[T]:
-    """Those that alone have their value of ``key``."""
+    """Return those that alone have their value of ``key``."""
     seen = [key(t) for t in all_of]
     return [t for t, value in zip(all_of, seen, strict=True) if seen.count(value) == 1]
 
 
 def _by_answer(rng: np.random.Generator, cases: list[tuple[str, str]]) -> tuple[str, str] | None:
-    """A (text, answer) whose answer is uniform among those that occur."""
+    """Draw a (text, answer) whose answer is uniform among those that occur."""
     if not cases:
         return None
     wanted = _pick(rng, sorted({answer for _, answer in cases}))
@@ -61,7 +61,7 @@ def _question(skill: str, case: tuple[str, str] | None) -> Question | None:
 
 
 def existence(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """Yes/no; a "no" asks for a colour and a shape that are both there, but on different objects."""
+    """Ask whether a thing exists; a "no" asks for a colour and a shape that are both there, but on different objects."""
     pairs = {(t.colour, t.shape) for t in scene.things}
     case = _presence(rng, pairs, COLOURS, SHAPES)
     return case and Question("existence", f"is there a {case[0]} {case[1]} ?", case[2])
@@ -80,7 +80,7 @@ def _presence(
 
 
 def colour(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """Of an object that its shape names, or its size and shape."""
+    """Ask for the colour of an object that its shape names, or its size and shape."""
     plain = _unique(scene.things, lambda t: t.shape)
     sized = _unique(scene.things, lambda t: (t.size, t.shape))
     cases = [(f"what colour is the {t.shape} ?", t.colour) for t in plain]
@@ -103,7 +103,7 @@ def count(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def _counted(rng: np.random.Generator, skill: str, cases: list[tuple[str, int]]) -> Question | None:
-    """High counts are rarer: they are drawn more often."""
+    """Ask for a count, drawing high counts more often because they are rarer."""
     n = int(rng.choice(len(COUNTS), p=(0.15, 0.15, 0.17, 0.22, 0.31)))
     texts = [text for text, many in cases if many == n]
     return Question(skill, " ".join(_pick(rng, texts).split()), COUNTS[n]) if texts else None
@@ -121,7 +121,7 @@ def spatial(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def direction(dx: float, dy: float, least: float) -> str | None:
-    """Where something lies that is (dx, dy) away; None where neither axis clearly dominates."""
+    """Return where something lies that is (dx, dy) away; None where neither axis clearly dominates."""
     if abs(dx) > max(1.5 * abs(dy), least):
         return "right" if dx > 0 else "left"
     if abs(dy) > max(1.5 * abs(dx), least):
@@ -143,7 +143,7 @@ def comparison(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def two_hops(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """From an object to its only twin in colour (or shape), and to what that twin is.
+    """Ask from an object to its only twin in colour (or shape), and to what that twin is.
 
     Without a question mark: to hand the answer on to one is a third hop, and four layers learn it for half of these questions only.
     """
@@ -168,7 +168,7 @@ def background(scene: Scene, rng: np.random.Generator) -> Question:
 
 
 def size(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """A stepping stone to comparison: one object's size."""
+    """Ask for one object's size, a first step to comparison."""
     things = _unique(scene.things, lambda t: (t.colour, t.shape))
     answer = {"large": "larger", "small": "smaller"}
     cases = [(f"how large is the {t.colour} {t.shape} ?", answer[t.size]) for t in things]
@@ -176,7 +176,7 @@ def size(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def place(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """A stepping stone to spatial relations: the half of the picture an object lies in."""
+    """Ask, as a first step to spatial relations, for the half of the picture an object lies in."""
     cases = []
     for t in _unique(scene.things, lambda t: (t.colour, t.shape)):
         for pair, at in ((DIRECTIONS[:2], t.x), (DIRECTIONS[2:], t.y)):
@@ -213,7 +213,7 @@ def tally(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def order(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """The largest or smallest digit of a colour that several have."""
+    """Ask for the largest or smallest digit of a colour that several have."""
     cases = []
     for c in COLOURS:
         values = sorted({m.value for m in scene.marks if m.colour == c})
@@ -240,7 +240,7 @@ def ground(scene: Scene, rng: np.random.Generator) -> Question:
 
 
 def spot(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """A stepping stone to the layout: the half of the picture a digit lies in."""
+    """Ask, as a first step to the layout, for the half of the picture a digit lies in."""
     cases = []
     for m in _unique(scene.marks, lambda m: m.value):
         for pair, at in ((DIRECTIONS[:2], m.patch[1]), (DIRECTIONS[2:], m.patch[0])):
@@ -293,7 +293,7 @@ WORDS = tuple(dict.fromkeys([*_TEMPLATES.split(), *SIZES, *ANSWERS, *_CAPTIONS.s
 
 
 def ask(scene: Scene, rng: np.random.Generator, per_skill: dict[str, int]) -> Iterator[Question]:
-    """Distinct questions about a scene, up to ``per_skill[name]`` of each skill.
+    """Yield distinct questions about a scene, up to ``per_skill[name]`` of each skill.
 
     A skill that cannot be asked with the answer drawn is tried again a few times.
     """

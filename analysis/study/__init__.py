@@ -30,7 +30,7 @@ QUESTIONS = dict.fromkeys(scenes.SKILLS, PER_SKILL)
 def arguments(
     arm: Arm, keep: float, seed: int, scene: Any, processor: Any, clip: Any = None
 ) -> dict[str, Any]:
-    """The arguments of `vlm_bridge.prune` that do what an arm does; filling in has none."""
+    """Return the arguments of `vlm_bridge.prune` that do what an arm does; filling in has none."""
     if arm.fill:
         raise ValueError(f"arm {arm.name!r} fills dropped tokens in, which is no pruning.")
     chosen: dict[str, Any] = {"keep": keep, "method": arm.method, **arm.options}

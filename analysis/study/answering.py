@@ -41,13 +41,13 @@ class Prefix:
 
 
 def answers(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Prefix]) -> list[list[int]]:
-    """The most probable next word for every question of every prefix, as ids."""
+    """Return the most probable next word for every question of every prefix, as ids."""
     return [one.argmax(-1).tolist() for one in logits(checkpoint, encoded, prefixes)]
 
 
 @torch.no_grad()
 def logits(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Prefix]) -> list[Tensor]:
-    """Logits (questions asked, words) of the next word behind every prefix."""
+    """Return the logits (questions asked, words) of the next word behind every prefix."""
     length = [
         len(encoded.before) + len(p.rows) + sum(len(encoded.questions[q]) for q in p.asked) for p in prefixes
     ]
@@ -60,7 +60,7 @@ def logits(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Pre
 
 
 def _batches(order: Sequence[int], length: Sequence[int]) -> Iterator[list[int]]:
-    """Runs of similar length, each of at most `BUDGET` tokens."""
+    """Yield the runs of similar length, each of at most `BUDGET` tokens."""
     batch: list[int] = []
     for i in order:
         if batch and length[i] * (len(batch) + 1) > BUDGET:

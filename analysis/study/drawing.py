@@ -37,7 +37,7 @@ def percent(keep: float) -> str:
 
 
 def tokens(results: Results, keep: float) -> float:
-    """Mean number of tokens kept at a budget."""
+    """Return the mean number of tokens kept at a budget."""
     cells = [
         i for i, (a, k) in enumerate(results.cells) if k == keep and a in ("spare", "random", "divprune")
     ]

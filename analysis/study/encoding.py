@@ -84,7 +84,7 @@ class EncodedImage:
     layers: tuple[Tensor, ...]
 
     def spaces(self) -> dict[str, Tensor]:
-        """Rows (n, d) whose reconstruction is measured."""
+        """Return the rows (n, d) whose reconstruction is measured."""
         found = {"tokens": self.tokens, "tower": self.signals["vision_clip"]}
         return found | {f"layer {i}": rows for i, rows in zip(LAYERS, self.layers, strict=True)}
 

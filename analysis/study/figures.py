@@ -23,7 +23,7 @@ BANDS = ("auto", "spare", "divprune", "greedy", "random")
 
 
 def error_and_accuracy(draws: Draws, path: Path) -> bool:
-    """One panel a budget: error against accuracy, a point an arm."""
+    """Draw one panel a budget: error against accuracy, a point an arm."""
     results = draws.results
     keeps, full = results.keeps, full_and_blind(draws)[0].value
     columns = min(4, len(keeps) + 1)
@@ -70,7 +70,7 @@ def error_and_accuracy(draws: Draws, path: Path) -> bool:
 
 
 def retained_accuracy(draws: Draws, path: Path) -> bool:
-    """Accuracy kept against tokens kept: pruners on the left, compensation on the right."""
+    """Draw the accuracy kept against tokens kept: pruners on the left, compensation on the right."""
     results = draws.results
     values = 100 * retained(draws)
     blind = results.index(BLIND, 0.0)
@@ -131,7 +131,7 @@ def retained_accuracy(draws: Draws, path: Path) -> bool:
 
 
 def _labels(ax, ends: list[tuple[float, str, str]], x: float) -> None:
-    """Names at the left ends of lines, apart from each other."""
+    """Draw names at the left ends of lines, apart from each other."""
     low, high = ax.get_ylim()
     gap, last = (high - low) / 26, -np.inf
     for y, name, colour in sorted(ends):
@@ -140,7 +140,7 @@ def _labels(ax, ends: list[tuple[float, str, str]], x: float) -> None:
 
 
 def predictors(draws: Draws, path: Path) -> bool:
-    """How well each number predicts accuracy: over arms within a budget, and over images within an arm."""
+    """Draw how well each number predicts accuracy: over arms within a budget, and over images within an arm."""
     results = draws.results
     names = [n for n in NAMES if np.isfinite(correlations.partial(draws, n)[0])]
     if not names:
@@ -172,7 +172,7 @@ def predictors(draws: Draws, path: Path) -> bool:
 
 
 def tightness(results: Results, path: Path) -> bool:
-    """Squared error over the best possible, measured, beside the factor that a theorem allows."""
+    """Draw the squared error over the best possible, measured, beside the factor that a theorem allows."""
     methods = {
         "spare": "residual",
         "strong rrqr": "strong_rrqr",
@@ -252,7 +252,7 @@ DRAWN: dict[str, Callable[[Draws, Path], bool]] = {
 
 
 def draw(draws: Draws, folder: Path, checkpoint: Checkpoint | None = None) -> dict[str, Path]:
-    """All figures that the rows allow, as PNG files; the kept tokens where a model is given, or from an earlier run."""
+    """Draw all figures that the rows allow, as PNG files; the kept tokens where a model is given, or from an earlier run."""
     paths = {}
     with plt.rc_context(STYLE):
         for name, one in DRAWN.items():

@@ -31,7 +31,7 @@ class Kept:
 
 
 def kept(arm: Arm, encoded: EncodedImage, keeps: Sequence[float], rng: Sequence[int]) -> list[list[Kept]]:
-    """Of every budget: one set for all questions, or one a question where the arm reads them."""
+    """Return, for every budget, one set for all questions, or one a question where the arm reads them."""
     every = tuple(range(len(encoded.questions)))
     groups = [(q,) for q in every] if arm.asks else [every]
     found: list[list[Kept]] = [[] for _ in keeps]
@@ -86,7 +86,7 @@ def _prefix(arm: Arm, encoded: EncodedImage, places: Tensor, asked: tuple[int, .
 
 
 def filled(tokens: Tensor, places: Tensor) -> Tensor:
-    """Tokens (n, d) with the dropped ones replaced by their projection on the span of the kept ones."""
+    """Return the tokens (n, d) with the dropped ones replaced by their projection on the span of the kept ones."""
     chosen = cssp.select(tokens.mT, len(places), include=places.tolist(), deficient="truncate")
     span = torch.as_tensor(chosen.indices)
     return (tokens[span].double().mT @ chosen.coefficients().double()).mT.to(tokens)

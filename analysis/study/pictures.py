@@ -23,7 +23,7 @@ SHOWN = ("auto", "spare", "divprune", "greedy", "cdpruner", "vispruner", "random
 
 
 def skills(draws: Draws, path: Path) -> bool:
-    """Points lost against all tokens, arm by skill, at a tight budget."""
+    """Draw the points lost against all tokens, arm by skill, at a tight budget."""
     results = draws.results
     keep = min(results.keeps, key=lambda k: abs(k - 0.06))
     names = [s for s in SKILLS if s in results.skills] or results.skills
@@ -72,7 +72,7 @@ def skills(draws: Draws, path: Path) -> bool:
 
 
 def plane(draws: Draws, path: Path) -> bool:
-    """Accuracy over the two exponents of the family."""
+    """Draw the accuracy over the two exponents of the family."""
     results = draws.results
     spaces = [s for s in SPACES if any(plane_arm(0.0, ALPHAS[0], s).name == a for a in results.arms)]
     keeps = [k for k in results.keeps if results.index(plane_arm(0.0, 0.0, "llm").name, k) is not None]
@@ -135,7 +135,7 @@ def draw_kept_tokens(
     arms: Sequence[str] = SHOWN,
     scenes: Sequence[tuple[str, int]] = (),
 ) -> bool:
-    """Which patches every arm keeps, drawn over scenes, with one question and what the model answers."""
+    """Draw over scenes which patches every arm keeps, with one question and what the model answers."""
     wanted = scenes or (("objects", EXPLORE + 3), ("objects", EXPLORE + 8), ("digits", EXPLORE + 2))
     assert all(number < CONFIRM for _, number in wanted)
     arms = [

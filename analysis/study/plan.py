@@ -65,7 +65,7 @@ class Plan:
             raise ValueError(f"unknown arms {unknown}; choose from {list(ARMS)}.")
 
     def units(self) -> list[tuple[str, str, int]]:
-        """(model folder, family, scene)."""
+        """Return (model folder, family, scene)."""
         scenes = range(self.first, self.first + self.scenes)
         return [(model, family, i) for i in scenes for model in self.models for family in self.families]
 
@@ -109,7 +109,7 @@ def run(plan: Plan, out: Path, workers: int = 2) -> Path:
 
 
 def _whole(plan: Plan, out: Path, unit: tuple[str, str, int]) -> bool:
-    """Whether the unit's file is of this model and has been run with these arms and budgets (or those that the model can run)."""
+    """Return whether the unit's file is of this model and has been run with these arms and budgets (or those that the model can run)."""
     path, model = unit_path(out, unit), load(unit[0])
     if not path.exists():
         return False
@@ -123,7 +123,7 @@ def _whole(plan: Plan, out: Path, unit: tuple[str, str, int]) -> bool:
 
 
 def arms_of(plan: Plan, unit: tuple[str, str, int], checkpoint: Checkpoint) -> tuple[list[Arm], list[Arm]]:
-    """Arms and points of the plane for a unit, of those that its model can run: without a joint space none that reads it."""
+    """Return the arms and points of the plane for a unit, of those that its model can run: without a joint space none that reads it."""
 
     def possible(arm: Arm) -> bool:
         if arm.inside and unit[2] - plan.first >= plan.inside_scenes:
@@ -144,7 +144,7 @@ def _start() -> None:
 
 
 def load(folder: str) -> Checkpoint:
-    """A checkpoint and, where its folder has ``clip/``, the joint space of its vision tower."""
+    """Return a checkpoint and, where its folder has ``clip/``, the joint space of its vision tower."""
     if folder in _LOADED:
         return _LOADED[folder]
     from analysis import reference
@@ -172,7 +172,7 @@ def _made_from(model: Checkpoint) -> str:
 
 
 def scene_of(family: str, number: int) -> Any:
-    """A scene of the study: of the test split, which no training saw."""
+    """Return a scene of the study: of the test split, which no training saw."""
     from analysis import scenes
 
     skills = [name for name in scenes.FAMILIES[family] if name in scenes.SKILLS]
@@ -200,7 +200,7 @@ def confirm(plan: Plan, out: Path, workers: int = 2) -> Path:
 
 
 def pack(out: Path, path: Path) -> Path:
-    """All units of a folder in one file, see `pack_units`.
+    """Write all units of a folder into one file, see `pack_units`.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def pack(out: Path, path: Path) -> Path:
 
 
 def pack_units(units: Sequence[tuple[str, str, str, Unit]], path: Path) -> Path:
-    """(model, family, scene, unit) in one file that needs no model: answers right or not and predictors to 2.5 %, without the words said."""
+    """Write (model, family, scene, unit) into one file that needs no model: answers right or not and predictors to 2.5 %, without the words said."""
     cells = list(dict.fromkeys(cell for *_, unit in units for cell in unit.cells))
     at = {cell: i for i, cell in enumerate(cells)}
     skills = sorted({str(s) for *_, unit in units for s in unit.skills})
@@ -267,7 +267,7 @@ def pack_units(units: Sequence[tuple[str, str, str, Unit]], path: Path) -> Path:
 
 
 def _smooth(numbers: np.ndarray, cells: list[tuple[str, float]], strata: list[tuple[str, str]]) -> None:
-    """Image by image only for arms whose correlations are formed; the others' predictors become their stratum's mean."""
+    """Replace predictors by the mean of their stratum, except of arms whose correlations are formed."""
     other = [i for i, (a, _) in enumerate(cells) if a not in ARMS or not ARMS[a].drops or ARMS[a].asks]
     for stratum in dict.fromkeys(strata):
         members = [u for u, s in enumerate(strata) if s == stratum]
@@ -285,7 +285,7 @@ LEAST, MOST = 1e-3, 100.0
 
 
 def quantised(values: np.ndarray) -> np.ndarray:
-    """Numbers up to 100 as bytes on a logarithmic scale, to 2.5 %; 0 is zero or less than 1e-3, 255 is NaN."""
+    """Return the numbers up to 100 as bytes on a logarithmic scale, to 2.5 %; 0 is zero or less than 1e-3, 255 is NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.round(1 + 253 * np.log(values / LEAST) / np.log(MOST / LEAST))
     steps = np.where(np.isnan(values), 255, np.where(values < LEAST, 0, np.clip(steps, 1, 254)))
@@ -293,6 +293,6 @@ def quantised(values: np.ndarray) -> np.ndarray:
 
 
 def restored(steps: np.ndarray) -> np.ndarray:
-    """The numbers that `quantised` wrote."""
+    """Return the numbers that `quantised` wrote."""
     values = LEAST * (MOST / LEAST) ** ((steps.astype(np.float32) - 1) / 253)
     return np.where(steps == 255, np.nan, np.where(steps == 0, 0, values)).astype(np.float32)

@@ -31,7 +31,7 @@ SIGN = dict.fromkeys(NAMES, -1) | dict.fromkeys(list(NAMES)[-5:], 1)
 
 
 def squared_heights(gram: Tensor, sets: Tensor) -> Tensor:
-    """Squared residual norms (B, n) of all tokens on the span of each set (B, k), from the Gram matrix (n, n) in float64."""
+    """Return the squared residual norms (B, n) of all tokens on the span of each set (B, k), from the Gram matrix (n, n) in float64."""
     k = sets.shape[1]
     own = gram[sets[:, :, None], sets[:, None]]
     own = own + JITTER * gram.trace() * torch.eye(k, dtype=gram.dtype)
@@ -73,7 +73,7 @@ class Measure:
         return cls(encoded.spaces(), encoded.signals["cls_attention"], relevance)
 
     def __call__(self, sets: Sequence[Tensor], asked: Sequence[Sequence[int]]) -> Tensor:
-        """Predictors (len(sets), len(NAMES)); the weighted error is the mean over the questions asked."""
+        """Return the predictors (len(sets), len(NAMES)); the weighted error is the mean over the questions asked."""
         found = torch.full((len(sets), len(NAMES)), float("nan"), dtype=torch.float64)
         by_size: dict[int, list[int]] = {}
         for i, one in enumerate(sets):

@@ -51,7 +51,7 @@ class Asked:
 
 
 def read(path: Path) -> list[Asked]:
-    """The questions of a file, image by image, in its order; files of the same bytes are one image.
+    """Return the questions of a file, image by image, in its order; files of the same bytes are one image.
 
     Raises
     ------

@@ -66,7 +66,7 @@ class Results:
         return {cell: i for i, cell in enumerate(self.cells)}
 
     def only(self, model: str | None = None, family: str | None = None) -> Results:
-        """The part of one model, or one family."""
+        """Return the part of one model, or one family."""
         units = [i for i, (m, f, _) in enumerate(self.units) if model in (None, m) and family in (None, f)]
         asked = np.isin(self.owner, units)
         new = np.cumsum(np.isin(np.arange(len(self.units)), units)) - 1
@@ -78,7 +78,7 @@ class Results:
 
 
 def read(path: Path) -> Results:
-    """The packed rows of a study."""
+    """Return the packed rows of a study."""
     with np.load(path) as file:
         found = dict(file)
     questions, units = len(found["owner"]), len(found["models"])

@@ -27,7 +27,7 @@ CANDIDATES = ("auto",)
 def verdicts(
     results: Results, resamples: int = RESAMPLES, candidates: Sequence[str] | None = None
 ) -> list[Verdict]:
-    """All six, in the order of the plan; the sixth of these candidates alone, where they are named."""
+    """Return all six verdicts, in the order of the plan; the sixth of these candidates alone, where they are named."""
     study = Study(results, resamples)
     found = [one(study) for one in (predicts, diversity, relevance, lower_error, compensation)]
     found.append(best(study, candidates))
@@ -238,7 +238,7 @@ def lower_error(study: Study) -> Verdict:
 
 
 def _where_lower(draws: Draws, method: str, keeps: Sequence[float]) -> np.ndarray:
-    """Gap of a method to spare over the images where its error is lower, (1 + B,)."""
+    """Return the gap of a method to spare over the images where its error is lower, (1 + B,)."""
 
     def one(s: Stratum) -> np.ndarray:
         right, asked = s.counts()

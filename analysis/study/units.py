@@ -89,7 +89,7 @@ def study_image(
     plane: Sequence[Arm] = (),
     plane_keeps: Sequence[float] = (),
 ) -> Unit:
-    """All cells on one image: ``questions`` have skill, text and answer; ``rng`` seeds what is drawn."""
+    """Evaluate all cells on one image: ``questions`` have skill, text and answer; ``rng`` seeds what is drawn."""
     encoded = encode_image(checkpoint, image, [q.text for q in questions])
     measure = Measure.of(encoded)
     every = tuple(range(len(questions)))
@@ -145,7 +145,7 @@ def study_image(
 
 
 def _words(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Prefix]) -> list[list[str]]:
-    """What is said behind each prefix; tokens that several arms keep go through the model once for all their questions."""
+    """Return the answers after each prefix; tokens that several arms keep go through the model once for all their questions."""
     same: dict[tuple[int, ...], list[int]] = {}
     alone = [i for i, p in enumerate(prefixes) if not _plain(encoded, p)]
     for i, p in enumerate(prefixes):
@@ -165,12 +165,12 @@ def _words(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Pre
 
 
 def _plain(encoded: EncodedImage, p: Prefix) -> bool:
-    """Whether tokens go in as they were."""
+    """Return whether tokens go in as they were."""
     return p.sizes is None and torch.equal(p.rows, encoded.tokens[p.places])
 
 
 def _mean(values: np.ndarray, owner: Sequence[int]) -> np.ndarray:
-    """Means (cells, ...) of the rows that belong to each cell."""
+    """Return the means (cells, ...) of the rows that belong to each cell."""
     total = np.zeros((max(owner) + 1, values.shape[1]))
     np.add.at(total, owner, values)
     return total / np.bincount(owner)[:, None]
@@ -180,7 +180,7 @@ def _mean(values: np.ndarray, owner: Sequence[int]) -> np.ndarray:
 def _inside(
     checkpoint: Checkpoint, encoded: EncodedImage, questions: Sequence[Any], arm: Arm, keep: float, image: Any
 ) -> tuple[list[str], list[Tensor], float]:
-    """A system inside the language model, on the live model."""
+    """Run a system inside the language model, on the live model."""
     texts = [f"<image> {q.text}" for q in questions]
     inputs = checkpoint.processor(images=[image] * len(texts), text=texts, padding=True, return_tensors="pt")
     del inputs["pixel_values"]

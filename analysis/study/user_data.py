@@ -31,12 +31,12 @@ SCORING = ("contains", "exact")
 
 
 def plain(text: str) -> str:
-    """Lower case, without punctuation and double spaces."""
+    """Return the text in lower case, without punctuation and double spaces."""
     return " ".join(re.sub(r"[^\w\s.%/-]|\.(?!\d)", " ", text.lower()).split())
 
 
 def right(said: str, answers: Sequence[str], scoring: str = "contains") -> bool:
-    """Whether an answer is one of those given, or has one of them among its words; articles do not count, unless they are all."""
+    """Return whether an answer is one of those given, or has one of them among its words; articles do not count, unless they are all."""
     if scoring not in SCORING:
         raise ValueError(f"scoring = {scoring!r}: allowed are {', '.join(SCORING)}.")
     for answer in map(plain, answers):
@@ -106,7 +106,7 @@ def _loaded(folder: str) -> tuple[Any, Any]:
 def ask(
     model: Any, processor: Any, asked: Asked, text: str, cells: Sequence[tuple[Arm | None, float]]
 ) -> dict[str, Answer]:
-    """What is said to one question in each cell, by the keys of the cells; draws depend on the image alone."""
+    """Return the answers to one question in each cell, by the keys of the cells; draws depend on the image alone."""
     inputs = dict(prepare(processor, [question([asked.open()], text)]))
     inputs.pop("token_type_ids", None)
     features = torch.cat(encode(model, inputs).entries)
@@ -139,7 +139,7 @@ def _unit(
     cells: Sequence[tuple[Arm | None, float]],
     scoring: str,
 ) -> Unit:
-    """The answers about one image, judged; cells that cannot be run for one of its questions are left out."""
+    """Return the answers about one image, judged; cells that cannot be run for one of its questions are left out."""
     table = {
         (FULL if arm is None else arm.name, keep): [one[answer_files.key(arm, keep)] for one in answered]
         for arm, keep in cells
@@ -172,7 +172,7 @@ def _unit(
 
 
 def _arguments(arm: Arm, keep: float, processor: Any = None, seed: int = 0) -> dict[str, Any]:
-    """Arguments of `prune` for one arm; what is filled in has none, and joint spaces are not known here."""
+    """Return the arguments of `prune` for one arm; what is filled in has none, and joint spaces are not known here."""
     if arm.fill or {"clip_text", "clip_patches"} & set(arm.signals):
         raise ValueError(
             f"arm {arm.name!r} cannot run on a checkpoint of your own; choose from {', '.join(ARMS)}."

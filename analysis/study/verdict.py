@@ -79,7 +79,7 @@ class Study:
         return Number(name, interval(statistic(self.draws)), parts)
 
     def numbers(self, statistics: dict[str, Callable[[Draws], np.ndarray]]) -> list[Number]:
-        """Several at once: intervals over all strata hold together."""
+        """Return several numbers, with intervals over all strata that hold simultaneously."""
         values = np.stack([f(self.draws) for f in statistics.values()], 1)
         return [
             Number(name, whole, {part: interval(f(d)) for part, d in self.parts.items()})
@@ -88,5 +88,5 @@ class Study:
 
 
 def points(value: Interval) -> str:
-    """A difference of accuracies, in points."""
+    """Return a difference of accuracies, in points."""
     return value.written("{:+.1f}", 100)

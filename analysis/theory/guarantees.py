@@ -46,7 +46,7 @@ Tick = Callable[[int, int], None]
 
 
 def _silent(done: int, total: int) -> None:
-    """No progress bar."""
+    """Print no progress bar."""
 
 
 @dataclass
@@ -90,7 +90,7 @@ def examine(
     patience: int = 8,
     tick: Tick = _silent,
 ) -> list[Line]:
-    """Lines of one method.
+    """Return the lines of one method.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def _words(options: dict) -> str:
 
 
 def _factors(method: str, holds: str, options: dict) -> list[str]:
-    """Norms in which the row promises something under these options."""
+    """Return the norms in which the row promises something under these options."""
     law = METHODS[method].guarantee
     if law is None or law.holds != holds:
         return []
@@ -185,7 +185,7 @@ def _expectations(method: str, options: dict, count: int, seed: int, draws: int,
 
 
 def _distance(identity):
-    """Relative distance of the two sides."""
+    """Return the relative distance of the two sides."""
 
     def score(e: Expectation) -> Value:
         sides = identity.sides(e)
@@ -195,7 +195,7 @@ def _distance(identity):
 
 
 def table(lines: list[Line]) -> str:
-    """The lines as text, worst scores first within nothing: in the order of METHODS."""
+    """Return the lines as text, in the order of METHODS."""
     head = ("method", "statement", "holds", "instances", "worst", "at")
     body = [
         (

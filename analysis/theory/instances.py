@@ -61,7 +61,7 @@ class Instance:
         return 30 * max(self.m, self.n) * EPS * float(self.s[0])
 
     def optimum(self, r: int) -> float:
-        """OPT_r."""
+        """Return OPT_r."""
         return float(np.sum(self.s[r:] ** 2))
 
     @property
@@ -75,12 +75,12 @@ class Instance:
         return bool(self.k == self.n or self.s[self.k - 1] - self.s[self.k] > 1e-6 * self.s[0])
 
     def score(self, error: float, bound: float, slack: float | None = None) -> float:
-        """At most 1 where the inequality holds up to rounding."""
+        """Return a number of at most 1 where the inequality holds up to rounding."""
         above = max(0.0, math.sqrt(max(error, 0.0)) - (self.slack if slack is None else slack))
         return 0.0 if above == 0 else above**2 / bound if bound > 0 else math.inf
 
     def residual(self, S) -> np.ndarray:
-        """X - P_S X by SVD of the normalised columns, directions of rounding size left out, projected twice."""
+        """Return X - P_S X by SVD of the normalised columns, directions of rounding size left out, projected twice."""
         C = self.X[:, list(S)]
         norms = np.linalg.norm(C, axis=0)
         C = C[:, norms > 0] / norms[norms > 0]
@@ -100,19 +100,19 @@ class Instance:
         return self.svd[1][:, : self.k]
 
     def oblique(self, J) -> float:
-        """‖X - X_J V_J⁻ᵀVᵀ‖_F², V = V_k."""
+        """Return ‖X - X_J V_J⁻ᵀVᵀ‖_F², V = V_k."""
         J = list(J)
         if np.linalg.matrix_rank(self.V_k[J]) < self.k:
             return math.inf
         return float(np.sum((self.X - self.X[:, J] @ np.linalg.solve(self.V_k[J].T, self.V_k.T)) ** 2))
 
     def volume2(self, S) -> float:
-        """det(X_SᵀX_S)."""
+        """Return det(X_SᵀX_S)."""
         return float(np.prod(np.linalg.svd(self.X[:, list(S)], compute_uv=False)) ** 2)
 
 
 def stream(seed: int, largest: int, most: int | None) -> Iterator[Instance]:
-    """All families of `cssp.matrices` in turn and random matrices between them, for ever.
+    """Yield all families of `cssp.matrices` in turn and random matrices between them, for ever.
 
     Every third one with weights over four decades, every third one with columns permuted and rows rotated.
 
@@ -148,7 +148,7 @@ def stream(seed: int, largest: int, most: int | None) -> Iterator[Instance]:
 
 
 def _random(m: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Random spectrum, random alignment, random scales of columns."""
+    """Return random spectrum, random alignment, random scales of columns."""
     s = 10 ** -np.sort(rng.uniform(0, rng.choice([0.5, 3, 8]), min(m, n)))
     A = cssp.matrices.with_spectrum(s, m, n, rng)
     if rng.random() < 0.5:
@@ -162,7 +162,7 @@ _STREAMS: dict[tuple, tuple[Iterator[Instance], list[Instance]]] = {}
 
 
 def instances(seed: int, largest: int = 10, most: int | None = None) -> Iterator[Instance]:
-    """`stream`, each instance being made once and kept, so that all methods meet the same ones."""
+    """Yield `stream`, each instance being made once and kept, so that all methods meet the same ones."""
     source, made = _STREAMS.setdefault((seed, largest, most), (stream(seed, largest, most), []))
     for i in itertools.count():
         if i == len(made):
@@ -171,7 +171,7 @@ def instances(seed: int, largest: int = 10, most: int | None = None) -> Iterator
 
 
 def chosen(at: Instance, method: str, options: dict, rng: int | None = None) -> tuple[list[int], bool]:
-    """The picks of `cssp.select`, and whether it warned that k exceeds the rank."""
+    """Return the picks of `cssp.select`, and whether it warned that k exceeds the rank."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RankDeficientWarning)
         S = cssp.select(at.A, at.k, method, weights=at.w, rng=rng, **options).indices

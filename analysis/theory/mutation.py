@@ -73,7 +73,7 @@ class Workshop:
         )
 
     def failure(self, folder: Path, *selected: str) -> str:
-        """The first test that fails, "" where none does."""
+        """Return the first test that fails, "" where none does."""
         arguments = (
             "-m",
             "pytest",
@@ -105,7 +105,7 @@ class Workshop:
             return self.innocent[test]
 
     def judge(self, mutant: Mutant) -> Outcome:
-        """Tests about the method first, the long ones last, then all."""
+        """Run the tests about the method first, the long ones last, then all."""
         folder = self.folder / f"mutant{next(self.numbers)}"
         shutil.copytree(self.clean, folder)
         target = folder / mutant.file

@@ -122,7 +122,7 @@ def write_card(measured: dict, path: Path) -> None:
 
 
 def write_table(found: dict[str, dict], path: Path) -> None:
-    """Models side by side, the shipped one first; what `evaluate.measure` gave of each, by name."""
+    """Write the table of models side by side, the shipped one first; what `evaluate.measure` gave of each, by name."""
     first = next(iter(found.values()))
     skills = [s for names in FAMILIES.values() for s in names if s not in STEPPING_STONES]
     path.write_text(_TABLE.render(found=found, first=first, count=first["scenes"], skills=skills, rows=_ROWS))

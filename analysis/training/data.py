@@ -84,7 +84,7 @@ class Arrays:
 
 
 def factors(scene: scenes.Scene) -> np.ndarray:
-    """What every patch shows, int8 (144, 8); 0 means "nothing" for shape, colour, size and digit."""
+    """Return what every patch shows, int8 (144, 8); 0 means "nothing" for shape, colour, size and digit."""
     out = np.zeros((GRID, GRID, len(FACTORS)), np.int8)
     for i, t in enumerate(scene.things):
         here = scene.owner == i
@@ -99,7 +99,7 @@ def factors(scene: scenes.Scene) -> np.ndarray:
 
 
 def pack(questions: tuple[scenes.Question, ...], rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Tokens, segments and targets of as many questions as fit, in random order; those that few scenes can ask come first."""
+    """Return the tokens, segments and targets of as many questions as fit, in random order; those that few scenes can ask come first."""
     tokens = np.full(PACKED, PAD, np.int16)
     segments = np.full(PACKED, -1, np.int8)
     targets = np.zeros(PACKED, np.int16)
@@ -121,7 +121,7 @@ def pack(questions: tuple[scenes.Question, ...], rng: np.random.Generator) -> tu
 
 
 def describe(scene: scenes.Scene, rng: np.random.Generator) -> np.ndarray:
-    """Captions of a scene as token ids, int16 (2, 32)."""
+    """Return the captions of a scene as token ids, int16 (2, 32)."""
     out = np.full((CAPTIONS, CAPTION), PAD, np.int16)
     for line in out:
         ids = [BOS, *(TOKEN[w] for w in caption(scene, rng).split()[: CAPTION - 2]), EOS]
@@ -155,7 +155,7 @@ def generate(folder: Path, split: str, shards: int, workers: int = 2) -> None:
 
 
 def load(folder: Path, split: str) -> Arrays:
-    """All shards of a split that are on disk."""
+    """Return all shards of a split that are on disk."""
     paths = sorted(p for p in folder.glob(f"{split}-*.npz") if ".part" not in p.name)
     if not paths:
         raise FileNotFoundError(

@@ -67,7 +67,7 @@ class Recipe:
 
     @staticmethod
     def before(name: str) -> tuple[str, ...]:
-        """The stages whose weights a stage starts from."""
+        """Return the stages whose weights a stage starts from."""
         return ("language", "vision") if name == "whole" else ()
 
     def language(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -100,7 +100,7 @@ class Recipe:
         return self._answers(model, image, batch, keep, last=True)
 
     def _shown(self, batch: Batch, done: float, curriculum: tuple[tuple[float, int], ...]) -> Tensor:
-        """Places (B, v) of the visual tokens the language model sees: objects first, then random others."""
+        """Return the places (B, v) of the visual tokens the language model sees: objects first, then random others."""
         count = [tokens for start, tokens in curriculum if done >= start][-1]
         centre = (batch.factors[..., 3:5] > 0).any(-1)  # the middle of an object, or the digit
         chance = torch.rand(centre.shape, generator=self.noise).to(centre.device)
@@ -154,7 +154,7 @@ GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in 
 
 
 def about_hops(batch: Batch) -> Tensor:
-    """Which words (B, 200) are of a question of two hops."""
+    """Return which words (B, 200) are of a question of two hops."""
     number = batch.segments.clamp(min=0)
     said = (batch.tokens == HOPS).long()
     asked = torch.zeros_like(number).scatter_add(1, number, said) > 0
@@ -162,7 +162,7 @@ def about_hops(batch: Batch) -> Tensor:
 
 
 def batches(arrays: data.Arrays, stage: Stage, seed: int, rank: int, world: int, device: str = "cpu"):
-    """A function of the first step: endless batches, a new order every epoch, the same for the same seed."""
+    """Return a function of the first step: endless batches, a new order every epoch, the same for the same seed."""
 
     def of(first: int) -> Iterator[Batch]:
         share = stage.batch // world
@@ -191,12 +191,12 @@ def train_stage(name: str, out: Path, seed: int, world: int, scale: float = 1.0,
 
 
 def folder_of(out: Path, seed: int) -> Path:
-    """Where the stages of one seed are; the scenes, in ``out``, are the same for all."""
+    """Return where the stages of one seed are; the scenes, in ``out``, are the same for all."""
     return out / f"seed{seed}"
 
 
 def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
-    """A float32 model with the weights that the given stages have left in ``folder``, the last one counting."""
+    """Return a float32 model with the weights that the given stages have left in ``folder``, the last one counting."""
     model = build(seed)
     model.joint = build_joint(seed, model)
     with torch.random.fork_rng():
@@ -215,7 +215,7 @@ def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
 
 
 def askable(arrays: data.Arrays) -> np.ndarray:
-    """Which scenes are of digits, or of objects that allow a question of two hops: about half of them do."""
+    """Return which scenes are of digits, or of objects that allow a question of two hops: about half of them do."""
     return (arrays.tokens == HOPS).any(1) | ((arrays.factors[..., 4] > 0).sum(1) > 1)
 
 

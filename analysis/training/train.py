@@ -63,7 +63,7 @@ def finish(folder: Path, seed: int, export: Path, scenes: int, spent: dict, coun
 
 
 def save(model, folder: Path) -> None:
-    """Weights in half precision as safetensors, with the processor beside them; the joint space in ``clip/``."""
+    """Write weights in half precision as safetensors, with the processor beside them; the joint space in ``clip/``."""
     folder.mkdir(parents=True, exist_ok=True)
     joint = model._modules.pop("joint", None)
     for head in HEADS:

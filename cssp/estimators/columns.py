@@ -156,7 +156,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
 
     @steady
     def transform(self, X: Any) -> Any:
-        """The chosen features, in the order they have in X.
+        """Return the chosen features, in the order they have in X.
 
         Parameters
         ----------
@@ -172,7 +172,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
 
     @steady
     def inverse_transform(self, X: Any) -> Array:
-        """All features, those not chosen rebuilt from those that are.
+        """Return all features, those not chosen rebuilt from those that are.
 
         Parameters
         ----------
@@ -194,7 +194,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
 
     @steady
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Share of the squared norm of X that its chosen features rebuild: 1 - ‖X - X_S T‖²/‖X‖².
+        """Return the share of the squared norm of X that its chosen features rebuild: 1 - ‖X - X_S T‖²/‖X‖².
 
         Parameters
         ----------
@@ -238,7 +238,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         return linalg.take_columns(X, np.flatnonzero(self._get_support_mask()))
 
     def _target(self, X: Array, y: Any) -> Array | None:
-        """What y says is to be reconstructed, shape (n_samples, p)."""
+        """Return what y says is to be reconstructed, shape (n_samples, p)."""
         if self.target is None:
             return None
         if self.target not in ("regression", "classification"):
@@ -257,7 +257,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         return y[:, None] if y.ndim == 1 else y
 
     def _columns(self, argument: str) -> list[int] | None:
-        """Feature numbers of a list of numbers or names."""
+        """Return the feature numbers of a list of numbers or names."""
         features = getattr(self, argument)
         if features is None:
             return None
@@ -273,7 +273,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         return [names.index(f) if isinstance(f, str) else f for f in features]
 
     def _identity_on_chosen(self, T: Array, dtype: Any) -> Array:
-        """Coefficients with the rows in the order of `transform`, each chosen feature standing for itself."""
+        """Return the coefficients with the rows in the order of `transform`, each chosen feature standing for itself."""
         xp, device = array_api_compat.array_namespace(T), array_api_compat.device(T)
         chosen = linalg.host(self.indices_)
         order = np.argsort(chosen)
@@ -286,7 +286,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
 
 
 def _root(sample_weight: Any, X: Any) -> Array | None:
-    """Square roots of the weights."""
+    """Return the square roots of the weights."""
     if sample_weight is None:
         return None
     w = checked(
@@ -300,7 +300,7 @@ def _root(sample_weight: Any, X: Any) -> Array | None:
 
 
 def _scaled(X: Any, root: Array | None) -> Any:
-    """Rows of X times the roots."""
+    """Return the rows of X times the roots."""
     if root is None:
         return X
     return sparse.diags_array(root) @ X if sparse.issparse(X) else X * root[:, None]

@@ -154,7 +154,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     @steady
     def transform(self, X: Any) -> Array:
-        """Nyström features.
+        """Return the Nyström features.
 
         Parameters
         ----------
@@ -178,7 +178,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return tags
 
     def _parameters(self) -> dict[str, Any]:
-        """Keyword arguments of the kernel."""
+        """Return the keyword arguments of the kernel."""
         if not callable(self.kernel) and self.kernel not in KERNEL_PARAMS:
             raise ArgumentError(
                 f"kernel = {self.kernel!r}: expected one of {sorted(KERNEL_PARAMS)}, or a function"
@@ -198,7 +198,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
 
 def _inverse_root(K: Array) -> Array:
-    """K^(-1/2), zero on eigenvectors whose eigenvalues are rounding."""
+    """Return K^(-1/2), zero on eigenvectors whose eigenvalues are rounding."""
     xp = array_api_compat.array_namespace(K)
     s, V = xp.linalg.eigh((K + K.T) / 2)
     real = s > K.shape[0] * float(xp.finfo(K.dtype).eps) * float(s[-1])

@@ -10,7 +10,7 @@ from cssp.problem import Picks, Problem
 
 
 def fused(p: Problem) -> Picks | None:
-    """Picks of the rule, or None where these are in doubt, complex, or end at a tolerance."""
+    """Return the picks of the rule, or None where these are in doubt, complex, or end at a tolerance."""
     if p.tol is not None or "complex" in str(p.A.dtype):
         return None
     import torch

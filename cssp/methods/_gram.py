@@ -44,7 +44,7 @@ class DenseColumns:
         return take_columns(self.A, columns)
 
     def combined(self, S: list[int], Y: np.ndarray) -> np.ndarray:
-        """A_S Y."""
+        """Return A_S Y."""
         if 2 * len(S) < self.A.shape[1]:
             return self._chosen(S) @ Y
         wide = np.zeros((self.A.shape[1], Y.shape[1]), dtype=self.dtype)  # cheaper than a copy of most of A
@@ -52,7 +52,7 @@ class DenseColumns:
         return self.A @ wide
 
     def products(self, S: list[int], E: np.ndarray) -> np.ndarray:
-        """A_Sᴴ E."""
+        """Return A_Sᴴ E."""
         if 2 * len(S) < self.A.shape[1]:
             return self._chosen(S).conj().T @ E
         return (E.conj().T @ self.A)[:, S].conj().T
@@ -84,7 +84,7 @@ class GramRun:
 
 
 def gram_picks(p: Problem, A: Any) -> GramRun:
-    """Pivoted Cholesky on AᴴA, included columns being left out.
+    """Run pivoted Cholesky on AᴴA, included columns being left out.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
 def _residuals(
     A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray, twice: bool = True
 ) -> np.ndarray:
-    """Residuals of these columns behind S; projected twice, they are right however small they are."""
+    """Return the residuals of these columns behind S; projected twice, they are right however small they are."""
     if not S:
         return np.asarray(A.take(columns))
     e = A.take(columns) - A.combined(S, X @ R[:, columns])
@@ -202,7 +202,7 @@ def _residuals(
 def _norms2(
     p: Problem, A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """Squared norms of the residuals of these columns, formed from the columns."""
+    """Return the squared norms of the residuals of these columns, formed from the columns."""
     step = max(1, BLOCK // p.m)
     parts = [columns[a : a + step] for a in range(0, columns.size, step)]
     return np.concatenate([np.zeros(0), *(column_norms2(_residuals(A, S, X, R, part)) for part in parts)])

@@ -154,7 +154,7 @@ class _Search:
             self.best, self.error = S, error
 
     def _children(self, node: _Node, r: int) -> list[_Node]:
-        """Partial sets with one column more that may still win.
+        """Return the partial sets with one column more that may still win.
 
         Child t takes the t-th column and forbids those before it, so that each set is met once. The column of
         least promise comes first: its child ends soon, and no other has to consider it.
@@ -227,11 +227,11 @@ class _Search:
         return children
 
     def _relaxes(self, r: int) -> bool:
-        """Whether the relaxation pays, and has enough digits."""
+        """Return whether the relaxation pays, and has enough digits."""
         return r > 1 and self.square and self.error > 1e-7 * self.total
 
     def _tightened(self, nodes: list[_Node], r: int) -> list[_Node]:
-        """The nodes with bounds raised by the relaxation, all at once, without those that cannot win."""
+        """Return the nodes with bounds raised by the relaxation, all at once, without those that cannot win."""
         if not nodes or not self._relaxes(r) or self.deadline.over():
             return nodes
         need = self.error * (1 - EQUAL) - np.array([x.lost for x in nodes])
@@ -255,7 +255,7 @@ class _Search:
         ]
 
     def _last(self, node: _Node, alive: np.ndarray, q: np.ndarray, X: np.ndarray, gain: np.ndarray) -> None:
-        """The best last column; where gains differ by rounding only, by explicit residuals."""
+        """Choose the best last column, by explicit residuals where gains differ by rounding only."""
         total = np.sum(_sq(node.B))
         if node.lost + total * (1 - 1e-13) - gain.max() >= self.error:
             return
@@ -270,7 +270,7 @@ def _sq(X: np.ndarray) -> np.ndarray:
 
 
 def _spectrum(X: np.ndarray, error: float) -> np.ndarray:
-    """Squared singular values, largest first, of a stack of matrices, never too large by rounding.
+    """Return the squared singular values, largest first, of a stack of matrices, never too large by rounding.
 
     From the Gram matrices, which takes a fraction of the time, unless errors as small as ``error`` would drown.
     """

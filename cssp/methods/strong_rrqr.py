@@ -71,7 +71,7 @@ def _swapped(p: Problem, f: float, deadline: Deadline) -> Picks:
 
 
 def _largest_growth(a: Rest, S: list[int]) -> tuple[float, int, int]:
-    """max ρ_ij, the place i in S and the column j; (0, 0, 0) where there is nothing to exchange."""
+    """Return max ρ_ij, the place i in S and the column j; (0, 0, 0) where there is nothing to exchange."""
     k, allowed = len(S), a.open.copy()
     allowed[S] = False
     if k == 0 or not allowed.any():

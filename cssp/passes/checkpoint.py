@@ -57,7 +57,7 @@ class State:
 
     @classmethod
     def load(cls, path: Path, p: PassProblem, longest: int) -> State:
-        """The state kept for this problem; anything else is refused.
+        """Return the state kept for this problem; anything else is refused.
 
         Raises
         ------
@@ -103,7 +103,7 @@ class State:
 
 
 def _check_types(arrays: dict[str, np.ndarray], p: PassProblem) -> None:
-    """Types and shapes; what is measured or counted must be finite, which comparisons see to later."""
+    """Check types and shapes; later comparisons check that measurements and counts are finite."""
     places = {name: ("int64", (arrays[name].size,)) for name in ("indices", "closed")}
     norms = dict.fromkeys(("N", "exact"), ("float64", (p.n,)))
     norms["heights"] = ("float64", (arrays["heights"].size,))

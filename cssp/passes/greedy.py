@@ -38,7 +38,7 @@ WIDE = 4
 
 
 def greedy(p: PassProblem, *, oversample: int = 10) -> Picks:
-    """Greedy gain; of a dask array by core-sets, in four passes.
+    """Choose by greedy gain; of a dask array by core-sets, in four passes.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def _offer(
     C: np.ndarray,
     candidates: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Greedy picks among columns of one block: their numbers and the columns themselves."""
+    """Return greedy picks among columns of one block: their numbers and the columns themselves."""
     place = start + np.flatnonzero(candidates[start : start + X.shape[1]])
     return _best(place, X[:, place - start], Y, k, C)
 
@@ -100,7 +100,7 @@ def _best(
 
 
 def _direct(p: PassProblem) -> Picks:
-    """argmax f_j/g_j, f_j = ‖Eᴴe_j‖² and g_j = ‖e_j‖² of residuals; f, g downdated and formed anew as in memory."""
+    """Choose argmax f_j/g_j, f_j = ‖Eᴴe_j‖² and g_j = ‖e_j‖² of residuals; f, g downdated and formed anew as in memory."""
     p = p.numpy("double")
     A = p.A
     assert isinstance(A, Local)
@@ -157,7 +157,7 @@ def _best_gain(
     g0: np.ndarray,
     eps: float,
 ) -> int | None:
-    """The open column of largest gain; f and g that downdating has stale are formed anew where they might win."""
+    """Return the open column of largest gain; f and g that downdating has stale are formed anew where they might win."""
     half, slack = math.sqrt(eps), DOWNDATE_SLACK * eps
     while True:
         stale = open_ & ((g < half * g0) | (f < half * f0)) & (g0 > p.noise**2)
@@ -185,7 +185,7 @@ def _best_gain(
 
 
 def _energy(A: Local, E: np.ndarray) -> np.ndarray:
-    """‖(A - QQᴴA)ᴴe‖² = ‖Aᴴe‖² for each column e of E, which is orthogonal to Q."""
+    """Return ‖(A - QQᴴA)ᴴe‖² = ‖Aᴴe‖² for each column e of E, which is orthogonal to Q."""
     step = max(1, BLOCK // A.shape[1])
     out = [A.sweep(E[:, a : a + step], after=_row_energy)[0] for a in range(0, E.shape[1], step)]
     return np.concatenate([np.sum(held.map(_same), axis=0) for held in out])

@@ -47,7 +47,7 @@ STEP = 4096
 
 
 def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None) -> Picks:
-    """The picks of greedy residual in memory, near-ties apart; from the Gram matrix of a sparse matrix where that is cheap.
+    """Return the picks of greedy residual in memory, near-ties apart; from the Gram matrix of a sparse matrix where that is cheap.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
 
 
 def gram_is_cheap(A: SparseSource, k: int) -> bool:
-    """Whether AᴴA costs less than k passes, and fits."""
+    """Return whether AᴴA costs less than k passes, and fits."""
     row = np.bincount(A.A.indices, minlength=A.shape[0]).astype(np.float64)
     return A.shape[1] ** 2 <= LARGEST_GRAM and float(np.sum(row**2)) <= max(
         CHEAP * A.A.nnz * k, A.shape[1] ** 2
@@ -183,7 +183,7 @@ class PassRun(_Run):
         return super()._largest_norms(b)
 
     def _block(self, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Residuals of columns of the pool, and their Gram matrix with the norms that the verification uses."""
+        """Return the residuals of columns of the pool, and their Gram matrix with the norms that the verification uses."""
         Q = self.Q[:, self.known : self.r]
         if Q.shape[1]:
             self.left = self.left - (self.left @ Q.conj()) @ Q.T
@@ -194,7 +194,7 @@ class PassRun(_Run):
         return E, G
 
     def _columns(self, columns: Any) -> np.ndarray:
-        """Columns of A, from the pool as far as they are there."""
+        """Return the columns of A, from the pool as far as they are there."""
         place = np.asarray(columns, dtype=np.int64)
         there = np.isin(place, self.pool)
         out = np.empty((self.p.m, place.size), dtype=self.A.dtype)
@@ -204,7 +204,7 @@ class PassRun(_Run):
         return out
 
     def _most(self) -> int:
-        """Columns in the pool: a block, or more of them where they are dear."""
+        """Return the columns in the pool: a block, or more of them where they are dear."""
         least, each, most = POOL
         wanted = least if self.A.nearby else max(least, min(each * self.p.k, most))
         return min(wanted, self._room())
@@ -213,7 +213,7 @@ class PassRun(_Run):
         return max(2, ROOM // self.p.m)
 
     def _join(self, columns: np.ndarray, X: np.ndarray, needed: np.ndarray) -> None:
-        """Columns into the pool; those of least residual norm leave it, but not those that are needed."""
+        """Add columns to the pool and drop those of least residual norm, except those that are needed."""
         Q = self.Q[:, : self.known]
         rows = X.T
         pool = np.concatenate([self.pool, columns])
@@ -272,7 +272,7 @@ class PassRun(_Run):
         ).save(path, self.p)
 
     def load(self, path: Path) -> None:
-        """Go on from a kept state."""
+        """Continue from a saved state."""
         state = State.load(path, self.p, LONGEST)
         if self.A.dtype != state.Q.dtype:
             self.A = self.A.view(state.Q.dtype)
@@ -293,7 +293,7 @@ class PassRun(_Run):
 
 
 def _fallen(R: np.ndarray) -> np.ndarray:
-    """What squared norms lose to the first 1, 2, ... directions."""
+    """Return what squared norms lose to the first 1, 2, ... directions."""
     lost = squares(R)
     return np.cumsum(lost, axis=0, out=lost)
 
@@ -317,7 +317,7 @@ def _standing(
     guess: np.ndarray,
     eps: float,
 ) -> np.ndarray:
-    """How columns stand behind 1, 2, ... guesses, shape (4, guesses - 1).
+    """Return the maxima that decide about 1, 2, ... guesses, shape (4, guesses - 1).
 
     The largest squared norm; the fair score (with its slack) of the guess itself, if it is here; the largest fair score
     of a column of lower index; and that of a column whose norm is stale.

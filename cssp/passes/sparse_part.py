@@ -56,7 +56,7 @@ class Factor:
     error: float
 
     def times(self, A: Any) -> np.ndarray:
-        """QᴴA for a sparse or dense A."""
+        """Return QᴴA for a sparse or dense A."""
         product = self.C.conj().T @ A
         return self.X.conj().T @ (product.toarray() if hasattr(product, "toarray") else product)
 
@@ -147,7 +147,7 @@ class SparsePart(PassPart):
         return X
 
     def _residual(self, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Y - QQᴴY, projected twice, and QᴴY."""
+        """Return Y - QQᴴY, projected twice, and QᴴY."""
         f = self.factor
         assert f is not None
         G = f.times(Y)
@@ -156,7 +156,7 @@ class SparsePart(PassPart):
         return Y - f.C @ (f.X @ again), G + again
 
     def _blocks(self, columns: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """Columns, all by default, in parts of which dense ones fit."""
+        """Yield the columns, all by default, in parts of which dense ones fit."""
         columns = np.arange(self.problem.n) if columns is None else columns
         step = max(1, BLOCK // self.problem.m)
         return (columns[a : a + step] for a in range(0, columns.size, step))

@@ -14,7 +14,7 @@ __all__ = ["chosen"]
 def chosen(
     argument: str, values: list[str], names: list[str] | None, n: int, what: str = "column"
 ) -> list[int]:
-    """Numbers of the columns that are meant, in order.
+    """Return the numbers of the columns that are meant, in order.
 
     A value that is itself a name is taken whole; any other is split at its commas. Each piece is a name, or else a
     number from 0 to n - 1.
@@ -40,7 +40,7 @@ def chosen(
 
 
 def within(argument: str, wanted: list[int], used: np.ndarray, what: str = "column") -> list[int]:
-    """Places, among those used, of columns given by their numbers in the file."""
+    """Return the places, among those used, of columns given by their numbers in the file."""
     place = {int(j): i for i, j in enumerate(used)}
     absent = next((j for j in wanted if j not in place), None)
     if absent is not None:

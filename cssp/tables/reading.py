@@ -41,7 +41,7 @@ SUFFIXES = tuple(_FORMATS)
 
 
 def read(path: str | Path, key: str | None = None, **options: Any) -> Table:
-    """The matrix in a file, or on standard input for "-"; see `ReadOptions` for the options.
+    """Return the matrix in a file, or on standard input for "-"; see `ReadOptions` for the options.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def read(path: str | Path, key: str | None = None, **options: Any) -> Table:
 
 
 def format_of(path: str | Path, given: str | None = None) -> str:
-    """The ending that tells the format."""
+    """Return the ending that tells the format."""
     name = "." + given.lower().removeprefix(".") if given else Path(path).name.lower()
     if str(path) == "-" and not given:
         return ".csv"
@@ -106,7 +106,7 @@ def format_of(path: str | Path, given: str | None = None) -> str:
 
 @contextlib.contextmanager
 def _as_file(path: str | Path, form: str) -> Iterator[Path]:
-    """The path itself; a copy of what comes through standard input or a pipe, which can be read once only."""
+    """Yield the path itself; a copy of what comes through standard input or a pipe, which can be read once only."""
     place = Path(path)
     if str(path) != "-":
         if not place.exists():

@@ -50,7 +50,7 @@ class Routine:
     method: str = ""  # row of METHODS; empty for a peer
 
     def offers(self, case: Case) -> bool:
-        """Whether the routine has the arguments that the case needs."""
+        """Return whether the routine has the arguments that the case needs."""
         weighted = (
             case.weights is None or self.weights == "target" or (self.weights == "costs" and case.costs)
         )
@@ -136,7 +136,7 @@ class Worker:
         self.process: Any = None
 
     def ask(self, case: Case) -> Answer:
-        """The routine's answer, or CRASH or HANG."""
+        """Return the routine's answer, or CRASH or HANG."""
         try:
             if self.process is None:
                 self._start()
