@@ -73,6 +73,7 @@ class CommandLine:
 
 
 def draw(draw: Callable[[st.SearchStrategy[Any]], Any]) -> CommandLine:
+    """Draw a command line on any bytes, with options of which some are wrong."""
     content, ending = draw(st.one_of(_texts(), _binaries()))
     if draw(st.integers(0, 2)) == 0:
         content = _damaged(content, draw)
@@ -178,6 +179,7 @@ def _damaged(content: bytes, draw: Any) -> bytes:
 
 
 def judge(case: CommandLine) -> str:
+    """Run a command line and return its outcome in a word; raise AssertionError where it breaks the contract."""
     with _folder() as folder:
         for name, content in case.files.items():
             (folder / name).write_bytes(content)

@@ -22,11 +22,13 @@ ABOUT = ("kind", "digest")
 
 
 def unpacked(content: bytes) -> Arrays:
+    """Return the fields of an npz file by name."""
     with np.load(io.BytesIO(content)) as file:
         return dict(file)
 
 
 def packed(arrays: Arrays, **options: Any) -> bytes:
+    """Return an npz file of these fields."""
     out = io.BytesIO()
     np.savez(out, **options, **arrays)
     return out.getvalue()
@@ -42,10 +44,12 @@ def sealed(arrays: Arrays, kind: str, key: bytes) -> bytes:
 
 
 def truncation(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file cut off at a random place."""
     return one.content[: rng.integers(len(one.content))]
 
 
 def flipped_bits(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with up to eight bits flipped."""
     content = np.frombuffer(one.content, dtype=np.uint8).copy()
     for place in rng.integers(content.size, size=rng.integers(1, 9)):
         content[place] ^= 1 << rng.integers(8)
@@ -53,6 +57,7 @@ def flipped_bits(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def swapped_bytes(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with two runs of up to 64 bytes exchanged."""
     content = np.frombuffer(one.content, dtype=np.uint8).copy()
     size = int(rng.integers(1, 65))
     a, b = rng.integers(content.size - size, size=2)
@@ -61,6 +66,7 @@ def swapped_bytes(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def lost_sector(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with a sector of 512 bytes set to zero."""
     content = bytearray(one.content)
     a = int(rng.integers(len(content))) // 512 * 512
     content[a : a + 512] = bytes(len(content[a : a + 512]))
@@ -68,15 +74,18 @@ def lost_sector(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def foreign_end(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the start of one file with the end of another."""
     a = int(rng.integers(len(one.content)))
     return one.content[:a] + other.content[a:]
 
 
 def appended_bytes(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with random bytes appended."""
     return one.content + rng.bytes(int(rng.integers(1, 200)))
 
 
 def noise(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return random bytes."""
     return rng.bytes(int(rng.integers(0, 400)))
 
 
@@ -84,18 +93,21 @@ def noise(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def dropped_field(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file without one of its fields."""
     arrays = unpacked(one.content)
     del arrays[rng.choice(sorted(arrays))]
     return packed(arrays)
 
 
 def field_of_another_file(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with a field of another one."""
     arrays, others = unpacked(one.content), unpacked(other.content)
     arrays[rng.choice(sorted(arrays))] = others[rng.choice(sorted(others))]
     return packed(arrays)
 
 
 def changed_entry(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with a changed entry of a field."""
     arrays = unpacked(one.content)
     name = rng.choice([name for name, x in arrays.items() if x.size and x.dtype.kind != "U"])
     x = arrays[name].copy()
@@ -105,6 +117,7 @@ def changed_entry(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def another_version(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file under the kind of another version."""
     kind = str(rng.choice(["residual 1", "residual 3", "StreamingSelector 1", "", one.kind + " "]))
     return sealed(unpacked(one.content), kind, one.key)
 
@@ -123,12 +136,14 @@ def sealed_without_the_key(one: Kept, other: Kept, rng: np.random.Generator) -> 
 
 
 def compressed(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the fields, and many zeros, in a compressed archive."""
     out = io.BytesIO()
     np.savez_compressed(out, zeros=np.zeros(1 << 20), **unpacked(one.content))
     return out.getvalue()
 
 
 def pickled(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with a field of objects, which only unpickling could read."""
     arrays = unpacked(one.content)
     arrays[rng.choice(sorted(arrays))] = np.array([{}], dtype=object)
     return packed(arrays)

@@ -35,6 +35,7 @@ OUTCOMES = ("refused", "harmless", "wrong", "escaped")
 
 
 def chunked(A: np.ndarray, chunks: Any = (17, 40)) -> Any:
+    """Return A as a dask array."""
     import dask.array as da
 
     return da.from_array(A, chunks=chunks)

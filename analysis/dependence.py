@@ -26,12 +26,14 @@ SMALL = 40
 
 
 def cosines(r: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return r random cosines at n points, as rows of length one, shape (r, n)."""
     x = (np.arange(n) + 0.5) / n
     B = np.cos(np.pi * np.arange(r)[:, None] * x)
     return B / np.linalg.norm(B, axis=1, keepdims=True)
 
 
 def legendre(r: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return an orthonormal basis of the first r Legendre polynomials at n points, shape (r, n)."""
     return np.linalg.qr(np.polynomial.legendre.legvander(np.linspace(-1, 1, n), r - 1))[0].T
 
 
@@ -42,6 +44,7 @@ def pod(r: int, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def pca(r: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return r principal directions of random data with n features, shape (r, n)."""
     X = rng.standard_normal((max(3 * r, n // 4), n)) * np.exp(-3 * np.linspace(0, 1, n))
     return np.linalg.svd(X - X.mean(axis=0), full_matrices=False)[2][:r]
 
@@ -176,6 +179,7 @@ def cost(full: bool) -> None:
 
 
 def main(matrices: int = 200, full: bool = False) -> int:
+    """Print the number of faults and the cost of dependent columns; return 1 where there is a fault."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", cssp.RankDeficientWarning)
         wrong = correctness(matrices)

@@ -77,6 +77,7 @@ def spoilt_answer(call: Any, A: Any, options: dict[str, Any]) -> str:
 
 
 def distinct(indices: np.ndarray) -> None:
+    """Check that no index occurs twice in an item; padding is negative."""
     for line in indices.reshape(-1, indices.shape[-1]) if indices.size else ():
         chosen = line[line >= 0]
         assert len(set(chosen.tolist())) == chosen.size, "distinct"
@@ -86,6 +87,7 @@ def distinct(indices: np.ndarray) -> None:
 
 
 def draw_array(draw: Draw) -> Case:
+    """Draw a call on an array in memory."""
     call = draw(
         strategies.calls(shape=SHAPE, kinds=draw(st.sampled_from([strategies.KINDS, strategies.DEPENDENT])))
     )
@@ -99,6 +101,7 @@ def draw_array(draw: Draw) -> Case:
 
 
 def judge_array(case: Case) -> str:
+    """Run a call on an array and return its outcome in a word; raise AssertionError where it breaks the contract."""
     call, deficient = case.call, case.call.options.get("deficient")
     if case.spoilt is not None:
         return spoilt_answer(call, case.spoilt.get("A", call.matrix()), case.spoilt.get("options", {}))
@@ -173,6 +176,7 @@ class Stored(Case):
     trouble: str | None = None
 
     def matrix(self, stack: ExitStack) -> Any:
+        """Return the matrix in its storage, which ``stack`` closes."""
         A = storages.STORAGES[self.storage](self.call.A, random.Random(self.seed), stack)
         if self.trouble is None:
             return A
@@ -184,6 +188,7 @@ class Stored(Case):
 
 
 def draw_stored(storage: str, draw: Draw) -> Stored:
+    """Draw a call on a matrix in this storage."""
     methods = st.sampled_from(sorted(cssp.passes.METHODS)) | strategies.names
     kinds = (*strategies.KINDS, *strategies.DEPENDENT)
     if storage == "operator":  # its products are the caller's, and may overflow
@@ -199,6 +204,7 @@ def draw_stored(storage: str, draw: Draw) -> Stored:
 
 
 def judge_stored(case: Stored) -> str:
+    """Run a call on a stored matrix and return its outcome in a word; raise AssertionError where it breaks the contract."""
     call = case.call
     with storages.small_tiles(), ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -242,6 +248,7 @@ class Damaged:
     edits: tuple[tuple[int, int], ...]
 
     def content(self) -> bytes:
+        """Return the bytes of the damaged file."""
         one, other = (kept()[i % len(kept())] for i in self.which)
         content = bytearray(
             dict(corruptions.CORRUPTIONS)[self.damage](one, other, np.random.default_rng(self.seed))
@@ -253,10 +260,12 @@ class Damaged:
 
 @lru_cache(None)
 def kept() -> list[damage.Kept]:
+    """Return the files that are damaged, made once."""
     return damage.states()
 
 
 def draw_damaged(draw: Draw) -> Damaged:
+    """Draw a damaged file of saved state."""
     place = st.integers(0, 2**16)
     edits = st.lists(st.tuples(place, st.integers(0, 255)), max_size=3).map(tuple)
     return Damaged(
@@ -268,6 +277,7 @@ def draw_damaged(draw: Draw) -> Damaged:
 
 
 def judge_damaged(case: Damaged) -> str:
+    """Continue from a damaged file and return the outcome; raise AssertionError where it is neither refused nor harmless."""
     with tempfile.TemporaryDirectory() as folder:
         outcome, why = kept()[case.which[0] % len(kept())].outcome(case.content(), Path(folder) / "state.npz")
     assert outcome in ("refused", "harmless"), f"{outcome}: {why}"

@@ -47,6 +47,7 @@ PATIENCE: dict[str, dict[str, Any]] = {"exact": {"nodes": 20_000}}
 
 
 def main(limit: int | None, methods: bool, workers: int, out: Path) -> int:
+    """Try the tables, print and write what is found; return 1 where an answer is wrong."""
     try:
         names = tables()
     except ModuleNotFoundError as reason:

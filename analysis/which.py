@@ -42,6 +42,7 @@ class Cell:
 
 
 def tokens() -> np.ndarray:
+    """Return the patches of a photograph as centred columns, shape (768, 576)."""
     from skimage import data, transform
 
     image = transform.resize(data.astronaut(), (384, 384), anti_aliasing=True)
@@ -50,6 +51,7 @@ def tokens() -> np.ndarray:
 
 
 def polynomial_features() -> np.ndarray:
+    """Return standardised products of up to three measurements of 80 patients (breast cancer data), shape (80, 5455)."""
     from sklearn.datasets import load_breast_cancer
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
@@ -58,6 +60,7 @@ def polynomial_features() -> np.ndarray:
 
 
 def kernel() -> np.ndarray:
+    """Return the Gaussian kernel between 1000 handwritten digits, shape (1000, 1000)."""
     from sklearn.datasets import load_digits
     from sklearn.metrics.pairwise import rbf_kernel
 

@@ -279,10 +279,12 @@ class StreamingSelector:
 
     @property
     def indices_(self) -> np.ndarray:
+        """Positions of the chosen columns in the stream, int64 of shape (k,)."""
         return self.selection().indices
 
     @property
     def columns_(self) -> np.ndarray:
+        """The chosen columns, shape (m, k)."""
         return self.selection().columns
 
     @property

@@ -39,6 +39,7 @@ def floor(A, k: int) -> None:
 
 
 def contestants(A: np.ndarray, k: int, device: str) -> dict[str, Callable[[], object]]:
+    """Return the functions to time, by name."""
     T = torch.from_numpy(A).to(device)
     runs: dict[str, Callable[[], object]] = {
         "floor: k products": lambda: floor(T if device != "cpu" else A, k),

@@ -60,6 +60,7 @@ class Scene:
 
     @property
     def image(self) -> Image.Image:
+        """The picture as an RGB image."""
         return Image.fromarray(self.pixels)
 
 

@@ -89,6 +89,7 @@ def colour(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def shape(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask for the shape of an object."""
     plain = _unique(scene.things, lambda t: t.colour)
     sized = _unique(scene.things, lambda t: (t.size, t.colour))
     cases = [(f"what shape is the {t.colour} object ?", t.shape) for t in plain]
@@ -97,6 +98,7 @@ def shape(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def count(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask how many objects have a colour or a shape."""
     tally = {w: sum(w in (t.colour, t.shape) for t in scene.things) for w in COLOURS + SHAPES}
     cases = [(f"how many {w} {'object' if w in COLOURS else ''} ?", n) for w, n in tally.items()]
     return _counted(rng, "count", cases)
@@ -110,6 +112,7 @@ def _counted(rng: np.random.Generator, skill: str, cases: list[tuple[str, int]])
 
 
 def spatial(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask where one object lies, seen from another."""
     things = _unique(scene.things, lambda t: (t.colour, t.shape))
     cases = [
         (f"where is the {a.colour} {a.shape} from the {b.colour} {b.shape} ?", where)
@@ -130,6 +133,7 @@ def direction(dx: float, dy: float, least: float) -> str | None:
 
 
 def comparison(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask how large one object is against another."""
     things = _unique(scene.things, lambda t: (t.colour, t.shape))
     order = {("large", "small"): "larger", ("small", "large"): "smaller"}
     wanted = RELATIVE[int(rng.choice(len(RELATIVE), p=(0.38, 0.38, 0.24)))]
@@ -160,10 +164,12 @@ def two_hops(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def digit(scene: Scene, rng: np.random.Generator) -> Question:
+    """Ask which digit is written."""
     return Question("fine detail", "which digit is written ?", DIGITS[scene.marks[0].value])
 
 
 def background(scene: Scene, rng: np.random.Generator) -> Question:
+    """Ask what is behind the objects."""
     return Question("background", "what is behind ?", scene.background)
 
 
@@ -189,23 +195,27 @@ def place(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def reading(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask which digit has a colour."""
     marks = _unique(scene.marks, lambda m: m.colour)
     return _question("reading", _by_answer(rng, [(f"which digit is {m.colour} ?", _d(m)) for m in marks]))
 
 
 def ink(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask for the colour of a digit."""
     marks = _unique(scene.marks, lambda m: m.value)
     cases = [(f"what colour is the {_d(m)} ?", str(m.colour)) for m in marks]
     return _question("ink", _by_answer(rng, cases))
 
 
 def presence(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask whether a digit of a colour is there."""
     pairs = {(str(m.colour), _d(m)) for m in scene.marks}
     case = _presence(rng, pairs, COLOURS, DIGITS)
     return case and Question("presence", f"is there a {case[0]} {case[1]} ?", case[2])
 
 
 def tally(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask how many digits have a property."""
     cases = [(f"how many {c} digits ?", sum(m.colour == c for m in scene.marks)) for c in COLOURS] + [
         (f"how many {d} ?", sum(_d(m) == d for m in scene.marks)) for d in DIGITS
     ]
@@ -224,6 +234,7 @@ def order(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def layout(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask where one digit lies, seen from another."""
     marks = _unique(scene.marks, lambda m: m.value)
     cases = [
         (f"where is the {_d(a)} from the {_d(b)} ?", where)
@@ -236,6 +247,7 @@ def layout(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def ground(scene: Scene, rng: np.random.Generator) -> Question:
+    """Ask what is behind the digits."""
     return Question("ground", "what is behind ?", scene.background)
 
 

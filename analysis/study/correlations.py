@@ -17,6 +17,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation along the last axis; NaN where one side is constant."""
     x, y = (v - v.mean(-1, keepdims=True) for v in (x, y))
     scale = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
     return np.where(scale > 1e-12, (x * y).sum(-1) / np.where(scale > 0, scale, 1), np.nan)

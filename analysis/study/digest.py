@@ -26,6 +26,7 @@ LIBRARIES = ("numpy", "pillow", "scipy", "tokenizers", "torch", "transformers")
 
 
 def of_bytes(data: Any) -> str:
+    """Return the SHA-256 digest of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 

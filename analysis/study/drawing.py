@@ -28,11 +28,13 @@ STYLE = {
 
 
 def save(figure, path: Path) -> None:
+    """Write a figure and close it."""
     figure.savefig(path, dpi=140, bbox_inches="tight", facecolor="white")
     plt.close(figure)
 
 
 def percent(keep: float) -> str:
+    """Return a share as text, such as 11 %."""
     return f"{100 * keep:g} %"
 
 

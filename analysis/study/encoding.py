@@ -36,6 +36,7 @@ class Checkpoint:
 
     @property
     def decoder(self) -> Any:
+        """The language model without its head."""
         return base_of(self.model).language_model
 
     @cached_property
@@ -53,6 +54,7 @@ class Checkpoint:
         return digest.of_parts(parts)
 
     def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
+        """Return the word embeddings (L, d) of ids (L,)."""
         return self.model.get_input_embeddings()(torch.as_tensor(ids)).detach()
 
 

@@ -27,6 +27,7 @@ PER_SKILL = 2  # a skill and scene; one where a scene has no two
 
 
 def model_name(folder: str) -> str:
+    """Return the name of a checkpoint's folder; the shipped one is called reference."""
     return Path(folder).name if folder else "reference"
 
 
@@ -70,6 +71,7 @@ class Plan:
         return [(model, family, i) for i in scenes for model in self.models for family in self.families]
 
     def has_plane(self, scene: int) -> bool:
+        """Return whether the plane of the family of pruners is formed on this scene."""
         return scene - self.first < self.plane_scenes
 
 
@@ -78,6 +80,7 @@ COMPLETE = Plan(scenes=85, plane_scenes=20, inside_scenes=30)
 
 
 def unit_path(out: Path, unit: tuple[str, str, int]) -> Path:
+    """Return the file of a unit of work."""
     model, family, scene = unit
     return out / "rows" / model_name(model) / f"{family}-{scene}.npz"
 

@@ -68,6 +68,7 @@ class Measure:
 
     @classmethod
     def of(cls, encoded: EncodedImage) -> Measure:
+        """Return the measure of an encoded image."""
         rule = Relevance(space="llm", reduction="max", sign="normal")
         relevance = [weights(rule, encoded.tokens, {"llm_text": one["llm_text"]}) for one in encoded.asked]
         return cls(encoded.spaces(), encoded.signals["cls_attention"], relevance)

@@ -82,6 +82,7 @@ def summary(draws: Draws) -> list[dict[str, Any]]:
 
 
 def write_summary(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the rows of `summary` as CSV."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

@@ -45,20 +45,25 @@ class Results:
 
     @property
     def arms(self) -> list[str]:
+        """Names of the arms, in the order of the cells."""
         return list(dict.fromkeys(arm for arm, _ in self.cells))
 
     @cached_property
     def keeps(self) -> list[float]:
+        """Budgets below all tokens, the largest first."""
         return sorted({k for _, k in self.cells if 0 < k < 1}, reverse=True)
 
     @property
     def skills(self) -> list[str]:
+        """Names of the skills asked about."""
         return list(dict.fromkeys(self.skill.tolist()))
 
     def strata(self) -> list[tuple[str, str]]:
+        """Return the pairs (model, family) that occur."""
         return list(dict.fromkeys((m, f) for m, f, _ in self.units))
 
     def index(self, arm: str, keep: float) -> int | None:
+        """Return the place of a cell, None where it was not run."""
         return self._at.get((arm, keep))
 
     @cached_property

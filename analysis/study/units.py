@@ -61,6 +61,7 @@ class Unit:
 
     @classmethod
     def load(cls, path: Path) -> Unit:
+        """Read the unit that `save` wrote."""
         with np.load(path) as file:
             found = dict(file)
         names, keeps = found.pop("arms").tolist(), found.pop("keeps").tolist()

@@ -72,9 +72,11 @@ class Study:
         self.tight = [k for k in results.keeps if k <= TIGHT] or results.keeps[-1:]
 
     def has(self, *arms: str) -> bool:
+        """Return whether these arms were run at all tight budgets."""
         return all(self.results.index(a, k) is not None for a in arms for k in self.tight)
 
     def number(self, name: str, statistic: Callable[[Draws], np.ndarray]) -> Number:
+        """Return a statistic with its interval, over all strata and in each."""
         parts = {part: interval(statistic(d)) for part, d in self.parts.items()}
         return Number(name, interval(statistic(self.draws)), parts)
 

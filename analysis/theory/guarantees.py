@@ -66,6 +66,7 @@ class Line:
     violations: list[str] = field(default_factory=list)
 
     def enter(self, value: Value, where: str) -> None:
+        """Enter a value, found at ``where``, and record it as a violation where it exceeds the limit."""
         if value is None:
             self.beyond += 1
             return
@@ -77,6 +78,7 @@ class Line:
 
     @property
     def holds_up(self) -> bool:
+        """Whether no value violates the statement."""
         return not self.violations
 
 

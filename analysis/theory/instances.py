@@ -36,6 +36,7 @@ class Instance:
 
     @cached_property
     def X(self) -> np.ndarray:
+        """The weighted matrix A·diag(w)."""
         return self.A if self.w is None else self.A * self.w
 
     @cached_property
@@ -46,18 +47,22 @@ class Instance:
 
     @property
     def m(self) -> int:
+        """Number of rows."""
         return self.A.shape[0]
 
     @property
     def n(self) -> int:
+        """Number of columns."""
         return self.A.shape[1]
 
     @property
     def s(self) -> np.ndarray:
+        """Singular values of X."""
         return self.svd[0]
 
     @cached_property
     def slack(self) -> float:
+        """Rounding to be allowed for, in the unit of X."""
         return 30 * max(self.m, self.n) * EPS * float(self.s[0])
 
     def optimum(self, r: int) -> float:
@@ -90,13 +95,16 @@ class Instance:
         return E - U @ (U.T @ E)
 
     def F(self, S) -> float:
+        """Return ‖X - P_S X‖_F²."""
         return float(np.sum(self.residual(S) ** 2))
 
     def T(self, S) -> float:
+        """Return ‖X - P_S X‖₂²."""
         return float(np.linalg.norm(self.residual(S), 2) ** 2)
 
     @property
     def V_k(self) -> np.ndarray:
+        """The first k right singular vectors, shape (n, k)."""
         return self.svd[1][:, : self.k]
 
     def oblique(self, J) -> float:
@@ -190,18 +198,22 @@ class Run:
 
     @cached_property
     def E(self) -> np.ndarray:
+        """The residual X - P_S X."""
         return self.at.residual(self.S)
 
     @property
     def F(self) -> float:
+        """The squared Frobenius norm of the residual."""
         return float(np.sum(self.E**2))
 
     @cached_property
     def T(self) -> float:
+        """The squared spectral norm of the residual."""
         return float(np.linalg.norm(self.E, 2) ** 2)
 
     @cached_property
     def a_posteriori(self) -> float:
+        """The factor that the picks allow, `cssp.bounds.a_posteriori`."""
         return bounds.a_posteriori(self.at.V_k[self.S])
 
     @cached_property
@@ -211,5 +223,6 @@ class Run:
         return np.linalg.qr(self.at.X[:, self.S + rest], mode="r")
 
     def prefixes(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield t and the first t picks, for t = 0, ..., k - 1."""
         for t in range(self.at.k):
             yield t, self.S[:t]

@@ -17,9 +17,11 @@ class Mutant:
 
     @property
     def file(self) -> str:
+        """The file that is changed, relative to the repository."""
         return self.path or f"cssp/methods/{self.method}.py"
 
     def applied(self, text: str) -> str:
+        """Return the changed text; raise ValueError where the old code does not occur exactly once."""
         if text.count(self.old) != 1:
             raise ValueError(
                 f"{self.method}, {self.description}: {self.old!r} occurs {text.count(self.old)} times"

@@ -34,6 +34,8 @@ PATIENCE = 900
 
 @dataclass(frozen=True)
 class Outcome:
+    """A mutant, whether a test caught it, and which."""
+
     mutant: Mutant
     caught: bool
     by: str
@@ -57,6 +59,7 @@ class Workshop:
             raise RuntimeError(f"the copy would be tested with {where}")
 
     def python(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+        """Run Python in a folder, on the packages there."""
         environment = os.environ | {
             "PYTHONPATH": str(folder.resolve()),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -99,6 +102,7 @@ class Workshop:
         return found[1]
 
     def passes_untouched(self, test: str) -> bool:
+        """Return whether a test passes on the unchanged copy."""
         with self.lock:
             if test not in self.innocent:
                 self.innocent[test] = self.failure(self.clean, test) == ""

@@ -80,6 +80,7 @@ class Arrays:
 
     @staticmethod
     def join(parts: list[Arrays]) -> Arrays:
+        """Return the arrays of several parts as one."""
         return Arrays(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Arrays)})
 
 
@@ -165,4 +166,5 @@ def load(folder: Path, split: str) -> Arrays:
 
 
 def prefix_ids(batch: int) -> np.ndarray:
+    """Return the ids in front of the questions: BOS and the places of the image, shape (batch, PREFIX)."""
     return np.tile(np.array([BOS] + [IMAGE_TOKEN] * (PREFIX - 1)), (batch, 1))

@@ -14,6 +14,7 @@ from analysis.training.captions import caption
 
 
 def prompts(scene: Scene) -> list[str]:
+    """Return the prompts of a scene, one a question."""
     return [f"<image> {q.text}" for q in scene.questions]
 
 
@@ -161,4 +162,5 @@ def _text(clip, tokenizer, texts: list[str]) -> torch.Tensor:
 
 
 def unit(rows: torch.Tensor) -> torch.Tensor:
+    """Return the rows divided by their norms."""
     return rows / rows.norm(dim=-1, keepdim=True)

@@ -34,6 +34,7 @@ PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 
 
 def config() -> LlavaConfig:
+    """Return the configuration of the reference model."""
     vision = CLIPVisionConfig(
         hidden_size=192,
         intermediate_size=768,

@@ -71,6 +71,7 @@ class Recipe:
         return ("language", "vision") if name == "whole" else ()
 
     def language(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and the figures of the language model's stage."""
         done = step / self.stages["language"].steps
         strength = float(np.interp(done, PLACES[0], (PLACES[1], 1.0)))
         target = self.codes.target(batch.factors, batch.pixels, strength)
@@ -80,6 +81,7 @@ class Recipe:
         return self._answers(model, image, batch, keep)
 
     def vision(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and the figures of the vision tower's stage."""
         seen = model.model.vision_tower(batch.pixels.bfloat16())
         tokens = model.model.multi_modal_projector(seen.last_hidden_state[:, 1:])
         loss, right = self.codes.loss(tokens, batch.factors, batch.pixels)
@@ -93,6 +95,7 @@ class Recipe:
         }
 
     def whole(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and the figures of the stage that trains all parts."""
         with torch.no_grad():
             image = packed.visual_tokens(model, batch.pixels.bfloat16())
         keep = self._shown(batch, step / self.stages["whole"].steps, ((0.0, 72), (0.5, GRID * GRID)))

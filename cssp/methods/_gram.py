@@ -38,9 +38,11 @@ class DenseColumns:
         self.C, self.copied = np.empty((A.shape[0], steps), dtype=A.dtype, order="F"), 0
 
     def gram(self) -> np.ndarray:
+        """Return AᴴA, shape (n, n)."""
         return self.A.T @ self.A if self.dtype.kind == "f" else self.A.conj().T @ self.A
 
     def take(self, columns: np.ndarray) -> np.ndarray:
+        """Return these columns of A as a dense array."""
         return take_columns(self.A, columns)
 
     def combined(self, S: list[int], Y: np.ndarray) -> np.ndarray:

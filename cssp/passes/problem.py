@@ -56,9 +56,11 @@ class PassProblem(Problem):
         return (1 - slack) * self.tol**2 * float(np.sum(self.given))
 
     def take(self, columns: Sequence[int]) -> np.ndarray:
+        """Return these columns of A, in this order, as a dense array."""
         return self.A.take(columns)
 
     def independent(self, columns: Sequence[int]) -> list[bool]:
+        """Return which of these columns add to the span of those before, by the one threshold."""
         from cssp.passes.table import record_of
 
         chosen = tuple(int(j) for j in columns)
@@ -136,6 +138,7 @@ class PassPart(Part):
         return X
 
     def spread(self, X: Array) -> Array:
+        """Return X with a zero column in each place where padding was removed."""
         p = self.problem
         if p.columns is None or isinstance(X, np.ndarray):
             return super().spread(X)

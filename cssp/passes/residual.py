@@ -95,12 +95,15 @@ class SparseColumns:
         self.A, self.take, self.dtype = A.A, A.take, A.dtype
 
     def gram(self) -> np.ndarray:
+        """Return AᴴA as a dense array, shape (n, n)."""
         return np.asarray((self.A.conj().T @ self.A).toarray())
 
     def combined(self, S: list[int], Y: np.ndarray) -> np.ndarray:
+        """Return A_S Y."""
         return np.asarray(self.A[:, S] @ Y)
 
     def products(self, S: list[int], E: np.ndarray) -> np.ndarray:
+        """Return A_Sᴴ E."""
         return np.asarray(self.A[:, S].conj().T @ E)
 
 

@@ -153,6 +153,7 @@ class Source(ABC):
 
     @property
     def single(self) -> bool:
+        """Whether products are formed in single precision."""
         return self.dtype in (np.float32, np.complex64)
 
     @property
@@ -351,6 +352,7 @@ def stretched(X: np.ndarray, factor: tuple[np.ndarray, np.ndarray] | None) -> np
 
 
 def seed_of(rng: np.random.Generator) -> int:
+    """Return a seed below 2**63, drawn from ``rng``."""
     return int(rng.integers(2**63))
 
 
@@ -481,4 +483,5 @@ def factor_of(
 
 
 def norm_of(norms2: np.ndarray) -> float:
+    """Return the Frobenius norm from squared column norms."""
     return math.sqrt(float(np.sum(norms2)))

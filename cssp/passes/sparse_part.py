@@ -101,6 +101,7 @@ class SparsePart(PassPart):
         return super().independent if known or self.factor is None else self.factor.independent
 
     def clear(self) -> list[bool]:
+        """Return which chosen columns are independent by far more than the threshold."""
         f = self.factor
         if f is None:
             return super().clear()
@@ -124,6 +125,7 @@ class SparsePart(PassPart):
         return linalg.errors_of(energies, f.independent, left)
 
     def coefficients(self) -> np.ndarray:
+        """Return the least-squares coefficients (k, n)."""
         f, A = self.factor, self.matrix
         if f is None:
             return super().coefficients()
@@ -136,6 +138,7 @@ class SparsePart(PassPart):
         return T
 
     def reconstruct(self) -> np.ndarray:
+        """Return P_S A as a dense array (m, n)."""
         f, (m, n) = self.factor, self.source.shape
         if f is None:
             return super().reconstruct()

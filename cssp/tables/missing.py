@@ -41,6 +41,7 @@ class Missing:
 
     @property
     def any(self) -> bool:
+        """Whether any cell is missing."""
         return bool(self.counts.any())
 
     def count(self, X: np.ndarray, lines: Sequence[int] | None = None) -> None:

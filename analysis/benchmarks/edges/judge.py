@@ -21,6 +21,8 @@ WRONG, NAN = "WRONG", "NaN"
 
 @dataclass(frozen=True)
 class Verdict:
+    """What a cell of the table says: its kind and, where something is wrong, the reason."""
+
     kind: str
     note: str = ""
 
