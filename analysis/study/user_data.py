@@ -14,11 +14,11 @@ from tqdm import tqdm
 import vlm_bridge
 from analysis.study import answer_files, digest
 from analysis.study import plan as plans
+from analysis.study.answer_files import Answer
 from analysis.study.arms import ARMS as ALL
 from analysis.study.arms import FULL, Arm
 from analysis.study.predictors import Measure
 from analysis.study.question_files import Asked, read
-from analysis.study.stored import Answer
 from analysis.study.units import Unit
 from vlm_bridge import cli
 from vlm_bridge.chat import prepare, question
