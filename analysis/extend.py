@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "guide" / "extend.md"
 BLOCK = re.compile(r"```\{code-block\} python\n(?::caption: ([^\n]+)\n\n)?(.*?)```", re.DOTALL)
-#: Files that are there already: the text behind which a block, or what the guide says in a sentence, is put.
+#: Files that are there already: the text after which a block, or what the guide says in a sentence, is inserted.
 PLACES = {
     "analysis/theory/mutants.py": "MUTANTS = [\n",
     "analysis/study/arms.py": "EXCLUDED = {\n",
@@ -42,7 +42,7 @@ def extended(folder: Path) -> Path:
     Raises
     ------
     ValueError
-        A place that the guide speaks of is not there.
+        A place that the guide names does not exist.
     """
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, names.stdout.split("\0")):
@@ -62,7 +62,9 @@ def extended(folder: Path) -> Path:
 def _insert(path: Path, after: str, what: str) -> None:
     text = path.read_text()
     if text.count(after) != 1:
-        raise ValueError(f"{path}: {after!r} occurs {text.count(after)} times, once is expected.")
+        raise ValueError(
+            f"{path}: {after!r} occurs {text.count(after)} times, expected once; correct the guide or this file."
+        )
     path.write_text(text.replace(after, after + what))
 
 

@@ -18,7 +18,7 @@ __all__ = ["Certificate"]
 class Certificate:
     """What the chosen columns achieve against the best any columns could; printed, it is a sentence.
 
-    `error` is a norm, as everywhere; theorems speak of its square, and so do `ratio` and the factors. For a batch every
+    `error` is a norm, as everywhere; theorems bound its square, and so do `ratio` and the factors. For a batch every
     number is an array of the batch's shape; ``None`` stays ``None``, and is NaN where other items have a number.
 
     Attributes

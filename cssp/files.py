@@ -53,7 +53,7 @@ def written(path: StrPath) -> Iterator[Path]:
     end, old = _destination("path", path)
     replaces = old is None or _is_at(end, old)
     folder = end.parent if replaces else Path(tempfile.gettempdir())
-    # Readers of arrays and tables go by the ending, and NumPy appends its own to any other than ".npy".
+    # Readers of arrays and tables infer the format from the ending, and NumPy appends its own to any other than ".npy".
     partial = folder / f".{secrets.token_hex(8)}{Path(path).suffix.lower()}"
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if old is None else 0o600))

@@ -358,7 +358,7 @@ def least_norm(R: Array, G: Array) -> Array:
 
 def truncated_solvers(C: Array, R: Array) -> list[tuple[Array, Array]]:
     """Return the pairs V, W with VW the pseudoinverse of C where the smallest singular values are zero, for the last `CUTS` of those
-    that rounding of the coefficients may drown; none where no singular value is so small.
+    that rounding of the coefficients may hide; none where no singular value is so small.
 
     Parameters
     ----------
@@ -423,7 +423,7 @@ def error_trace(Q: Array, independent: Sequence[bool], B: Array) -> np.ndarray:
 
 
 def errors_of(energies: np.ndarray, independent: Sequence[bool], left: float) -> np.ndarray:
-    """Return the squared errors after 0, 1, ..., k columns, from what each direction takes away and what is left behind all of them."""
+    """Return the squared errors after 0, 1, ..., k columns, from what each direction takes away and what is left after all of them."""
     gains = np.zeros(len(independent))
     gains[np.asarray(independent, dtype=bool)] = energies
     return left + np.append(np.cumsum(gains[::-1])[::-1], 0.0)

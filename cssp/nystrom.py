@@ -254,7 +254,7 @@ class GramSelection:
     def certificate(self) -> Certificate:
         """Compare with the best approximation of rank k and with the method's theorem.
 
-        This does form K, and costs its eigenvalues. The certificate speaks of A with K = AᴴA: the squared Frobenius and
+        This does form K, and costs its eigenvalues. The certificate is about A with K = AᴴA: the squared Frobenius and
         spectral norms of its residual are the trace and the spectral norm of K - K_S, so that `Certificate.squared_error`
         is `error` here.
         """

@@ -22,7 +22,7 @@ __all__ = ["error_trace", "spectrum"]
 def error_trace(selection: Selection, ax: Axes | None = None, *, item: Any = None) -> Axes:
     """Return the relative error after each pick, beside the best that any columns could do and what the theorem promises.
 
-    The best is the SVD's, √(Σ_{i>t} s_i²)/‖A‖. The bound is the theorem's factor, which speaks of squared errors, under a root:
+    The best is the SVD's, √(Σ_{i>t} s_i²)/‖A‖. The bound is the theorem's factor, which bounds squared errors, under a root:
     for a nested method at every t, for others at k; drawn only where it is below 1. Costs an SVD.
 
     Parameters
@@ -75,7 +75,7 @@ def error_trace(selection: Selection, ax: Axes | None = None, *, item: Any = Non
 
 
 def spectrum(A: Any, k: int | None = None, ax: Axes | None = None) -> Axes:
-    """Return the singular values of A on a logarithmic scale, k marked, with what is left behind it.
+    """Return the singular values of A on a logarithmic scale, k marked, with what is left after it.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def _part(selection: Selection, item: Any) -> Part:
 
 
 def _bound(selection: Selection, part: Part, row: Method, tails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of picks for which the method's theorem speaks, and the squared errors it promises."""
+    """Return the numbers of picks for which the method's theorem holds, and the squared errors it promises."""
     p, k, law = part.problem, len(part.picks), row.guarantee
     none = np.empty(0)
     if law is None or law.frobenius is None or not part.is_a_run_of(row):

@@ -170,7 +170,7 @@ class Problem:
     def floor(self) -> float:
         """Residual norm at or below which a column counts as dependent: max(m, n)·unit·`largest`, n up to `MANY`, `FEW` at least.
 
-        The one threshold of the library: rank, errors, coefficients, included columns and picks go by it.
+        The one threshold of the library: rank, errors, coefficients, included columns and picks use it.
         """
         return max(FEW, self.m, min(self.n, MANY)) * self.unit * self.largest
 

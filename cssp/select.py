@@ -429,7 +429,7 @@ def _independent_first(part: Part, exhausted: bool, length: int | None = None) -
     """Return the picks, if they are independent or the method is known to have exhausted the columns; otherwise those that are clearly
     independent, completed by the residual rule to as many as they were, or to ``length``.
 
-    So no dependent column stands where an independent one is left. Picks close to dependence go, too: behind them even the
+    So no dependent column stands where an independent one is left. Picks close to dependence go, too: after them even the
     residual of a dependent column is far from zero.
     """
     p, k = part.problem, length or len(part.picks)

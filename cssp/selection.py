@@ -93,7 +93,7 @@ class Part:
 
     @cached_property
     def basis(self) -> tuple[Array, list[bool]]:
-        """Orthonormal basis of the chosen columns, and which of them add to it: what all numbers below go by."""
+        """Orthonormal basis of the chosen columns, and which of them add to it; all numbers below use it."""
         return linalg.basis(self.chosen, self.floor)
 
     @cached_property
@@ -230,7 +230,7 @@ class Part:
         return s, V, float(np.linalg.norm(left, 2))
 
     def is_a_run_of(self, row: Method) -> bool:
-        """Return whether these picks are what the method's theorem speaks of.
+        """Return whether these picks are what the method's theorem is about.
 
         It had its choice of all columns, to reconstruct A; the picks are all its own and independent. A
         number of columns that chance decided, through `tol`, is beyond a statement in expectation.
@@ -316,7 +316,7 @@ class Selection:
     """Columns chosen by `cssp.select`.
 
     Errors, coefficients and reconstructions are computed from A when first asked for: do not overwrite A
-    before. They speak of A·diag(w), or of ``target`` where one was given, and of the exact data: half and
+    before. They are about A·diag(w), or about ``target`` where one was given, and of the exact data: half and
     single precision input is widened to float64 for them.
 
     A pickled selection leaves A behind: its errors are computed before, its coefficients, reconstruction and certificate

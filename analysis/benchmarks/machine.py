@@ -47,7 +47,7 @@ def measure(floats: int = FLOATS, order: int = ORDER, repeats: int = 5) -> dict[
 
 
 def floor(size: Size, about: dict[str, Any]) -> float:
-    """Return the seconds below which no pivoting rule goes that looks at every column behind every pick.
+    """Return a lower bound in seconds for any pivoting rule that reads every column after every pick.
 
     The larger of reading A once and 2mnk flops, the cost of k products with all columns whatever way they are grouped.
     """

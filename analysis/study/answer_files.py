@@ -1,4 +1,4 @@
-"""What was said to one question, cell by cell, in a file that holds what it was made from and is used for nothing else."""
+"""Answers to one question, cell by cell, in a file that records what they were made from and is used for nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from analysis.study.units import write
 
 
 class Answer(NamedTuple):
-    """What one arm said at one budget.
+    """The answer of one arm at one budget.
 
     Attributes
     ----------

@@ -1,8 +1,8 @@
 """Answers of many prunings at once, without `generate`.
 
 A pruned model is the unpruned one without the dropped tokens, the others at their places (the oracle of the bridge's
-tests). So every set of kept tokens is a prefix of its own in one batch, and the questions stand behind it side by side,
-blind to each other: one forward pass answers them all. Folded tokens add the logarithm of their sizes to the mask.
+tests). So every set of kept tokens is a prefix of its own in one batch, and the questions follow it side by side,
+unable to attend to each other: one forward pass answers them all. Folded tokens add the logarithm of their sizes to the mask.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def answers(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Pr
 
 @torch.no_grad()
 def logits(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Prefix]) -> list[Tensor]:
-    """Return the logits (questions asked, words) of the next word behind every prefix."""
+    """Return the logits (questions asked, words) of the next word after every prefix."""
     length = [
         len(encoded.before) + len(p.rows) + sum(len(encoded.questions[q]) for q in p.asked) for p in prefixes
     ]

@@ -14,7 +14,7 @@ from analysis.study.results import Results
 
 RESAMPLES = 1000
 LEAST = 8
-"""Scenes of a family below which nothing is said about certainty: intervals are NaN."""
+"""Scenes of a family below which intervals are NaN, as too few clusters remain."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What an encoder says about one image, once for all arms: tokens, signals of the tower, states of the first layers."""
+"""One image encoded once for all arms: tokens, signals of the vision tower, states of the first layers."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ class EncodedImage:
     tokens : Tensor (n, d)
         What the projector gives.
     before : Tensor (b, d)
-        Embeddings of what stands before the image.
+        Embeddings of what precedes the image.
     questions : list of Tensor (L_q,) of int64
-        Ids of what stands behind it.
+        Ids of what follows it.
     signals : dict
         Of the image, by the names of `vlm_bridge.pruners.plan.SIGNALS`.
     asked : list of dict
         Of each question: ``llm_text`` and, where there is a joint space, ``clip_text``.
     layers : tuple of Tensor (n, d)
-        The tokens behind the first decoder layers of the unpruned model; text stands behind the image and cannot be seen.
+        The tokens after the first decoder layers of the unpruned model; the text follows the image and is not attended to.
     """
 
     tokens: Tensor

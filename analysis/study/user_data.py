@@ -57,7 +57,7 @@ def run(
 ) -> Path:  # fmt: skip
     """Ask what has not been asked, and pack all into ``rows.npz`` of the folder `out`; returns that file.
 
-    The checkpoint may be any that `prune` takes. What was said lies in ``answers``, a file a question, and is used again where model,
+    The checkpoint may be any that `prune` takes. Answers are stored in ``answers``, a file a question, and is used again where model,
     processor, code, image, question, arm and budget are the same. Which answers are right, skills and scoring are looked at afterwards.
 
     Raises

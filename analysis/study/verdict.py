@@ -1,4 +1,4 @@
-"""A verdict, the numbers behind it, and what all rules ask of the resamples."""
+"""A verdict, the numbers that it rests on, and what all rules compute from the resamples."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An answer: its question, the verdict, a sentence with the number, the rule, and the numbers behind it.
+    """An answer: its question, the verdict, a sentence with the number, the rule, and the numbers that it rests on.
 
     The first `looked_at` numbers are those that the rule looks at. `plain` says it without numbers.
     """
@@ -59,7 +59,7 @@ class Verdict:
 
 
 class Study:
-    """The resamples of a study, of each of its strata, and what all verdicts ask of them."""
+    """The resamples of a study, of each of its strata, and what all rules compute from them."""
 
     def __init__(self, results: Results, resamples: int = RESAMPLES):
         self.results = results

@@ -1,4 +1,4 @@
-"""The verdicts without numbers, for readers in a hurry."""
+"""The verdicts in a sentence each, without numbers."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ PLAIN = {
         NO: "No pruner does.",
     },
 }
-"""By the number of the question and the verdict; where nothing is settled there is nothing to say."""
+"""Sentences by the number of the question and the verdict; an unsettled verdict has none."""

@@ -59,7 +59,7 @@ class Line:
     source: str
     holds: str
     instances: int = 0
-    beyond: int = 0  # instances the statement does not speak of
+    beyond: int = 0  # instances the statement does not cover
     worst: float = 0.0
     where: str = ""
     limit: float = 1 + TOLERANCE
@@ -97,7 +97,7 @@ def examine(
     Parameters
     ----------
     count : int
-        Instances each statement is to meet. Those it does not speak of are not counted, and after
+        Instances each statement is to meet. Those it does not cover are not counted, and after
         ``patience·count`` in all the search for more ends.
     variants : int, optional
         The same for options that are not the defaults; ``count`` by default.

@@ -8,7 +8,7 @@ from analysis.scenes import Scene
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Return some of what is on the picture, in random order, at times behind the opening of a question."""
+    """Return some of what is on the picture, in random order, sometimes after the opening of a question."""
     seen = [_thing(t, rng) for t in scene.things] + [_mark(m, rng) for m in scene.marks]
     few = [seen[i] for i in rng.permutation(len(seen))[: int(rng.integers(1, 6))]]
     words = " and ".join(few)

@@ -1,4 +1,4 @@
-"""Scenes as arrays: pixels, what every patch shows, and all questions of a scene packed behind one image."""
+"""Scenes as arrays: pixels, what every patch shows, and all questions of a scene packed after one image."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def _mimetic(layer) -> None:
 
 
 def tokenizer(captions: bool = False) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of one token a word, padded on the left; the text tower's has ``</s>`` behind and is padded on the right."""
+    """Return a tokenizer of one token a word, padded on the left; the text tower's has ``</s>`` at its end and is padded on the right."""
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.post_processor = processors.TemplateProcessing(

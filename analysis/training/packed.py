@@ -1,4 +1,4 @@
-"""The forward pass of training: every question of a scene behind one image, blind to the other questions."""
+"""The forward pass of training: every question of a scene after one image, unable to attend to the other questions."""
 
 from __future__ import annotations
 

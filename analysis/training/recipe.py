@@ -150,7 +150,7 @@ _ANSWERS = {
 WEIGHT = torch.ones(config().text_config.vocab_size)
 WEIGHT[EOS] = 0.05
 WEIGHT[[data.TOKEN[w] for w in (*_ANSWERS["count"], *_ANSWERS["where"])]] = 1.5
-# Layers behind which a word is asked what it names: two are left to hand that on and to look again.
+# Layers after which a word is asked what it names: two are left to hand that on and to look again.
 FIRST_HOP = 2
 HOPS, HOPS_WEIGHT = data.TOKEN["shares"], 10.0
 GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in _ANSWERS.items()}

@@ -57,7 +57,7 @@ def pivoted_qr_classical(n: int, k: int) -> float:
     """Return the classical factor of column-pivoted QR, every trailing singular value: 4^k (n - k), squared [gu1996].
 
     s_j(R22)^2 <= 4^k (n - k) s_{k+j}(A)^2 for all j; j = 1 is the spectral error. Looser than `pivoted_qr`
-    at j = 1, but it speaks of every j.
+    at j = 1, but it holds for every j.
 
     Examples
     --------
@@ -268,7 +268,7 @@ def unweighted(factor: float, w: ArrayLike) -> float:
     """Turn a factor for A diag(w) into one for A itself: factor (w_max / w_min)^2, squared, both norms.
 
     For the same columns S and any factor c with ||(A - P_S A) W||^2 <= c ||AW - (AW)_k||^2. Zero weights
-    give inf: nothing is then said about the columns they silence.
+    give inf: the theorem then says nothing about those columns.
 
     Examples
     --------

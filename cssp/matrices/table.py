@@ -1,4 +1,4 @@
-"""`MATRICES`: every family behind one call (m, n, k, rng), so that a guarantee can be tried on all."""
+"""`MATRICES`: every family through one call (m, n, k, rng), so that a guarantee can be tried on all."""
 
 from __future__ import annotations
 

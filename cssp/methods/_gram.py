@@ -1,11 +1,11 @@
-"""Greedy residual on the Gram matrix, as far as its picks are beyond doubt, on the host.
+"""Greedy residual on the Gram matrix, as far as its picks are certain, on the host.
 
 Pivoted Cholesky on G = AᴴA makes the picks of pivoted QR on A [businger1965; harbrecht2012]. G costs as much as n/2 passes
 over A, but at the speed of a matrix product, and the steps then read n × k numbers instead of A: the cheapest way where k
 is not small beside n. What it loses is accuracy, so every norm carries an estimate E of its error. It starts from what is
 seen on the diagonal of G, and each pivot p hands the share |r_pj|²/r_pp² of its own error on, as if errors were
 independent. A pick among columns that E cannot tell apart is decided by explicit residuals a_j - A_S x, in which errors
-of x are of second order. Where too many columns are in doubt the work stops, and whoever called goes on from the picks
+of x are of second order. Where too many columns are in doubt the method stops, and the caller continues from the picks
 so far. Where what is left is of the size of rounding, explicit residuals, projected twice, tell whether it is nothing but that.
 """
 
@@ -31,7 +31,7 @@ MOST = 32
 
 
 class DenseColumns:
-    """What the algorithm asks of a matrix: its Gram matrix, some columns, and products with the columns chosen so far."""
+    """What the algorithm needs of a matrix: its Gram matrix, some columns, and products with the columns chosen so far."""
 
     def __init__(self, A: np.ndarray, steps: int) -> None:
         self.A, self.dtype = A, A.dtype
@@ -154,7 +154,7 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
         # more than what was carried along, errors are correlated (Kahan's matrix), and all estimates are raised.
         x = X[:t, :t] @ R[:t, j]
         grown = unit * float(squares(x) @ lengths2[:t])
-        drowned = not 8 * float(carried[j]) < float(N[j])  # the row below would say nothing
+        drowned = not 8 * float(carried[j]) < float(N[j])  # the next row would be rounding only
         if drowned:
             break
         if grown > MOST_GROWTH * float(carried[j]):
@@ -194,7 +194,7 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
 def _residuals(
     A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray, twice: bool = True
 ) -> np.ndarray:
-    """Return the residuals of these columns behind S; projected twice, they are right however small they are."""
+    """Return the residuals of these columns after S; projected twice, they are accurate however small they are."""
     if not S:
         return np.asarray(A.take(columns))
     e = A.take(columns) - A.combined(S, X @ R[:, columns])

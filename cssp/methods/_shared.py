@@ -1,4 +1,4 @@
-"""What the deterministic methods share: the problem behind the included columns, completion, tolerance."""
+"""What the deterministic methods share: the problem after the included columns, completion, tolerance."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class _Run:
     def _start(self, directions: list[int]) -> None:
         """Form Q and N for these columns."""
         p, A = self.p, self.A
-        # Zeros: kernels of BLAS may load what lies behind the columns in use, and flag what they find there.
+        # Zeros: kernels of BLAS may load what lies after the columns in use, and set floating-point flags for it.
         self.Q = np.zeros((p.m, min(p.k, p.m)), dtype=self.dtype, order="F")
         self.W = np.zeros((min(p.k, p.m), p.n), dtype=self.dtype)  # QᴴA
         self.exact = np.array(p.norms2)

@@ -272,7 +272,7 @@ def _sq(X: np.ndarray) -> np.ndarray:
 def _spectrum(X: np.ndarray, error: float) -> np.ndarray:
     """Return the squared singular values, largest first, of a stack of matrices, never too large by rounding.
 
-    From the Gram matrices, which takes a fraction of the time, unless errors as small as ``error`` would drown.
+    From the Gram matrices, which takes a fraction of the time, unless errors as small as ``error`` would be lost to rounding.
     """
     total = np.max(np.sum(_sq(X), axis=(1, 2)))
     if error < 1e-9 * total:

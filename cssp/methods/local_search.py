@@ -68,7 +68,7 @@ def refined(p: Problem, picks: Picks, deadline: Deadline = UNLIMITED) -> Picks:
     """Return the picks after all swaps that pay; progress counts them."""
     a = rest(p)
     S = list(picks.indices)[len(p.include) :]
-    # Only independent columns have swaps to speak of; the others are replaced first, which cannot raise the error. A
+    # Only independent columns have swaps; the others are replaced first, which cannot raise the error. A
     # column that is independent by a few units of rounding only counts as another: its direction is not to be trusted.
     _, independent = basis(a.E[:, S], CLEAR * a.noise)
     S = [j for j, yes in zip(S, independent, strict=True) if yes]

@@ -74,7 +74,7 @@ class State:
         return state
 
     def _check(self, p: PassProblem, longest: int) -> None:
-        """Refuse what no run on the problem leaves behind."""
+        """Refuse a state that no run on the problem can have saved."""
         s, r, given = self.indices.size, self.Q.shape[1], len(p.include)
         require(s <= p.k and tuple(self.indices[:given].tolist()) == p.include, "other columns are included")
         for name, places in (("indices", self.indices), ("closed", self.closed)):

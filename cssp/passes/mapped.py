@@ -1,4 +1,4 @@
-"""A large file mapped into memory: read tile by tile, and the pages given back behind each tile.
+"""A large file mapped into memory: read tile by tile, and the pages released after each tile.
 
 Pages of a mapped file count as resident memory as long as they are mapped. A tile lies together in the file: some rows of a
 wide range of columns where the file holds rows, some columns where it holds columns.

@@ -23,7 +23,7 @@ __all__ = ["LARGEST", "PassPart", "PassProblem"]
 #: Most entries of a dense matrix that is handed out.
 LARGEST = 1 << 28
 
-#: Methods whose picks, or their law, are those of the same method in memory; greedy's not where it goes by core-sets.
+#: Methods whose picks, or their law, are those of the same method in memory; not of greedy where it uses core-sets.
 SAME = ("residual", "greedy", "norm", "uniform", "random_pivot", "sketched_qr")
 
 
@@ -73,7 +73,7 @@ class PassProblem(Problem):
 
 @dataclass(frozen=True, eq=False)
 class PassPart(Part):
-    """The picks of such a problem; what is said of them is computed by further passes."""
+    """The picks of such a problem; errors, rank and coefficients are computed in further passes."""
 
     @property
     def source(self) -> Source:

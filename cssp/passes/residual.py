@@ -27,10 +27,10 @@ from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks
 
 __all__ = ["residual"]
 
-#: First and longest guess: a pass is dear, a longer product in it is not.
+#: First and longest guess: a pass is expensive, a longer product in it is not.
 FIRST, LONGEST = 64, 128
 
-#: How much wider a block is than in memory where columns are dear, as a better guess saves passes.
+#: How much wider a block is than in memory where columns are expensive to read, as a better guess saves passes.
 WIDER = 2
 
 #: Columns in the pool: at least, for each pick, and at most.
@@ -173,7 +173,7 @@ class PassRun(_Run):
         return 0
 
     def _largest_norms(self, b: int) -> np.ndarray:
-        """Open columns of large residual norm: the b largest, or those of them in the pool where others are dear."""
+        """Open columns of large residual norm: the b largest, or those of them in the pool where others are expensive to read."""
         C = self._largest(min(b if self.A.nearby else WIDER * b, self._room()))
         there = np.isin(C, self.pool)
         if self.A.nearby or self.first not in self.pool or int(np.count_nonzero(there)) < C.size // 4:
@@ -207,7 +207,7 @@ class PassRun(_Run):
         return out
 
     def _most(self) -> int:
-        """Return the columns in the pool: a block, or more of them where they are dear."""
+        """Return the columns in the pool: a block, or more of them where they are expensive to read."""
         least, each, most = POOL
         wanted = least if self.A.nearby else max(least, min(each * self.p.k, most))
         return min(wanted, self._room())
@@ -320,10 +320,10 @@ def _standing(
     guess: np.ndarray,
     eps: float,
 ) -> np.ndarray:
-    """Return the maxima that decide about 1, 2, ... guesses, shape (4, guesses - 1).
+    """Return the maxima that verify 1, 2, ... guesses, shape (4, guesses - 1).
 
-    The largest squared norm; the fair score (with its slack) of the guess itself, if it is here; the largest fair score
-    of a column of lower index; and that of a column whose norm is stale.
+    These are, after each number of guesses, the largest squared norm; the score with slack of the guess itself, if it is here;
+    the largest score with slack of a column of lower index; and that of a column whose norm is stale.
     """
     out = np.full((4, guess.size - 1), -math.inf)
     for a in range(0, N.size, STEP):

@@ -1,4 +1,4 @@
-"""What is said of the picks of a sparse matrix, without their dense orthonormal basis where its Gram matrix is good enough.
+"""Errors, rank and coefficients of the picks of a sparse matrix, without their dense orthonormal basis where its Gram matrix is good enough.
 
 With A_S = QR, R from the Gram matrix of the chosen columns, Q = A_S R⁻¹ is never formed: QᴴA = R⁻ᴴ(A_SᴴA) has k rows. That costs
 eps·cond(A_S)² in the orthogonality of Q. It is used where this is small, and residuals are projected twice; elsewhere the work is
@@ -25,7 +25,7 @@ from cssp.problem import CLEAR
 
 __all__ = ["SparsePart"]
 
-#: Least residual norm of a chosen column behind the others, over the largest norm, with which the Gram matrix is good enough.
+#: Least residual norm of a chosen column after the others, over the largest norm, with which the Gram matrix is good enough.
 CONDITION = 1e-4
 
 #: Relative accuracy of squared errors.

@@ -1,4 +1,4 @@
-"""Columns that hold no numbers and rows that miss some: left out or refused, and said by name."""
+"""Columns that hold no numbers and rows that miss some: left out or refused by name."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def refuse_missing(where: str, j: int, names: Names) -> None:
 def without_rows(
     complete: np.ndarray, counts: np.ndarray, numbers: Sequence[int], names: Names, notes: list[str]
 ) -> int:
-    """Return how many rows are not complete; said with the columns that miss most, and refused where none is left."""
+    """Return how many rows are not complete; name the columns that miss most, and refuse where none is left."""
     total, dropped = complete.size, int(complete.size - np.count_nonzero(complete))
     worst = [int(i) for i in np.argsort(-counts, kind="stable")[:5] if counts[i]]
     named = ", ".join(f"{numbers[i] if names is None else names[numbers[i]]!r} ({counts[i]})" for i in worst)

@@ -30,7 +30,7 @@ class ReadOptions:
     header : {"auto", "yes", "no"}
         Whether the first line of a text holds the names of the columns.
     sep : str or None
-        What separates the cells of a text; "auto" finds out, None goes by the format.
+        What separates the cells of a text; "auto" finds out, None follows the format.
     decimal : {".", ","}
         The decimal mark of a text.
     encoding : str

@@ -71,7 +71,7 @@ def _exact(case: Case) -> list[tuple[Exact, int]]:
 
 
 def judge(case: Case, routine: Routine, reply: Answer, plain: Answer | None = None) -> Verdict:
-    """Return what a cell is worth; `plain` is the routine's answer to ``case.like``."""
+    """Return the verdict on a cell; `plain` is the routine's answer to ``case.like``."""
     if reply.status:
         return Verdict(reply.status)
     if reply.raised:
