@@ -376,6 +376,7 @@ def _extend(**options) -> int:
     return extend.main(**options)
 
 
+#: Of every command: what it is for, its options, what it does.
 COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "study": ("prune held-out scenes in many ways and relate predictors to accuracy", _study_options, _study),
     "figures": (
@@ -412,7 +413,6 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     ),
     "damage": ("damage checkpoints and states of streams and see what happens", _damage_options, _damage),
 }
-"""Of every command: what it is for, its options, what it does."""
 
 
 if __name__ == "__main__":

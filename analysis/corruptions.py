@@ -224,6 +224,7 @@ NUMBERS = [*MISSHAPEN, _put(np.nan), _put(np.inf), _put(1e300, 0)]
 PLACES = [*MISSHAPEN, _put(-1, 0), _put(10**6), lambda x: np.append(x, x[:1]), lambda x: x.astype(np.int32)]
 COUNT = [*MISSHAPEN, *_is(-1, 2**62, 2.5, True, "1")]
 
+#: For every field of a checkpoint what cannot be in it.
 RESIDUAL: dict[str, list[Callable[[np.ndarray], Any]]] = {
     "indices": [
         *PLACES,
@@ -252,8 +253,8 @@ RESIDUAL: dict[str, list[Callable[[np.ndarray], Any]]] = {
     "length": [*COUNT, *_is(0, 1000)],
     "passes": [*MISSHAPEN, *_is(-1.0, np.nan, np.inf, 3)],
 }
-"""For every field of a checkpoint what cannot be in it."""
 
+#: For every field of a stream's state what cannot be in it.
 STREAM: dict[str, list[Callable[[np.ndarray], Any]]] = {
     "k": [*COUNT, *_is(0)],
     "oversample": [*COUNT, *_is(0)],
@@ -294,8 +295,8 @@ STREAM: dict[str, list[Callable[[np.ndarray], Any]]] = {
     ],
     "lost": [*MISSHAPEN, *_is(-1.0, np.nan, np.inf, 1, 1j)],
 }
-"""For every field of a stream's state what cannot be in it."""
 
+#: Kinds of damage, in turn; some come more often.
 CORRUPTIONS: list[tuple[str, Damage]] = [
     (f.__name__.replace("_", " "), f)
     for f in (
@@ -304,4 +305,3 @@ CORRUPTIONS: list[tuple[str, Damage]] = [
         compressed, pickled, false_header, false_archive, crafted, crafted, crafted, crafted,
     )
 ]  # fmt: skip
-"""Kinds of damage, in turn; some come more often."""

@@ -224,6 +224,7 @@ def _integers(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(-4, 5, (16, 20)).astype(float)
 
 
+#: Pairs of problems of one shape whose columns have the same norms.
 PAIRS: dict[str, Callable[[np.random.Generator], Any]] = {
     "two of ±1": _both(lambda rng: (_signs(rng), _signs(rng))),
     "one sign": _one_sign,
@@ -245,4 +246,3 @@ PAIRS: dict[str, Callable[[np.random.Generator], Any]] = {
         {"weights": [1, 2, 1, 1, 2, 1] + 14 * [1]}, {"weights": [1, 1, 2, 2, 1, 1] + 14 * [1]}
     ),
 }
-"""Pairs of problems of one shape whose columns have the same norms."""

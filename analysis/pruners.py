@@ -24,14 +24,14 @@ from vlm_bridge.pruners.inside import tokens_per_layer
 from vlm_bridge.pruners.plan import Pruner
 from vlm_bridge.tower import CAPTURED
 
+#: LLaVA-1.5-7B in bfloat16: the decoder is Vicuna-7B.
 SHAPE = Decoder(
     layers=32, width=4096, heads=32, key_heads=32, head_width=128, mlp_width=11008, bytes_per_value=2
 )
-"""LLaVA-1.5-7B in bfloat16: the decoder is Vicuna-7B."""
 TOKENS, TEXT, VISION, CLIP, HEADS = 576, 64, 1024, 768, 16
 
+#: Methods of cssp that are shown; all others are pruners by their names, too.
 OF_CSSP = ("residual", "greedy", "strong_rrqr", "osinsky", "volume", "leverage_top", "norm", "adaptive")
-"""Methods of cssp that are shown; all others are pruners by their names, too."""
 
 HEADER = ("pruner", "acts", "reads", "text", "ViT", "what is not kept", "tokens a layer", "FLOPs", "KV", "ms")
 

@@ -17,8 +17,8 @@ import numpy as np
 import cssp
 
 SEEDS = 5
+#: Processor seconds after which a method is not run again.
 PATIENCE = 120.0
-"""Processor seconds after which a method is not run again."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ __all__ = [
     "load", "pack", "run", "scene_of",
 ]  # fmt: skip
 
+#: Skills that the study asks about, and how many questions of each a scene gives at the most.
 QUESTIONS = dict.fromkeys(scenes.SKILLS, PER_SKILL)
-"""Skills that the study asks about, and how many questions of each a scene gives at the most."""
 
 
 def arguments(

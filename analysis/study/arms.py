@@ -158,11 +158,12 @@ def plane_arm(beta: float, alpha: float, space: str) -> Arm:
     return Arm(name, "family", chosen, options=options, nested=True, group="plane")
 
 
+#: The plane of the family over both spaces; with α = 0 there is no space.
 PLANE: dict[str, Arm] = {
     arm.name: arm for s in SPACES for b in BETAS for a in ALPHAS for arm in [plane_arm(b, a, s)]
 }
-"""The plane of the family over both spaces; with α = 0 there is no space."""
 
+#: Pruners without an arm, and why.
 EXCLUDED = {
     "pivoted_qr": "picks the columns of residual, by another route",
     "residual": "is spare without guidance",
@@ -180,4 +181,3 @@ EXCLUDED = {
     "bss": "is made for an error of lower rank than the number of columns",
     "exact": "takes exponential time",
 }
-"""Pruners without an arm, and why."""

@@ -13,8 +13,8 @@ from analysis.study.arms import BLIND, FULL
 from analysis.study.results import Results
 
 RESAMPLES = 1000
+#: Scenes of a family below which intervals are NaN, as too few clusters remain.
 LEAST = 8
-"""Scenes of a family below which intervals are NaN, as too few clusters remain."""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from analysis.study.encoding import Checkpoint
 from analysis.study.predictors import NAMES
 from analysis.study.units import Unit, study_image
 
+#: First scene of the study, and first scene of the confirmation set; the model card uses the scenes below.
 EXPLORE, CONFIRM = 100_000, 900_000
-"""First scene of the study, and first scene of the confirmation set; the model card uses the scenes below."""
 PER_SKILL = 2  # a skill and scene; one where a scene has no two
 
 

@@ -12,6 +12,7 @@ from vlm_bridge import Relevance
 from vlm_bridge.relevance import unit_rows, weights
 
 JITTER = 1e-13  # of a Gram matrix's trace: duplicates among the kept tokens leave it singular
+#: Predictors by name, in words. Higher is meant to be better for the last five, worse for the others.
 NAMES = {
     "error": "‖X − P_S X‖ / ‖X‖ of the projected tokens",
     "error, cosine": "the same of tokens of norm 1",
@@ -26,7 +27,6 @@ NAMES = {
     "attention": "share of the vision tower's CLS attention that falls on kept tokens",
     "norm share": "‖X_S‖² / ‖X‖²",
 }
-"""Predictors by name, in words. Higher is meant to be better for the last five, worse for the others."""
 SIGN = dict.fromkeys(NAMES, -1) | dict.fromkeys(list(NAMES)[-5:], 1)
 
 

@@ -16,12 +16,12 @@ from analysis.study.results import Results
 from analysis.study.verdict import MARGIN, NO, OPEN, PARTLY, UNASKED, YES, Number, Study, Verdict, points
 from analysis.study.verdict_text import PLAIN
 
+#: Skills whose questions are about two things or more.
 COMPOSITIONAL = ("count", "spatial", "comparison", "two hops", "tally", "order", "layout")
-"""Skills whose questions are about two things or more."""
 
 
+#: The only candidate of verdict 6 on the confirmation set, as it was made for that question: its intervals need no correction for others.
 CANDIDATES = ("auto",)
-"""The only candidate of verdict 6 on the confirmation set, as it was made for that question: its intervals need no correction for others."""
 
 
 def verdicts(

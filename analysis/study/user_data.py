@@ -24,8 +24,8 @@ from vlm_bridge import cli
 from vlm_bridge.chat import prepare, question
 from vlm_bridge.inputs import encode
 
+#: Arms that any model can run; others by ``--arms``.
 ARMS = ("spare", "residual, cosine", "divprune", "greedy", "strong rrqr", "osinsky", "uniform grid", "random", "spare + fold", "divprune + fold", "greedy + fold", "random + fold")  # fmt: skip
-"""Arms that any model can run; others by ``--arms``."""
 WORDS = 16  # of an answer, at the most
 SCORING = ("contains", "exact")
 

@@ -10,10 +10,10 @@ import numpy as np
 from analysis.study.bootstrap import RESAMPLES, Draws, Interval, interval, simultaneous
 from analysis.study.results import Results
 
+#: Budgets below are tight: there pruners differ.
 TIGHT = 0.15
-"""Budgets below are tight: there pruners differ."""
+#: Accuracy that counts as no difference.
 MARGIN = 0.01
-"""Accuracy that counts as no difference."""
 YES, NO, PARTLY, OPEN, UNASKED = "yes", "no", "partly", "not settled", "not asked"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from analysis.study.verdict import NO, PARTLY, YES
 
+#: Sentences by the number of the question and the verdict; an unsettled verdict has none.
 PLAIN = {
     1: {
         YES: "Among pruners that keep equally many tokens, those that can rebuild more of the picture answer better.",
@@ -38,4 +39,3 @@ PLAIN = {
         NO: "No pruner does.",
     },
 }
-"""Sentences by the number of the question and the verdict; an unsettled verdict has none."""

@@ -22,8 +22,8 @@ DIGIT = PAIRS  # first number of the names of a kind; those of a colour and a sh
 SHAPE = DIGIT + len(DIGITS)
 COLOUR = SHAPE + len(SHAPES)
 KINDS = len(SHAPES) + len(COLOURS)
+#: Of every word of the vocabulary, the number of the name that it is by itself; -1 where it is none.
 _ALONE = torch.full((len(VOCABULARY) + 8,), -1)
-"""Of every word of the vocabulary, the number of the name that it is by itself; -1 where it is none."""
 for _i, _word in enumerate((*DIGITS, *SHAPES, *COLOURS)):
     _ALONE[TOKEN[_word]] = DIGIT + _i
 

@@ -121,6 +121,7 @@ def _power_of_two(exponent: int, factor: int) -> float:
     return to_float(factor << exponent) if exponent < 1100 else math.inf
 
 
+#: Algorithm -> (function of (n, k) giving q^2, citation key); the table of [boutsidis2009].
 RRQR_CONSTANTS: dict[str, tuple[Callable[[int, int], float], str]] = {
     "pivoted_qr": (lambda n, k: _power_of_two(2 * k, n - k), "businger1965"),
     "foster": (lambda n, k: _power_of_two(2 * (n - k), n * (n - k)), "foster1986"),
@@ -129,7 +130,6 @@ RRQR_CONSTANTS: dict[str, tuple[Callable[[int, int], float], str]] = {
     "hong_pan": (lambda n, k: float(k * (n - k) + min(k, n - k)), "hong1992"),
     "hybrid": (lambda n, k: float((k + 1) * (n - k)), "chandrasekaran1994"),
 }
-"""Algorithm -> (function of (n, k) giving q^2, citation key); the table of [boutsidis2009]."""
 
 
 @theorem("spectral", "every run", "boutsidis2009", "s_k^2 <= q^2 s_k(R11)^2 and T <= q^2 s_{k+1}^2")

@@ -215,5 +215,5 @@ _FAMILIES = [
     Family("heat", _square(suite.heat), "ill-posed, triangular"),
 ]
 
+#: Name -> `Family`; each is called as ``MATRICES[name](m, n, k, rng)``.
 MATRICES: dict[str, Family] = {family.name: family for family in _FAMILIES}
-"""Name -> `Family`; each is called as ``MATRICES[name](m, n, k, rng)``."""
