@@ -57,7 +57,7 @@ class Certificate:
     >>> import numpy as np, cssp
     >>> A = np.array([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
     >>> print(cssp.select(A, 1).certificate())
-    1.05 times the best rank 1 in squared error; pivoted QR promises at most 4 times, these columns at most 1.29 times.
+    1.04 times the best rank 1 in squared error; pivoted QR promises at most 4 times, these columns at most 1.17 times.
     """
 
     error: Any

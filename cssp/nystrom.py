@@ -201,6 +201,17 @@ class GramSelection:
         Entries of K that were evaluated for the selection.
     errors : float64 array, shape (k + 1,)
         Trace of K - K_S after 0, ..., k picks, K_S = K[:, S] K[S, S]⁺ K[S, :].
+
+    Examples
+    --------
+    >>> import numpy as np, cssp
+    >>> K = np.array([[4.0, 2.0, 0.0], [2.0, 2.0, 1.0], [0.0, 1.0, 3.0]])
+    >>> sel = cssp.select_gram(K, 2)
+    >>> sel.indices.tolist(), sel.mask().tolist(), round(sel.error, 3)
+    ([0, 2], [True, False, True], 0.667)
+    >>> F, T = sel.nystrom(), sel.coefficients()
+    >>> bool(np.allclose(F @ F.T, sel.reconstruct())), bool(np.allclose(K[:, sel.indices] @ T, sel.reconstruct()))
+    (True, True)
     """
 
     indices: Array

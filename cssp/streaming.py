@@ -66,9 +66,9 @@ class StreamingSelector:
     Examples
     --------
     >>> import numpy as np, cssp
-    >>> A = np.random.default_rng(0).standard_normal((30, 6)) @ np.random.default_rng(1).standard_normal((6, 5000))
+    >>> A = np.random.default_rng(0).standard_normal((30, 6)) @ np.random.default_rng(1).standard_normal((6, 1000))
     >>> stream = cssp.StreamingSelector(6, rng=0)
-    >>> for block in np.array_split(A, 50, axis=1):
+    >>> for block in np.array_split(A, 10, axis=1):
     ...     stream = stream.partial_fit(block)
     >>> bool(stream.selection().bound < 1e-9 * stream.selection().norm)
     True
@@ -114,7 +114,12 @@ class StreamingSelector:
         Returns
         -------
         StreamingSelector
-            Itself. A block that is refused leaves it as it was.
+            Itself. A block that is refused leaves it unchanged.
+
+        Raises
+        ------
+        CsspError
+            The shape, dtype or a value of the block or of its weights is wrong.
         """
         X = self._checked(columns, weights)
         if X.shape[1] == 0:
@@ -225,7 +230,13 @@ class StreamingSelector:
     # --- answers ------------------------------------------------------------------------------------
 
     def selection(self) -> StreamSelection:
-        """Return the columns chosen from all seen so far; the stream may go on afterwards."""
+        """Return the columns chosen from all seen so far; the stream may continue afterwards.
+
+        Raises
+        ------
+        CsspError
+            Fewer than k columns have been seen.
+        """
         if self.n_seen_ < self.k:
             raise ArgumentError(f"k = {self.k}, but only {self.n_seen_} columns have been seen")
         if self._selection is None:
@@ -311,7 +322,7 @@ class StreamingSelector:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> StreamingSelector:
-        """Return the selector that was saved; it goes on as if it had never stopped.
+        """Return the selector that was saved; it continues as if it had never stopped.
 
         Raises
         ------
@@ -339,6 +350,14 @@ class StreamSelection:
     factor : float or None
         A theorem's factor on ‖A - P_S A‖_F² over the best rank-k error, for any stream of this length; None where there is
         none. `bound` is usually far sharper.
+
+    Examples
+    --------
+    >>> import numpy as np, cssp
+    >>> A = np.random.default_rng(0).standard_normal((20, 3)) @ np.random.default_rng(1).standard_normal((3, 400))
+    >>> sel = cssp.StreamingSelector(3).partial_fit(A).selection()
+    >>> bool(np.allclose(sel.columns @ sel.coefficients(A), A)), sel.n_seen
+    (True, 400)
     """
 
     indices: np.ndarray

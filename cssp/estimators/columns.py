@@ -75,12 +75,13 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
 
     Examples
     --------
+    >>> import cssp
     >>> from sklearn.datasets import load_wine
     >>> from sklearn.preprocessing import StandardScaler
     >>> X = StandardScaler().fit_transform(load_wine().data)
     >>> selector = cssp.ColumnSubsetSelector(6).fit(X)
     >>> selector.indices_
-    array([ 0, 10,  8,  3,  9,  7])
+    array([ 0, 10,  2,  8,  4,  7])
     >>> selector.inverse_transform(selector.transform(X)).shape
     (178, 13)
     """

@@ -72,6 +72,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     Examples
     --------
+    >>> import cssp
     >>> from sklearn.datasets import load_digits
     >>> X = load_digits().data / 16
     >>> landmarks = cssp.LandmarkSelector(50, gamma=0.05, method="random_pivot", random_state=0).fit(X)
