@@ -213,16 +213,22 @@ def _is(*values: Any) -> list[Callable[[np.ndarray], Any]]:
 
 
 #: Right in no field.
-MISSHAPEN: list[Callable[[np.ndarray], Any]] = [
+WRONG_SHAPES: list[Callable[[np.ndarray], Any]] = [
     lambda x: x[..., None],
     lambda x: x.astype("U9"),
     lambda x: x.astype(">c16"),
     lambda x: np.resize(x, (x.size + 1, 3)),
     lambda x: np.zeros(0),
 ]
-NUMBERS = [*MISSHAPEN, _put(np.nan), _put(np.inf), _put(1e300, 0)]
-PLACES = [*MISSHAPEN, _put(-1, 0), _put(10**6), lambda x: np.append(x, x[:1]), lambda x: x.astype(np.int32)]
-COUNT = [*MISSHAPEN, *_is(-1, 2**62, 2.5, True, "1")]
+NUMBERS = [*WRONG_SHAPES, _put(np.nan), _put(np.inf), _put(1e300, 0)]
+PLACES = [
+    *WRONG_SHAPES,
+    _put(-1, 0),
+    _put(10**6),
+    lambda x: np.append(x, x[:1]),
+    lambda x: x.astype(np.int32),
+]
+COUNT = [*WRONG_SHAPES, *_is(-1, 2**62, 2.5, True, "1")]
 
 #: For every field of a checkpoint what cannot be in it.
 RESIDUAL: dict[str, list[Callable[[np.ndarray], Any]]] = {
@@ -251,7 +257,7 @@ RESIDUAL: dict[str, list[Callable[[np.ndarray], Any]]] = {
     "exact": [*NUMBERS, lambda x: -x, lambda x: 0 * x, lambda x: 10 * x, lambda x: x[1:]],
     "heights": [*NUMBERS, lambda x: -x, lambda x: 0 * x, lambda x: 100 * x, lambda x: x[1:]],
     "length": [*COUNT, *_is(0, 1000)],
-    "passes": [*MISSHAPEN, *_is(-1.0, np.nan, np.inf, 3)],
+    "passes": [*WRONG_SHAPES, *_is(-1.0, np.nan, np.inf, 3)],
 }
 
 #: For every field of a stream's state what cannot be in it.
@@ -259,10 +265,10 @@ STREAM: dict[str, list[Callable[[np.ndarray], Any]]] = {
     "k": [*COUNT, *_is(0)],
     "oversample": [*COUNT, *_is(0)],
     "buffer": [*COUNT, *_is(0, 8)],
-    "seed": [*MISSHAPEN, *_is(-1, 2.5, True)],
+    "seed": [*WRONG_SHAPES, *_is(-1, 2.5, True)],
     "n_seen": [*COUNT, lambda x: x + 1, lambda x: x - 1, lambda x: x + 17, lambda x: 2 * x + 1],
     "method": _is("volume", "", 3, ["greedy"], b"greedy"),
-    "norm": [*MISSHAPEN, *_is(-1.0, np.nan, np.inf, 0.0, 1e-9, 5, 1j)],
+    "norm": [*WRONG_SHAPES, *_is(-1.0, np.nan, np.inf, 0.0, 1e-9, 5, 1j)],
     "block": [
         *NUMBERS,
         lambda x: x[:, 1:],
@@ -271,7 +277,7 @@ STREAM: dict[str, list[Callable[[np.ndarray], Any]]] = {
         lambda x: x.real.astype(int),
     ],
     "sketch": [
-        *MISSHAPEN,
+        *WRONG_SHAPES,
         _put(np.nan),
         lambda x: x[:, 1:],
         lambda x: x[:-1],
@@ -293,7 +299,7 @@ STREAM: dict[str, list[Callable[[np.ndarray], Any]]] = {
         lambda x: x - 136,
         lambda x: x[1:],
     ],
-    "lost": [*MISSHAPEN, *_is(-1.0, np.nan, np.inf, 1, 1j)],
+    "lost": [*WRONG_SHAPES, *_is(-1.0, np.nan, np.inf, 1, 1j)],
 }
 
 #: Kinds of damage, in turn; some come more often.

@@ -56,7 +56,7 @@ class Case:
 
     call: Any
     place: int | None = None
-    spoilt: dict[str, Any] | None = None
+    changed: dict[str, Any] | None = None
 
 
 def wrong_options(call: Any) -> st.SearchStrategy[dict[str, Any]]:
@@ -66,14 +66,14 @@ def wrong_options(call: Any) -> st.SearchStrategy[dict[str, Any]]:
     return strategies.wrong(*call.A.shape).map(lambda pair: pair[0]) | junk
 
 
-def spoilt_answer(call: Any, A: Any, options: dict[str, Any]) -> str:
+def answer_to_changed(call: Any, A: Any, options: dict[str, Any]) -> str:
     """Return the outcome of a call with changed options."""
     try:
         s = cssp.select(A, **{"method": call.method} | call.native(call.options) | options)
     except cssp.CsspError:
         return "refused"
     distinct(answers.host(s.indices))
-    return "spoilt but right"
+    return "changed but right"
 
 
 def distinct(indices: np.ndarray) -> None:
@@ -95,16 +95,16 @@ def draw_array(draw: Draw) -> Case:
     changes = wrong_options(call).map(lambda o: {"options": o}) | strategies.wrong_matrix(call.A).map(
         lambda pair: {"A": pair[0]}
     )
-    spoilt = draw(changes) if draw(st.integers(0, 2)) == 0 else None
+    changed = draw(changes) if draw(st.integers(0, 2)) == 0 else None
     deficient = draw(st.sampled_from([None, None, "fill", "truncate", "raise"]))
-    return Case(call if deficient is None else call.but(deficient=deficient), place, spoilt)
+    return Case(call if deficient is None else call.but(deficient=deficient), place, changed)
 
 
 def judge_array(case: Case) -> str:
     """Run a call on an array and return its outcome in a word; raise AssertionError where it breaks the contract."""
     call, deficient = case.call, case.call.options.get("deficient")
-    if case.spoilt is not None:
-        return spoilt_answer(call, case.spoilt.get("A", call.matrix()), case.spoilt.get("options", {}))
+    if case.changed is not None:
+        return answer_to_changed(call, case.changed.get("A", call.matrix()), case.changed.get("options", {}))
     before = call.A.copy()
     try:
         s = call.run()
@@ -154,7 +154,7 @@ def check_batch(call: Any, place: int, alone: Any) -> None:
 # --- matrices read in passes ----------------------------------------------------------------------------
 
 #: What goes wrong in a block of a matrix read in passes.
-TROUBLES: dict[str, Callable[[Any], Any]] = {
+BLOCK_FAULTS: dict[str, Callable[[Any], Any]] = {
     "masked": lambda X: np.ma.masked_array(X, mask=np.ones(np.shape(X), dtype=bool)),
     "a row short": lambda X: X[:-1],
     "a column more": lambda X: np.hstack([X, X]),
@@ -169,18 +169,18 @@ TROUBLES: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Stored(Case):
-    """A call whose matrix is stored elsewhere, drawn from a seed; ``trouble`` is what its blocks are."""
+    """A call whose matrix is stored elsewhere, drawn from a seed; ``fault`` is what its blocks are."""
 
     storage: str = ""
     seed: int = 0
-    trouble: str | None = None
+    fault: str | None = None
 
     def matrix(self, stack: ExitStack) -> Any:
         """Return the matrix in its storage, which ``stack`` closes."""
         A = storages.STORAGES[self.storage](self.call.A, random.Random(self.seed), stack)
-        if self.trouble is None:
+        if self.fault is None:
             return A
-        wrong = TROUBLES[self.trouble]
+        wrong = BLOCK_FAULTS[self.fault]
         if self.storage == "dask":
             return A.map_blocks(wrong, dtype=A.dtype, meta=A._meta)
         A.matvec, A.matmat = (lambda X, f=f: wrong(f(X)) for f in (A.matvec, A.matmat))
@@ -197,10 +197,10 @@ def draw_stored(storage: str, draw: Draw) -> Stored:
     call = draw(strategies.calls(methods, kinds, types, ("numpy",), shape=SHAPE))
     if storage != "operator" and call.A.dtype.kind in "fc" and draw(st.integers(0, 9)) == 0:
         call.A[draw(st.integers(0, len(call.A) - 1)), -1] = draw(st.sampled_from([np.nan, np.inf]))
-    spoilt = draw(wrong_options(call)) if draw(st.integers(0, 4)) == 0 else None
+    changed = draw(wrong_options(call)) if draw(st.integers(0, 4)) == 0 else None
     able = storage in ("dask", "operator") and draw(st.integers(0, 4)) == 0
-    trouble = draw(st.sampled_from(sorted(TROUBLES))) if able else None
-    return Stored(call, None, spoilt, storage, draw(st.integers(0, 2**16)), trouble)
+    fault = draw(st.sampled_from(sorted(BLOCK_FAULTS))) if able else None
+    return Stored(call, None, changed, storage, draw(st.integers(0, 2**16)), fault)
 
 
 def judge_stored(case: Stored) -> str:
@@ -210,8 +210,8 @@ def judge_stored(case: Stored) -> str:
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", cssp.RankDeficientWarning)
         A = case.matrix(stack)
-        if case.spoilt is not None:
-            return spoilt_answer(call, A, case.spoilt)
+        if case.changed is not None:
+            return answer_to_changed(call, A, case.changed)
         try:
             expected = call.run()
         except cssp.CsspError:
@@ -221,12 +221,12 @@ def judge_stored(case: Stored) -> str:
         except (UnsupportedError, UnknownNameError):
             return "unsupported"
         except cssp.CsspError:
-            if expected is not None and case.trouble is None and np.isfinite(call.A).all():
+            if expected is not None and case.fault is None and np.isfinite(call.A).all():
                 raise
             return "refused"
-        if case.trouble is not None:  # in padding, or no trouble after all
+        if case.fault is not None:  # in padding, or no fault after all
             distinct(s.indices)
-            return f"{case.trouble}, unseen"
+            return f"{case.fault}, unseen"
         assert expected is not None, "refused in memory"
         answers.check_contract(call, s)
         answers.check_numbers(call, s)

@@ -43,7 +43,7 @@ REASONS = {
 ROWS, COLUMNS, PICKS = 2000, 40, 5
 
 #: Options that keep methods from running for ever.
-PATIENCE: dict[str, dict[str, Any]] = {"exact": {"nodes": 20_000}}
+LIMITS: dict[str, dict[str, Any]] = {"exact": {"nodes": 20_000}}
 
 
 def main(limit: int | None, methods: bool, workers: int, out: Path) -> int:
@@ -162,7 +162,7 @@ def _selected(A: np.ndarray, method: str) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", cssp.RankDeficientWarning)
-            sel = cssp.select(A, k, method, rng=0, **PATIENCE.get(method, {}))
+            sel = cssp.select(A, k, method, rng=0, **LIMITS.get(method, {}))
         S, T, rank = sel.indices, sel.coefficients(), sel.rank
         errors, relative = np.asarray(sel.errors), sel.relative_error
     except cssp.CsspError as reason:

@@ -18,7 +18,7 @@ import cssp
 
 SEEDS = 5
 #: Processor seconds after which a method is not run again.
-PATIENCE = 120.0
+MOST_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def measured(A: np.ndarray, k: int, name: str) -> Cell | None:
             certificate = sel.certificate()
             ratios.append(float(certificate.ratio))
         spent += seconds
-        if spent > PATIENCE:
+        if spent > MOST_SECONDS:
             break
     assert certificate is not None
     grams = median(s for s, _ in runs) / median(g for _, g in runs)

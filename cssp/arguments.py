@@ -118,7 +118,7 @@ def as_array(argument: str, A: Any) -> Array:
         )
     if _kind(A) == "other":
         raise ArgumentError(
-            f"{argument} has dtype {A.dtype}: expected numbers (bool, integer, real or complex){_cure(argument, A)}"
+            f"{argument} has dtype {A.dtype}: expected numbers (bool, integer, real or complex){_advice(argument, A)}"
         )
     return A
 
@@ -151,7 +151,7 @@ def _dense_tensor(argument: str, A: Any) -> Any:
     return A
 
 
-def _cure(argument: str, A: Any) -> str:
+def _advice(argument: str, A: Any) -> str:
     """Return the advice that turns an array of another kind into numbers."""
     kind = getattr(A.dtype, "kind", "")
     if kind == "O":

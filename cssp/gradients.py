@@ -25,7 +25,7 @@ from cssp.scaling import shifted
 if TYPE_CHECKING:
     from cssp.selection import Part, Selection
 
-__all__ = ["Live", "attached", "detour", "sources", "transformed"]
+__all__ = ["Live", "attached", "sources", "transformed", "under_transform"]
 
 Array = Any
 
@@ -102,7 +102,7 @@ def transformed(*arguments: Any) -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def detour(A: Any, weights: Any, target: Any) -> Callable[..., Selection] | None:
+def under_transform(A: Any, weights: Any, target: Any) -> Callable[..., Selection] | None:
     """Return how to choose where ``torch.compile`` or a transform of ``torch.func`` is at work; None elsewhere."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.compiler.is_compiling():
@@ -113,7 +113,7 @@ def detour(A: Any, weights: Any, target: Any) -> Callable[..., Selection] | None
 def untraced(
     choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any, unit: bool
 ) -> Selection:
-    """Return ``choose(A, weights, target)`` behind a break of the graph that ``torch.compile`` traces."""
+    """Return ``choose(A, weights, target)`` after a break of the graph that ``torch.compile`` traces."""
     import torch
 
     return torch.compiler.disable(choose)(A, weights, target)

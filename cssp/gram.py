@@ -78,7 +78,7 @@ class Gram:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without K, which is not pickled."""
-        return self.__dict__ | {"_read": _left_behind}
+        return self.__dict__ | {"_read": _refuse_pickled}
 
     def __deepcopy__(self, memo: Any) -> Gram:
         return self
@@ -145,7 +145,7 @@ class Gram:
         return np.array(d.real, dtype=np.float64)
 
 
-def _left_behind(I: np.ndarray, J: np.ndarray | None) -> Any:
+def _refuse_pickled(I: np.ndarray, J: np.ndarray | None) -> Any:
     raise UnsupportedError(
         "this selection was pickled, which leaves its matrix K behind: expected K for certificate(); call it before "
         "pickling, or on select_gram(K, k, include=indices)"

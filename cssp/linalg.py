@@ -40,7 +40,7 @@ SLAB, SQUARE = 4096, 5120
 
 #: Coefficients are compared with those of a truncated SVD where a singular value is below so many times max(m, k)·eps
 #: times the largest, for so many places to truncate it.
-DROWNED, CUTS = 1e4, 12
+ROUNDING_CUT, CUTS = 1e4, 12
 
 #: Residuals so many times √eps are told apart by a Gram matrix.
 GRAM_RESOLVES = 64
@@ -240,7 +240,7 @@ def first_independent(R: np.ndarray, floor: float) -> np.ndarray:
     N = [-F₁⁻¹F₂; I] say how the columns depend on each other: those can be set aside whose rows of N are independent.
     """
     k = R.shape[1]
-    R = _without_specks(R)
+    R = _without_negligible_parts(R)
     F, order = scipy.linalg.qr(R, mode="r", pivoting=True, check_finite=False)
     r = int(np.count_nonzero(np.abs(np.diagonal(F)) > floor))
     keep = np.ones(k, dtype=bool)
@@ -284,7 +284,7 @@ def _set_aside(N: np.ndarray, keep: np.ndarray, clear: float) -> np.ndarray:
     return kept
 
 
-def _without_specks(R: np.ndarray) -> np.ndarray:
+def _without_negligible_parts(R: np.ndarray) -> np.ndarray:
     """Return R with parts of entries set to zero that are beyond rounding of rounding: complex LAPACK fails on subnormal ones."""
     X = np.ascontiguousarray(R)
     X = X.view(X.real.dtype)
@@ -368,12 +368,12 @@ def truncated_solvers(C: Array, R: Array) -> list[tuple[Array, Array]]:
     """
     xp = _namespace(R)
     s = svd(host(R))[1]
-    if not s.size or s[-1] > DROWNED * float(np.finfo(s.dtype).eps) * max(C.shape) * s[0]:
+    if not s.size or s[-1] > ROUNDING_CUT * float(np.finfo(s.dtype).eps) * max(C.shape) * s[0]:
         return []
     U, s, Vh = svd(host(C))
     eps = float(np.finfo(s.dtype).eps)
     last = int(np.count_nonzero(s > eps * s[0]))
-    first = int(np.count_nonzero(s > DROWNED * eps * max(C.shape) * s[0]))
+    first = int(np.count_nonzero(s > ROUNDING_CUT * eps * max(C.shape) * s[0]))
     pairs = [
         (Vh[:r].conj().T / s[:r], U[:, :r].conj().T) for r in range(max(first, last - CUTS, 1), last + 1)
     ]

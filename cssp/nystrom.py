@@ -30,12 +30,12 @@ from cssp.errors import (
 from cssp.gram import Gram, as_gram
 from cssp.methods import METHODS
 from cssp.problem import Array
-from cssp.scaling import shifted, steady
+from cssp.scaling import default_floating_errors, shifted
 
 __all__ = ["GramSelection", "select_gram"]
 
 
-@steady
+@default_floating_errors
 def select_gram(
     K: Any,
     k: int | None = None,
@@ -243,12 +243,12 @@ class GramSelection:
         mask[list(self._picks)] = True
         return self._gather(mask)
 
-    @steady
+    @default_floating_errors
     def nystrom(self) -> Array:
         """Return F (n, r) with F Fᴴ = K_S; r is less than k where landmarks are dependent."""
         return self._gather(shifted(self._F.conj().T, self._gram.exponent))
 
-    @steady
+    @default_floating_errors
     def coefficients(self) -> Array:
         """Return T (k, n) = K[S, S]⁺ K[S, :], so that K_S = K[:, S] T."""
         L = self._F[:, list(self._picks)].conj().T  # K[S, S] = L Lᴴ
@@ -256,12 +256,12 @@ class GramSelection:
             return self._gather(scipy.linalg.solve_triangular(L, self._F, trans="C", lower=True))
         return self._gather(np.linalg.pinv(L.conj().T) @ self._F)
 
-    @steady
+    @default_floating_errors
     def reconstruct(self) -> Array:
         """Return K_S, shape (n, n)."""
         return self._gather(shifted(self._F.conj().T @ self._F, 2 * self._gram.exponent))
 
-    @steady
+    @default_floating_errors
     def certificate(self) -> Certificate:
         """Compare with the best approximation of rank k and with the method's theorem.
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from cssp.linalg import column_norms2, host
 
-__all__ = ["normalised", "shifted", "steady", "unit_columns", "weighted"]
+__all__ = ["default_floating_errors", "normalised", "shifted", "unit_columns", "weighted"]
 
 Array = Any
 
 #: Decorates what computes: NumPy's own defaults for floating-point errors, whatever `numpy.seterr` was told outside.
-steady = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
+default_floating_errors = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
 
 
 def normalised(A: Array, top: float, always: bool = False) -> tuple[Array, int]:

@@ -116,11 +116,11 @@ def select(
     >>> cssp.select(A, 2).indices
     array([0, 1])
     """
-    detour = gradients.detour(A, weights, target)
-    if detour is not None:
+    under_transform = gradients.under_transform(A, weights, target)
+    if under_transform is not None:
         same = {"tol": tol, "include": include, "exclude": exclude, "valid": valid, "deficient": deficient}
         same |= {"scale": scale, "rng": rng, "progress": progress, **options}
-        return detour(
+        return under_transform(
             lambda A, w, B: select(A, k, method, weights=w, target=B, **same),
             *(A, weights, target, check.as_scale(scale)),
         )
@@ -211,7 +211,7 @@ class _Arguments:
     valid: np.ndarray | None
     names: list[str] | None
 
-    @scaling.steady
+    @scaling.default_floating_errors
     def problem(self, item: tuple[int, ...], rng: np.random.Generator) -> Problem:
         """Return the two-dimensional problem of one batch item."""
         where = f" of batch item {item[0] if len(item) == 1 else item}" if item else ""
@@ -361,7 +361,7 @@ def _native(A: Array) -> Array:
     return linalg.host(A)
 
 
-@scaling.steady
+@scaling.default_floating_errors
 def _solve(
     p: Problem, row: Method, options: Mapping[str, Any], deficient: str, counted: bool
 ) -> tuple[Part, bool]:
@@ -446,7 +446,7 @@ def _independent_first(part: Part, exhausted: bool, length: int | None = None) -
     return longer if longer.rank > part.rank else part
 
 
-@scaling.steady
+@scaling.default_floating_errors
 def _limit(part: Part) -> str:
     """Return what k exceeds."""
     given = _included(part)
@@ -458,7 +458,7 @@ def _limit(part: Part) -> str:
     return f"the rank {part.rank} that the included columns allow ({which} on those included before)"
 
 
-@scaling.steady
+@scaling.default_floating_errors
 def _threshold(part: Part) -> str:
     """Return what counts as dependent, and whether units are the likely cause: whether more columns would count without them."""
     p = part.problem
@@ -504,7 +504,7 @@ def _filled(part: Part) -> list[int]:
     return [*part.picks, *unused[: p.k - len(part.picks)].tolist()]
 
 
-@scaling.steady
+@scaling.default_floating_errors
 def _record(
     parts: list[Part], row: Method, options: Mapping[str, Any], batch: tuple[int, ...], A: Array
 ) -> Selection:

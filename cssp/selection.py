@@ -16,7 +16,7 @@ from cssp.certificate import Certificate
 from cssp.errors import UnsupportedError
 from cssp.methods import METHODS, Method
 from cssp.problem import CLEAR, Array, Problem
-from cssp.scaling import shifted, steady
+from cssp.scaling import default_floating_errors, shifted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ class Part:
         """The caller's number of columns."""
         return self.problem.width
 
-    @steady
+    @default_floating_errors
     def __reduce__(self) -> Any:
         """Reduce to what is known of the picks, errors included, without the matrix, which is not pickled."""
         return Kept, (
@@ -368,7 +368,7 @@ class Selection:
     _like: Array  # an empty array that carries namespace and device
 
     @cached_property
-    @steady
+    @default_floating_errors
     def errors(self) -> Array:
         """Squared Frobenius residual after 0, ..., k picks, float64, shape (..., k + 1), nonincreasing.
 
@@ -383,19 +383,19 @@ class Selection:
         return self._gather(np.reshape(np.asarray(rows, dtype=np.float64), (*self._batch, length + 1)))
 
     @cached_property
-    @steady
+    @default_floating_errors
     def error(self) -> Any:
         """Frobenius norm of the residual, not squared: a float, or an array of the batch's shape."""
         return self._numbers([float(part.scaled(math.sqrt(part.trace[-1]))) for part in self._parts])
 
     @cached_property
-    @steady
+    @default_floating_errors
     def squared_error(self) -> Any:
         """`error` squared, the last of `errors`; 0 or inf where that leaves the range of float64."""
         return self._numbers([float(part.scaled(part.trace[-1], 2)) for part in self._parts])
 
     @cached_property
-    @steady
+    @default_floating_errors
     def relative_error(self) -> Any:
         """`error` over the norm of what is reconstructed; 0 for a zero matrix."""
         return self._numbers([relative(part.trace)[-1] for part in self._parts])
@@ -408,7 +408,7 @@ class Selection:
             chosen[part.indices] = True
         return self._gather(mask.reshape((*self._batch, width)))
 
-    @steady
+    @default_floating_errors
     def coefficients(self) -> Array:
         """Return T (..., k, n) with X[:, S] T ≈ X in the least-squares sense, X = A·diag(w).
 
@@ -420,14 +420,14 @@ class Selection:
         length = max((len(part.picks) for part in self._parts), default=0)
         return self._stack([_tall(part.spread(part.coefficients()), length) for part in self._parts])
 
-    @steady
+    @default_floating_errors
     def reconstruct(self) -> Array:
         """Return P_S X (..., m, n), the projection of X = A·diag(w) on the chosen; with a target, P_S target."""
         return self._stack(
             [shifted(part.spread(part.reconstruct()), part.wanted_exponent) for part in self._parts]
         )
 
-    @steady
+    @default_floating_errors
     def certificate(self) -> Certificate:
         """Compare with the best rank-k approximation and with the method's theorem; costs an SVD of A."""
         records = [part.certificate(METHODS[self.method], self.options) for part in self._parts]

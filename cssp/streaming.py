@@ -23,7 +23,7 @@ from cssp.files import as_path
 from cssp.linalg import basis, host, project_off, take_columns
 from cssp.nodes import Node, choose, floor, merged, norm, projected
 from cssp.problem import Array
-from cssp.scaling import steady
+from cssp.scaling import default_floating_errors
 
 __all__ = ["StreamSelection", "StreamingSelector"]
 
@@ -100,7 +100,7 @@ class StreamingSelector:
 
     # --- taking in ----------------------------------------------------------------------------------
 
-    @steady
+    @default_floating_errors
     def partial_fit(self, columns: Array, weights: Any = None) -> StreamingSelector:
         """Take in the next columns.
 
@@ -250,7 +250,7 @@ class StreamingSelector:
             )
         return self._selection
 
-    @steady
+    @default_floating_errors
     def _select(self) -> StreamSelection:
         assert self._sketch is not None
         nodes = [node for node in reversed(self._nodes) if node is not None]
@@ -373,7 +373,7 @@ class StreamSelection:
     _sketch: np.ndarray
 
     @cached_property
-    @steady
+    @default_floating_errors
     def error(self) -> float:
         """Estimate of ‖A - P_S A‖_F from a sketch: unbiased in the square, whose standard deviation is at most √(2/64)."""
         return min(self.bound, norm(project_off(self._sketch, self._Q)) / math.sqrt(SIGNS))
@@ -388,7 +388,7 @@ class StreamSelection:
         """`error` over `norm`; 0 for a zero matrix."""
         return self.error / self.norm if self.norm > 0 else 0.0
 
-    @steady
+    @default_floating_errors
     def coefficients(self, X: Array) -> np.ndarray:
         """Return T (k, b) with columns·T ≈ X in the least-squares sense, for any X (m, b)."""
         X = np.asarray(host(X))

@@ -16,16 +16,16 @@ from PIL import Image
 
 from analysis.scenes import backgrounds, drawing
 from analysis.scenes.drawing import COLOURS, RADII, SHAPES, SIZES, Mark, Thing
-from analysis.scenes.questions import ANSWERS, FAMILIES, SKILLS, STEPPING_STONES, WORDS, Question, ask
+from analysis.scenes.questions import ANSWERS, AUXILIARY_SKILLS, FAMILIES, SKILLS, WORDS, Question, ask
 
 __all__ = [
     "ANSWERS",
+    "AUXILIARY_SKILLS",
     "FAMILIES",
     "GRID",
     "IMAGE",
     "PATCH",
     "SKILLS",
-    "STEPPING_STONES",
     "WORDS",
     "Mark",
     "Question",

@@ -292,8 +292,8 @@ FAMILIES: dict[str, dict[str, Asker]] = {
         "spot": spot,
     },
 }
-STEPPING_STONES = ("size", "place", "spot")
-SKILLS = tuple(name for skills in FAMILIES.values() for name in skills if name not in STEPPING_STONES)
+AUXILIARY_SKILLS = ("size", "place", "spot")
+SKILLS = tuple(name for skills in FAMILIES.values() for name in skills if name not in AUXILIARY_SKILLS)
 ANSWERS = ("yes", "no", *COLOURS, *SHAPES, *COUNTS, *DIRECTIONS, *RELATIVE, *DIGITS, *BACKGROUNDS)
 _TEMPLATES = (
     "is there a what colour is the what shape is the object ? how many digits where is the from the how large is the "

@@ -13,7 +13,7 @@ from analysis.study.results import Results
 
 INK, SOFT, GRID = "#1d2330", "#667085", "#e4e7ec"
 #: Arms with a colour of their own in every figure; the others are grey.
-LEADS = {
+HIGHLIGHTED = {
     "auto": "#111827", "spare": "#c2410c", "residual, cosine": "#ea9a4b", "divprune": "#2456a6", "greedy": "#15803d", "strong rrqr": "#65a30d",
     "osinsky": "#0d9488", "cdpruner": "#7c3aed", "vispruner": "#be185d", "resprune": "#a16207", "uniform grid": "#64748b",
     "random": "#9ca3af",

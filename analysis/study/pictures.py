@@ -14,7 +14,7 @@ from analysis.scenes import PATCH, SKILLS
 from analysis.study.answering import answers
 from analysis.study.arms import ALPHAS, ARMS, BETAS, FULL, SPACES, plane_arm
 from analysis.study.bootstrap import Draws
-from analysis.study.drawing import INK, LEADS, SOFT, percent, save, tokens
+from analysis.study.drawing import HIGHLIGHTED, INK, SOFT, percent, save, tokens
 from analysis.study.encoding import encode_image
 from analysis.study.kept_tokens import kept
 from analysis.study.plan import CONFIRM, EXPLORE, scene_of
@@ -32,7 +32,7 @@ def skills(draws: Draws, path: Path) -> bool:
         for a in results.arms
         if results.index(a, keep) is not None
         and (
-            a in LEADS
+            a in HIGHLIGHTED
             or a.endswith(" + fold")
             or (ARMS.get(a, None) is not None and ARMS[a].group == "published")
         )

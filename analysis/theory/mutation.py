@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("cssp", "vlm_bridge", "analysis", "tests/cssp", "tests/conftest.py", "docs", "pyproject.toml")
 
 #: Seconds a run of tests may take.
-PATIENCE = 900
+TIME_LIMIT = 900
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Outcome:
     by: str
 
 
-class Workshop:
+class MutantRunner:
     """An untouched copy, and the copies that are made of it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.clean = folder, folder / "clean"
-        self.numbers, self.lock, self.innocent = itertools.count(), threading.Lock(), {}
+        self.numbers, self.lock, self.passes_clean = itertools.count(), threading.Lock(), {}
         for name in COPIED:
             source, goal = ROOT / name, self.clean / name
             goal.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ class Workshop:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIME_LIMIT,
         )
 
     def failure(self, folder: Path, *selected: str) -> str:
@@ -104,9 +104,9 @@ class Workshop:
     def passes_untouched(self, test: str) -> bool:
         """Return whether a test passes on the unchanged copy."""
         with self.lock:
-            if test not in self.innocent:
-                self.innocent[test] = self.failure(self.clean, test) == ""
-            return self.innocent[test]
+            if test not in self.passes_clean:
+                self.passes_clean[test] = self.failure(self.clean, test) == ""
+            return self.passes_clean[test]
 
     def judge(self, mutant: Mutant) -> Outcome:
         """Run the tests about the method first, the long ones last, then all."""
@@ -146,10 +146,10 @@ def main(methods: list[str] | None = None, workers: int = 1) -> int:
         )
         return 2
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
-        workshop = Workshop(Path(name))
+        runner = MutantRunner(Path(name))
         outcomes = []
         with ThreadPoolExecutor(workers) as pool, tqdm(total=len(chosen), smoothing=0) as progress:
-            for outcome in pool.map(workshop.judge, chosen):
+            for outcome in pool.map(runner.judge, chosen):
                 outcomes.append(outcome)
                 verdict = "caught" if outcome.caught else "SURVIVED"
                 progress.write(

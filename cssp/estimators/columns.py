@@ -18,7 +18,7 @@ from cssp import linalg
 from cssp.arguments import in_order
 from cssp.errors import ArgumentError
 from cssp.estimators._arrays import Array, check_same_kind, checked, count, floats, generator, like
-from cssp.scaling import steady
+from cssp.scaling import default_floating_errors
 from cssp.select import select
 
 __all__ = ["ColumnSubsetSelector"]
@@ -111,7 +111,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         self.method_options = method_options
         self.random_state = random_state
 
-    @steady
+    @default_floating_errors
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> ColumnSubsetSelector:
         """Choose features.
 
@@ -155,7 +155,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         self.coefficients_ = self._identity_on_chosen(sel.coefficients(), X.dtype)
         return self
 
-    @steady
+    @default_floating_errors
     def transform(self, X: Any) -> Any:
         """Return the chosen features, in the order they have in X.
 
@@ -171,7 +171,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         check_same_kind(self, X, self.coefficients_, "transform")
         return super().transform(X)
 
-    @steady
+    @default_floating_errors
     def inverse_transform(self, X: Any) -> Array:
         """Return all features, those not chosen rebuilt from those that are.
 
@@ -193,7 +193,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
             )
         return X @ like(self.coefficients_, X)
 
-    @steady
+    @default_floating_errors
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the share of the squared norm of X that its chosen features rebuild: 1 - ‖X - X_S T‖²/‖X‖².
 

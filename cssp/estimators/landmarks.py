@@ -16,7 +16,7 @@ from cssp import linalg
 from cssp.errors import ArgumentError
 from cssp.estimators._arrays import Array, check_same_kind, checked, count, floats, generator, like
 from cssp.nystrom import GramSelection, select_gram
-from cssp.scaling import steady
+from cssp.scaling import default_floating_errors
 from cssp.select import select
 from cssp.selection import Selection
 
@@ -107,7 +107,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.method_options = method_options
         self.random_state = random_state
 
-    @steady
+    @default_floating_errors
     def fit(self, X: Any, y: Any = None) -> LandmarkSelector:
         """Choose landmarks.
 
@@ -153,7 +153,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self._n_features_out = len(picks)
         return self
 
-    @steady
+    @default_floating_errors
     def transform(self, X: Any) -> Array:
         """Return the Nyström features.
 

@@ -111,11 +111,11 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
     S: list[int] = []
     lengths2 = np.empty(steps, dtype=N.dtype)  # norms2[S]
     heights: list[float] = []
-    drowned = reached = False
+    below_rounding = reached = False
     while (t := len(S)) < steps:
         first = int(score.argmax())
         top = float(score[first])
-        drowned = not top > least or not 8 * float(E[first]) < top
+        below_rounding = not top > least or not 8 * float(E[first]) < top
         if t and p.tol is not None and float(N.sum()) <= p.goal:
             unseen = np.setdiff1d(np.arange(n), S)
             N[unseen] = exact[unseen] = _norms2(p, A, S, X[:t, :t], R[:t], unseen)
@@ -126,7 +126,7 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
             if reached:
                 break
             continue
-        if drowned:
+        if below_rounding:
             break
         # Those that may be among the contenders of the rule, N + slack ≥ band·top; N itself is beyond doubt at first.
         slack = DOWNDATE_SLACK * eps * exact
@@ -154,8 +154,8 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
         # more than what was carried along, errors are correlated (Kahan's matrix), and all estimates are raised.
         x = X[:t, :t] @ R[:t, j]
         grown = unit * float(squares(x) @ lengths2[:t])
-        drowned = not 8 * float(carried[j]) < float(N[j])  # the next row would be rounding only
-        if drowned:
+        below_rounding = not 8 * float(carried[j]) < float(N[j])  # the next row would be rounding only
+        if below_rounding:
             break
         if grown > MOST_GROWTH * float(carried[j]):
             E *= grown / float(carried[j])
@@ -185,7 +185,7 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
     left = np.flatnonzero(score > -math.inf)
     # Where more is left than rounding, the first of them show it.
     left = left[np.argsort(-N[left], kind="stable")]
-    nothing = drowned and not any(
+    nothing = below_rounding and not any(
         np.any(_norms2(p, A, S, X[:t, :t], R[:t], part) > p.noise**2) for part in (left[:8], left[8:])
     )
     return GramRun(Picks(S, found.rank, exhausted=nothing), heights, R[:t], reached or nothing or t == p.k)

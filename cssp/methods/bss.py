@@ -24,13 +24,13 @@ from cssp.problem import Picks, Problem
 def bss(p: Problem, *, rank: int | None = None) -> Picks:
     """Raise the lower barrier L_t = t - √(rk) in r steps; keep the columns of these steps, filled up to r by greedy residual."""
     if rank is None:
-        return shortest(p, lambda q: _walk(q, bss_rank(q.free)))
+        return shortest(p, lambda q: _barrier_steps(q, bss_rank(q.free)))
     if not (rank := check_integer("rank", rank)) < p.k:
         raise ArgumentError(
             f"rank = {rank}: must be less than k = {p.k}; bss reaches the error of a low rank with more columns than "
             "that, and the default is max(1, k // 4)"
         )
-    return shortest(p, lambda q: _walk(q, rank))
+    return shortest(p, lambda q: _barrier_steps(q, rank))
 
 
 def bss_rank(k: int, rank: int | None = None) -> int:
@@ -38,7 +38,7 @@ def bss_rank(k: int, rank: int | None = None) -> int:
     return max(1, k // 4) if rank is None else int(rank)
 
 
-def _walk(p: Problem, rank: int) -> Picks:
+def _barrier_steps(p: Problem, rank: int) -> Picks:
     a, r = rest(p), p.free
     s, Vh, most = a.svd()
     k = min(rank, most)

@@ -77,10 +77,10 @@ class _Node:
 
 
 #: Nodes expanded before their children are bounded together, so many at once.
-TOGETHER, BOUNDED = 32, 128
+NODES_PER_STEP, BOUNDED = 32, 128
 
 #: After this many nodes the incumbent is tried to be improved, from this many random starts.
-PATIENCE, STARTS = 100, 8
+SEARCH_AFTER, STARTS = 100, 8
 
 
 class _Search:
@@ -111,7 +111,7 @@ class _Search:
         while stack and a.k and self.error > a.noise**2 and not self.deadline.over():
             r = a.k - len(stack[-1].chosen)
             children: list[_Node] = []
-            for _ in range(TOGETHER):
+            for _ in range(NODES_PER_STEP):
                 if not stack or a.k - len(stack[-1].chosen) != r or self.deadline.over():
                     break
                 node = stack.pop()
@@ -132,7 +132,7 @@ class _Search:
         self.p.progress(self.expanded, self.nodes)
         if self.expanded == MEASURED:
             self._announce()
-        if self.expanded == PATIENCE:  # a good incumbent begins to pay
+        if self.expanded == SEARCH_AFTER:  # a good incumbent begins to pay
             for seed in range(STARTS):
                 self._try("uniform", seed)
 

@@ -48,7 +48,7 @@ class MappedSource(Local):
         super().__init__(np.asarray(A), dtype)
         self.nearby = abs(A.strides[0]) < abs(A.strides[1])  # the file holds columns
 
-    def forget(self) -> None:
+    def release_pages(self) -> None:
         """Give the pages back that were read; the file still has them. Elsewhere than on Unix the system takes them."""
         base = self.A
         while isinstance(base, np.ndarray):
@@ -135,7 +135,7 @@ class MappedSource(Local):
         for i in range(0, m, step):
             rows = slice(i, min(i + step, m))
             yield rows, self._part(rows, a, b)
-            self.forget()
+            self.release_pages()
 
     def _part(self, rows: slice, a: int, b: int) -> np.ndarray:
         if self.columns is None:
@@ -181,5 +181,5 @@ class MappedSource(Local):
                 X[:, piece] = A[:, where[piece]]
             else:
                 X[piece] = A[piece][:, where]
-            self.forget()
+            self.release_pages()
         return X

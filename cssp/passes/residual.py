@@ -240,7 +240,7 @@ class PassRun(_Run):
         held, X = self.A.sweep(V, ahead, after=_fallen)
         top = np.array([self.N[self.first]])
         if size > 1:
-            ask = partial(_standing, guess=guess, eps=self.eps)
+            ask = partial(_prefix_maxima, guess=guess, eps=self.eps)
             highest, own, below, stale = np.max(held.map(ask, self.N, self.exact, self.open), axis=0)
             top = np.append(top, highest)
             bar = highest * (1 - TIE_BAND * self.eps)
@@ -310,7 +310,7 @@ def _row(part: np.ndarray, start: int, s: int = 0) -> np.ndarray:
     return row
 
 
-def _standing(
+def _prefix_maxima(
     fallen: np.ndarray,
     start: int,
     N: np.ndarray,

@@ -24,7 +24,7 @@ from cssp.passes.problem import PassProblem
 from cssp.passes.residual import residual
 from cssp.passes.source import Held
 from cssp.problem import Picks, Problem
-from cssp.scaling import steady
+from cssp.scaling import default_floating_errors
 
 __all__ = ["compressed", "leverage", "osinsky", "sketched_optimum", "sketched_qr", "volume"]
 
@@ -111,7 +111,7 @@ def _pivots(held: Held, rows: int, p: PassProblem, k: int, open_: np.ndarray) ->
     return list(residual(PassProblem(A=B, k=k, candidates=open_, given=norms2)).indices)
 
 
-@steady
+@default_floating_errors
 def sketched_optimum(
     A: Any, k: int, *, oversample: int = OVERSAMPLE, powers: int = 1, rng: int | None = None
 ) -> float:

@@ -55,7 +55,7 @@ def read_text(path: Path, usual: str, o: ReadOptions) -> Table:
             None if rows is None else np.flatnonzero(rows),
             dropped,
             out,
-            (*plan.notes, *_said_of_labels(plan, o), *notes),
+            (*plan.notes, *_note_about_labels(plan, o), *notes),
             spool.folder,
         )
 
@@ -77,7 +77,7 @@ def _wanted(plan: header.Layout, o: ReadOptions) -> list[int]:
     return list(range(int(plan.labels), plan.width))
 
 
-def _said_of_labels(plan: header.Layout, o: ReadOptions) -> tuple[str, ...]:
+def _note_about_labels(plan: header.Layout, o: ReadOptions) -> tuple[str, ...]:
     if not plan.labels or o.columns is not None:
         return ()
     return (
