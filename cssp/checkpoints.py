@@ -1,4 +1,4 @@
-"""Files of kept state: arrays as ``.npz``, without pickle, under a digest; read as they were written, or refused."""
+"""Files of saved state: arrays as ``.npz``, without pickle, under a digest; read as they were written, or refused."""
 
 from __future__ import annotations
 

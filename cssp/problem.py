@@ -34,7 +34,7 @@ FEW = 10
 #: Residuals so many times above the threshold of dependence are beyond doubt, whatever rounding downdating has left in them.
 CLEAR = 64
 
-#: Residuals this far below the largest column have lost half the digits of single precision: go on in double.
+#: Residuals this far below the largest column have lost half the digits of single precision: continue in double precision.
 SINGLE_REACH = 2.0**-10
 
 

@@ -1,4 +1,4 @@
-"""Long work made visible and ended: a bar or lines that say how far it is, and a limit of time.
+"""Progress of long work, as a bar or as lines, and a time limit.
 
 A `Report` is called with the steps done and the steps there are. Problems carry one, `silent` unless `cssp.select` was
 asked for ``progress``; methods call it once per pick, swap, node or pass.

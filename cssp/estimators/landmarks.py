@@ -28,7 +28,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     `fit` chooses rows S of X by `cssp.select_gram` on the kernel matrix K, which is never formed, or by `cssp.select` for the
     linear kernel. `transform` maps x to k(x, X_S) K[S, S]^(-1/2): products of these features approximate the kernel. The
-    parameters of the kernel are those of ``sklearn.kernel_approximation.Nystroem``, which this can stand for.
+    parameters of the kernel are those of ``sklearn.kernel_approximation.Nystroem``, which this can replace.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Further keyword arguments of the kernel.
     method : str
         As `cssp.select_gram` has it. "residual" takes the sample that is worst approximated, deterministically;
-        "random_pivot", with more or less chance for each, is not led astray by outliers. For the linear kernel any row of
+        "random_pivot", which draws each with some probability, is less affected by outliers. For the linear kernel any row of
         `cssp.METHODS`.
     tol : float in (0, 1], optional
         Stop once tr(K - K_S) ≤ tol·tr(K); with a number of landmarks, too, whichever comes first.

@@ -1,4 +1,4 @@
-"""Matrices built to hurt one rule or all of them, each with the constant it forces.
+"""Matrices built to defeat one rule or all of them, each with the constant it forces.
 
 A bound tested only on random matrices passes even when the last k columns are returned; these have power.
 """

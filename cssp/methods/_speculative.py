@@ -42,7 +42,7 @@ DROP = 1e-4
 #: Cholesky QR is taken where it adds no more than this factor to the rounding of textbook orthogonalisation.
 CANCELLED = 16
 
-#: A guess costs as much as this many textbook picks, for the product, plus this many entries, for the block, over n.
+#: A guess costs VERIFY_COST + BLOCK_COST / n textbook picks: its product, and its block, whose cost does not grow with n.
 VERIFY_COST, BLOCK_COST = 4, 24_000
 
 #: After a guess that was right in part the next one is this many times as long as that part.
@@ -104,7 +104,7 @@ class _Run:
         self.open = p.candidates.copy()
         self.break_even = VERIFY_COST + min(8, BLOCK_COST // max(1, p.n))
         self.length, self.steps_before_guess, self.pause = FIRST, 1, self.break_even
-        # A tie goes to the lowest index: norms are ranked after a factor that falls a little with the index.
+        # A tie goes to the lowest index: norms are multiplied by a factor that falls a little with the index.
         self.tie_bias = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
         self.given = list(p.include)  # included columns that add a direction
         if heights is None:

@@ -1,4 +1,4 @@
-"""The kept state of an interrupted residual run: what is in the file, and what a run on the same problem can have left there."""
+"""The saved state of an interrupted residual run: what is in the file, and what a run on the same problem can have left there."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A dask array: every request is one task graph over its blocks, on whatever scheduler dask is set to use.
 
-Row blocks, column blocks and both; a block is read, used and forgotten in one task. Products QᴴA stay with the workers,
+Row blocks, column blocks and both; a block is read, used and released in one task. Products QᴴA stay with the workers,
 which compute them again should one be lost; the caller's process sees vectors of length n and matrices of k columns.
 """
 

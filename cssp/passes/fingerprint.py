@@ -1,8 +1,8 @@
 """What tells one problem read in passes from another: exact sums over the bits of the entries, whatever the chunks [kaser2014].
 
 Column j of a matrix of 32-bit words x has the sum Σ_i r_i·x_ij mod 2⁶⁴. For random 64-bit r two different columns have the same
-sum with probability at most 2⁻³³: some x_i - y_i is not 0 and divisible by at most 2³¹, so one residue of r_i mod 2³³ is the
-fatal one. Two such sums are kept of every column.
+sum with probability at most 2⁻³³: some x_i - y_i is not 0 and divisible by at most 2³¹, so they agree for one residue of
+r_i mod 2³³ only. Two such sums are kept of every column.
 """
 
 from __future__ import annotations

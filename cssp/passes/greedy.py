@@ -157,7 +157,7 @@ def _best_gain(
     g0: np.ndarray,
     eps: float,
 ) -> int | None:
-    """Return the open column of largest gain; f and g that downdating has stale are formed anew where they might win."""
+    """Return the open column of largest gain; stale f and g are formed anew where they might win."""
     half, slack = math.sqrt(eps), DOWNDATE_SLACK * eps
     while True:
         stale = open_ & ((g < half * g0) | (f < half * f0)) & (g0 > p.noise**2)
