@@ -16,6 +16,7 @@ OUT = Path("out")
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (text, options, _) in COMMANDS.items():
@@ -34,7 +35,11 @@ def _study_options(add: Add) -> None:
     add("--plane", type=int, help="scenes of each family that get the plane of the family of pruners")
     add("--inside", type=int, help="scenes of each family that get the systems inside the language model")
     add("--model", nargs="+", help="folders of checkpoints (the shipped one)")
-    add("--confirm", action="store_true", help="the same plan on the scenes that are touched once")
+    add(
+        "--confirm",
+        action="store_true",
+        help="the same plan on the held-out confirmation set, which may be used once",
+    )
     add(
         "--questions",
         type=Path,
@@ -62,8 +67,8 @@ def _study(
     scoring: str,
     **changes,
 ) -> int:
-    from . import study
-    from .study import own
+    from analysis import study
+    from analysis.study import user_data
 
     names = {"keep": "keeps", "plane": "plane_scenes", "inside": "inside_scenes", "model": "models"}
     changes = {
@@ -72,9 +77,9 @@ def _study(
     try:
         plan = dataclasses.replace(study.COMPLETE if full and not quick else study.QUICK, **changes)
         if questions is not None:
-            arms = plan.arms if "arms" in changes else own.ARMS
+            arms = plan.arms if "arms" in changes else user_data.ARMS
             folder = out or OUT / "study-own"
-            rows = own.run(plan.models[0], questions, folder, arms, plan.keeps, limit, scoring)
+            rows = user_data.run(plan.models[0], questions, folder, arms, plan.keeps, limit, scoring)
             return _figures(rows, folder, None)
         folder = out or OUT / ("study-full" if full else "study")
         if confirm:
@@ -94,12 +99,12 @@ def _figures_options(add: Add) -> None:
 
 
 def _figures(rows: Path | None, out: Path, docs: Path | None, draw: str | None = None) -> int:
-    from . import study
-    from .study import page
+    from analysis import study
+    from analysis.study import page
 
-    own = None if draw is None else study.load(draw)
+    checkpoint = None if draw is None else study.load(draw)
     try:
-        return page.make(rows, out, docs, own)
+        return page.make(rows, out, docs, checkpoint)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -116,7 +121,7 @@ def _train_options(add: Add) -> None:
 
 
 def _train(**options) -> int:
-    from .training import train
+    from analysis.training import train
 
     train(**options)
     return 0
@@ -133,7 +138,7 @@ def _bench_options(add: Add) -> None:
 
 
 def _bench(out: Path | None, quick: bool, imports: bool, **options) -> int:
-    from .benchmarks import bench
+    from analysis.benchmarks import bench
 
     out = out or OUT / ("bench-quick" if quick else "bench")
     return bench.main(out, quick, only_imports=imports, **options)
@@ -146,7 +151,7 @@ def _edges_options(add: Add) -> None:
 
 
 def _edges(method: list[str] | None, ours: bool, out: Path) -> int:
-    from .benchmarks import edges
+    from analysis.benchmarks import edges
 
     return edges.main(out, method, peers=not ours)
 
@@ -160,7 +165,7 @@ def _guarantees_options(add: Add) -> None:
 
 
 def _guarantees(instances: int, draws: int, method: list[str] | None, seed: int, out: Path) -> int:
-    from .theory import guarantees
+    from analysis.theory import guarantees
 
     return guarantees.main(instances, out, method, seed, draws)
 
@@ -171,7 +176,7 @@ def _mutation_options(add: Add) -> None:
 
 
 def _mutation(method: list[str] | None, workers: int) -> int:
-    from .theory import mutation
+    from analysis.theory import mutation
 
     return mutation.main(method, workers)
 
@@ -184,7 +189,7 @@ def _deep_options(add: Add) -> None:
 
 
 def _deep(**options) -> int:
-    from . import deep
+    from analysis import deep
 
     return deep.main(**options)
 
@@ -199,7 +204,7 @@ def _fuzz_options(add: Add) -> None:
 
 
 def _fuzz(**options) -> int:
-    from . import fuzz
+    from analysis import fuzz
 
     return fuzz.main(**options)
 
@@ -211,7 +216,7 @@ def _gpu_options(add: Add) -> None:
 
 
 def _gpu(out: Path, step: list[str] | None, tiny: bool) -> int:
-    from . import gpu
+    from analysis import gpu
 
     return gpu.main(out, step, tiny)
 
@@ -224,7 +229,7 @@ def _pruners_options(add: Add) -> None:
 
 
 def _pruners(**options) -> int:
-    from . import pruners
+    from analysis import pruners
 
     return pruners.main(**options)
 
@@ -236,7 +241,7 @@ def _families_options(add: Add) -> None:
 
 
 def _families(**options) -> int:
-    from . import families
+    from analysis import families
 
     return families.main(**options)
 
@@ -249,7 +254,7 @@ def _threads_options(add: Add) -> None:
 
 
 def _threads(**options) -> int:
-    from . import threads
+    from analysis import threads
 
     return threads.main(**options)
 
@@ -264,7 +269,7 @@ def _outofcore_options(add: Add) -> None:
 
 
 def _outofcore(**options) -> int:
-    from .benchmarks import outofcore
+    from analysis.benchmarks import outofcore
 
     return outofcore.main(**options)
 
@@ -279,7 +284,7 @@ def _mapped_options(add: Add) -> None:
 
 
 def _mapped(**options) -> int:
-    from .benchmarks import mapped
+    from analysis.benchmarks import mapped
 
     return mapped.main(**options)
 
@@ -292,7 +297,7 @@ def _kernels_options(add: Add) -> None:
 
 
 def _kernels(streams: bool, points: int, trials: int, out: Path) -> int:
-    from . import kernels
+    from analysis import kernels
 
     print(kernels.streams(out) if streams else kernels.table(kernels.run(points, trials=trials, out=out)))
     return 0
@@ -306,7 +311,7 @@ def _tasks_options(add: Add) -> None:
 
 
 def _tasks(**options) -> int:
-    from . import peer_tasks
+    from analysis import peer_tasks
 
     return peer_tasks.main(**options)
 
@@ -317,7 +322,7 @@ def _which_options(add: Add) -> None:
 
 
 def _which(**options) -> int:
-    from . import which
+    from analysis import which
 
     return which.main(**options)
 
@@ -329,7 +334,7 @@ def _damage_options(add: Add) -> None:
 
 
 def _damage(**options) -> int:
-    from . import damage
+    from analysis import damage
 
     return damage.main(**options)
 
@@ -342,7 +347,7 @@ def _tables_options(add: Add) -> None:
 
 
 def _tables(**options) -> int:
-    from . import real_tables
+    from analysis import real_tables
 
     return real_tables.main(**options)
 
@@ -353,7 +358,7 @@ def _dependence_options(add: Add) -> None:
 
 
 def _dependence(**options) -> int:
-    from . import dependence
+    from analysis import dependence
 
     return dependence.main(**options)
 
@@ -366,11 +371,12 @@ def _extend_options(add: Add) -> None:
 
 
 def _extend(**options) -> int:
-    from . import extend
+    from analysis import extend
 
     return extend.main(**options)
 
 
+#: Of every command: what it is for, its options, what it does.
 COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     "study": ("prune held-out scenes in many ways and relate predictors to accuracy", _study_options, _study),
     "figures": (
@@ -407,7 +413,6 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None], Callable[..., int]]] = {
     ),
     "damage": ("damage checkpoints and states of streams and see what happens", _damage_options, _damage),
 }
-"""Of every command: what it is for, its options, what it does."""
 
 
 if __name__ == "__main__":

@@ -73,6 +73,7 @@ class CommandLine:
 
 
 def draw(draw: Callable[[st.SearchStrategy[Any]], Any]) -> CommandLine:
+    """Draw a command line on any bytes, with options of which some are wrong."""
     content, ending = draw(st.one_of(_texts(), _binaries()))
     if draw(st.integers(0, 2)) == 0:
         content = _damaged(content, draw)
@@ -90,7 +91,7 @@ def draw(draw: Callable[[st.SearchStrategy[Any]], Any]) -> CommandLine:
 
 
 def draw_plain(draw: Any) -> CommandLine:
-    """A table without a fault, in any format, and options that fit."""
+    """Draw a table without a fault, in any format, and options that fit."""
     m, n = draw(st.integers(1, 6)), draw(st.integers(1, 5))
     A = np.array(
         draw(st.lists(st.lists(st.integers(-9, 9), min_size=n, max_size=n), min_size=m, max_size=m)),
@@ -113,7 +114,7 @@ def draw_plain(draw: Any) -> CommandLine:
 
 
 def packed(A: np.ndarray, ending: str) -> bytes:
-    """The matrix in a file of that format."""
+    """Return the matrix in a file of that format."""
     out = io.BytesIO()
     form = ending.removesuffix(".gz").lower()
     if form == "npy":
@@ -136,7 +137,7 @@ def packed(A: np.ndarray, ending: str) -> bytes:
 
 @st.composite
 def _texts(draw: Any) -> tuple[bytes, str]:
-    """A text that may be a table, and an ending."""
+    """Draw a text that may be a table, and an ending."""
     ending = draw(st.sampled_from(ENDINGS[:3] + ENDINGS[8:]))
     sep = draw(st.sampled_from([",", ",", ";", "\t", " ", "|"]))
     n = draw(st.integers(1, 4))
@@ -155,7 +156,7 @@ def _texts(draw: Any) -> tuple[bytes, str]:
 
 @st.composite
 def _binaries(draw: Any) -> tuple[bytes, str]:
-    """An array of any type and dimension, and an ending that fits or does not."""
+    """Draw an array of any type and dimension, and an ending that fits or does not."""
     own, ending = draw(st.sampled_from(ENDINGS[3:8])), draw(st.sampled_from(ENDINGS[3:8]))
     shape = (draw(st.integers(0, 4)), draw(st.integers(0, 4)))
     A = np.random.default_rng(draw(st.integers(0, 99))).integers(-3, 4, shape) / 2
@@ -178,6 +179,7 @@ def _damaged(content: bytes, draw: Any) -> bytes:
 
 
 def judge(case: CommandLine) -> str:
+    """Run a command line and return its outcome in a word; raise AssertionError where it breaks the contract."""
     with _folder() as folder:
         for name, content in case.files.items():
             (folder / name).write_bytes(content)
@@ -211,7 +213,7 @@ def judge(case: CommandLine) -> str:
 
 
 def _expected(case: CommandLine) -> cssp.Selection:
-    """What `select` says of a plain table."""
+    """Return what `select` says of a plain table."""
     given = dict(zip(case.words[1:7:2], case.words[2:8:2], strict=True))
     A, method = np.array(case.table), given["--method"]
     if "mtx" in case.words[0] and method in cssp.passes.METHODS:
@@ -224,13 +226,13 @@ def _expected(case: CommandLine) -> cssp.Selection:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """An empty folder to work in."""
+    """Yield an empty folder to work in."""
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         yield Path(name)
 
 
 def _run(words: list[str], stdin: bytes) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command line."""
+    """Return exit code, standard output and standard error of a command line."""
     out, said = io.StringIO(), io.StringIO()
     with (
         contextlib.redirect_stdout(out),

@@ -1,7 +1,7 @@
 """Damage to kept state: each damaged checkpoint or state of a stream must be refused as a `CsspError`, or do no harm.
 
 Checkpoints are taken at every stage of runs on dask arrays, sparse matrices and operators in four precisions, states of streams
-at several lengths. Each is damaged in one of the ways of `analysis.damages`, and the run goes on from it. Then pairs of problems
+at several lengths. Each is damaged in one of the ways of `analysis.corruptions`, and the run goes on from it. Then pairs of problems
 that sums of column norms cannot tell apart: the checkpoint of one must not be taken for the other.
 """
 
@@ -24,11 +24,10 @@ from scipy.sparse.linalg import aslinearoperator
 from tqdm import tqdm
 
 import cssp
+from analysis import corruptions
 from cssp import stream_state
 from cssp.passes import checkpoint
 from cssp.passes.fingerprint import fingerprint
-
-from . import damages
 
 ROWS, COLUMNS, PICKS = 40, 90, 30
 DTYPES = (np.float32, np.float64, np.complex64, np.complex128)
@@ -36,6 +35,7 @@ OUTCOMES = ("refused", "harmless", "wrong", "escaped")
 
 
 def chunked(A: np.ndarray, chunks: Any = (17, 40)) -> Any:
+    """Return A as a dask array."""
     import dask.array as da
 
     return da.from_array(A, chunks=chunks)
@@ -55,7 +55,7 @@ class Kept:
     right: Any
 
     def outcome(self, content: bytes, path: Path) -> tuple[str, str]:
-        """What becomes of a run on this content, and the reason given."""
+        """Return the outcome of a run on this content, and the reason given."""
         path.write_bytes(content)
         try:
             with warnings.catch_warnings():
@@ -82,19 +82,19 @@ def main(cases: int = 2000, pairs: int = 200, seed: int = 0) -> int:
 
 
 def states() -> list[Kept]:
-    """Every file that is to be damaged."""
+    """Return every file that is to be damaged."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.npz"
         return [*residual_runs(path), *streams(path)]
 
 
 def damaged(kept: list[Kept], cases: int, seed: int = 0) -> dict[str, Counter[str]]:
-    """Outcomes of so many damaged files, by the kind of damage."""
+    """Return the outcomes of so many damaged files, by the kind of damage."""
     rng = np.random.default_rng(seed)
     counts: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for i in tqdm(range(cases), disable=None):
-            name, damage = damages.DAMAGES[i % len(damages.DAMAGES)]
+            name, damage = corruptions.CORRUPTIONS[i % len(corruptions.CORRUPTIONS)]
             one, other = (kept[j] for j in rng.choice(len(kept), 2, replace=False))
             outcome, why = one.outcome(damage(one, other, rng), Path(folder) / "state.npz")
             counts.setdefault(name, Counter())[outcome] += 1
@@ -104,7 +104,7 @@ def damaged(kept: list[Kept], cases: int, seed: int = 0) -> dict[str, Counter[st
 
 
 def residual_runs(path: Path) -> Iterator[Kept]:
-    """Checkpoints after every pass of runs on each storage in each precision."""
+    """Yield the checkpoints after every pass of runs on each storage in each precision."""
     rng = np.random.default_rng(1)
     fall = 0.7 ** np.arange(ROWS)[:, None]  # so steep that norms are formed anew, and precision is doubled
     for stored, dtype in itertools.product(STORAGES, DTYPES):
@@ -128,7 +128,7 @@ def _normal(rng: np.random.Generator, shape: tuple[int, int], dtype: Any) -> np.
 
 
 def stages(path: Path, resume: Callable[[Path], Any]) -> tuple[list[bytes], list[bytes], Any]:
-    """Every file a run leaves behind on its way, the keys of their digests, and what the run gives."""
+    """Return every file that a run writes, the keys of their digests, and what the run gives."""
     files, keys, save = [], [], checkpoint.State.save
 
     def kept(state: checkpoint.State, path: Path, p: Any) -> None:
@@ -143,7 +143,7 @@ def stages(path: Path, resume: Callable[[Path], Any]) -> tuple[list[bytes], list
 
 
 def streams(path: Path) -> Iterator[Kept]:
-    """States of streams of several lengths, methods and precisions."""
+    """Yield the states of streams of several lengths, methods and precisions."""
     rng = np.random.default_rng(2)
     for dtype in DTYPES:
         A = (0.9 ** np.arange(15)[:, None] * _normal(rng, (15, 200), dtype)).astype(dtype)
@@ -166,7 +166,7 @@ def _streamed(rest: np.ndarray, path: Path) -> Any:
 
 
 def confusions(pairs: int, seed: int = 0) -> list[str]:
-    """Pairs of which the checkpoint of one was taken for the other, or refused for itself in other chunks."""
+    """Return the pairs of which the checkpoint of one was taken for the other, or refused for itself in other chunks."""
     rng, found = np.random.default_rng(seed), []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.npz"
@@ -187,7 +187,7 @@ def confusions(pairs: int, seed: int = 0) -> list[str]:
 
 
 def weak(A: np.ndarray, given: dict[str, Any]) -> list[float]:
-    """Shape, arguments and sums of column norms: what checkpoints went by once."""
+    """Return shape, arguments and sums of column norms: the fingerprint of earlier releases."""
     A = (A * given.get("weights", 1.0))[:, given.get("valid", slice(None))]
     norms2 = np.sum(np.abs(A.astype(np.complex128)) ** 2, axis=0)
     order, include = np.arange(1, A.shape[1] + 1), given.get("include", [])
@@ -197,7 +197,7 @@ def weak(A: np.ndarray, given: dict[str, Any]) -> list[float]:
 
 
 def _signs(rng: np.random.Generator, m: int = 16, n: int = 20) -> np.ndarray:
-    """±1: columns of one norm, in exact arithmetic."""
+    """Return ±1: columns of one norm, in exact arithmetic."""
     return rng.choice([-1.0, 1.0], (m, n))
 
 
@@ -224,6 +224,7 @@ def _integers(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(-4, 5, (16, 20)).astype(float)
 
 
+#: Pairs of problems of one shape whose columns have the same norms.
 PAIRS: dict[str, Callable[[np.random.Generator], Any]] = {
     "two of ±1": _both(lambda rng: (_signs(rng), _signs(rng))),
     "one sign": _one_sign,
@@ -245,4 +246,3 @@ PAIRS: dict[str, Callable[[np.random.Generator], Any]] = {
         {"weights": [1, 2, 1, 1, 2, 1] + 14 * [1]}, {"weights": [1, 1, 2, 2, 1, 1] + 14 * [1]}
     ),
 }
-"""Pairs of problems of one shape whose columns have the same norms."""

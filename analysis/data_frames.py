@@ -54,6 +54,7 @@ class Frame:
     missing: tuple[int, int] | None
 
     def column(self, j: int) -> list[Any]:
+        """Return the cells of column j, None where one is missing."""
         cell = TYPES[self.library][self.types[j]][1]
         column = self.call.A[:, j] if cell is complex else self.call.A[:, j].real
         values = [cell(x) for x in column.tolist()]
@@ -62,6 +63,7 @@ class Frame:
         return values
 
     def matrix(self) -> Any:
+        """Return the data frame of the library."""
         columns = [(self.column(j), kind) for j, kind in enumerate(self.types)]
         if self.library == "polars":
             import polars as pl
@@ -84,6 +86,7 @@ class Frame:
 
 
 def draw(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Frame:
+    """Draw a call whose matrix is a data frame."""
     kinds = (strategies.integers, strategies.one_hot, strategies.integer_low_rank, strategies.equal_norms)
     shape = st.tuples(st.integers(1, 8), st.integers(1, 9))
     call = draw(strategies.calls(kinds=kinds, dtypes=("int8",), backends=("numpy",), shape=shape)).but(
@@ -111,6 +114,7 @@ def draw(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Frame:
 
 
 def judge(case: Frame) -> str:
+    """Select from the frame and return the outcome in a word; raise AssertionError where it breaks the contract."""
     call, frame = case.call, case.matrix()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

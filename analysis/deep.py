@@ -48,7 +48,7 @@ def main(examples: int, workers: int, only: list[str] | None, out: Path) -> int:
 
 
 def properties() -> dict[str, Any]:
-    """The Hypothesis tests by name, in the order of the files."""
+    """Return the Hypothesis tests by name, in the order of the files."""
     sys.path[:0] = [str(TESTS / "cssp"), str(TESTS)]
     import conftest  # noqa: F401  (registers the profiles)
 
@@ -69,7 +69,7 @@ def _process(name: str, examples: int, out: Path) -> tuple[str, int, float, str]
 
 
 def run(name: str, examples: int) -> int:
-    """One property in this process; prints the number of examples that passed. Returns that number."""
+    """Run one property in this process; print and return the number of examples that passed."""
     import warnings
 
     from hypothesis import settings

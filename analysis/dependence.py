@@ -26,22 +26,25 @@ SMALL = 40
 
 
 def cosines(r: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return r random cosines at n points, as rows of length one, shape (r, n)."""
     x = (np.arange(n) + 0.5) / n
     B = np.cos(np.pi * np.arange(r)[:, None] * x)
     return B / np.linalg.norm(B, axis=1, keepdims=True)
 
 
 def legendre(r: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return an orthonormal basis of the first r Legendre polynomials at n points, shape (r, n)."""
     return np.linalg.qr(np.polynomial.legendre.legvander(np.linspace(-1, 1, n), r - 1))[0].T
 
 
 def pod(r: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Modes of pulses of random place and width."""
+    """Return the modes of pulses of random place and width."""
     x, place, width = np.linspace(0, 1, n), rng.random((3 * r, 1)), 0.02 + 0.2 * rng.random((3 * r, 1))
     return np.linalg.svd(np.exp(-(((x - place) / width) ** 2)), full_matrices=False)[2][:r]
 
 
 def pca(r: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return r principal directions of random data with n features, shape (r, n)."""
     X = rng.standard_normal((max(3 * r, n // 4), n)) * np.exp(-3 * np.linspace(0, 1, n))
     return np.linalg.svd(X - X.mean(axis=0), full_matrices=False)[2][:r]
 
@@ -55,20 +58,20 @@ KINDS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
 
 
 def orthonormal_rows(count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """That many matrices of the four kinds, sizes in turn."""
+    """Yield that many matrices of the four kinds, sizes in turn."""
     for i in range(count):
         kind = list(KINDS)[i % 4]
         yield kind, KINDS[kind](*SIZES[i // 4 % len(SIZES)], np.random.default_rng(i))
 
 
 def rank_of(C: np.ndarray, floor: float) -> int:
-    """Pivots of LAPACK's column-pivoted QR above the threshold."""
+    """Return the pivots of LAPACK's column-pivoted QR above the threshold."""
     R = scipy.linalg.qr(C, mode="r", pivoting=True)[0]
     return int(np.count_nonzero(np.abs(np.diagonal(R)) > floor))
 
 
 def faults(A: np.ndarray, sel: cssp.Selection, slack: float = 1.25) -> list[str]:
-    """What is wrong with a selection of A: dependent picks, rank, coefficients.
+    """Return the faults of a selection of A: dependent picks, rank, coefficients.
 
     A rank is compared at the library's threshold; one that a change of it by the factor ``slack`` would change is no fault.
     """
@@ -93,7 +96,7 @@ def faults(A: np.ndarray, sel: cssp.Selection, slack: float = 1.25) -> list[str]
 
 
 def correctness(count: int) -> int:
-    """Every method on matrices with orthonormal rows, in double and single precision; the number of faults."""
+    """Try every method on matrices with orthonormal rows, in double and single precision; return the number of faults."""
     total = {name: [0, 0] for name in cssp.METHODS}
     for kind, B in orthonormal_rows(count):
         r, n = B.shape
@@ -114,7 +117,7 @@ def correctness(count: int) -> int:
 
 
 def one_hot(m: int, levels: tuple[int, ...], rng: np.random.Generator) -> sp.csc_array:
-    """Indicator columns of categorical variables with so many levels each."""
+    """Return the indicator columns of categorical variables with so many levels each."""
     start = np.cumsum((0, *levels[:-1]))
     columns = np.concatenate([a + rng.integers(0, size, m) for a, size in zip(start, levels, strict=True)])
     rows = np.tile(np.arange(m), len(levels))
@@ -122,7 +125,7 @@ def one_hot(m: int, levels: tuple[int, ...], rng: np.random.Generator) -> sp.csc
 
 
 def seconds(f: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
-    """Least processor time of some calls, and the answer of the last."""
+    """Return the least processor time of some calls, and the answer of the last."""
     times, answer = [], None
     for _ in range(repeats):
         start = time.process_time()
@@ -132,7 +135,7 @@ def seconds(f: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
 
 
 def cost(full: bool) -> None:
-    """Processor time of dependent columns beside independent ones, LAPACK's QR and the Gram way."""
+    """Print the processor time of dependent columns beside independent ones, LAPACK's QR and the Gram way."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((10_000, 400))
     copy, sums = X.copy(), X.copy()
@@ -176,6 +179,7 @@ def cost(full: bool) -> None:
 
 
 def main(matrices: int = 200, full: bool = False) -> int:
+    """Print the number of faults and the cost of dependent columns; return 1 where there is a fault."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", cssp.RankDeficientWarning)
         wrong = correctness(matrices)

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "guide" / "extend.md"
 BLOCK = re.compile(r"```\{code-block\} python\n(?::caption: ([^\n]+)\n\n)?(.*?)```", re.DOTALL)
-#: Files that are there already: the text behind which a block, or what the guide says in a sentence, is put.
+#: Files that are there already: the text after which a block, or what the guide says in a sentence, is inserted.
 PLACES = {
     "analysis/theory/mutants.py": "MUTANTS = [\n",
     "analysis/study/arms.py": "EXCLUDED = {\n",
@@ -27,22 +27,22 @@ SENTENCES = [
     ("vlm_bridge/pruners/__init__.py", "    cdpruner,\n    cen_prune,\n", "    centred,\n"),
     ("vlm_bridge/pruners/__init__.py", "_BEFORE = (", "centred, "),
 ]
-#: What a table's name looks like in the tests that go through it, see `walkers`.
+#: What a table's name looks like in the tests that go through it, see `row_tests`.
 TABLES = re.compile(r"\b(METHODS|PRUNERS|MUTANTS)\b")
 
 
 def blocks() -> list[tuple[str, str]]:
-    """(caption, code) of every block of the guide; those that belong in no file have no caption."""
+    """Return (caption, code) of every block of the guide; those that belong in no file have no caption."""
     return [(caption, code.lstrip("\n")) for caption, code in BLOCK.findall(GUIDE.read_text())]
 
 
 def extended(folder: Path) -> Path:
-    """A copy of the repository in an empty folder, with the method and the pruner of the guide.
+    """Return a copy of the repository in an empty folder, with the method and the pruner of the guide.
 
     Raises
     ------
     ValueError
-        A place that the guide speaks of is not there.
+        A place that the guide names does not exist.
     """
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, names.stdout.split("\0")):
@@ -62,12 +62,14 @@ def extended(folder: Path) -> Path:
 def _insert(path: Path, after: str, what: str) -> None:
     text = path.read_text()
     if text.count(after) != 1:
-        raise ValueError(f"{path}: {after!r} occurs {text.count(after)} times, once is expected.")
+        raise ValueError(
+            f"{path}: {after!r} occurs {text.count(after)} times, expected once; correct the guide or this file."
+        )
     path.write_text(text.replace(after, after + what))
 
 
 def python(folder: Path, *arguments: str, show: bool = False) -> subprocess.CompletedProcess[str]:
-    """Python in a copy, with the packages of the copy."""
+    """Run Python in a copy, with the packages of the copy."""
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=not show, text=True
@@ -75,7 +77,7 @@ def python(folder: Path, *arguments: str, show: bool = False) -> subprocess.Comp
 
 
 def tests_of_rows(folder: Path) -> list[str]:
-    """Arguments of pytest: the fast tests that go through the tables, and those of the new rows."""
+    """Return the arguments of pytest: the fast tests that go through the tables, and those of the new rows."""
     files = [
         p.relative_to(folder)
         for p in sorted((folder / "tests").rglob("test_*.py"))
@@ -86,7 +88,7 @@ def tests_of_rows(folder: Path) -> list[str]:
         "-p",
         "no:cacheprovider",
         "-p",
-        "analysis.walkers",
+        "analysis.row_tests",
         "-m",
         "not slow",
         *map(str, files),
@@ -95,7 +97,7 @@ def tests_of_rows(folder: Path) -> list[str]:
 
 
 def _others() -> list[str]:
-    """Not the tests of the guide itself, which would copy the copy, nor those on a device."""
+    """Return options that leave out the tests of the guide itself, which would copy the copy, and those on a device."""
     return ["--ignore=tests/test_extend.py", "--ignore=tests/gpu"]
 
 

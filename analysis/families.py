@@ -13,9 +13,8 @@ import torch
 import transformers
 from tqdm.auto import tqdm
 
+from analysis.benchmarks.tables import table
 from vlm_bridge import prune
-
-from .benchmarks.tables import table
 
 TESTS = Path(__file__).parents[1] / "tests" / "vlm_bridge"
 NAMES = {
@@ -57,7 +56,7 @@ def main(out: Path, docs: Path | None, names: list[str] | None = None) -> int:
 
 
 def every_page() -> tuple[str, bool]:
-    """All classes of the installed transformers, a line each, as Markdown; and whether a cell is wrong."""
+    """Return all classes of the installed transformers, a line each, as Markdown; and whether a cell is wrong."""
     import every_family
     from family_matrix import FEATURES, NotThere, families, refused_on_entry, scale
 
@@ -107,12 +106,12 @@ def every_page() -> tuple[str, bool]:
 
 
 def short(name: str) -> str:
-    """A class's name without what all have."""
+    """Return a class's name without what all have."""
     return name.removesuffix("ForConditionalGeneration").removesuffix("ForCausalLM").rstrip("_")
 
 
 def page(families: list[str]) -> tuple[str, bool]:
-    """The table as Markdown, what refusals say, and whether a cell is wrong."""
+    """Return the table as Markdown, what refusals say, and whether a cell is wrong."""
     from family_cells import CELLS
 
     lines, reasons, wrong, worst = [("", *(NAMES[name] for name in families))], {}, False, 0.0
@@ -133,7 +132,7 @@ def page(families: list[str]) -> tuple[str, bool]:
 
 
 def run(cell: str, family: str) -> tuple[str, float]:
-    """``ok``, ``refused``, ``wrong`` or ``–`` (no oracle in this release), and the difference of logits."""
+    """Return ``ok``, ``refused``, ``wrong`` or ``–`` (no oracle in this release), and the difference of logits."""
     from family_cells import CELLS, REFUSED, UNJUDGED
     from tiny_families import shared_model
 
@@ -151,7 +150,7 @@ def run(cell: str, family: str) -> tuple[str, float]:
 
 
 def reason(cell: str, family: str) -> str | None:
-    """What the bridge says when it refuses."""
+    """Return what the bridge says when it refuses."""
     from family_cells import CELLS
     from tiny_families import shared_model
 

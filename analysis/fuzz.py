@@ -43,7 +43,7 @@ def main(
     if importlib.util.find_spec("atheris") is None:
         print("fuzzing needs atheris: pip install -c constraints.txt -e '.[fuzz]' (Linux)", file=sys.stderr)
         return 2
-    from .inputs import KINDS
+    from analysis.inputs import KINDS
 
     kinds = only or list(KINDS)
     finds, source = out / "finds", random.Random(seed)
@@ -102,7 +102,7 @@ def main(
 
 
 def _ends(path: Path, watchdog: int) -> bool:
-    """Whether the input, run again, ends within ``watchdog`` seconds of processor time, and 20 times that in all."""
+    """Return whether the input, run again, ends within ``watchdog`` seconds of processor time, and 20 times that in all."""
     command = [sys.executable, "-m", "analysis", "fuzz", "--replay", str(path)]
 
     def limit() -> None:
@@ -121,11 +121,11 @@ def _ends(path: Path, watchdog: int) -> bool:
 
 
 def _target(finds: _Finds) -> Any:
-    """bytes -> None: Hypothesis makes a case of them, which is tried and judged."""
+    """Return the bytes -> None: Hypothesis makes a case of them, which is tried and judged."""
     from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st
 
-    from .inputs import KINDS
+    from analysis.inputs import KINDS
 
     kind = KINDS[finds.kind]
 
@@ -170,7 +170,7 @@ class _Finds:
 
 
 def _child(out: Path, kind: str, seconds: int, watchdog: int, seed: int) -> None:
-    """The fuzzing process; libFuzzer ends it."""
+    """Fuzz in this process, which libFuzzer ends."""
     import atheris
 
     with atheris.instrument_imports(include=["cssp"], enable_loader_override=False):
@@ -203,7 +203,7 @@ def _child(out: Path, kind: str, seconds: int, watchdog: int, seed: int) -> None
 
 
 def _coverage(inputs: list[Path], out: Path) -> str:
-    """Lines of the package that the corpus reaches, file by file."""
+    """Return the lines of the package that the corpus reaches, file by file."""
     reached: dict[str, set[int]] = collections.defaultdict(set)
 
     def trace(frame: types.FrameType, event: str, _: Any) -> Any:
@@ -234,7 +234,7 @@ def _coverage(inputs: list[Path], out: Path) -> str:
 
 
 def _lines(code: types.CodeType) -> set[int]:
-    """Numbers of the lines inside functions."""
+    """Return the numbers of the lines inside functions."""
     lines = {line for _, _, line in code.co_lines() if line and line != code.co_firstlineno}
     own = lines if code.co_flags & inspect.CO_OPTIMIZED else set()
     return own.union(*(_lines(c) for c in code.co_consts if isinstance(c, types.CodeType)))

@@ -17,7 +17,7 @@ __all__ = ["STEPS", "main"]
 
 
 def _tests(out: Path, device: str, tiny: bool) -> dict:
-    """tests/gpu on the device."""
+    """Run tests/gpu on the device."""
     import pytest
 
     arguments = ["-q", "-p", "no:cacheprovider", "tests/gpu"]
@@ -25,29 +25,29 @@ def _tests(out: Path, device: str, tiny: bool) -> dict:
 
 
 def _speed(out: Path, device: str, tiny: bool) -> dict:
-    """The kernel against published loops and the floor."""
-    from .benchmarks.device import speed
+    """Time the kernel against published loops and the floor."""
+    from analysis.benchmarks.device import speed
 
     return speed(out, device, tiny)
 
 
 def _prefill(out: Path, device: str, tiny: bool) -> dict:
-    """Prefill of a model of the shape of LLaVA-1.5-7B with and without selection."""
-    from .benchmarks.prefill import measure
+    """Time the prefill of a model of the shape of LLaVA-1.5-7B with and without selection."""
+    from analysis.benchmarks.prefill import measure
 
     return measure(out, device, tiny)
 
 
 def _bench(out: Path, device: str, tiny: bool) -> dict:
-    """`cssp.select` on tensors of the device."""
-    from .benchmarks import speed
+    """Time `cssp.select` on tensors of the device."""
+    from analysis.benchmarks import speed
 
     return {} if tiny else {"rows": speed.main(device, repeats=5)}
 
 
 def _train(out: Path, device: str, tiny: bool) -> dict:
-    """The reference models of three seeds, trained on the device."""
-    from .training.train import train
+    """Train the reference models of three seeds on the device."""
+    from analysis.training.train import train
 
     for seed in () if tiny else range(3):
         train(seed, out=out / "train", workers=8, device=device)

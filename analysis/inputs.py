@@ -21,9 +21,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 import cssp
+from analysis import command_lines, corruptions, damage, data_frames
 from cssp.errors import RankDeficientError, UnknownNameError, UnsupportedError
-
-from . import command_lines, damage, damages, data_frames
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "cssp")]
 
@@ -57,27 +56,28 @@ class Case:
 
     call: Any
     place: int | None = None
-    spoilt: dict[str, Any] | None = None
+    changed: dict[str, Any] | None = None
 
 
 def wrong_options(call: Any) -> st.SearchStrategy[dict[str, Any]]:
-    """Options that may make the call a wrong one."""
+    """Return options that may make the call a wrong one."""
     junk = st.dictionaries(st.sampled_from(OPTIONS), strategies.junk, min_size=1, max_size=2)
     junk = junk.filter(lambda o: not callable(o.get("progress")))  # which may raise what it likes
     return strategies.wrong(*call.A.shape).map(lambda pair: pair[0]) | junk
 
 
-def spoilt_answer(call: Any, A: Any, options: dict[str, Any]) -> str:
-    """What becomes of a call with changed options."""
+def answer_to_changed(call: Any, A: Any, options: dict[str, Any]) -> str:
+    """Return the outcome of a call with changed options."""
     try:
         s = cssp.select(A, **{"method": call.method} | call.native(call.options) | options)
     except cssp.CsspError:
         return "refused"
     distinct(answers.host(s.indices))
-    return "spoilt but right"
+    return "changed but right"
 
 
 def distinct(indices: np.ndarray) -> None:
+    """Check that no index occurs twice in an item; padding is negative."""
     for line in indices.reshape(-1, indices.shape[-1]) if indices.size else ():
         chosen = line[line >= 0]
         assert len(set(chosen.tolist())) == chosen.size, "distinct"
@@ -87,6 +87,7 @@ def distinct(indices: np.ndarray) -> None:
 
 
 def draw_array(draw: Draw) -> Case:
+    """Draw a call on an array in memory."""
     call = draw(
         strategies.calls(shape=SHAPE, kinds=draw(st.sampled_from([strategies.KINDS, strategies.DEPENDENT])))
     )
@@ -94,15 +95,16 @@ def draw_array(draw: Draw) -> Case:
     changes = wrong_options(call).map(lambda o: {"options": o}) | strategies.wrong_matrix(call.A).map(
         lambda pair: {"A": pair[0]}
     )
-    spoilt = draw(changes) if draw(st.integers(0, 2)) == 0 else None
+    changed = draw(changes) if draw(st.integers(0, 2)) == 0 else None
     deficient = draw(st.sampled_from([None, None, "fill", "truncate", "raise"]))
-    return Case(call if deficient is None else call.but(deficient=deficient), place, spoilt)
+    return Case(call if deficient is None else call.but(deficient=deficient), place, changed)
 
 
 def judge_array(case: Case) -> str:
+    """Run a call on an array and return its outcome in a word; raise AssertionError where it breaks the contract."""
     call, deficient = case.call, case.call.options.get("deficient")
-    if case.spoilt is not None:
-        return spoilt_answer(call, case.spoilt.get("A", call.matrix()), case.spoilt.get("options", {}))
+    if case.changed is not None:
+        return answer_to_changed(call, case.changed.get("A", call.matrix()), case.changed.get("options", {}))
     before = call.A.copy()
     try:
         s = call.run()
@@ -124,7 +126,7 @@ def judge_array(case: Case) -> str:
 
 
 def check_batch(call: Any, place: int, alone: Any) -> None:
-    """The same call as one item among others gives the same bits."""
+    """Check that the same call as one item among others gives the same bits."""
     g = np.random.default_rng(place)
     others = [strategies.cast(kind(g, *call.A.shape), "float64") for kind in strategies.KINDS[place::4]]
     with np.errstate(all="ignore"):
@@ -152,7 +154,7 @@ def check_batch(call: Any, place: int, alone: Any) -> None:
 # --- matrices read in passes ----------------------------------------------------------------------------
 
 #: What goes wrong in a block of a matrix read in passes.
-TROUBLES: dict[str, Callable[[Any], Any]] = {
+BLOCK_FAULTS: dict[str, Callable[[Any], Any]] = {
     "masked": lambda X: np.ma.masked_array(X, mask=np.ones(np.shape(X), dtype=bool)),
     "a row short": lambda X: X[:-1],
     "a column more": lambda X: np.hstack([X, X]),
@@ -167,17 +169,18 @@ TROUBLES: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Stored(Case):
-    """A call whose matrix is stored elsewhere, drawn from a seed; ``trouble`` is what its blocks are."""
+    """A call whose matrix is stored elsewhere, drawn from a seed; ``fault`` is what its blocks are."""
 
     storage: str = ""
     seed: int = 0
-    trouble: str | None = None
+    fault: str | None = None
 
     def matrix(self, stack: ExitStack) -> Any:
+        """Return the matrix in its storage, which ``stack`` closes."""
         A = storages.STORAGES[self.storage](self.call.A, random.Random(self.seed), stack)
-        if self.trouble is None:
+        if self.fault is None:
             return A
-        wrong = TROUBLES[self.trouble]
+        wrong = BLOCK_FAULTS[self.fault]
         if self.storage == "dask":
             return A.map_blocks(wrong, dtype=A.dtype, meta=A._meta)
         A.matvec, A.matmat = (lambda X, f=f: wrong(f(X)) for f in (A.matvec, A.matmat))
@@ -185,6 +188,7 @@ class Stored(Case):
 
 
 def draw_stored(storage: str, draw: Draw) -> Stored:
+    """Draw a call on a matrix in this storage."""
     methods = st.sampled_from(sorted(cssp.passes.METHODS)) | strategies.names
     kinds = (*strategies.KINDS, *strategies.DEPENDENT)
     if storage == "operator":  # its products are the caller's, and may overflow
@@ -193,20 +197,21 @@ def draw_stored(storage: str, draw: Draw) -> Stored:
     call = draw(strategies.calls(methods, kinds, types, ("numpy",), shape=SHAPE))
     if storage != "operator" and call.A.dtype.kind in "fc" and draw(st.integers(0, 9)) == 0:
         call.A[draw(st.integers(0, len(call.A) - 1)), -1] = draw(st.sampled_from([np.nan, np.inf]))
-    spoilt = draw(wrong_options(call)) if draw(st.integers(0, 4)) == 0 else None
+    changed = draw(wrong_options(call)) if draw(st.integers(0, 4)) == 0 else None
     able = storage in ("dask", "operator") and draw(st.integers(0, 4)) == 0
-    trouble = draw(st.sampled_from(sorted(TROUBLES))) if able else None
-    return Stored(call, None, spoilt, storage, draw(st.integers(0, 2**16)), trouble)
+    fault = draw(st.sampled_from(sorted(BLOCK_FAULTS))) if able else None
+    return Stored(call, None, changed, storage, draw(st.integers(0, 2**16)), fault)
 
 
 def judge_stored(case: Stored) -> str:
+    """Run a call on a stored matrix and return its outcome in a word; raise AssertionError where it breaks the contract."""
     call = case.call
     with storages.small_tiles(), ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", cssp.RankDeficientWarning)
         A = case.matrix(stack)
-        if case.spoilt is not None:
-            return spoilt_answer(call, A, case.spoilt)
+        if case.changed is not None:
+            return answer_to_changed(call, A, case.changed)
         try:
             expected = call.run()
         except cssp.CsspError:
@@ -216,12 +221,12 @@ def judge_stored(case: Stored) -> str:
         except (UnsupportedError, UnknownNameError):
             return "unsupported"
         except cssp.CsspError:
-            if expected is not None and case.trouble is None and np.isfinite(call.A).all():
+            if expected is not None and case.fault is None and np.isfinite(call.A).all():
                 raise
             return "refused"
-        if case.trouble is not None:  # in padding, or no trouble after all
+        if case.fault is not None:  # in padding, or no fault after all
             distinct(s.indices)
-            return f"{case.trouble}, unseen"
+            return f"{case.fault}, unseen"
         assert expected is not None, "refused in memory"
         answers.check_contract(call, s)
         answers.check_numbers(call, s)
@@ -235,7 +240,7 @@ def judge_stored(case: Stored) -> str:
 
 @dataclass(frozen=True)
 class Damaged:
-    """A file of kept state, damaged in a way of `analysis.damages` and then byte by byte."""
+    """A file of kept state, damaged in a way of `analysis.corruptions` and then byte by byte."""
 
     which: tuple[int, int]
     damage: str
@@ -243,8 +248,11 @@ class Damaged:
     edits: tuple[tuple[int, int], ...]
 
     def content(self) -> bytes:
+        """Return the bytes of the damaged file."""
         one, other = (kept()[i % len(kept())] for i in self.which)
-        content = bytearray(dict(damages.DAMAGES)[self.damage](one, other, np.random.default_rng(self.seed)))
+        content = bytearray(
+            dict(corruptions.CORRUPTIONS)[self.damage](one, other, np.random.default_rng(self.seed))
+        )
         for place, byte in self.edits if content else ():
             content[place % len(content)] = byte
         return bytes(content)
@@ -252,21 +260,24 @@ class Damaged:
 
 @lru_cache(None)
 def kept() -> list[damage.Kept]:
+    """Return the files that are damaged, made once."""
     return damage.states()
 
 
 def draw_damaged(draw: Draw) -> Damaged:
+    """Draw a damaged file of saved state."""
     place = st.integers(0, 2**16)
     edits = st.lists(st.tuples(place, st.integers(0, 255)), max_size=3).map(tuple)
     return Damaged(
         draw(st.tuples(place, place)),
-        draw(st.sampled_from([name for name, _ in damages.DAMAGES])),
+        draw(st.sampled_from([name for name, _ in corruptions.CORRUPTIONS])),
         draw(place),
         draw(edits),
     )
 
 
 def judge_damaged(case: Damaged) -> str:
+    """Continue from a damaged file and return the outcome; raise AssertionError where it is neither refused nor harmless."""
     with tempfile.TemporaryDirectory() as folder:
         outcome, why = kept()[case.which[0] % len(kept())].outcome(case.content(), Path(folder) / "state.npz")
     assert outcome in ("refused", "harmless"), f"{outcome}: {why}"

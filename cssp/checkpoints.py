@@ -1,4 +1,4 @@
-"""Files of kept state: arrays as ``.npz``, without pickle, under a digest; read as they were written, or refused."""
+"""Files of saved state: arrays as ``.npz``, without pickle, under a digest; read as they were written, or refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def save(path: Path, kind: str, arrays: Mapping[str, np.ndarray], key: bytes = b
 
 
 def load(path: Path, kind: str, key: bytes = b"") -> dict[str, np.ndarray]:
-    """The arrays that were written under this kind and key.
+    """Return the arrays that were written under this kind and key.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def load(path: Path, kind: str, key: bytes = b"") -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Whatever goes wrong in here is the file's fault, and said so."""
+    """Turn any failure inside the block into an error that names the file."""
     try:
         yield
     except Exception as reason:  # archives, headers and arrays have families of their own
@@ -90,7 +90,7 @@ def require(condition: object, fault: str) -> None:
 
 
 def digest_of(kind: str, arrays: Mapping[str, np.ndarray], key: bytes) -> np.ndarray:
-    """A digest of names, types, shapes and contents, keyed."""
+    """Return a digest of names, types, shapes and contents, keyed."""
     digest = hashlib.blake2b(kind.encode(), key=key, digest_size=32)
     for name in sorted(arrays):
         x = np.asarray(arrays[name])

@@ -79,7 +79,7 @@ class Cholesky:
             self.take(j, forced=True)
 
     def _scale(self) -> None:
-        """Levels of rounding; a function tells its precision with its first block."""
+        """Set the levels of rounding; the precision of a function is known from its first block."""
         n, eps, g = self.G.n, self.G.eps, self.G.diagonal
         count = max(n, FEW) * eps
         unit = max(min(n, 2 * math.sqrt(n)), FEW / 4) * eps
@@ -97,11 +97,11 @@ class Cholesky:
         return self.F[: self.r]
 
     def reached(self) -> bool:
-        """Whether the tolerance is met."""
+        """Return whether the tolerance is met."""
         return self.trace[-1] <= self.goal
 
     def residual(self, J: Any, rows: np.ndarray | None = None) -> np.ndarray:
-        """Rows J of K - FᴴF."""
+        """Return the rows J of K - FᴴF."""
         rows = self.G.rows(J) if rows is None else rows
         return rows - self.factor[:, J].conj().T @ self.factor if self.r else rows
 
@@ -123,7 +123,7 @@ class Cholesky:
             self.push(j, c - new[:, j].conj() @ new, forced=forced)
 
     def push(self, j: int, c: np.ndarray, *, forced: bool = False) -> bool:
-        """As `take`, c being row j of the residual.
+        """Add index j as `take` does, given row j of the residual as c.
 
         Without pivoting a small pivot magnifies rounding for all later ones, so that a pick that was not made for its size
         counts as dependent where half of its digits are gone.
@@ -160,7 +160,7 @@ class Cholesky:
         return independent
 
     def _counts(self, j: int, pivot: float) -> bool:
-        """Whether a pivot counts for the rank."""
+        """Return whether a pivot counts for the rank."""
         return pivot > max(float(self.floor[j]), self.seen * float(self.G.diagonal[j]))
 
     def _doubt(self, j: int, c: np.ndarray, gross: float) -> None:
@@ -181,19 +181,19 @@ class Cholesky:
             )
 
     def append(self, j: int, independent: bool = False, clear: bool = False) -> None:
-        """Record a pick."""
+        """Append a pick."""
         self.indices.append(int(j))
         self.independent.append(independent)
         self.clear.append(clear)
         self.trace.append(float(np.sum(self.d)) if independent else self.trace[-1])
 
     def cut(self, length: int) -> None:
-        """The first picks alone."""
+        """Keep only the first picks."""
         del self.indices[length:], self.independent[length:], self.clear[length:], self.trace[length + 1 :]
         self.r, self.rank = sum(self.independent), sum(self.clear)
 
     def truncate(self) -> None:
-        """The independent picks, at least one."""
+        """Keep the independent picks, at least one."""
         keep = list(self.clear) if any(self.clear) else [True] + [False] * (len(self.clear) - 1)
         F = self.factor
         place = np.cumsum(self.independent) - 1
@@ -204,20 +204,20 @@ class Cholesky:
             setattr(self, name, [x for x, yes in zip(getattr(self, name), keep, strict=True) if yes])
 
     def best(self, score: np.ndarray, allowed: np.ndarray, slack: np.ndarray) -> int:
-        """Allowed index of the largest score, the lowest one in a tie."""
+        """Return the allowed index of the largest score, the lowest one in a tie."""
         masked = np.where(allowed, score, -math.inf)
         return int(np.argmax(masked + slack >= masked.max() * (1 - TIE_BAND * self.G.eps)))
 
 
 def residual(L: Cholesky, rng: np.random.Generator) -> None:
-    """Largest diagonal entry of the residual first."""
+    """Choose the largest diagonal entry of the residual, again and again."""
     slack = DOWNDATE_SLACK * L.G.eps * L.G.diagonal
     while L.wanted and not L.reached() and np.any(allowed := L.eligible()):
         L.take(L.best(L.d, allowed, slack))
 
 
 def greedy(L: Cholesky, rng: np.random.Generator) -> None:
-    """Largest decrease of the trace first: max ‖R e_j‖²/R_jj, R = K - FᴴF; K is read once a pick.
+    """Choose the largest decrease of the trace, again and again: max ‖R e_j‖²/R_jj, R = K - FᴴF; K is read once a pick.
 
     With c the new row of F, R₊e_j = R e_j - cᴴc_j gives f₊ = f - 2 Re(c_j h_j) + |c_j|²‖c‖² for f_j = ‖R e_j‖², h = R cᴴ.
     """
@@ -232,8 +232,8 @@ def greedy(L: Cholesky, rng: np.random.Generator) -> None:
         g = np.where(allowed, L.d, 1.0)
         score = np.where(allowed, f / g, 0.0)
         rounding = np.where(allowed, TIE_BAND * eps * (f0 + score * L.G.diagonal) / g, 0.0)
-        worn = allowed & (f < math.sqrt(eps) * f0)
-        if not fresh and np.any(worn & (score + rounding >= score.max())):
+        stale = allowed & (f < math.sqrt(eps) * f0)
+        if not fresh and np.any(stale & (score + rounding >= score.max())):
             f = f0 = _row_norms2(L)
             fresh = True
             continue
@@ -250,7 +250,7 @@ def greedy(L: Cholesky, rng: np.random.Generator) -> None:
 
 
 def _row_norms2(L: Cholesky) -> np.ndarray:
-    """Squared norms of the rows of the residual."""
+    """Return the squared norms of the rows of the residual."""
     f = np.empty(L.G.n)
     for J, rows in L.G.all_rows():
         f[J] = np.sum(np.abs(L.residual(J, rows)) ** 2, axis=1)
@@ -260,7 +260,7 @@ def _row_norms2(L: Cholesky) -> np.ndarray:
 def random_pivot(L: Cholesky, rng: np.random.Generator, *, accelerated: bool | str = "auto") -> None:
     """Draw an index with probability proportional to the diagonal of the residual, again and again."""
     if not (isinstance(accelerated, bool) or (isinstance(accelerated, str) and accelerated == "auto")):
-        raise ArgumentError(f"accelerated = {accelerated!r}: True, False or 'auto' is wanted")
+        raise ArgumentError(f"accelerated = {accelerated!r}: expected True, False or 'auto'")
     if L.G.n >= LARGE if accelerated == "auto" else accelerated:
         _rejecting(L, rng)
         return
@@ -322,7 +322,7 @@ RULES: Mapping[str, Callable[..., None]] = {
 
 
 def rank_of(L: Cholesky) -> int:
-    """Numerical rank of the admissible part of K, or k if it is larger: pivoting goes on from the picks of L."""
+    """Return the numerical rank of the admissible part of K, or k if it is larger: pivoting goes on from the picks of L."""
     other = copy.copy(L)
     for name in ("indices", "independent", "clear", "trace"):
         setattr(other, name, list(getattr(L, name)))

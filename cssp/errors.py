@@ -62,7 +62,7 @@ def warn(message: str, category: type[Warning]) -> None:
 
 
 def check_integer(argument: str, value: object, low: int = 1, high: int | None = None) -> int:
-    """The integer within [low, high]; a bool or a float, even a whole one, is refused."""
+    """Return the integer within [low, high]; a bool or a float, even a whole one, is refused."""
     try:
         if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
             raise TypeError
@@ -70,7 +70,7 @@ def check_integer(argument: str, value: object, low: int = 1, high: int | None =
     except TypeError:
         raise ArgumentError(
             f"{argument} = {value!r} ({type(value).__name__}): "
-            f"an integer is wanted; write int({argument}) if that is meant"
+            f"expected an integer; write int({argument}) if that is meant"
         ) from None
     if number < low or (high is not None and number > high):
         allowed = f"at least {low}" if high is None else f"between {low} and {high}"

@@ -19,7 +19,7 @@ StrPath = str | os.PathLike[str]
 
 
 def as_path(argument: str, value: object) -> Path:
-    """The path, anything else being refused by the name of the argument."""
+    """Return the path, anything else being refused by the name of the argument."""
     try:
         return Path(value)  # type: ignore[arg-type]
     except TypeError:
@@ -30,7 +30,7 @@ def as_path(argument: str, value: object) -> Path:
 
 @contextlib.contextmanager
 def written(path: StrPath) -> Iterator[Path]:
-    """A path to write to; when all is well, its content takes the place of the file.
+    """Yield a path to write to; when all is well, its content takes the place of the file.
 
     Links are followed. A file that is replaced leaves its owner and permissions to the new one; a named pipe or a character
     device is written into. When something goes wrong, nothing has changed and nothing is left behind.
@@ -53,7 +53,7 @@ def written(path: StrPath) -> Iterator[Path]:
     end, old = _destination("path", path)
     replaces = old is None or _is_at(end, old)
     folder = end.parent if replaces else Path(tempfile.gettempdir())
-    # Readers of arrays and tables go by the ending, and NumPy appends its own to any other than ".npy".
+    # Readers of arrays and tables infer the format from the ending, and NumPy appends its own to any other than ".npy".
     partial = folder / f".{secrets.token_hex(8)}{Path(path).suffix.lower()}"
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if old is None else 0o600))
@@ -89,7 +89,7 @@ def refuse_overwrite(output: StrPath | None, *inputs: StrPath | None) -> None:
     Raises
     ------
     ArgumentError
-        Another name is wanted.
+        Another name is required.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def refuse_overwrite(output: StrPath | None, *inputs: StrPath | None) -> None:
 
 
 def _destination(argument: str, path: StrPath) -> tuple[Path, os.stat_result | None]:
-    """Where the path leads, links followed, and what is there; refused where that cannot or must not be written."""
+    """Return where the path leads, links followed, and what is there; refused where that cannot or must not be written."""
     path = as_path(argument, path)
     name, old = f"{argument} = {str(path)!r}", None
     try:
@@ -133,7 +133,7 @@ def _destination(argument: str, path: StrPath) -> tuple[Path, os.stat_result | N
 
 
 def _check_mode(name: str, there: Path, status: os.stat_result, wanted: str) -> None:
-    """The permissions count for the superuser too: who took them away meant it."""
+    """Refuse a place that is marked read-only, for the superuser too."""
     if not status.st_mode & 0o222 or not os.access(there, os.W_OK):
         raise ArgumentError(
             f"{name}: expected {wanted}, got {str(there)!r}, which is read-only; "
@@ -142,14 +142,14 @@ def _check_mode(name: str, there: Path, status: os.stat_result, wanted: str) -> 
 
 
 def _is_at(end: Path, old: os.stat_result) -> bool:
-    """Whether the regular file ``old`` is at this place; what an open descriptor names need not be anywhere."""
+    """Return whether the regular file ``old`` is at this place; what an open descriptor names need not be anywhere."""
     with contextlib.suppress(OSError):
         return stat.S_ISREG(old.st_mode) and os.path.samestat(end.stat(), old)
     return False
 
 
 def _overlap(end: Path, other: StrPath) -> bool:
-    """Whether these are one file, or ``other`` is a folder with ``end`` in it."""
+    """Return whether these are one file, or ``other`` is a folder with ``end`` in it."""
     for place in (end, *end.parents):
         with contextlib.suppress(OSError, ValueError):
             if place.samefile(other):
@@ -158,7 +158,7 @@ def _overlap(end: Path, other: StrPath) -> bool:
 
 
 def _resemble(partial: Path, old: os.stat_result) -> None:
-    """Owner, as far as that may be given away, and permissions of the old file."""
+    """Give the new file the permissions of the old one, and its owner where that is allowed."""
     if hasattr(os, "chown"):
         with contextlib.suppress(PermissionError):
             os.chown(partial, old.st_uid, old.st_gid)

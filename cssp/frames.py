@@ -16,12 +16,12 @@ SHOWN = 5
 
 
 def names_of(X: Any) -> list[str] | None:
-    """Names of the columns of a frame, None for everything else."""
+    """Return the names of the columns of a frame, None for everything else."""
     return [str(name) for name in X.columns] if _library(X) is not None else None
 
 
 def as_values(argument: str, X: Any) -> Any:
-    """A frame's numbers as an array (m, n), missing ones as NaN; everything else as it came.
+    """Return a frame's numbers as an array (m, n), missing ones as NaN; everything else as it came.
 
     Nullable, sparse and Arrow-backed columns are numbers like any other.
     """

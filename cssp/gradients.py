@@ -25,7 +25,7 @@ from cssp.scaling import shifted
 if TYPE_CHECKING:
     from cssp.selection import Part, Selection
 
-__all__ = ["Live", "attached", "detour", "sources", "transformed"]
+__all__ = ["Live", "attached", "sources", "transformed", "under_transform"]
 
 Array = Any
 
@@ -40,7 +40,7 @@ class Live:
     unit: bool  # whether columns are divided by their norms
 
     def item(self, place: tuple[int, ...]) -> Live:
-        """What one item of the batch was given."""
+        """Return what one item of the batch was given."""
         w, B = self.weights, self.target
         return Live(
             self.A[place],
@@ -50,7 +50,7 @@ class Live:
         )
 
     def matrices(self, part: Part) -> tuple[Array, Array]:
-        """The chosen columns and the matrix to be reconstructed, in the units of the problem and the widest precision."""
+        """Return the chosen columns and the matrix to be reconstructed, in the units of the problem and the widest precision."""
         p, X, w = part.problem, linalg.widen(self.A), self.weights
         if p.columns is not None:
             X, w = linalg.take_columns(X, p.columns), w if w is None else w[..., p.columns]
@@ -64,7 +64,7 @@ class Live:
 
 
 def _unit_columns(X: Array) -> Array:
-    """Every column over its norm; zero columns stay zero, and so do their derivatives."""
+    """Return every column over its norm; zero columns stay zero, and so do their derivatives."""
     xp = array_api_compat.array_namespace(X)
     top = xp.max(xp.abs(X), axis=0).detach()
     X = X / xp.where(top > 0, top, xp.ones_like(top))
@@ -73,7 +73,7 @@ def _unit_columns(X: Array) -> Array:
 
 
 def sources(A: Any, weights: Any, target: Any, unit: bool) -> Live | None:
-    """The arguments as they came, if A is a torch tensor and one of them carries a derivative, backward or forward."""
+    """Return the arguments as they came, if A is a torch tensor and one of them carries a derivative, backward or forward."""
     if not array_api_compat.is_torch_array(A):
         return None
     import torch
@@ -87,14 +87,14 @@ def sources(A: Any, weights: Any, target: Any, unit: bool) -> Live | None:
 
 
 def attached(parts: list[Part], live: Live | None, items: Sequence[tuple[int, ...]]) -> list[Part]:
-    """The parts, each with its share of what carries a graph."""
+    """Return the parts, each with its share of what carries a graph."""
     if live is None:
         return parts
     return [replace(part, live=live.item(item)) for part, item in zip(parts, items, strict=True)]
 
 
 def transformed(*arguments: Any) -> bool:
-    """Whether one of these is a torch tensor and a transform of ``torch.func`` is at work."""
+    """Return whether one of these is a torch tensor and a transform of ``torch.func`` is at work."""
     if not any(array_api_compat.is_torch_array(x) for x in arguments):
         return False
     import torch
@@ -102,8 +102,8 @@ def transformed(*arguments: Any) -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def detour(A: Any, weights: Any, target: Any) -> Callable[..., Selection] | None:
-    """How to choose where ``torch.compile`` or a transform of ``torch.func`` is at work; None elsewhere."""
+def under_transform(A: Any, weights: Any, target: Any) -> Callable[..., Selection] | None:
+    """Return how to choose where ``torch.compile`` or a transform of ``torch.func`` is at work; None elsewhere."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.compiler.is_compiling():
         return untraced
@@ -113,7 +113,7 @@ def detour(A: Any, weights: Any, target: Any) -> Callable[..., Selection] | None
 def untraced(
     choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any, unit: bool
 ) -> Selection:
-    """``choose(A, weights, target)`` behind a break of the graph that ``torch.compile`` traces."""
+    """Return ``choose(A, weights, target)`` after a break of the graph that ``torch.compile`` traces."""
     import torch
 
     return torch.compiler.disable(choose)(A, weights, target)
@@ -122,7 +122,7 @@ def untraced(
 def beneath(
     choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any, unit: bool
 ) -> Selection:
-    """``choose(A, weights, target)`` on the values beneath all transforms, its results carrying what came.
+    """Return ``choose(A, weights, target)`` on the values beneath all transforms, with results that carry the same transforms.
 
     What is computed from plain values later, errors and the certificate, is computed on the host: NumPy knows no transforms.
     """
@@ -164,7 +164,7 @@ def beneath(
 
 
 def coefficients(C: Array, B: Array, independent: list[bool], cut: float) -> Array:
-    """C⁺B, singular values up to the cut being rounding."""
+    """Return C⁺B, singular values up to the cut being rounding."""
     xp = array_api_compat.array_namespace(C)
     if not all(independent):
         largest = float(xp.linalg.matrix_norm(C.detach(), ord=2))
@@ -175,7 +175,7 @@ def coefficients(C: Array, B: Array, independent: list[bool], cut: float) -> Arr
 
 
 def projection(C: Array, B: Array, independent: list[bool]) -> Array:
-    """P_C B."""
+    """Return P_C B."""
     xp = array_api_compat.array_namespace(C)
     if not all(independent):
         C = linalg.take_columns(C, [j for j, yes in enumerate(independent) if yes])

@@ -77,25 +77,25 @@ class Gram:
         self.diagonal = d
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickled without K."""
-        return self.__dict__ | {"_read": _left_behind}
+        """Return the state without K, which is not pickled."""
+        return self.__dict__ | {"_read": _refuse_pickled}
 
     def __deepcopy__(self, memo: Any) -> Gram:
         return self
 
     def rows(self, J: Any) -> np.ndarray:
-        """K[J, :], shape (len(J), n)."""
+        """Return K[J, :], shape (len(J), n)."""
         return self.block(np.asarray(J, dtype=np.int64))
 
     def block(self, I: np.ndarray, J: np.ndarray | None = None) -> np.ndarray:
-        """K[I, J], shape (len(I), len(J))."""
+        """Return K[I, J], shape (len(I), len(J))."""
         B = np.ldexp(1.0, -2 * self._shift) * self._raw(I, J)
         if self._w is None:
             return B
         return self._w[I, None] * B * (self._w if J is None else self._w[J])
 
     def all_rows(self) -> Any:
-        """Pairs (J, K[J, :]) that cover the matrix."""
+        """Return the pairs (J, K[J, :]) that cover the matrix."""
         step = max(1, ROOM // self.n)
         for a in range(0, self.n, step):
             J = self._all[a : a + step]
@@ -108,16 +108,16 @@ class Gram:
         if B.shape != (I.size, J.size):
             raise ArgumentError(
                 f"K(I, J) returned shape {B.shape} for {I.size} and {J.size} indices: "
-                f"({I.size}, {J.size}) is wanted, one row per index of I"
+                f"expected ({I.size}, {J.size}), one row per index of I"
             )
         if B.dtype.kind not in "biufc":
-            raise ArgumentError(f"K has dtype {B.dtype}: real or complex numbers are wanted")
+            raise ArgumentError(f"K has dtype {B.dtype}: expected real or complex numbers")
         if B.dtype.kind in "fc":
             self.eps = max(self.eps, _eps(B))
         B = B.astype(np.complex128 if B.dtype.kind == "c" else np.float64, copy=False)
         if not np.isfinite(B).all():
             i, j = (int(x[0]) for x in np.nonzero(~np.isfinite(B)))
-            raise ArgumentError(f"K has {B[i, j]} in row {I[i]}, column {J[j]}; finite numbers are wanted")
+            raise ArgumentError(f"K has {B[i, j]} in row {I[i]}, column {J[j]}: expected finite numbers")
         return B
 
     def _checked_diagonal(self, diagonal: Any) -> np.ndarray:
@@ -129,19 +129,23 @@ class Gram:
             raise ArgumentError("diagonal must be one number, or an array of n of them") from None
         if d.shape not in ((), (self.n,)):
             raise ArgumentError(
-                f"diagonal has shape {d.shape}: one number, or shape ({self.n},), one per index, is wanted"
+                f"diagonal has shape {d.shape}: expected one number, or shape ({self.n},), one per index"
             )
         d = np.broadcast_to(d, (self.n,))
         if d.dtype.kind in "fc":
             self.eps = max(self.eps, _eps(d))
         for i in np.flatnonzero(~(np.isfinite(d) & (d.real >= 0) & (abs(d.imag) <= 64 * self.eps * d.real))):
             finite = np.isfinite(d[i])
-            what = "a positive semidefinite matrix has none such" if finite else "finite numbers are wanted"
-            raise ArgumentError(f"K has {d[i]} on its diagonal at index {i}; {what}")
+            what = (
+                "a positive semidefinite matrix, whose diagonal is not negative"
+                if finite
+                else "finite numbers"
+            )
+            raise ArgumentError(f"K has {d[i]} on its diagonal at index {i}: expected {what}")
         return np.array(d.real, dtype=np.float64)
 
 
-def _left_behind(I: np.ndarray, J: np.ndarray | None) -> Any:
+def _refuse_pickled(I: np.ndarray, J: np.ndarray | None) -> Any:
     raise UnsupportedError(
         "this selection was pickled, which leaves its matrix K behind: expected K for certificate(); call it before "
         "pickling, or on select_gram(K, k, include=indices)"
@@ -149,12 +153,12 @@ def _left_behind(I: np.ndarray, J: np.ndarray | None) -> Any:
 
 
 def _exponent4(top: float) -> int:
-    """e with top·4**-e in [1/4, 1); 0 for 0."""
+    """Return e with top·4**-e in [1/4, 1); 0 for 0."""
     return 0 if top == 0 else -(-math.frexp(top)[1] // 2)
 
 
 def as_gram(K: Any, X: Any, n: Any, diagonal: Any, weights: Any, parameters: dict[str, Any]) -> Gram:
-    """What `cssp.select_gram` was given, as a `Gram`."""
+    """Return what `cssp.select_gram` was given, as a `Gram`."""
     eps = 0.0
     if isinstance(K, str):
         if n is not None:
@@ -194,13 +198,13 @@ def as_gram(K: Any, X: Any, n: Any, diagonal: Any, weights: Any, parameters: dic
 
 
 def _function(K: Callable[[np.ndarray, np.ndarray], Any], n: int) -> Reader:
-    """The caller's function, which is always given both indices."""
+    """Return the caller's function, which is always given both indices."""
     everything = np.arange(n)
     return lambda I, J: K(I, everything if J is None else J)
 
 
 def _matrix(K: Any) -> tuple[Reader, int, np.ndarray]:
-    """A matrix in memory or on a device; a sample of it is compared with its adjoint."""
+    """Return a matrix in memory or on a device; a sample of it is compared with its adjoint."""
     if type(K).__module__.startswith(("scipy.sparse", "dask")):
         raise UnsupportedError(
             f"K is a {type(K).__name__}: expected a dense matrix or a function of index blocks; "
@@ -209,7 +213,7 @@ def _matrix(K: Any) -> tuple[Reader, int, np.ndarray]:
     K = check.as_array("K", K)
     if K.ndim != 2 or K.shape[0] != K.shape[1] or K.shape[0] == 0:
         raise ArgumentError(
-            f"K has shape {tuple(K.shape)}: a square matrix is wanted; for data A, use select(A), "
+            f"K has shape {tuple(K.shape)}: expected a square matrix; for data A, use select(A), "
             "or the name of a kernel and X="
         )
     n = int(K.shape[0])
@@ -239,24 +243,24 @@ def _matrix(K: Any) -> tuple[Reader, int, np.ndarray]:
 
 
 def rough(eps: float) -> float:
-    """What is beyond the rounding of a kernel, even where small pivots have magnified it; relative to the largest entry."""
+    """Return what is beyond the rounding of a kernel, even where small pivots have magnified it; relative to the largest entry."""
     return float(np.cbrt(eps))
 
 
 def _eps(B: np.ndarray) -> float:
-    """Unit of rounding; half precision stands for exact data that is worked on in single precision."""
+    """Return the unit of rounding; half precision stands for exact data that is worked on in single precision."""
     return float(np.finfo(np.float32 if B.dtype == np.float16 else B.dtype).eps)
 
 
 def _host(x: Array) -> np.ndarray:
-    """The array on the host, bfloat16 as float32."""
+    """Return the array on the host, bfloat16 as float32."""
     if array_api_compat.is_torch_array(x) and "bfloat16" in str(x.dtype):
         x = x.float()
     return np.asarray(host(x))
 
 
 def _named(K: str, X: Any, parameters: dict[str, Any]) -> tuple[Reader, int, float]:
-    """A kernel of scikit-learn between the rows of X."""
+    """Return a kernel of scikit-learn between the rows of X."""
     try:
         from sklearn.metrics.pairwise import kernel_metrics
     except ImportError:
@@ -274,7 +278,7 @@ def _named(K: str, X: Any, parameters: dict[str, Any]) -> tuple[Reader, int, flo
     X = _host(check.as_array("X", X))
     if X.ndim != 2 or 0 in X.shape or X.dtype.kind not in "biuf":
         raise ArgumentError(
-            f"X has shape {X.shape} and dtype {X.dtype}: real numbers (n, p), one point per row, are wanted"
+            f"X has shape {X.shape} and dtype {X.dtype}: expected real numbers (n, p), one point per row"
         )
     X = X.astype(np.float32 if X.dtype in (np.float16, np.float32) else np.float64, copy=False)
     bad = np.flatnonzero(~np.isfinite(X).all(axis=1))

@@ -40,7 +40,7 @@ SLAB, SQUARE = 4096, 5120
 
 #: Coefficients are compared with those of a truncated SVD where a singular value is below so many times max(m, k)·eps
 #: times the largest, for so many places to truncate it.
-DROWNED, CUTS = 1e4, 12
+ROUNDING_CUT, CUTS = 1e4, 12
 
 #: Residuals so many times √eps are told apart by a Gram matrix.
 GRAM_RESOLVES = 64
@@ -58,7 +58,7 @@ def _is_complex(x: Array) -> bool:
 
 
 def host(x: Array) -> np.ndarray:
-    """The array in host memory, without a copy where it is there already."""
+    """Return the array in host memory, without a copy where it is there already."""
     if isinstance(x, np.ndarray):
         return x
     if array_api_compat.is_torch_array(x):
@@ -72,17 +72,17 @@ def host(x: Array) -> np.ndarray:
 
 
 def adjoint(X: Array) -> Array:
-    """Conjugate transpose of a matrix, a view where X is real."""
+    """Return the conjugate transpose of a matrix, a view where X is real."""
     return _namespace(X).conj(X).T if _is_complex(X) else X.T
 
 
 def conjugate(x: Array) -> Array:
-    """Complex conjugate, x itself where it is real."""
+    """Return the complex conjugate, x itself where it is real."""
     return _namespace(x).conj(x) if _is_complex(x) else x
 
 
 def squares(X: Array) -> Array:
-    """Squared moduli of the entries."""
+    """Return the squared moduli of the entries."""
     if (
         isinstance(X, np.ndarray) and X.dtype.kind == "f"
     ):  # in loops over short vectors the rest would cost more
@@ -95,7 +95,7 @@ def squares(X: Array) -> Array:
 
 
 def column_norms2(X: Array) -> Array:
-    """Squared norms of the columns, shape (n,), in the real precision of X; formed block by block."""
+    """Return the squared norms of the columns, shape (n,), in the real precision of X; formed block by block."""
     xp = _namespace(X)
     m, n = X.shape
     if isinstance(X, np.ndarray) and X.dtype.kind == "f":
@@ -108,7 +108,7 @@ def column_norms2(X: Array) -> Array:
 
 
 def gram(X: Array) -> Array:
-    """XᴴX, by blocks of columns where there are many.
+    """Return XᴴX, by blocks of columns where there are many.
 
     NumPy hands the product of an array with its own transpose to a routine of BLAS that crashes in threaded OpenBLAS for
     some 15,000 columns and more (numpy issue 19685); the product with a part of itself goes another way.
@@ -124,12 +124,12 @@ def gram(X: Array) -> Array:
 
 
 def frobenius2(X: Array) -> float:
-    """Squared Frobenius norm."""
+    """Return the squared Frobenius norm."""
     return float(_namespace(X).sum(column_norms2(X)))
 
 
 def take_columns(X: Array, index: Any) -> Array:
-    """Columns of X in the given order, stored the way X is stored (by rows or by columns)."""
+    """Return the columns of X in the given order, stored the way X is stored (by rows or by columns)."""
     xp = _namespace(X)
     place = xp.asarray(index, dtype=xp.int64, device=array_api_compat.device(X))
     strides = X.stride() if array_api_compat.is_torch_array(X) else getattr(X, "strides", (1, 0))
@@ -139,19 +139,19 @@ def take_columns(X: Array, index: Any) -> Array:
 
 
 def places(mask: Array) -> np.ndarray:
-    """Where a bool vector is True, on the host: of a shape that depends on data, not all namespaces have arrays."""
+    """Return where a bool vector is True, on the host: of a shape that depends on data, not all namespaces have arrays."""
     return np.flatnonzero(host(mask))
 
 
 def put(x: Array, mask: Array, values: Array) -> Array:
-    """The vector x with the values, in their order, where the mask is True; at least one place is."""
+    """Return the vector x with the values, in their order, where the mask is True; at least one place is."""
     xp = _namespace(x)
     source = np.maximum(np.cumsum(host(mask)) - 1, 0)
     return xp.where(mask, xp.take(values, xp.asarray(source, device=array_api_compat.device(x)), axis=0), x)
 
 
 def widen(X: Array) -> Array:
-    """X in double precision, where its device has it."""
+    """Return X in double precision, where its device has it."""
     xp = _namespace(X)
     if "mps" in str(array_api_compat.device(X)):
         return X
@@ -159,7 +159,7 @@ def widen(X: Array) -> Array:
 
 
 def project_off(X: Array, Q: Array) -> Array:
-    """X - Q Qᴴ X, projected twice: "twice is enough" (Giraud, Langou, Rozložník 2005)."""
+    """Return X - Q Qᴴ X, projected twice: "twice is enough" (Giraud, Langou, Rozložník 2005)."""
     if Q.shape[1] == 0:
         return X
     Qh = adjoint(Q)
@@ -168,7 +168,7 @@ def project_off(X: Array, Q: Array) -> Array:
 
 
 def svd(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Thin SVD on the host; the slow and sure driver where the fast one does not converge."""
+    """Return the thin SVD on the host; the slow and sure driver where the fast one does not converge."""
     try:
         return scipy.linalg.svd(A, full_matrices=False, check_finite=False)
     except np.linalg.LinAlgError:
@@ -176,18 +176,18 @@ def svd(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def orthogonalise(a: Array, Q: Array) -> tuple[Array, float]:
-    """Part of the vector a orthogonal to the orthonormal columns of Q, and its norm."""
+    """Return the part of the vector a orthogonal to the orthonormal columns of Q, and its norm."""
     e = project_off(a, Q)
     return e, math.sqrt(float(_namespace(e).sum(squares(e))))
 
 
 def residual_norms2(X: Array, Q: Array) -> Array:
-    """Squared norms of the columns of X - Q Qᴴ X, formed explicitly block by block, so that none cancels."""
+    """Return the squared norms of the columns of X - Q Qᴴ X, formed explicitly block by block, so that none cancels."""
     return _namespace(X).concat([column_norms2(project_off(X[:, part], Q)) for part in blocks(X)])
 
 
 def basis(C: Array, floor: float) -> tuple[Array, list[bool]]:
-    """Orthonormal basis of the columns of C, in their order, and which columns add to it.
+    """Return an orthonormal basis of the columns of C, in their order, and which columns add to it.
 
     The rank is that of column-pivoted QR: the number of pivots above ``floor``. Where it is below k, the columns that
     depend on the others are set aside, the latest ones first.
@@ -220,7 +220,7 @@ def basis(C: Array, floor: float) -> tuple[Array, list[bool]]:
 
 
 def independent_columns(C: Array, floor: float) -> list[bool]:
-    """Which columns add to the basis, as `basis` says, without a basis: from the Gram matrix, where ``floor`` is far above
+    """Return which columns add to the basis, as `basis` says, without a basis: from the Gram matrix, where ``floor`` is far above
     what that can resolve."""
     xp = _namespace(C)
     norms2 = column_norms2(C)
@@ -233,14 +233,14 @@ def independent_columns(C: Array, floor: float) -> list[bool]:
 
 
 def first_independent(R: np.ndarray, floor: float) -> np.ndarray:
-    """Which columns of a matrix of few rows to keep, so that as many as its rank remain, the earliest where possible.
+    """Return which columns of a matrix of few rows to keep, so that as many as its rank remain, the earliest where possible.
 
     Pivoted QR decides how many: one column after the other, a small residual would get a direction made of rounding, and
     columns that depend on it would count as independent. With F = [F₁ F₂] the pivoted factor, the columns of
     N = [-F₁⁻¹F₂; I] say how the columns depend on each other: those can be set aside whose rows of N are independent.
     """
     k = R.shape[1]
-    R = _without_specks(R)
+    R = _without_negligible_parts(R)
     F, order = scipy.linalg.qr(R, mode="r", pivoting=True, check_finite=False)
     r = int(np.count_nonzero(np.abs(np.diagonal(F)) > floor))
     keep = np.ones(k, dtype=bool)
@@ -268,7 +268,7 @@ def first_independent(R: np.ndarray, floor: float) -> np.ndarray:
 
 
 def _set_aside(N: np.ndarray, keep: np.ndarray, clear: float) -> np.ndarray:
-    """The columns kept but for as many as N has, the latest ones whose rows of N are independent by more than ``clear``."""
+    """Return the columns kept but for as many as N has, the latest ones whose rows of N are independent by more than ``clear``."""
     kept = keep.copy()
     V = np.zeros((N.shape[1], N.shape[1]), dtype=N.dtype)  # rows of N set aside, orthonormal
     taken = 0
@@ -284,8 +284,8 @@ def _set_aside(N: np.ndarray, keep: np.ndarray, clear: float) -> np.ndarray:
     return kept
 
 
-def _without_specks(R: np.ndarray) -> np.ndarray:
-    """R with parts of entries set to zero that are beyond rounding of rounding: complex LAPACK fails on subnormal ones."""
+def _without_negligible_parts(R: np.ndarray) -> np.ndarray:
+    """Return R with parts of entries set to zero that are beyond rounding of rounding: complex LAPACK fails on subnormal ones."""
     X = np.ascontiguousarray(R)
     X = X.view(X.real.dtype)
     eps = float(np.finfo(X.dtype).eps)
@@ -298,14 +298,14 @@ def _least_pivot(R: np.ndarray) -> float:
 
 
 def folded(R: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """R of a QR decomposition of [R; rows]; R, upper triangular, is overwritten."""
+    """Return R of a QR decomposition of [R; rows]; R, upper triangular, is overwritten."""
     X = np.array(rows, dtype=R.dtype, order="F")  # a copy: it is overwritten
     tpqrt = scipy.linalg.get_lapack_funcs("tpqrt", (R,))
     return tpqrt(0, min(64, len(R)), R, X, overwrite_a=True, overwrite_b=True)[0]
 
 
 def triangle(B: Array) -> np.ndarray:
-    """R, upper triangular of order min(m, n), with RᴴR = BBᴴ where m ≤ n and BᴴB elsewhere, in double precision.
+    """Return R, upper triangular of order min(m, n), with RᴴR = BBᴴ where m ≤ n and BᴴB elsewhere, in double precision.
 
     By orthogonal transformations, so that small singular values are as good as in an SVD of B, which is widened slab by slab.
     """
@@ -322,7 +322,7 @@ def triangle(B: Array) -> np.ndarray:
 def spectrum(
     R: np.ndarray, C: np.ndarray | None, picks: list[int], floor: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """From a triangular factor of A: its singular values, its right singular vectors at the picks (rows of an array
+    """Return, from a triangular factor of A, its singular values, its right singular vectors at the picks (rows of an array
     (min(m, n), k)), and the spectral norm of what the picks leave of it.
 
     Parameters
@@ -344,7 +344,7 @@ def spectrum(
 
 
 def least_norm(R: Array, G: Array) -> Array:
-    """The solution T of RT = G of least norm, for R (r, k) of rank r ≤ k."""
+    """Return the solution T of RT = G of least norm, for R (r, k) of rank r ≤ k."""
     xp = _namespace(R)
     r, k = R.shape
     try:
@@ -357,8 +357,8 @@ def least_norm(R: Array, G: Array) -> Array:
 
 
 def truncated_solvers(C: Array, R: Array) -> list[tuple[Array, Array]]:
-    """Pairs V, W with VW the pseudoinverse of C where the smallest singular values are zero, for the last `CUTS` of those
-    that rounding of the coefficients may drown; none where no singular value is so small.
+    """Return the pairs V, W with VW the pseudoinverse of C where the smallest singular values are zero, for the last `CUTS` of those
+    that rounding of the coefficients may hide; none where no singular value is so small.
 
     Parameters
     ----------
@@ -368,12 +368,12 @@ def truncated_solvers(C: Array, R: Array) -> list[tuple[Array, Array]]:
     """
     xp = _namespace(R)
     s = svd(host(R))[1]
-    if not s.size or s[-1] > DROWNED * float(np.finfo(s.dtype).eps) * max(C.shape) * s[0]:
+    if not s.size or s[-1] > ROUNDING_CUT * float(np.finfo(s.dtype).eps) * max(C.shape) * s[0]:
         return []
     U, s, Vh = svd(host(C))
     eps = float(np.finfo(s.dtype).eps)
     last = int(np.count_nonzero(s > eps * s[0]))
-    first = int(np.count_nonzero(s > DROWNED * eps * max(C.shape) * s[0]))
+    first = int(np.count_nonzero(s > ROUNDING_CUT * eps * max(C.shape) * s[0]))
     pairs = [
         (Vh[:r].conj().T / s[:r], U[:, :r].conj().T) for r in range(max(first, last - CUTS, 1), last + 1)
     ]
@@ -382,14 +382,14 @@ def truncated_solvers(C: Array, R: Array) -> list[tuple[Array, Array]]:
 
 
 def blocks(X: Array) -> Iterator[slice]:
-    """Ranges of columns that hold about `BLOCK` entries each."""
+    """Yield ranges of columns that hold about `BLOCK` entries each."""
     m, n = X.shape
     step = max(1, BLOCK // max(1, m))
     return (slice(a, min(a + step, n)) for a in range(0, n, step))
 
 
 def error_trace(Q: Array, independent: Sequence[bool], B: Array) -> np.ndarray:
-    """Squared Frobenius residual of B after projecting on the first 0, 1, ..., k chosen columns.
+    """Return the squared Frobenius residual of B after projecting on the first 0, 1, ..., k chosen columns.
 
     The last entry is the squared norm of an explicit residual, and the others add the directions' energies
     to it from the back, so that all have *relative* accuracy: ‖B‖² - Σ‖qᴴB‖² would lose every digit of a
@@ -423,7 +423,7 @@ def error_trace(Q: Array, independent: Sequence[bool], B: Array) -> np.ndarray:
 
 
 def errors_of(energies: np.ndarray, independent: Sequence[bool], left: float) -> np.ndarray:
-    """Squared errors after 0, 1, ..., k columns, from what each direction takes away and what is left behind all of them."""
+    """Return the squared errors after 0, 1, ..., k columns, from what each direction takes away and what is left after all of them."""
     gains = np.zeros(len(independent))
     gains[np.asarray(independent, dtype=bool)] = energies
     return left + np.append(np.cumsum(gains[::-1])[::-1], 0.0)

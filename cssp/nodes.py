@@ -38,7 +38,7 @@ class Node:
 
 
 def merged(nodes: list[Node]) -> Node:
-    """Nodes side by side, in stream order: disjoint parts of the stream, whose squares add up."""
+    """Return the nodes side by side, in stream order: disjoint parts of the stream, whose squares add up."""
     if len(nodes) == 1:
         return nodes[0]
     nodes = sorted(nodes, key=lambda node: int(node.place[0]))
@@ -51,13 +51,13 @@ def merged(nodes: list[Node]) -> Node:
 
 
 def choose(node: Node, k: int, method: str) -> np.ndarray:
-    """k columns of the node, in order of choice."""
+    """Return k columns of the node, in order of choice."""
     target = node.W if method == "greedy" and node.W is not node.C else None
     return np.asarray(select(node.C, k, method, target=target).indices)
 
 
 def projected(node: Node, picks: np.ndarray) -> Node:
-    """The node on the picks alone: P_S of what it knew, and the loss."""
+    """Return the node on the picks alone: P_S of what it knew, and the loss."""
     C = take_columns(node.C, picks)
     Q, _ = basis(C, floor(C))
     known = adjoint(Q) @ node.W
@@ -69,11 +69,11 @@ def projected(node: Node, picks: np.ndarray) -> Node:
 
 
 def floor(C: np.ndarray) -> float:
-    """Residual norm at which a column counts as dependent."""
+    """Return the residual norm at which a column counts as dependent."""
     return float(2 * math.sqrt(min(C.shape)) * np.finfo(C.dtype).eps * max(norm(c) for c in C.T))
 
 
 def norm(X: np.ndarray) -> float:
-    """Frobenius norm, of any scale."""
+    """Return Frobenius norm, of any scale."""
     e = math.frexp(float(np.max(np.abs(X))))[1] if X.size else 0
     return math.ldexp(float(np.linalg.norm(shifted(X, -e).ravel().astype(np.result_type(X, np.float64)))), e)

@@ -30,12 +30,12 @@ from cssp.errors import (
 from cssp.gram import Gram, as_gram
 from cssp.methods import METHODS
 from cssp.problem import Array
-from cssp.scaling import shifted, steady
+from cssp.scaling import default_floating_errors, shifted
 
 __all__ = ["GramSelection", "select_gram"]
 
 
-@steady
+@default_floating_errors
 def select_gram(
     K: Any,
     k: int | None = None,
@@ -104,7 +104,7 @@ def select_gram(
     array([0, 1])
     """
     if not isinstance(method, str) or method not in RULES:
-        raise UnknownNameError(f"method = {method!r}: one of {', '.join(map(repr, RULES))} is wanted")
+        raise UnknownNameError(f"method = {method!r}: expected one of {', '.join(map(repr, RULES))}")
     own = {name: options.pop(name) for name in ("accelerated",) if name in options}
     if own and method != "random_pivot":
         raise UnknownNameError(f"option 'accelerated' is unknown to method {method!r}; 'random_pivot' has it")
@@ -112,7 +112,7 @@ def select_gram(
     counts, tol = check.as_counts(k, ()), check.as_tolerance(tol)
     if counts is None and tol is None:
         raise ArgumentError(
-            "neither k nor tol is given: say how many landmarks, or how small an error, is wanted"
+            "neither k nor tol is given: expected how many landmarks (k=10), or how small an error (tol=0.01)"
         )
     check.check_deficient(deficient)
     first, never = (
@@ -167,12 +167,12 @@ def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> str | 
 
 
 def _dependent(L: Cholesky) -> list[int]:
-    """Included indices that depend on those included before."""
+    """Return the included indices that depend on those included before."""
     return [j for j, yes in zip(L.include, L.clear, strict=False) if not yes]
 
 
 def _length(L: Cholesky, counted: bool) -> int:
-    """Number of picks: to the first place that meets the tolerance, else k, or the independent ones without k."""
+    """Return the number of picks: to the first place that meets the tolerance, else k, or the independent ones without k."""
     least = max(1, len(L.include))
     met = next((t for t, trace in enumerate(L.trace) if trace <= L.goal), None)
     if met is not None:
@@ -201,6 +201,17 @@ class GramSelection:
         Entries of K that were evaluated for the selection.
     errors : float64 array, shape (k + 1,)
         Trace of K - K_S after 0, ..., k picks, K_S = K[:, S] K[S, S]⁺ K[S, :].
+
+    Examples
+    --------
+    >>> import numpy as np, cssp
+    >>> K = np.array([[4.0, 2.0, 0.0], [2.0, 2.0, 1.0], [0.0, 1.0, 3.0]])
+    >>> sel = cssp.select_gram(K, 2)
+    >>> sel.indices.tolist(), sel.mask().tolist(), round(sel.error, 3)
+    ([0, 2], [True, False, True], 0.667)
+    >>> F, T = sel.nystrom(), sel.coefficients()
+    >>> bool(np.allclose(F @ F.T, sel.reconstruct())), bool(np.allclose(K[:, sel.indices] @ T, sel.reconstruct()))
+    (True, True)
     """
 
     indices: Array
@@ -227,34 +238,34 @@ class GramSelection:
         return self.error / float(self.errors[0]) if self.errors[0] > 0 else 0.0
 
     def mask(self) -> Array:
-        """Landmarks as a bool array (n,)."""
+        """Return the landmarks as a bool array (n,)."""
         mask = np.zeros(self._gram.n, dtype=bool)
         mask[list(self._picks)] = True
         return self._gather(mask)
 
-    @steady
+    @default_floating_errors
     def nystrom(self) -> Array:
-        """F (n, r) with F Fᴴ = K_S; r is less than k where landmarks are dependent."""
+        """Return F (n, r) with F Fᴴ = K_S; r is less than k where landmarks are dependent."""
         return self._gather(shifted(self._F.conj().T, self._gram.exponent))
 
-    @steady
+    @default_floating_errors
     def coefficients(self) -> Array:
-        """T (k, n) = K[S, S]⁺ K[S, :], so that K_S = K[:, S] T."""
+        """Return T (k, n) = K[S, S]⁺ K[S, :], so that K_S = K[:, S] T."""
         L = self._F[:, list(self._picks)].conj().T  # K[S, S] = L Lᴴ
         if L.shape[0] == L.shape[1]:
             return self._gather(scipy.linalg.solve_triangular(L, self._F, trans="C", lower=True))
         return self._gather(np.linalg.pinv(L.conj().T) @ self._F)
 
-    @steady
+    @default_floating_errors
     def reconstruct(self) -> Array:
-        """K_S, shape (n, n)."""
+        """Return K_S, shape (n, n)."""
         return self._gather(shifted(self._F.conj().T @ self._F, 2 * self._gram.exponent))
 
-    @steady
+    @default_floating_errors
     def certificate(self) -> Certificate:
         """Compare with the best approximation of rank k and with the method's theorem.
 
-        This does form K, and costs its eigenvalues. The certificate speaks of A with K = AᴴA: the squared Frobenius and
+        This does form K, and costs its eigenvalues. The certificate is about A with K = AᴴA: the squared Frobenius and
         spectral norms of its residual are the trace and the spectral norm of K - K_S, so that `Certificate.squared_error`
         is `error` here.
         """

@@ -20,9 +20,9 @@ __all__ = ["error_trace", "spectrum"]
 
 
 def error_trace(selection: Selection, ax: Axes | None = None, *, item: Any = None) -> Axes:
-    """Relative error after each pick, beside the best that any columns could do and what the theorem promises.
+    """Return the relative error after each pick, beside the best that any columns could do and what the theorem promises.
 
-    The best is the SVD's, √(Σ_{i>t} s_i²)/‖A‖. The bound is the theorem's factor, which speaks of squared errors, under a root:
+    The best is the SVD's, √(Σ_{i>t} s_i²)/‖A‖. The bound is the theorem's factor, which bounds squared errors, under a root:
     for a nested method at every t, for others at k; drawn only where it is below 1. Costs an SVD.
 
     Parameters
@@ -75,7 +75,7 @@ def error_trace(selection: Selection, ax: Axes | None = None, *, item: Any = Non
 
 
 def spectrum(A: Any, k: int | None = None, ax: Axes | None = None) -> Axes:
-    """Singular values of A on a logarithmic scale, k marked, with what is left behind it.
+    """Return the singular values of A on a logarithmic scale, k marked, with what is left after it.
 
     Parameters
     ----------
@@ -96,7 +96,9 @@ def spectrum(A: Any, k: int | None = None, ax: Axes | None = None) -> Axes:
     """
     A = check.as_matrix("A", A, METHODS["residual"])
     if A.ndim != 2:
-        raise ArgumentError(f"A has shape {tuple(A.shape)}: one matrix (m, n) is wanted, not a batch")
+        raise ArgumentError(
+            f"A has shape {tuple(A.shape)}: expected one matrix (m, n), got a batch; pass one item of it"
+        )
     xp = array_api_compat.array_namespace(A)
     A = xp.astype(A, check.compute_dtype(A), copy=False)
     check.check_finite("A", A, None, "", "clean it")
@@ -128,7 +130,7 @@ def spectrum(A: Any, k: int | None = None, ax: Axes | None = None) -> Axes:
 
 
 def _part(selection: Selection, item: Any) -> Part:
-    """The picks of one matrix."""
+    """Return the picks of one matrix."""
     batch = selection._batch
     if not batch:
         if item is not None:
@@ -139,11 +141,11 @@ def _part(selection: Selection, item: Any) -> Part:
     try:
         return selection._parts[int(np.arange(len(selection._parts)).reshape(batch)[item])]
     except (IndexError, TypeError):
-        raise ArgumentError(f"item = {item!r}: one item of the batch {batch} is wanted") from None
+        raise ArgumentError(f"item = {item!r}: expected an index into the batch {batch}") from None
 
 
 def _bound(selection: Selection, part: Part, row: Method, tails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of picks for which the method's theorem speaks, and the squared errors it promises."""
+    """Return the numbers of picks for which the method's theorem holds, and the squared errors it promises."""
     p, k, law = part.problem, len(part.picks), row.guarantee
     none = np.empty(0)
     if law is None or law.frobenius is None or not part.is_a_run_of(row):
@@ -171,7 +173,7 @@ def _axes(ax: Axes | None) -> Axes:
 
 
 def _logarithmic(ax: Axes, values: np.ndarray) -> None:
-    """A logarithmic scale, cut above what is rounding."""
+    """Set a logarithmic scale that ends above rounding."""
     ax.set_yscale("log")
     top = float(values.max(initial=0.0))
     floor = top * 1e-14

@@ -34,7 +34,7 @@ FEW = 10
 #: Residuals so many times above the threshold of dependence are beyond doubt, whatever rounding downdating has left in them.
 CLEAR = 64
 
-#: Residuals this far below the largest column have lost half the digits of single precision: go on in double.
+#: Residuals this far below the largest column have lost half the digits of single precision: continue in double precision.
 SINGLE_REACH = 2.0**-10
 
 
@@ -170,7 +170,7 @@ class Problem:
     def floor(self) -> float:
         """Residual norm at or below which a column counts as dependent: max(m, n)·unit·`largest`, n up to `MANY`, `FEW` at least.
 
-        The one threshold of the library: rank, errors, coefficients, included columns and picks go by it.
+        The one threshold of the library: rank, errors, coefficients, included columns and picks use it.
         """
         return max(FEW, self.m, min(self.n, MANY)) * self.unit * self.largest
 
@@ -209,7 +209,7 @@ class Problem:
         return (1 - slack) * self.tol**2 * float(self.xp.sum(linalg.column_norms2(self.B)))
 
     def pivots(self, indices: Sequence[int], heights: Sequence[float]) -> Picks:
-        """Columns chosen by largest residual, whose norms were ``heights``; included columns have none and leave no claim."""
+        """Return the columns chosen by largest residual, whose norms were ``heights``; included columns have none."""
         if self.include:
             return Picks(indices)
         clear = all(height > CLEAR * self.floor for height in heights)
@@ -217,11 +217,11 @@ class Problem:
         return Picks(indices, len(indices) if clear else None, short and self.tol is None)
 
     def take(self, columns: Sequence[int]) -> Array:
-        """These columns of A, in this order."""
+        """Return these columns of A, in this order."""
         return linalg.take_columns(self.A, columns)
 
     def argmax(self, scores: Array, allowed: Array, slack: Array | float = 0.0) -> int:
-        """Index of the largest score among allowed columns, the lowest one in a tie.
+        """Return the index of the largest score among allowed columns, the lowest one in a tie.
 
         Parameters
         ----------
@@ -237,7 +237,7 @@ class Problem:
     def best_gain(
         self, gain: Array, norms2: Array, allowed: Array, slack: Array | float, norm_slack: Array | float
     ) -> int:
-        """Index of the largest gain; a tie goes to the larger residual, and only then to the lowest index.
+        """Return the index of the largest gain; a tie goes to the larger residual, and only then to the lowest index.
 
         Parameters
         ----------
@@ -252,7 +252,7 @@ class Problem:
         return self._first(self._tied(norms2, norms2, tied, norm_slack))
 
     def _tied(self, scores: Array, least: Array, allowed: Array, slack: Array | float) -> Array:
-        """The allowed columns whose scores, but for rounding, reach the largest of what scores are at least."""
+        """Return the allowed columns whose scores, but for rounding, reach the largest of what scores are at least."""
         low = self.xp.full_like(scores, -math.inf)
         bar = self.xp.max(self.xp.where(allowed, least, low)) * (1 - TIE_BAND * self.eps)
         return self.xp.where(allowed, scores, low) + slack >= bar
@@ -262,11 +262,11 @@ class Problem:
         return int(self.xp.min(self.xp.where(which, place, self.xp.full_like(place, which.shape[0]))))
 
     def independent(self, columns: Sequence[int]) -> list[bool]:
-        """Which of these columns add to the span of those before, by the one threshold."""
+        """Return which of these columns add to the span of those before, by the one threshold."""
         return linalg.basis(linalg.widen(self.take(columns)), self.floor)[1]
 
     def numpy(self, dtype: str | None = None) -> Problem:
-        """The same problem in host memory as NumPy arrays.
+        """Return the same problem in host memory as NumPy arrays.
 
         Parameters
         ----------

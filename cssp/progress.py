@@ -1,4 +1,4 @@
-"""Long work made visible and ended: a bar or lines that say how far it is, and a limit of time.
+"""Progress of long work, as a bar or as lines, and a time limit.
 
 A `Report` is called with the steps done and the steps there are. Problems carry one, `silent` unless `cssp.select` was
 asked for ``progress``; methods call it once per pick, swap, node or pass.
@@ -25,12 +25,12 @@ PAUSE = 2.0
 
 
 def silent(done: int, total: int | None) -> None:
-    """Say nothing."""
+    """Report nothing."""
 
 
 @contextmanager
 def reporting(progress: Any, what: str) -> Iterator[Report]:
-    """The report that ``progress`` of `cssp.select` asks for; ``what`` names the work."""
+    """Yield the report that ``progress`` of `cssp.select` asks for; ``what`` names the work."""
     if progress is True:
         bar = _Bar(what)
         try:
@@ -107,7 +107,7 @@ class Deadline:
         self.end = math.inf if time_limit is None else time.monotonic() + time_limit
 
     def over(self) -> bool:
-        """Whether the time is up; a `TimeLimitWarning` tells it the first time."""
+        """Return whether the time is up; a `TimeLimitWarning` tells it the first time."""
         if not self.passed and time.monotonic() >= self.end:
             self.passed = True
             warn(f"time_limit = {self.seconds} s is over: {self.unproven}", TimeLimitWarning)

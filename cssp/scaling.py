@@ -10,16 +10,16 @@ import numpy as np
 
 from cssp.linalg import column_norms2, host
 
-__all__ = ["normalised", "shifted", "steady", "unit_columns", "weighted"]
+__all__ = ["default_floating_errors", "normalised", "shifted", "unit_columns", "weighted"]
 
 Array = Any
 
 #: Decorates what computes: NumPy's own defaults for floating-point errors, whatever `numpy.seterr` was told outside.
-steady = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
+default_floating_errors = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
 
 
 def normalised(A: Array, top: float, always: bool = False) -> tuple[Array, int]:
-    """A·2**-e and e; A itself and 0 where fourth powers of its entries are in range anyway.
+    """Return A·2**-e and e; A itself and 0 where fourth powers of its entries are in range anyway.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def normalised(A: Array, top: float, always: bool = False) -> tuple[Array, int]:
 
 
 def weighted(A: Array, w: np.ndarray, top: float) -> tuple[Array, int]:
-    """A·diag(w)·2**-e and e, right also where A·diag(w) itself would over- or underflow.
+    """Return A·diag(w)·2**-e and e, right also where A·diag(w) itself would over- or underflow.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def weighted(A: Array, w: np.ndarray, top: float) -> tuple[Array, int]:
 
 
 def unit_columns(A: Array) -> Array:
-    """Every column over its norm, of any scale; zero columns stay zero."""
+    """Return every column over its norm, of any scale; zero columns stay zero."""
     xp = array_api_compat.array_namespace(A)
     c = np.frexp(host(xp.max(xp.abs(A), axis=0)).astype(np.float64))[1]
     half = -c // 2
@@ -78,7 +78,7 @@ def unit_columns(A: Array) -> Array:
 
 
 def shifted(A: Array, e: int) -> Array:
-    """A·2**e, in steps because 2**e alone may be out of range; what leaves the range becomes inf or 0."""
+    """Return A·2**e, in steps because 2**e alone may be out of range; what leaves the range becomes inf or 0."""
     steps = max(2, -(-abs(e) // 1000)) if e else 0
     with np.errstate(over="ignore", under="ignore"):
         for i in range(steps):
@@ -87,7 +87,7 @@ def shifted(A: Array, e: int) -> Array:
 
 
 def _like(A: Array, x: np.ndarray) -> Array:
-    """Host vector as a real vector of the precision and device of A."""
+    """Return the host vector as a real vector of the precision and device of A."""
     xp = array_api_compat.array_namespace(A)
     real = xp.float32 if _bits(A) == 32 else xp.float64
     with np.errstate(over="ignore", under="ignore"):
@@ -96,5 +96,5 @@ def _like(A: Array, x: np.ndarray) -> Array:
 
 
 def _bits(A: Array) -> int:
-    """Bits of the real precision of A."""
+    """Return the bits of the real precision of A."""
     return int(array_api_compat.array_namespace(A).finfo(A.dtype).bits)

@@ -116,11 +116,11 @@ def select(
     >>> cssp.select(A, 2).indices
     array([0, 1])
     """
-    detour = gradients.detour(A, weights, target)
-    if detour is not None:
+    under_transform = gradients.under_transform(A, weights, target)
+    if under_transform is not None:
         same = {"tol": tol, "include": include, "exclude": exclude, "valid": valid, "deficient": deficient}
         same |= {"scale": scale, "rng": rng, "progress": progress, **options}
-        return detour(
+        return under_transform(
             lambda A, w, B: select(A, k, method, weights=w, target=B, **same),
             *(A, weights, target, check.as_scale(scale)),
         )
@@ -139,7 +139,7 @@ def select(
     counts, tol = check.as_counts(k, batch), check.as_tolerance(tol)
     if counts is None and tol is None:
         raise ArgumentError(
-            "neither k nor tol is given: say how many columns, or how small an error, is wanted"
+            "neither k nor tol is given: expected how many columns (k=10), or how small an error (tol=0.01)"
         )
     check.check_deficient(deficient)
     if deficient == "truncate" and batch:
@@ -211,14 +211,14 @@ class _Arguments:
     valid: np.ndarray | None
     names: list[str] | None
 
-    @scaling.steady
+    @scaling.default_floating_errors
     def problem(self, item: tuple[int, ...], rng: np.random.Generator) -> Problem:
-        """The two-dimensional problem of one batch item."""
+        """Return the two-dimensional problem of one batch item."""
         where = f" of batch item {item[0] if len(item) == 1 else item}" if item else ""
         width = int(self.A.shape[-1])
         columns = None if self.valid is None or self.valid[item].all() else np.flatnonzero(self.valid[item])
         if columns is not None and not columns.size:
-            raise ArgumentError(f"valid{where} is all False: at least one column is wanted")
+            raise ArgumentError(f"valid{where} is all False: expected at least one column")
         if self.in_passes:
             return self._in_passes(columns, rng)
         A = _native(self.A[(*item, ...)] if item else self.A)
@@ -247,11 +247,11 @@ class _Arguments:
             columns=columns,
             width=width,
         )
-        problem = _without_dust(problem)
+        problem = _flush_negligible_columns(problem)
         return problem if self.target is None else self._aimed(problem, item, where)
 
     def _in_passes(self, columns: np.ndarray | None, rng: np.random.Generator) -> Problem:
-        """The problem of a matrix that is read in passes."""
+        """Return the problem of a matrix that is read in passes."""
         w, width = self.weights, int(self.A.shape[1])
         if w is not None:
             w = w if columns is None else w[columns]
@@ -275,7 +275,7 @@ class _Arguments:
     def _choice(
         self, item: tuple[int, ...], columns: np.ndarray | None, n: int, where: str
     ) -> tuple[int, np.ndarray, tuple[int, ...]]:
-        """k, the columns that may be chosen freely, and those included, numbered among the valid ones."""
+        """Return k, the columns that may be chosen freely, and those included, numbered among the valid ones."""
         include, exclude = self.include[item], self.exclude[item]
         if columns is not None:
             include = _renumbered("include", include, columns, where)
@@ -287,7 +287,7 @@ class _Arguments:
         return k, free, tuple(int(j) for j in include)
 
     def _count(self, item: tuple[int, ...], admissible: int, width: int, included: int, where: str) -> int:
-        """k of one item, checked against the columns that may be chosen."""
+        """Return k of one item, checked against the columns that may be chosen."""
         k = admissible if self.counts is None else int(self.counts[item])
         if k > admissible:
             why = "" if admissible == width else " (valid and exclude taken into account)"
@@ -301,7 +301,7 @@ class _Arguments:
         return k
 
     def _aimed(self, problem: Problem, item: tuple[int, ...], where: str) -> Problem:
-        """The problem with its target."""
+        """Return the problem with its target."""
         assert self.target is not None
         B = _native(self.target[(*item, ...)] if item and self.target.ndim > 2 else self.target)
         B = problem.xp.astype(B, check.compute_dtype(B), copy=False)
@@ -315,13 +315,13 @@ def _as_target(target: Any, A: Array, row: Method) -> Array:
     B = check.as_matrix("target", target, row)
     if array_api_compat.array_namespace(B) is not array_api_compat.array_namespace(A):
         raise ArgumentError(
-            f"target is a {type(B).__name__} and A a {type(A).__name__}: the same kind is wanted"
+            f"target is a {type(B).__name__} and A a {type(A).__name__}: expected arrays of the same library"
         )
     lead, m = tuple(B.shape[:-2]), B.shape[-2]
     if m != A.shape[-2] or lead not in ((), tuple(A.shape[:-2])):
         raise ArgumentError(
             f"target has shape {tuple(B.shape)}: "
-            f"(..., {A.shape[-2]}, p) is wanted, with the batch of A, {tuple(A.shape)}"
+            f"expected (..., {A.shape[-2]}, p), with the batch of A, {tuple(A.shape)}"
         )
     complex_ = [array_api_compat.array_namespace(X).isdtype(X.dtype, "complex floating") for X in (A, B)]
     if complex_ == [False, True]:
@@ -330,26 +330,26 @@ def _as_target(target: Any, A: Array, row: Method) -> Array:
 
 
 def _renumbered(argument: str, index: np.ndarray, columns: np.ndarray, where: str) -> np.ndarray:
-    """Places of column numbers among the valid ones."""
+    """Return the places of column numbers among the valid ones."""
     outside = index[~np.isin(index, columns)]
     if outside.size:
         raise ArgumentError(f"{argument}{where} contains column {outside[0]}, which valid marks as padding")
     return np.searchsorted(columns, index)
 
 
-def _without_dust(p: Problem) -> Problem:
-    """The problem with columns so far below the largest that their squares leave the range set to zero."""
+def _flush_negligible_columns(p: Problem) -> Problem:
+    """Return the problem with columns set to zero whose squared norms underflow beside the largest."""
     xp = p.xp
-    dust = p.norms2 < 2.0 ** (-120 if p.eps > 1e-10 else -900)
-    if not bool(xp.any(dust)):
+    negligible = p.norms2 < 2.0 ** (-120 if p.eps > 1e-10 else -900)
+    if not bool(xp.any(negligible)):
         return p
-    if not bool(xp.any(linalg.take_columns(p.A, linalg.places(dust)) != 0)):
+    if not bool(xp.any(linalg.take_columns(p.A, linalg.places(negligible)) != 0)):
         return p
-    return replace(p, A=xp.where(dust[None, :], xp.zeros_like(p.A), p.A))
+    return replace(p, A=xp.where(negligible[None, :], xp.zeros_like(p.A), p.A))
 
 
 def _native(A: Array) -> Array:
-    """A where methods can work on it in place, a host copy otherwise (immutable arrays)."""
+    """Return A where methods can work on it in place, a host copy otherwise (immutable arrays)."""
     xp = array_api_compat
     if (
         xp.is_numpy_array(A)
@@ -361,11 +361,11 @@ def _native(A: Array) -> Array:
     return linalg.host(A)
 
 
-@scaling.steady
+@scaling.default_floating_errors
 def _solve(
     p: Problem, row: Method, options: Mapping[str, Any], deficient: str, counted: bool
 ) -> tuple[Part, bool]:
-    """Picks of one item, cut at the tolerance and completed; and whether k exceeded the rank."""
+    """Return the picks of one item, cut at the tolerance and completed; and whether k exceeded the rank."""
 
     def run(q: Problem, options: Mapping[str, Any]) -> tuple[Part, bool]:
         found = row.function(q, **options)
@@ -403,7 +403,7 @@ def _solve(
 
 
 def _deficient(part: Part, deficient: str) -> tuple[Part, bool]:
-    """A part with dependent columns, as the caller wants it."""
+    """Return a part with dependent columns, as the caller wants it."""
     if deficient == "raise":
         raise RankDeficientError(
             f"k = {len(part.picks)} exceeds {_limit(part)} (deficient='raise'). {_threshold(part)}"
@@ -414,22 +414,22 @@ def _deficient(part: Part, deficient: str) -> tuple[Part, bool]:
 
 
 def _included(part: Part) -> list[bool]:
-    """Which included columns are independent of those before them."""
+    """Return which included columns are independent of those before them."""
     return part.independent[: len(part.problem.include)] if part.problem.include else []
 
 
 def _part(p: Problem, picks: Sequence[int], rank: int | None, own: tuple[int, ...] | None = None) -> Part:
-    """A part; the picks are the method's own by default."""
+    """Return a part; the picks are the method's own by default."""
     chosen = tuple(int(j) for j in picks)
     record = passes.record_of(p) if p.in_passes else Part
     return record(p, chosen, rank, chosen if own is None else own)
 
 
 def _independent_first(part: Part, exhausted: bool, length: int | None = None) -> Part:
-    """The picks, if they are independent or the method is known to have exhausted the columns; otherwise those that are clearly
+    """Return the picks, if they are independent or the method is known to have exhausted the columns; otherwise those that are clearly
     independent, completed by the residual rule to as many as they were, or to ``length``.
 
-    So no dependent column stands where an independent one is left. Picks close to dependence go, too: behind them even the
+    So no dependent column stands where an independent one is left. Picks close to dependence go, too: after them even the
     residual of a dependent column is far from zero.
     """
     p, k = part.problem, length or len(part.picks)
@@ -446,9 +446,9 @@ def _independent_first(part: Part, exhausted: bool, length: int | None = None) -
     return longer if longer.rank > part.rank else part
 
 
-@scaling.steady
+@scaling.default_floating_errors
 def _limit(part: Part) -> str:
-    """What k exceeds."""
+    """Return what k exceeds."""
     given = _included(part)
     if all(given):
         return f"the numerical rank {part.rank} of the admissible columns"
@@ -458,9 +458,9 @@ def _limit(part: Part) -> str:
     return f"the rank {part.rank} that the included columns allow ({which} on those included before)"
 
 
-@scaling.steady
+@scaling.default_floating_errors
 def _threshold(part: Part) -> str:
-    """What counts as dependent, and whether units are the likely cause: whether more columns would count without them."""
+    """Return what counts as dependent, and whether units are the likely cause: whether more columns would count without them."""
     p = part.problem
     with np.errstate(over="ignore"):  # a norm may be beyond the range of entries
         floor, largest = np.ldexp([p.floor, p.largest], p.exponent)
@@ -485,30 +485,30 @@ def _threshold(part: Part) -> str:
 
 
 def _first_within(part: Part, tol: float) -> int | None:
-    """Length of the shortest prefix that meets tol, at least 1; None where none does."""
+    """Return the length of the shortest prefix that meets tol, at least 1; None where none does."""
     errors = relative(part.trace)
     return next((max(1, t) for t, error in enumerate(errors) if error <= tol), None)
 
 
 def _independent(part: Part) -> list[int]:
-    """The picks that add to the span; one column where none does."""
+    """Return the picks that add to the span; one column where none does."""
     kept = [j for j, yes in zip(part.picks, part.independent, strict=True) if yes]
     p = part.problem
     return kept or list(part.picks[:1]) or [int(np.argmax(linalg.host(p.candidates)))]
 
 
 def _filled(part: Part) -> list[int]:
-    """The picks completed to k with the lowest unused candidates."""
+    """Return the picks completed to k with the lowest unused candidates."""
     p = part.problem
     unused = np.setdiff1d(np.flatnonzero(linalg.host(p.candidates)), part.picks)
     return [*part.picks, *unused[: p.k - len(part.picks)].tolist()]
 
 
-@scaling.steady
+@scaling.default_floating_errors
 def _record(
     parts: list[Part], row: Method, options: Mapping[str, Any], batch: tuple[int, ...], A: Array
 ) -> Selection:
-    """The parts as one record in the namespace and on the device of A."""
+    """Return the parts as one record in the namespace and on the device of A."""
     read = A.passes[0] if any(part.problem.in_passes for part in parts) else None
     A = np.empty(0) if read is not None else A
     xp, device = array_api_compat.array_namespace(A), array_api_compat.device(A)

@@ -16,7 +16,7 @@ from cssp.certificate import Certificate
 from cssp.errors import UnsupportedError
 from cssp.methods import METHODS, Method
 from cssp.problem import CLEAR, Array, Problem
-from cssp.scaling import shifted, steady
+from cssp.scaling import default_floating_errors, shifted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,9 +53,9 @@ class Part:
         """The caller's number of columns."""
         return self.problem.width
 
-    @steady
+    @default_floating_errors
     def __reduce__(self) -> Any:
-        """Pickled without its matrix: what is known of the picks goes, the errors included."""
+        """Reduce to what is known of the picks, errors included, without the matrix, which is not pickled."""
         return Kept, (
             self.picks,
             self.indices,
@@ -93,7 +93,7 @@ class Part:
 
     @cached_property
     def basis(self) -> tuple[Array, list[bool]]:
-        """Orthonormal basis of the chosen columns, and which of them add to it: what all numbers below go by."""
+        """Orthonormal basis of the chosen columns, and which of them add to it; all numbers below use it."""
         return linalg.basis(self.chosen, self.floor)
 
     @cached_property
@@ -105,7 +105,7 @@ class Part:
         return self.basis[1] if p.unit == self.eps else linalg.independent_columns(self.chosen, p.floor)
 
     def clear(self) -> list[bool]:
-        """Which chosen columns are independent by far more than the threshold."""
+        """Return which chosen columns are independent by far more than the threshold."""
         return linalg.basis(self.chosen, CLEAR * self.problem.floor)[1]
 
     @cached_property
@@ -119,11 +119,11 @@ class Part:
         return linalg.error_trace(*self.basis, self.problem.B)
 
     def scaled(self, x: Any, power: int = 1) -> Any:
-        """x·2**(power·exponent): from the unit of ``problem.B`` to the caller's."""
+        """Return x·2**(power·exponent): from the unit of ``problem.B`` to the caller's."""
         return _scaled(x, power * self.wanted_exponent)
 
     def coefficients(self) -> Array:
-        """Least-squares coefficients (k, p) of the wanted matrix; of least norm if not unique.
+        """Return the least-squares coefficients (k, p) of the wanted matrix; of least norm if not unique.
 
         Where the chosen columns are independent but close to dependence, rounding of large coefficients may exceed what
         they explain; a column is then given the coefficients of a truncated SVD, if these fit it better.
@@ -153,7 +153,7 @@ class Part:
         return shifted(T, shift)
 
     def reconstruct(self) -> Array:
-        """P_S B in the unit of ``problem.B``."""
+        """Return P_S B in the unit of ``problem.B``."""
         Q, independent = self.basis
         if self.live is not None:
             return gradients.projection(*self.live.matrices(self), independent)
@@ -166,7 +166,7 @@ class Part:
         return X
 
     def spread(self, X: Array) -> Array:
-        """X with a zero column in each place where padding was removed."""
+        """Return X with a zero column in each place where padding was removed."""
         p = self.problem
         if p.columns is None or p.target is not None:
             return X
@@ -178,7 +178,7 @@ class Part:
         return linalg.take_columns(wide[:, : p.n + 1], place)
 
     def certificate(self, row: Method, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of `Certificate` for this item."""
+        """Return the fields of `Certificate` for this item."""
         p, k = self.problem, len(self.picks)
         s, V, left = self.spectrum()
         noise = max(p.B.shape) * float(np.finfo(s.dtype).eps) * float(s[0])
@@ -215,7 +215,7 @@ class Part:
         }
 
     def spectrum(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Singular values of the wanted matrix, its right singular vectors at the picks, the spectral norm of its residual.
+        """Return the singular values of the wanted matrix, its right singular vectors at the picks, the spectral norm of its residual.
 
         The vectors are the rows of an array (min(m, p), k); without a meaning where there is a target.
         """
@@ -230,7 +230,7 @@ class Part:
         return s, V, float(np.linalg.norm(left, 2))
 
     def is_a_run_of(self, row: Method) -> bool:
-        """Whether these picks are what the method's theorem speaks of.
+        """Return whether these picks are what the method's theorem is about.
 
         It had its choice of all columns, to reconstruct A; the picks are all its own and independent. A
         number of columns that chance decided, through `tol`, is beyond a statement in expectation.
@@ -255,7 +255,7 @@ class Kept:
     wanted_exponent: int
 
     def scaled(self, x: Any, power: int = 1) -> Any:
-        """As `Part.scaled`."""
+        """Return x in the caller's unit, as `Part.scaled` does."""
         return _scaled(x, power * self.wanted_exponent)
 
     def __getattr__(self, name: str) -> Any:
@@ -273,13 +273,13 @@ def _scaled(x: Any, exponent: int) -> Any:
 
 
 def _ordered(error: float, optimum: float, noise: float) -> tuple[float, float]:
-    """Error and optimum, squared, the optimum not above the error where they differ by rounding only."""
+    """Return the error and optimum, squared, the optimum not above the error where they differ by rounding only."""
     close = math.sqrt(optimum) <= math.sqrt(error) + 30 * noise
     return error, min(error, optimum) if close else optimum
 
 
 def _compared(factor: float | None, theirs: float, optimum: float, noise: float) -> float | None:
-    """The factor against `optimum` that one against another optimum, `theirs`, amounts to."""
+    """Return the factor against `optimum` that one against another optimum, `theirs`, amounts to."""
     if factor is None or optimum > noise:
         return None if factor is None else factor * theirs / optimum
     return math.inf if theirs > noise else None
@@ -299,7 +299,7 @@ def _promised(
 
 
 def _oblique(V: np.ndarray, present: np.ndarray, n: int) -> float:
-    """1 / σ_min(V_k[S, :])², inf where V_k[S, :] is singular to rounding; k no larger than the rank.
+    """Return 1 / σ_min(V_k[S, :])², inf where V_k[S, :] is singular to rounding; k no larger than the rank.
 
     The columns of V are the rows S of the n x n matrix of right singular vectors.
     """
@@ -316,7 +316,7 @@ class Selection:
     """Columns chosen by `cssp.select`.
 
     Errors, coefficients and reconstructions are computed from A when first asked for: do not overwrite A
-    before. They speak of A·diag(w), or of ``target`` where one was given, and of the exact data: half and
+    before. They are about A·diag(w), or about ``target`` where one was given, and of the exact data: half and
     single precision input is widened to float64 for them.
 
     A pickled selection leaves A behind: its errors are computed before, its coefficients, reconstruction and certificate
@@ -343,6 +343,18 @@ class Selection:
     passes : float or None
         For a matrix that is not in memory: how often the choice read all of it, parts of it counted as parts (for a
         LinearOperator, products with blocks). `errors` and the others read it again.
+
+    Examples
+    --------
+    >>> import numpy as np, cssp
+    >>> A = np.array([[1.0, 0.0, 1.0], [0.0, 2.0, 2.0]])
+    >>> sel = cssp.select(A, 2)
+    >>> sel.indices.tolist(), sel.mask().tolist()
+    ([2, 0], [True, False, True])
+    >>> bool(np.allclose(A[:, sel.indices] @ sel.coefficients(), A)), bool(np.allclose(sel.reconstruct(), A))
+    (True, True)
+    >>> round(cssp.select(A, 1).certificate().ratio, 2)
+    1.15
     """
 
     indices: Array
@@ -356,7 +368,7 @@ class Selection:
     _like: Array  # an empty array that carries namespace and device
 
     @cached_property
-    @steady
+    @default_floating_errors
     def errors(self) -> Array:
         """Squared Frobenius residual after 0, ..., k picks, float64, shape (..., k + 1), nonincreasing.
 
@@ -371,34 +383,34 @@ class Selection:
         return self._gather(np.reshape(np.asarray(rows, dtype=np.float64), (*self._batch, length + 1)))
 
     @cached_property
-    @steady
+    @default_floating_errors
     def error(self) -> Any:
         """Frobenius norm of the residual, not squared: a float, or an array of the batch's shape."""
         return self._numbers([float(part.scaled(math.sqrt(part.trace[-1]))) for part in self._parts])
 
     @cached_property
-    @steady
+    @default_floating_errors
     def squared_error(self) -> Any:
         """`error` squared, the last of `errors`; 0 or inf where that leaves the range of float64."""
         return self._numbers([float(part.scaled(part.trace[-1], 2)) for part in self._parts])
 
     @cached_property
-    @steady
+    @default_floating_errors
     def relative_error(self) -> Any:
         """`error` over the norm of what is reconstructed; 0 for a zero matrix."""
         return self._numbers([relative(part.trace)[-1] for part in self._parts])
 
     def mask(self) -> Array:
-        """Chosen columns as a bool array (..., n)."""
+        """Return the chosen columns as a bool array (..., n)."""
         width = self._parts[0].width if self._parts else 0
         mask = np.zeros((len(self._parts), width), dtype=bool)
         for chosen, part in zip(mask, self._parts, strict=True):
             chosen[part.indices] = True
         return self._gather(mask.reshape((*self._batch, width)))
 
-    @steady
+    @default_floating_errors
     def coefficients(self) -> Array:
-        """T (..., k, n) with X[:, S] T ≈ X in the least-squares sense, X = A·diag(w).
+        """Return T (..., k, n) with X[:, S] T ≈ X in the least-squares sense, X = A·diag(w).
 
         The solution of least norm where the chosen columns are dependent, so always finite (but for coefficients beyond
         the range of the precision). With a target,
@@ -408,14 +420,14 @@ class Selection:
         length = max((len(part.picks) for part in self._parts), default=0)
         return self._stack([_tall(part.spread(part.coefficients()), length) for part in self._parts])
 
-    @steady
+    @default_floating_errors
     def reconstruct(self) -> Array:
-        """P_S X (..., m, n), the projection of X = A·diag(w) on the chosen; with a target, P_S target."""
+        """Return P_S X (..., m, n), the projection of X = A·diag(w) on the chosen; with a target, P_S target."""
         return self._stack(
             [shifted(part.spread(part.reconstruct()), part.wanted_exponent) for part in self._parts]
         )
 
-    @steady
+    @default_floating_errors
     def certificate(self) -> Certificate:
         """Compare with the best rank-k approximation and with the method's theorem; costs an SVD of A."""
         records = [part.certificate(METHODS[self.method], self.options) for part in self._parts]
@@ -467,12 +479,12 @@ class Selection:
 
 
 def relative(trace: np.ndarray) -> list[float]:
-    """Relative Frobenius errors of a trace of squared ones."""
+    """Return the relative Frobenius errors of a trace of squared ones."""
     return [math.sqrt(x / trace[0]) if trace[0] > 0 else 0.0 for x in trace]
 
 
 def _tall(T: Array, rows: int) -> Array:
-    """T with zero rows below."""
+    """Return T with zero rows below."""
     if T.shape[0] == rows:
         return T
     xp = array_api_compat.array_namespace(T)

@@ -37,7 +37,7 @@ def save(stream: StreamingSelector, path: Path) -> None:
 
 
 def load(cls: type[StreamingSelector], path: Path) -> StreamingSelector:
-    """The stream that was saved; anything else is refused."""
+    """Return the stream that was saved; anything else is refused."""
     state = checkpoints.load(path, KIND)
     with reading(path, KIND):
         stream = cls(**{name: _plain(state, name) for name in ("k", "method", "oversample", "buffer")}, rng=0)
@@ -56,14 +56,14 @@ def load(cls: type[StreamingSelector], path: Path) -> StreamingSelector:
 
 
 def _plain(state: dict[str, np.ndarray], name: str) -> Any:
-    """A single number or word as Python has it."""
+    """Return a single number or word as Python has it."""
     x = state.pop(name)
     require(x.shape == (), f"{name} has shape {x.shape}")
     return x.item()
 
 
 def _take_block(stream: StreamingSelector, block: np.ndarray, sketch: np.ndarray) -> None:
-    """The buffer and the sketch of a stream whose counts are known."""
+    """Restore the buffer and the sketch of a stream whose counts are known."""
     m, rest = len(block), stream.n_seen_ % stream.buffer
     require(block.dtype in map(np.dtype, "fdFD") and m > 0, f"block has dtype {block.dtype}, {m} rows")
     _check(stream, "block", block, (m, rest), block.dtype)
@@ -75,7 +75,7 @@ def _take_block(stream: StreamingSelector, block: np.ndarray, sketch: np.ndarray
 
 
 def _node(stream: StreamingSelector, state: dict[str, np.ndarray], level: int) -> Node | None:
-    """The node of a level: there is one where the number of full buffers has a 1 in binary, and it covers that many columns."""
+    """Return the node of a level: there is one where the number of full buffers has a 1 in binary, and it covers that many columns."""
     full = stream.n_seen_ // stream.buffer
     if not full >> level & 1:
         return None
@@ -102,7 +102,7 @@ def _check(
     dtype: np.dtype,
     bounded: bool = True,
 ) -> None:
-    """Shape, type, finiteness; parts of the stream are no larger than all of it."""
+    """Check shape, type and finiteness, and that no part of the stream is larger than all of it."""
     require(x.shape == shape and x.dtype == dtype, f"{name} has shape {x.shape}, dtype {x.dtype}")
     require(np.isfinite(x).all(), f"{name} is not finite")
     require(not bounded or norm(x) <= (1 + ROUNDING) * stream._norm, f"{name} exceeds the norm of the stream")

@@ -23,7 +23,7 @@ from cssp.files import as_path
 from cssp.linalg import basis, host, project_off, take_columns
 from cssp.nodes import Node, choose, floor, merged, norm, projected
 from cssp.problem import Array
-from cssp.scaling import steady
+from cssp.scaling import default_floating_errors
 
 __all__ = ["StreamSelection", "StreamingSelector"]
 
@@ -66,9 +66,9 @@ class StreamingSelector:
     Examples
     --------
     >>> import numpy as np, cssp
-    >>> A = np.random.default_rng(0).standard_normal((30, 6)) @ np.random.default_rng(1).standard_normal((6, 5000))
+    >>> A = np.random.default_rng(0).standard_normal((30, 6)) @ np.random.default_rng(1).standard_normal((6, 1000))
     >>> stream = cssp.StreamingSelector(6, rng=0)
-    >>> for block in np.array_split(A, 50, axis=1):
+    >>> for block in np.array_split(A, 10, axis=1):
     ...     stream = stream.partial_fit(block)
     >>> bool(stream.selection().bound < 1e-9 * stream.selection().norm)
     True
@@ -85,7 +85,7 @@ class StreamingSelector:
     ) -> None:
         self.k = check_integer("k", k)
         if method not in ("greedy", "residual", "strong_rrqr"):
-            raise UnknownNameError(f"method = {method!r}: 'greedy', 'residual' or 'strong_rrqr' is wanted")
+            raise UnknownNameError(f"method = {method!r}: expected 'greedy', 'residual' or 'strong_rrqr'")
         self.method = method
         self.oversample = check_integer("oversample", oversample)
         self.kept = self.k * self.oversample
@@ -100,7 +100,7 @@ class StreamingSelector:
 
     # --- taking in ----------------------------------------------------------------------------------
 
-    @steady
+    @default_floating_errors
     def partial_fit(self, columns: Array, weights: Any = None) -> StreamingSelector:
         """Take in the next columns.
 
@@ -114,7 +114,12 @@ class StreamingSelector:
         Returns
         -------
         StreamingSelector
-            Itself. A block that is refused leaves it as it was.
+            Itself. A block that is refused leaves it unchanged.
+
+        Raises
+        ------
+        CsspError
+            The shape, dtype or a value of the block or of its weights is wrong.
         """
         X = self._checked(columns, weights)
         if X.shape[1] == 0:
@@ -131,7 +136,7 @@ class StreamingSelector:
         self._sketch = np.zeros((m, SIGNS), dtype=dtype)
 
     def _take(self, X: np.ndarray) -> None:
-        """At most `buffer` columns."""
+        """Take at most `buffer` columns into the buffer."""
         assert self._block is not None
         assert self._sketch is not None
         self._norm = math.hypot(self._norm, norm(X))
@@ -147,7 +152,7 @@ class StreamingSelector:
             self.n_seen_ += rest
 
     def _signs(self, b: int) -> np.ndarray:
-        """Random signs (b, 64) of the next b columns: a word of one sequence for each position."""
+        """Return random signs (b, 64) of the next b columns: a word of one sequence for each position."""
         words = np.random.PCG64(self._seed).advance(self.n_seen_).random_raw(b)
         bits = np.unpackbits(np.asarray(words, dtype="<u8").view(np.uint8).reshape(b, 8), axis=1)
         return 1 - 2 * bits.astype(np.int8)
@@ -159,7 +164,7 @@ class StreamingSelector:
         X = host(X)
         if X.ndim != 2 or X.shape[0] == 0:
             raise ArgumentError(
-                f"columns has shape {X.shape}: (m, b) is wanted; one column is columns.reshape(-1, 1)"
+                f"columns has shape {X.shape}: expected (m, b); one column is columns.reshape(-1, 1)"
             )
         kind = check.compute_dtype(X)
         if self._block is not None:
@@ -197,7 +202,7 @@ class StreamingSelector:
     # --- merging and reducing -----------------------------------------------------------------------
 
     def _leaf(self, b: int) -> Node:
-        """The first b columns of the buffer as they are; n_seen_ counts them already."""
+        """Return the first b columns of the buffer as they are; n_seen_ counts them already."""
         assert self._block is not None
         C = self._block[:, :b].copy(order="F")
         return Node(C, np.arange(self.n_seen_ - b, self.n_seen_), C, 0.0)
@@ -213,7 +218,7 @@ class StreamingSelector:
         self._nodes.append(node)
 
     def _reduced(self, nodes: list[Node], k: int) -> Node:
-        """The nodes as one, with at most k of their columns."""
+        """Return the nodes as one, with at most k of their columns."""
         node = merged(nodes)
         k = min(k, node.C.shape[1])
         with warnings.catch_warnings():
@@ -225,7 +230,13 @@ class StreamingSelector:
     # --- answers ------------------------------------------------------------------------------------
 
     def selection(self) -> StreamSelection:
-        """The columns chosen from all seen so far; the stream may go on afterwards."""
+        """Return the columns chosen from all seen so far; the stream may continue afterwards.
+
+        Raises
+        ------
+        CsspError
+            Fewer than k columns have been seen.
+        """
         if self.n_seen_ < self.k:
             raise ArgumentError(f"k = {self.k}, but only {self.n_seen_} columns have been seen")
         if self._selection is None:
@@ -239,7 +250,7 @@ class StreamingSelector:
             )
         return self._selection
 
-    @steady
+    @default_floating_errors
     def _select(self) -> StreamSelection:
         assert self._sketch is not None
         nodes = [node for node in reversed(self._nodes) if node is not None]
@@ -268,7 +279,7 @@ class StreamingSelector:
         )
 
     def _factor(self, candidates: int) -> float | None:
-        """What docs/streams.md proves of strong rank-revealing QR, on squared errors."""
+        """Return the factor that docs/streams.md proves for strong rank-revealing QR, on squared errors."""
         if self.method != "strong_rrqr":
             return None
         levels = len(self._nodes)
@@ -279,10 +290,12 @@ class StreamingSelector:
 
     @property
     def indices_(self) -> np.ndarray:
+        """Positions of the chosen columns in the stream, int64 of shape (k,)."""
         return self.selection().indices
 
     @property
     def columns_(self) -> np.ndarray:
+        """The chosen columns, shape (m, k)."""
         return self.selection().columns
 
     @property
@@ -309,7 +322,7 @@ class StreamingSelector:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> StreamingSelector:
-        """The selector that was saved; it goes on as if it had never stopped.
+        """Return the selector that was saved; it continues as if it had never stopped.
 
         Raises
         ------
@@ -337,6 +350,14 @@ class StreamSelection:
     factor : float or None
         A theorem's factor on ‖A - P_S A‖_F² over the best rank-k error, for any stream of this length; None where there is
         none. `bound` is usually far sharper.
+
+    Examples
+    --------
+    >>> import numpy as np, cssp
+    >>> A = np.random.default_rng(0).standard_normal((20, 3)) @ np.random.default_rng(1).standard_normal((3, 400))
+    >>> sel = cssp.StreamingSelector(3).partial_fit(A).selection()
+    >>> bool(np.allclose(sel.columns @ sel.coefficients(A), A)), sel.n_seen
+    (True, 400)
     """
 
     indices: np.ndarray
@@ -352,7 +373,7 @@ class StreamSelection:
     _sketch: np.ndarray
 
     @cached_property
-    @steady
+    @default_floating_errors
     def error(self) -> float:
         """Estimate of ‖A - P_S A‖_F from a sketch: unbiased in the square, whose standard deviation is at most √(2/64)."""
         return min(self.bound, norm(project_off(self._sketch, self._Q)) / math.sqrt(SIGNS))
@@ -367,9 +388,9 @@ class StreamSelection:
         """`error` over `norm`; 0 for a zero matrix."""
         return self.error / self.norm if self.norm > 0 else 0.0
 
-    @steady
+    @default_floating_errors
     def coefficients(self, X: Array) -> np.ndarray:
-        """T (k, b) with columns·T ≈ X in the least-squares sense, for any X (m, b)."""
+        """Return T (k, b) with columns·T ≈ X in the least-squares sense, for any X (m, b)."""
         X = np.asarray(host(X))
         return np.linalg.lstsq(self.columns, X.astype(np.result_type(X, self.columns)), rcond=None)[0]
 

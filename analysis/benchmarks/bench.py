@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from . import charts, growth, imports, machine, memory, tables
-from .contestants import CONTESTANTS, Contestant
-from .inputs import KINDS, QUICK, SIZES, Size, matrix
-from .timing import alternate, once
+from analysis.benchmarks import charts, growth, imports, machine, memory, tables
+from analysis.benchmarks.contestants import CONTESTANTS, Contestant
+from analysis.benchmarks.inputs import KINDS, QUICK, SIZES, Size, matrix
+from analysis.benchmarks.timing import alternate, once
 
 #: Seconds a single run may take; less where it says little that is new: other kinds of matrices, order, batches.
 BUDGET, BRIEF = 45.0, 4.0
@@ -56,7 +56,7 @@ class Row:
     note: str = ""
 
     def cells(self) -> dict[str, str]:
-        """As in the CSV file."""
+        """Return the cells as in the CSV file."""
         return asdict(self) | {
             "seconds": " ".join(f"{s:.6g}" for s in self.seconds),
             "error": f"{self.error:.6g}",
@@ -64,7 +64,7 @@ class Row:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows measured so far."""
+    """Return the rows measured so far."""
     if not path.exists():
         return []
     with open(path, newline="") as file:
@@ -134,7 +134,7 @@ def cell(
 
 
 def _enter(c: Contestant, size: Size, A: np.ndarray, budget: float) -> tuple[str, Callable[[], Any] | None]:
-    """The run, or a note that says why it does not take part."""
+    """Return the run, or a note that says why it does not take part."""
     if not c.installed():
         return "not installed", None
     if c.group == "floor":
@@ -149,7 +149,7 @@ def _enter(c: Contestant, size: Size, A: np.ndarray, budget: float) -> tuple[str
 
 
 def foreseen(c: Contestant, size: Size, A: np.ndarray) -> float:
-    """Seconds that a run will take, from one on a part of the matrix and the cost to leading order."""
+    """Return the seconds that a run will take, from one on a part of the matrix and the cost to leading order."""
     n, k = min(size.n, PART[0]), min(size.k, PART[1])
     part = np.array((A if A.ndim == 2 else A[0])[:, :n], order=size.order)
     run = c.prepare(part if A.ndim == 2 else part[None], k)
@@ -159,12 +159,12 @@ def foreseen(c: Contestant, size: Size, A: np.ndarray) -> float:
 
 
 def _first_picks(picks: Any, ndim: int) -> np.ndarray:
-    """Of the only or first item; peers answer with a list."""
+    """Return the picks of the only or first item; peers answer with a list."""
     return np.asarray(picks[0] if isinstance(picks, list) or ndim == 3 or np.ndim(picks) > 1 else picks)
 
 
 def relative_error(A: np.ndarray, picks: np.ndarray) -> float:
-    """‖A − P_S A‖ / ‖A‖ in the Frobenius norm."""
+    """Return ‖A − P_S A‖ / ‖A‖ in the Frobenius norm."""
     Q, _ = np.linalg.qr(A[:, picks])
     total = float(np.linalg.norm(A)) ** 2
     return float(np.sqrt(max(0.0, 1 - float(np.linalg.norm(Q.T @ A)) ** 2 / total)))
@@ -227,7 +227,7 @@ def main(
 
 
 def report(out: Path, docs: Path | None = None) -> None:
-    """Table and figures of what is in the folder; copies for the docs where these are given."""
+    """Write the table and the figures of what is in the folder; copies for the docs where these are given."""
     rows, grown = read(out / "times.csv"), growth.read(out / "growth.csv")
     took, about = (_kept(out / f"{name}.json", dict) for name in ("imports", "machine"))
     text = tables.page(rows, memory.read(out / "memory.csv"), grown, took, about)
@@ -242,7 +242,7 @@ def report(out: Path, docs: Path | None = None) -> None:
 
 
 def _kept(path: Path, measure: Callable[[], dict[str, Any]], anew: bool = False) -> dict[str, Any]:
-    """What was measured in an earlier call, else what is measured now; nothing is not written down."""
+    """Return what was measured in an earlier call, else what is measured now; nothing is not written down."""
     if path.exists() and not anew:
         return json.loads(path.read_text())
     found = measure()

@@ -14,15 +14,15 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from . import machine
-from .contestants import CONTESTANTS, GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
-from .growth import slopes
-from .inputs import SIZES
-from .tables import cells
-from .timing import median, ratio
+from analysis.benchmarks import machine
+from analysis.benchmarks.contestants import CONTESTANTS, GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
+from analysis.benchmarks.growth import slopes
+from analysis.benchmarks.inputs import SIZES
+from analysis.benchmarks.tables import cells
+from analysis.benchmarks.timing import median, ratio
 
 if TYPE_CHECKING:
-    from .bench import Row
+    from analysis.benchmarks.bench import Row
 
 __all__ = ["contest", "growth"]
 
@@ -48,14 +48,14 @@ def _log(axis) -> None:
 
 
 def _laid_out(races: dict[str, dict[str, Row]], across: int) -> list[list[str]]:
-    """Sizes in rows: single matrices of tokens first, then numerical ones and batches."""
+    """Return the sizes in rows: single matrices of tokens first, then numerical ones and batches."""
     plain = [s for s in races if s not in _NAMED or not (_NAMED[s].numerical or _NAMED[s].batch > 1)]
     rest = [s for s in races if s not in plain]
     return [part[i : i + across] for part in (plain, rest) for i in range(0, len(part), across)]
 
 
 def contest(rows: Sequence[Row], about: dict[str, Any], path: Path) -> Path:
-    """A panel for each size: time of every contestant with its interval, the floors as lines."""
+    """Draw a panel for each size: time of every contestant with its interval, the floors as lines."""
     every = cells(rows)
     races = {size: race for (size, kind), race in every.items() if kind == "decay"}
     races = races or {size: race for (size, _), race in every.items()}
@@ -109,7 +109,7 @@ def _floors(ax, race: dict[str, Row], size: str, about: dict[str, Any]) -> None:
 
 
 def _panel(ax, race: dict[str, Row], names: list[str]) -> None:
-    """Dots with intervals; a cross at the right edge for who was not run."""
+    """Draw dots with intervals; a cross at the right edge for who was not run."""
     for y, name in enumerate(names):
         row = race.get(name)
         if row is None:
@@ -137,7 +137,7 @@ def _panel(ax, race: dict[str, Row], names: list[str]) -> None:
 
 
 def growth(rows: Sequence[Row], grown: Sequence[dict[str, str]], path: Path) -> Path:
-    """Above: time against m, n, k and batch with slopes. Below: kinds of matrices, in units of k products."""
+    """Draw, above, time against m, n, k and batch with slopes, and below kinds of matrices, in units of k products."""
     found = slopes(grown)
     axes_ = list(dict.fromkeys(axis for _, axis in found))
     several = [
@@ -201,7 +201,7 @@ def _grown(ax, axis: str, grown: Sequence[dict[str, str]], found) -> None:
 
 
 def _of_kinds(ax, races: dict[str, dict[str, Row]]) -> None:
-    """Groups of dots, one a kind."""
+    """Draw groups of dots, one a kind."""
     shown = [
         name for name in (RESIDUAL, TEXTBOOK, "greedy", SCIPY) if any(r[name].seconds for r in races.values())
     ]

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 import cssp
+from analysis.benchmarks import peers
+from analysis.benchmarks.inputs import Size
 from cssp.linalg import gram
-
-from . import peers
-from .inputs import Size
 
 __all__ = ["CONTESTANTS", "GRAM", "PRODUCTS", "RESIDUAL", "SCIPY", "TEXTBOOK", "Contestant"]
 
@@ -44,7 +43,7 @@ class Contestant:
     suits: Callable[[Size], bool] = lambda size: True
 
     def installed(self) -> bool:
-        """Whether its library is here."""
+        """Return whether its library is installed."""
         return importlib.util.find_spec(self.needs) is not None
 
 
@@ -92,10 +91,10 @@ def _peer(A: np.ndarray, k: int, routine: Callable, double: bool = False) -> Cal
 
 
 def _loop(A: np.ndarray, k: int, rule: str) -> Callable[[], Any]:
-    """Tokens as rows, which is how the pruners have them; deflation takes columns."""
+    """Return the tokens as rows, which is how the pruners have them; deflation takes columns."""
     import torch
 
-    from . import published
+    from analysis.benchmarks import published
 
     tokens = torch.from_numpy(np.ascontiguousarray(np.moveaxis(_items(A), 2, 1)))
     one = torch.ones(tokens.shape[:2])
@@ -132,7 +131,7 @@ def _batch(size: Size) -> bool:
 
 
 def _ours(method: str, cost: Callable[[int, int, int], float]) -> Contestant:
-    """A method that belongs to numerical analysis."""
+    """Return a method that belongs to numerical analysis."""
     options = {} if cssp.METHODS[method].deterministic else {"rng": 0}
     return Contestant(method, "ours", partial(_select, method=method, **options), cost, suits=_numerical)
 

@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from analysis.benchmarks import published
+from analysis.benchmarks.speed import tokens
 from cssp.kernels import pivoted_cholesky, residual_select
-
-from . import published
-from .speed import tokens
 
 #: (width, tokens, kept, images): largest microseconds an image may take by the project's own aim.
 AIMS = {(4096, 576, 64, 1): 150.0, (4096, 576, 64, 64): 8.0, (4096, 2880, 320, 1): 1200.0}
@@ -31,7 +30,7 @@ AHEAD = 20.0
 def seconds(
     runs: dict[str, Callable[[], object]], device: str, repeats: int, budget: float = 60.0
 ) -> dict[str, float]:
-    """Median seconds of each run; they take turns, after one round to warm up, until repeats or budget end."""
+    """Return the median seconds of each run; they take turns, after one round to warm up, until repeats or budget end."""
     spent: dict[str, list[float]] = {name: [] for name in runs}
     start = time.perf_counter()
     for repeat in range(repeats + 2):
@@ -59,7 +58,7 @@ def _once(run: Callable[[], object], device: str) -> float:
 
 
 def captured(run: Callable[[], object]) -> Callable[[], object]:
-    """The run as a CUDA graph."""
+    """Return the run captured as a CUDA graph."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -73,7 +72,7 @@ def captured(run: Callable[[], object]) -> Callable[[], object]:
 
 
 def ceilings(device: str, tiny: bool) -> dict[str, float]:
-    """Bytes a second of a copy, read and written, and bfloat16 operations a second of a large product."""
+    """Return the bytes a second of a copy, read and written, and bfloat16 operations a second of a large product."""
     size = 64 if tiny else 8192
     block = torch.empty(1 << (10 if tiny else 30), dtype=torch.int32, device=device)
     other = torch.empty_like(block)
@@ -83,7 +82,7 @@ def ceilings(device: str, tiny: bool) -> dict[str, float]:
 
 
 def images(d: int, n: int, B: int, device: str) -> Tensor:
-    """B images of n bfloat16 tokens of width d as rows, (B, n, d): as a projector gives them."""
+    """Return B images of n bfloat16 tokens of width d as rows, (B, n, d): as a projector gives them."""
     return (
         torch.stack([torch.from_numpy(tokens(d, n, seed).T.copy()) for seed in range(B)])
         .bfloat16()
@@ -92,7 +91,7 @@ def images(d: int, n: int, B: int, device: str) -> Tensor:
 
 
 def contestants(features: Tensor, k: int) -> dict[str, Callable[[], object]]:
-    """What is timed; every one takes the same features."""
+    """Return what is timed; every one takes the same features."""
     A = features.mT
     relevance = torch.rand(
         features.shape[:2], device=A.device, generator=torch.Generator(A.device).manual_seed(0)
@@ -113,7 +112,7 @@ def contestants(features: Tensor, k: int) -> dict[str, Callable[[], object]]:
 
 
 def speed(out: Path, device: str, tiny: bool) -> dict:
-    """The table; a size measured in an earlier call is not measured again."""
+    """Return the table; a size measured in an earlier call is not measured again."""
     part = out / "speed_parts.json"
     found: dict = json.loads(part.read_text()) if part.exists() else {}
     if "ceilings" not in found:

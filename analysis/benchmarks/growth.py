@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .contestants import CONTESTANTS, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK, Contestant
-from .inputs import Size, matrix
-from .timing import Interval, alternate, median
+from analysis.benchmarks.contestants import CONTESTANTS, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK, Contestant
+from analysis.benchmarks.inputs import Size, matrix
+from analysis.benchmarks.timing import Interval, alternate, median
 
 __all__ = ["AXES", "measure", "read", "slopes"]
 
@@ -29,12 +29,12 @@ _FIELDS = ("name", "axis", "value", "cost", "seconds")
 
 
 def varied(axis: str, value: int, axes: dict[str, tuple[Size, tuple[int, ...]]] = AXES) -> Size:
-    """The size at a point of an axis."""
+    """Return the size at a point of an axis."""
     return replace(axes[axis][0], **{axis: value})
 
 
 def cost(c: Contestant, size: Size) -> float:
-    """Flops to leading order, of all items. Greedy also pays for the Gram action, see its row of METHODS."""
+    """Return the flops to leading order, of all items. Greedy also pays for the Gram action, see its row of METHODS."""
     one = c.cost(size.m, size.n, size.k)
     if c.name == "greedy":
         one = 2 * size.m * size.n * min(size.m, size.n) + 6 * size.m * size.n * size.k
@@ -76,7 +76,7 @@ def measure(
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """The lines measured so far."""
+    """Return the lines measured so far."""
     if not path.exists():
         return []
     with open(path, newline="") as file:
@@ -84,7 +84,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def slopes(rows: Sequence[dict[str, str]]) -> dict[tuple[str, str], tuple[Interval, float]]:
-    """(name, axis) -> slope of each repeat's times, as a median, and the slope of the flop count at the same points."""
+    """Return (name, axis) -> slope of each repeat's times, as a median, and the slope of the flop count at the same points."""
     found = {}
     for name, axis in dict.fromkeys((row["name"], row["axis"]) for row in rows):
         points = [row for row in rows if (row["name"], row["axis"]) == (name, axis)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .timing import alternate
+from analysis.benchmarks.timing import alternate
 
 __all__ = ["BASE", "measure"]
 
@@ -16,7 +16,7 @@ BASE, OURS = "import numpy, scipy.linalg", "import cssp"
 
 
 def measure(repeats: int = 25, lines: tuple[str, str] = (BASE, OURS)) -> dict[str, Any]:
-    """Seconds of each, repeat by repeat; interpreter start included in both."""
+    """Return the seconds of each, repeat by repeat; interpreter start included in both."""
     runs = {
         line: lambda line=line: subprocess.run([sys.executable, "-c", line], check=True) for line in lines
     }

@@ -79,7 +79,7 @@ def _clusters(size: Size, rng: np.random.Generator) -> np.ndarray:
 
 
 def _tied(size: Size, rng: np.random.Generator) -> np.ndarray:
-    """Orthogonal columns of signs, each as often as n asks: all residuals tie until none is left."""
+    """Return the orthogonal columns of signs, each as often as n asks: all residuals tie until none is left."""
     p = 1 << (min(size.m, size.n).bit_length() - 1)
     while 2 * p <= size.m and p < size.n:
         p *= 2
@@ -115,7 +115,7 @@ QUICK = SIZES[0]
 
 
 def matrix(kind: str, size: Size, seed: int = 0) -> np.ndarray:
-    """The matrix, shape (m, n), or a batch of them, in the dtype and memory order of the size."""
+    """Return the matrix, shape (m, n), or a batch of them, in the dtype and memory order of the size."""
     dtype = np.dtype(size.dtype)
     items = [
         np.asarray(KINDS[kind][1](size, np.random.default_rng([seed, i])), dtype=dtype, order=size.order)

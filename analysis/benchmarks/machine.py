@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from .inputs import Size
-from .timing import once
+from analysis.benchmarks.inputs import Size
+from analysis.benchmarks.timing import once
 
 __all__ = ["floor", "measure"]
 
@@ -25,7 +25,7 @@ _LIBRARIES = (
 
 
 def measure(floats: int = FLOATS, order: int = ORDER, repeats: int = 5) -> dict[str, Any]:
-    """Bytes read a second (dot product of a long vector with itself), flops a second of a square product, versions."""
+    """Return the bytes read a second (dot product of a long vector with itself), flops a second of a square product, versions."""
     x = np.ones(floats, dtype=np.float32)
     read = min(once(lambda: x @ x)[0] for _ in range(repeats))
     flops = {}
@@ -47,7 +47,7 @@ def measure(floats: int = FLOATS, order: int = ORDER, repeats: int = 5) -> dict[
 
 
 def floor(size: Size, about: dict[str, Any]) -> float:
-    """Seconds below which no pivoting rule goes that looks at every column behind every pick.
+    """Return a lower bound in seconds for any pivoting rule that reads every column after every pick.
 
     The larger of reading A once and 2mnk flops, the cost of k products with all columns whatever way they are grouped.
     """

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .memory import peak
-from .outofcore import isolated
+from analysis.benchmarks.memory import peak
+from analysis.benchmarks.outofcore import isolated
 
 __all__ = ["Numbers", "difference", "main", "make", "measured"]
 
@@ -55,7 +55,7 @@ def main(gib: float, rows: int, k: int, method: str, memory_up_to: float, folder
 
 
 def make(path: Path, m: int, n: int) -> None:
-    """A float32 matrix of decaying spectrum, written by blocks of rows."""
+    """Write a float32 matrix of decaying spectrum by blocks of rows."""
     rng = np.random.default_rng(0)
     scale = (1.0 / (1 + np.arange(RANK)))[:, None].astype(np.float32)
     right = scale * rng.standard_normal((RANK, n), dtype=np.float32)
@@ -96,7 +96,7 @@ def measured(path: Path, k: int, method: str, mode: str | None, certified: bool)
 
 
 def by_command(path: Path, k: int, method: str, certified: bool) -> Numbers:
-    """The same by the command line."""
+    """Measure the same through the command line."""
     command = [sys.executable, "-m", "cssp", "select", str(path), "-k", str(k), "--method", method]
     command += ["--rng", "0", *["--certificate"] * certified]
     begun = time.perf_counter()
@@ -109,7 +109,7 @@ def by_command(path: Path, k: int, method: str, certified: bool) -> Numbers:
 
 
 def difference(one: Numbers, two: Numbers) -> dict[str, float]:
-    """Relative differences of the numbers, and how many picks differ."""
+    """Return the relative differences of the numbers, and how many picks differ."""
     gaps = {
         name: abs(value / two[name] - 1)
         for name, value in one.items()
@@ -119,7 +119,7 @@ def difference(one: Numbers, two: Numbers) -> dict[str, float]:
 
 
 def _shown(name: str, record: Numbers) -> Numbers:
-    """The record, printed: seconds since the start and peaks after each step, then the numbers."""
+    """Print and return the record: seconds since the start and peaks after each step, then the numbers."""
     for step, seconds in record["seconds"].items():
         print(f"{name}, {step}: {seconds:.1f} s, peak {record['peak'][step] / 1e6:.0f} MB")
     numbers = [f"{key} {value:.10g}" for key, value in record.items() if isinstance(value, float)]

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .contestants import CONTESTANTS
-from .inputs import SIZES, matrix
+from analysis.benchmarks.contestants import CONTESTANTS
+from analysis.benchmarks.inputs import SIZES, matrix
 
 if TYPE_CHECKING:
-    from .bench import Row
+    from analysis.benchmarks.bench import Row
 
 __all__ = ["SIZE", "measure", "peak", "read", "rise"]
 
@@ -35,7 +35,7 @@ LIMIT = 120.0
 
 
 def peak() -> int:
-    """Bytes of the high-water mark of this process."""
+    """Return the bytes of the high-water mark of this process."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():
@@ -46,7 +46,7 @@ def peak() -> int:
 
 
 def rise(path: Path, name: str, k: int) -> int:
-    """Bytes by which the contestant's run on the stored matrix raises the high-water mark of this process."""
+    """Return the bytes by which the contestant's run on the stored matrix raises the high-water mark of this process."""
     warnings.simplefilter("ignore")
     A = np.load(path)
     contestant = next(c for c in CONTESTANTS if c.name == name)
@@ -84,7 +84,7 @@ def measure(path: Path, rows: Sequence[Row], names: Sequence[str] | None = None)
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """The lines measured so far; ``bytes`` is empty where the process failed."""
+    """Return the lines measured so far; ``bytes`` is empty where the process failed."""
     if not path.exists():
         return []
     with open(path, newline="") as file:

@@ -47,7 +47,7 @@ class Case:
 def main(
     out: Path, full: bool, columns: list[int] | None, rows: int | None, k: int | None, folder: Path | None
 ) -> int:
-    """Growth with n, then workers, a killed worker and an interrupted client, then sparse; prints a table."""
+    """Measure growth with n, then workers, a killed worker and an interrupted client, then sparse; prints a table."""
     out.mkdir(parents=True, exist_ok=True)
     m, k = rows or (4096 if full else 1024), k or (200 if full else 50)
     columns = columns or ([10_000, 100_000, 1_000_000] if full else [4_000, 16_000])
@@ -105,7 +105,7 @@ def _at_size(path: Path, n: int, k: int, largest: bool, smallest: bool, out: Pat
 
 
 def make(path: Path, m: int, n: int) -> None:
-    """A zarr array of float32, one chunk of columns after the other."""
+    """Write a zarr array of float32, one chunk of columns after the other."""
     import zarr
 
     rng = np.random.default_rng(SEED)
@@ -130,7 +130,7 @@ def _run(case: Case, n: int) -> dict[str, Any]:
 
 
 def isolated(f: Any, *arguments: Any) -> dict[str, Any]:
-    """f in a process of its own; {"died": True} where that was killed."""
+    """Run f in a separate process; {"died": True} where that was killed."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_child, args=(theirs, f, *arguments))
@@ -149,7 +149,7 @@ def _child(pipe: Any, f: Any, *arguments: Any) -> None:
 
 
 def measured(case: Case) -> dict[str, Any]:
-    """One case on a cluster of its own."""
+    """Measure one case on a cluster of its own."""
     import dask.array as da
     from distributed import Client, LocalCluster
 
@@ -198,12 +198,12 @@ def _total(block: np.ndarray) -> np.ndarray:
 
 
 def _peak() -> float:
-    """Peak resident memory of this process, MB."""
+    """Return the peak resident memory of this process, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def busy(client: Any) -> float:
-    """Processor seconds of the client and its workers so far."""
+    """Return the processor seconds of the client and its workers so far."""
     return time.process_time() + sum(client.run(time.process_time).values())
 
 
@@ -217,7 +217,7 @@ def _kill(state: Path, victims: list[int], record: dict[str, Any]) -> None:
 
 
 def sparse(m: int, n: int, density: float, k: int) -> dict[str, Any]:
-    """A sparse matrix that would not fit as a dense one: residual."""
+    """Measure residual on a sparse matrix that would not fit as a dense one."""
     import scipy.sparse
 
     import cssp
@@ -248,7 +248,7 @@ def sparse(m: int, n: int, density: float, k: int) -> dict[str, Any]:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """The records as a Markdown table."""
+    """Return the records as a Markdown table."""
     head = "| columns | method | workers | passes | seconds | plain passes | relative error | peak MB, client / workers |\n"
     lines, plain = [head + "|--:|---|--:|--:|--:|--:|--:|---|\n"], {}
     for r in records:

@@ -11,7 +11,7 @@ __all__ = ["ccqr", "cur", "dppy", "fastcan", "fps", "interp_decomp", "pivoted_ch
 
 
 def scipy_qr(A, k):
-    """LAPACK's geqp3; R alone."""
+    """Run LAPACK's geqp3, forming R alone."""
     import scipy.linalg
 
     R, P = scipy.linalg.qr(A, mode="r", pivoting=True)
@@ -19,7 +19,7 @@ def scipy_qr(A, k):
 
 
 def interp_decomp(A, k):
-    """Interpolative decomposition, deterministic; double precision only."""
+    """Run the deterministic interpolative decomposition; double precision only."""
     from scipy.linalg.interpolative import interp_decomp
 
     order, projection = interp_decomp(A, k, rand=False)
@@ -27,7 +27,7 @@ def interp_decomp(A, k):
 
 
 def cur(A, k):
-    """scikit-matter's CUR: leverage scores, formed anew after every pick."""
+    """Run scikit-matter's CUR: leverage scores, formed anew after every pick."""
     from skmatter.feature_selection import CUR
 
     selector = CUR(n_to_select=k).fit(A)
@@ -35,7 +35,7 @@ def cur(A, k):
 
 
 def fps(A, k):
-    """scikit-matter's farthest-point sampling."""
+    """Run scikit-matter's farthest-point sampling."""
     from skmatter.feature_selection import FPS
 
     selector = FPS(n_to_select=k).fit(A)
@@ -43,14 +43,14 @@ def fps(A, k):
 
 
 def ccqr(A, k, costs=None):
-    """PySensors' cost-constrained QR."""
+    """Run PySensors' cost-constrained QR."""
     from pysensors.optimizers import CCQR
 
     return CCQR(sensor_costs=costs).fit(A.T).get_sensors()[:k], 0.0
 
 
 def fastcan(A, k):
-    """Canonical correlation with the principal components of A."""
+    """Run fastcan: canonical correlation with the principal components of A."""
     from fastcan import FastCan
     from sklearn.decomposition import PCA
 
@@ -60,7 +60,7 @@ def fastcan(A, k):
 
 
 def pivoted_cholesky(A, k):
-    """linear_operator's pivoted Cholesky on AᵀA."""
+    """Run linear_operator's pivoted Cholesky on AᵀA."""
     import torch
     from linear_operator import to_linear_operator
     from linear_operator.functions import pivoted_cholesky
@@ -74,7 +74,7 @@ def pivoted_cholesky(A, k):
 
 
 def dppy(A, k):
-    """DPPy's exact k-DPP for the kernel AᵀA."""
+    """Run DPPy's exact k-DPP for the kernel AᵀA."""
     from dppy.finite_dpps import FiniteDPP
 
     X = np.asarray(A, dtype=np.float64)

@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from analysis.benchmarks.device import seconds
 from cssp.kernels import residual_select
-
-from .device import seconds
 
 KEEPS, BATCHES = (192, 64, 32), (1, 8)
 
@@ -27,7 +26,7 @@ AIM = 0.02
 
 
 def model(device: str, tiny: bool):
-    """LLaVA-1.5-7B's shape, or a toy of it, with random weights in bfloat16 (float32 for the toy)."""
+    """Build a model of LLaVA-1.5-7B's shape, or a toy of it, with random weights in bfloat16 (float32 for the toy)."""
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
     vision = {
@@ -63,7 +62,7 @@ def model(device: str, tiny: bool):
 
 
 def prefill(llava, pixels: Tensor, text: Tensor, choose: Callable[[Tensor], Tensor] | None) -> Tensor:
-    """Logits of the last token; ``choose`` maps features (B, n, d) to ascending indices (B, k)."""
+    """Return the logits of the last token; ``choose`` maps features (B, n, d) to ascending indices (B, k)."""
     body = llava.model
     states = body.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
     features = body.multi_modal_projector(states)
@@ -80,20 +79,20 @@ def prefill(llava, pixels: Tensor, text: Tensor, choose: Callable[[Tensor], Tens
 
 
 def spread(features: Tensor, k: int) -> Tensor:
-    """k indices known beforehand: pruning without selection."""
+    """Return k indices known beforehand: pruning without selection."""
     B, n, _ = features.shape
     return (torch.arange(k, device=features.device) * n // k).expand(B, k)
 
 
 def residual(features: Tensor, k: int) -> Tensor:
-    """k indices by the kernel, ascending."""
+    """Return k indices by the kernel, ascending."""
     return residual_select(features.mT, k)[0].sort(1).values
 
 
 def contestants(
     llava, pixels: Tensor, text: Tensor, features: Tensor, keeps: tuple[int, ...]
 ) -> dict[str, Callable[[], object]]:
-    """What is timed."""
+    """Return what is timed."""
 
     def pruned(rule: Callable[[Tensor, int], Tensor], k: int) -> Callable[[], object]:
         return lambda: prefill(llava, pixels, text, lambda x: rule(x, k))
@@ -110,7 +109,7 @@ def contestants(
 
 @torch.no_grad()
 def measure(out: Path, device: str, tiny: bool) -> dict:
-    """The table; a batch size measured in an earlier call is not measured again."""
+    """Return the table; a batch size measured in an earlier call is not measured again."""
     part = out / "prefill_parts.json"
     found: dict = json.loads(part.read_text()) if part.exists() else {}
     keeps = (8, 4) if tiny else KEEPS

@@ -13,7 +13,7 @@ __all__ = ["cdpruner", "deflation", "divprune"]
 
 
 def cdpruner(features: Tensor, relevance: Tensor, k: int) -> Tensor:
-    """Fast greedy MAP for the kernel r_i cos_ij r_j (Zhang et al. 2025, after Chen, Zhang and Zhou 2018).
+    """Choose by fast greedy MAP for the kernel r_i cos_ij r_j (Zhang et al. 2025, after Chen, Zhang and Zhou 2018).
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def cdpruner(features: Tensor, relevance: Tensor, k: int) -> Tensor:
 
 
 def divprune(features: Tensor, k: int) -> Tensor:
-    """Max-min diversity in cosine distance from the token whose nearest neighbour is farthest (Alvar et al. 2025).
+    """Choose by max-min diversity in cosine distance from the token whose nearest neighbour is farthest (Alvar et al. 2025).
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def divprune(features: Tensor, k: int) -> Tensor:
 
 
 def deflation(A: Tensor, k: int) -> Tensor:
-    """Greedy residual as it is defined: the residual matrix itself, deflated after every pick.
+    """Return greedy residual as it is defined: the residual matrix itself, deflated after every pick.
 
     Parameters
     ----------

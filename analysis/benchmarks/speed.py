@@ -21,7 +21,7 @@ SHAPES = ((1024, 576, 64), (4096, 576, 64), (4096, 2880, 160))
 
 
 def tokens(d: int, n: int, seed: int = 0) -> np.ndarray:
-    """Synthetic projected tokens (d, n) float32: decaying spectrum, common mean, spread norms."""
+    """Return synthetic projected tokens (d, n) float32: decaying spectrum, common mean, spread norms."""
     rng = np.random.default_rng(seed)
     decay = np.arange(1, 129) ** -0.7
     x = rng.standard_normal((d, 128)) * decay @ rng.standard_normal((128, n)) + 0.1 * rng.standard_normal(
@@ -32,13 +32,14 @@ def tokens(d: int, n: int, seed: int = 0) -> np.ndarray:
 
 
 def floor(A, k: int) -> None:
-    """k passes over A."""
+    """Make k passes over A."""
     q = A[:, 0] / 7
     for _ in range(k):
         q @ A
 
 
 def contestants(A: np.ndarray, k: int, device: str) -> dict[str, Callable[[], object]]:
+    """Return the functions to time, by name."""
     T = torch.from_numpy(A).to(device)
     runs: dict[str, Callable[[], object]] = {
         "floor: k products": lambda: floor(T if device != "cpu" else A, k),

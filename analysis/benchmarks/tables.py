@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import growth as growth_
-from . import machine
-from . import memory as memory_
-from .contestants import GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
-from .imports import BASE, OURS
-from .inputs import KINDS, SIZES
-from .timing import Interval, median, ratio
+from analysis.benchmarks import growth as growth_
+from analysis.benchmarks import machine
+from analysis.benchmarks import memory as memory_
+from analysis.benchmarks.contestants import GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
+from analysis.benchmarks.imports import BASE, OURS
+from analysis.benchmarks.inputs import KINDS, SIZES
+from analysis.benchmarks.timing import Interval, median, ratio
 
 if TYPE_CHECKING:
-    from .bench import Row
+    from analysis.benchmarks.bench import Row
 
 __all__ = ["better_floor", "cell", "cells", "imports", "nearest", "page", "summary"]
 
@@ -26,7 +26,7 @@ _NAMED = {size.name: size for size in SIZES}
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
-    """Markdown, columns padded; the first row is the header."""
+    """Return Markdown, columns padded; the first row is the header."""
     rows = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["-" * width for width in widths])
@@ -36,7 +36,7 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 
 
 def cells(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
-    """(size, kind) -> name -> row, in the order of `SIZES` and `KINDS`."""
+    """Return (size, kind) -> name -> row, in the order of `SIZES` and `KINDS`."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
     kinds = list(KINDS)
     for row in sorted(rows, key=lambda r: (_ORDER.get(r.size, len(_ORDER)), kinds.index(r.kind))):
@@ -45,18 +45,18 @@ def cells(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
 
 
 def better_floor(race: dict[str, Row]) -> Row:
-    """The faster of the two floors."""
+    """Return the faster of the two floors."""
     return min((race[PRODUCTS], race[GRAM]), key=lambda row: float(np.median(row.seconds)))
 
 
 def nearest(race: dict[str, Row]) -> Row | None:
-    """The fastest that is not ours."""
+    """Return the fastest that is not ours."""
     others = [row for row in race.values() if row.group in ("peer", "loop") and row.seconds]
     return min(others, key=lambda row: float(np.median(row.seconds)), default=None)
 
 
 def cell(rows: Sequence[Row]) -> str:
-    """The contestants of one size and kind, the fastest first."""
+    """Return the contestants of one size and kind, the fastest first."""
     race = {row.name: row for row in rows}
     ran = sorted((row for row in rows if row.seconds), key=lambda row: float(np.median(row.seconds)))
     lines = [["contestant", "ms", "runs", "× k products", "× Gram", "relative error"]]
@@ -76,7 +76,7 @@ def cell(rows: Sequence[Row]) -> str:
 
 
 def summary(rows: Sequence[Row], about: dict[str, Any]) -> str:
-    """A line for each size: `residual` between the floors and the others."""
+    """Return a line for each size: `residual` between the floors and the others."""
     lines = [
         [
             "d × n, k",
@@ -112,7 +112,7 @@ def summary(rows: Sequence[Row], about: dict[str, Any]) -> str:
 
 
 def _ahead(other: Row, ours: Sequence[float]) -> Interval:
-    """How many times longer the other takes; repeat by repeat where it took part in several."""
+    """Return how many times longer the other takes; repeat by repeat where it took part in several."""
     return ratio(other.seconds, ours)
 
 
@@ -202,7 +202,7 @@ def _growth(grown: Sequence[dict[str, str]]) -> str:
 
 
 def imports(took: dict[str, Any]) -> str:
-    """The line about imports."""
+    """Return the line about imports."""
     base, ours = took[BASE], took[OURS]
     return (
         f"`{OURS}` {median(ours).text(3, 1e-3)} ms, `{BASE}` {median(base).text(3, 1e-3)} ms, both with the start of "
@@ -217,7 +217,7 @@ def page(
     took: dict[str, Any],
     about: dict[str, Any],
 ) -> str:
-    """Everything, as the docs include it."""
+    """Return all tables as the docs include it."""
     versions = ", ".join(
         f"{name} {v}" if v else f"{name} not installed" for name, v in about["versions"].items()
     )

@@ -23,13 +23,13 @@ class Interval:
     high: float
 
     def text(self, digits: int = 2, unit: float = 1.0) -> str:
-        """value [low, high], in multiples of the unit."""
+        """Return the value [low, high], in multiples of the unit."""
         value, low, high = (_number(x / unit, digits) for x in (self.value, self.low, self.high))
         return value if self.low == self.high else f"{value} [{low}, {high}]"
 
 
 def _number(x: float, digits: int) -> str:
-    """So many significant digits, without an exponent and without losing those before the point."""
+    """Write a number with so many significant digits, without an exponent and without losing those before the point."""
     if not math.isfinite(x) or x == 0:
         return f"{x:g}"
     places = max(0, digits - 1 - math.floor(math.log10(abs(x))))
@@ -37,7 +37,7 @@ def _number(x: float, digits: int) -> str:
 
 
 def median(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The median and the narrowest symmetric pair of order statistics that covers it at the confidence.
+    """Return the median and the narrowest symmetric pair of order statistics that covers it at the confidence.
 
     Distribution-free: the j-th smallest of n lies above the median with probability P(Bin(n, 1/2) < j). Fewer than six
     observations do not reach 95 %; then the pair is their range.
@@ -54,7 +54,7 @@ def median(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
 
 def ratio(times: Sequence[float], floor: Sequence[float]) -> Interval:
-    """Median of times over floor, repeat by repeat; a single time is divided by the floor's median."""
+    """Return the median of times over floor, repeat by repeat; a single time is divided by the floor's median."""
     r = len(times)
     if 1 < r <= len(floor):
         return median(np.divide(times, floor[:r]).tolist())
@@ -62,7 +62,7 @@ def ratio(times: Sequence[float], floor: Sequence[float]) -> Interval:
 
 
 def once(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of one call, and its result."""
+    """Return the seconds of one call, and its result."""
     start = time.perf_counter()
     found = run()
     return time.perf_counter() - start, found
@@ -73,7 +73,7 @@ def alternate(
     repeats: dict[str, int],
     rng: np.random.Generator,
 ) -> dict[str, list[float]]:
-    """Seconds of each run: in repeat i all runs with more than i repeats take their turn, in an order drawn anew."""
+    """Return the seconds of each run: in repeat i all runs with more than i repeats take their turn, in an order drawn anew."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(max(repeats.values(), default=0)):
         due = [name for name in runs if repeats[name] > i]

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.benchmarks import timing
-
-from .task import Row, Task
+from analysis.peer_tasks.task import Row, Task
 
 __all__ = ["MODULES", "Row", "Task", "main", "measure", "table"]
 
@@ -24,7 +23,7 @@ SEEDS = 10
 
 
 def measure(task: Task, repeats: int, seeds: int = SEEDS) -> list[Row]:
-    """Results, averaged over seeds where a run draws, and times, in turn; the first run is the peer's."""
+    """Return the results, averaged over seeds where a run draws, and times, in turn; the first run is the peer's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of peers' dependencies
         results, picks = {}, {}
@@ -53,12 +52,12 @@ def measure(task: Task, repeats: int, seeds: int = SEEDS) -> list[Row]:
 
 
 def _same(x: object, y: object) -> bool:
-    """Whether two runs chose the same set."""
+    """Return whether two runs chose the same set."""
     return all(isinstance(z, np.ndarray) for z in (x, y)) and set(x) == set(y)  # type: ignore[call-overload]
 
 
 def table(tasks: list[Task], rows: list[Row]) -> str:
-    """Markdown."""
+    """Return Markdown."""
     lines = []
     for task in tasks:
         lines += [

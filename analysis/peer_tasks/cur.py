@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 import cssp
-
-from .task import Task, script
+from analysis.peer_tasks.task import Task, script
 
 
 def tasks() -> list[Task]:
-    """Ten and fifty of a hundred features, by the error of the others rebuilt from them."""
+    """Return the tasks: ten and fifty of a hundred features, by the error of the others rebuilt from them."""
     from skmatter.datasets import load_csd_1000r
     from skmatter.feature_selection import CUR
     from skmatter.preprocessing import StandardFlexibleScaler

@@ -8,21 +8,20 @@ from sklearn.kernel_approximation import Nystroem
 
 import cssp
 from analysis.kernels import gaussian, smile
-
-from .task import Task, script
+from analysis.peer_tasks.task import Task, script
 
 N, K = 4000, 100
 
 
 def tasks() -> list[Task]:
-    """The paper's smile, whose eyes hold few points, and digits."""
+    """Return the tasks: the paper's smile, whose eyes hold few points, and digits."""
     face = smile(N, np.random.default_rng(0))
     digits = load_digits().data / 16
     return [_task("a smile", face, 0.5 / 2.0**2), _task("digits", digits, 0.05)]
 
 
 def published(X: np.ndarray, gamma: float, k: int, rng: np.random.Generator) -> np.ndarray:
-    """RPCholesky as its pseudocode reads, one pivot at a time [chen2025]."""
+    """Run RPCholesky as its pseudocode reads, one pivot at a time [chen2025]."""
     n = len(X)
     F, d = np.zeros((n, k)), np.ones(n)
     S = []

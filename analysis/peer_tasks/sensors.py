@@ -6,12 +6,11 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import cssp
-
-from .task import Task, script
+from analysis.peer_tasks.task import Task, script
 
 
 def tasks() -> list[Task]:
-    """The polynomials of its first page; images from twenty pixels, as its page on faces does it."""
+    """Return the tasks: the polynomials of PySensors' first page, and images from twenty pixels, as on its page about faces."""
     from pysensors.basis import SVD
     from pysensors.reconstruction import SSPOR
 

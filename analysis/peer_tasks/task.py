@@ -36,6 +36,6 @@ class Row:
 
 def script(tasks: list[Task], repeats: int = 7) -> None:
     """Print the table of these tasks alone."""
-    from . import measure, table
+    from analysis.peer_tasks import measure, table
 
     print(table(tasks, [row for task in tasks for row in measure(task, repeats)]))

@@ -9,17 +9,16 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA
 
 import cssp
-
-from .task import Task, script
+from analysis.peer_tasks.task import Task, script
 
 
 def tasks() -> list[Task]:
-    """Its own iris, and digits, where the choice is not tiny."""
+    """Return the tasks: iris, which fastcan's page shows, and digits, which have more features."""
     return [_task("iris", load_iris().data, 2), _task("digits", load_digits().data, 20)]
 
 
 def _task(name: str, X: np.ndarray, k: int) -> Task:
-    """The sum of squared canonical correlations is ‖P_S U‖², U the components scaled to length one: greedy with a target."""
+    """Return the task; its sum of squared canonical correlations is ‖P_S U‖², U the components scaled to length one."""
     from fastcan import FastCan
 
     def components() -> np.ndarray:

@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 
 
 def load(path: str | Path | None = None):
-    """Model (float32, evaluation mode) and processor of a local checkpoint, the shipped one by default.
+    """Return the model (float32, evaluation mode) and the processor of a local checkpoint, the shipped one by default.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def load(path: str | Path | None = None):
 
 
 def clip(path: str | Path | None = None):
-    """The joint space of the model's vision tower with a text tower: (CLIPModel in float32, tokenizer).
+    """Return the joint space of the model's vision tower with a text tower: (CLIPModel in float32, tokenizer).
 
     What ``vlm_bridge.prune(..., clip=...)`` takes for relevance in CLIP's space.
 
@@ -59,7 +59,7 @@ def clip(path: str | Path | None = None):
 
 
 def measured() -> dict[str, dict]:
-    """What `analysis.training.evaluate` measured of the shipped model and, in ``seeds/``, of those of other seeds, by name."""
+    """Return what `analysis.training.evaluate` measured of the shipped model and, in ``seeds/``, of those of other seeds, by name."""
     cards = [HERE / "measured.json", *sorted((HERE / "seeds").glob("*.json"))]
     found = [json.loads(path.read_text()) for path in cards]
     return {f"seed {one['seed']}": one for one in found}

@@ -14,18 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from . import backgrounds, drawing
-from .drawing import COLOURS, RADII, SHAPES, SIZES, Mark, Thing
-from .questions import ANSWERS, FAMILIES, SKILLS, STEPPING_STONES, WORDS, Question, ask
+from analysis.scenes import backgrounds, drawing
+from analysis.scenes.drawing import COLOURS, RADII, SHAPES, SIZES, Mark, Thing
+from analysis.scenes.questions import ANSWERS, AUXILIARY_SKILLS, FAMILIES, SKILLS, WORDS, Question, ask
 
 __all__ = [
     "ANSWERS",
+    "AUXILIARY_SKILLS",
     "FAMILIES",
     "GRID",
     "IMAGE",
     "PATCH",
     "SKILLS",
-    "STEPPING_STONES",
     "WORDS",
     "Mark",
     "Question",
@@ -60,13 +60,14 @@ class Scene:
 
     @property
     def image(self) -> Image.Image:
+        """The picture as an RGB image."""
         return Image.fromarray(self.pixels)
 
 
 def make(
     seed: int, split: str = "test", per_skill: dict[str, int] | None = None, family: str = "objects"
 ) -> Scene:
-    """The scene number ``seed`` of a split and family, with its questions (``QUESTIONS`` unless told otherwise).
+    """Return the scene number ``seed`` of a split and family, with its questions (``QUESTIONS`` unless told otherwise).
 
     Of ``per_skill`` only the skills of the family are asked.
     """
@@ -101,7 +102,7 @@ def make(
 
 
 def _place(rng: np.random.Generator, wanted: int) -> list[Thing]:
-    """Objects that keep at least two pixels apart; a few attributes repeat so that counts and twins exist."""
+    """Return objects that keep at least two pixels apart; a few attributes repeat so that counts and twins exist."""
     things: list[Thing] = []
     palette = list(rng.permutation(COLOURS)[: int(rng.integers(3, len(COLOURS) + 1))])
     forms = list(rng.permutation(SHAPES)[: int(rng.integers(3, len(SHAPES) + 1))])

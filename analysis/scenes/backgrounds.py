@@ -27,7 +27,7 @@ _TINT = {"brick": (1.0, 0.78, 0.68), "grass": (0.72, 1.0, 0.62), "gravel": (1.0,
 
 @cache
 def photograph(name: str) -> Image.Image:
-    """The whole photograph as an RGB image; grey textures get their natural tint."""
+    """Return the whole photograph as an RGB image; grey textures get their natural tint."""
     import skimage.data
     from sklearn.datasets import load_sample_image
 
@@ -43,7 +43,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def crop(name: str, size: int, training: bool, rng: np.random.Generator) -> np.ndarray:
-    """A random square crop, flipped and re-lit at random. Returns float32 (size, size, 3) in 0..255.
+    """Return a random square crop, flipped and re-lit at random. Returns float32 (size, size, 3) in 0..255.
 
     Training crops come from the left 60 % of the photograph, the others from the right 40 %: no pixel is in both.
     """

@@ -47,7 +47,7 @@ class Mark:
 
 
 def _outline(shape: str, angle: float) -> np.ndarray:
-    """Corners of a polygon inside the unit circle, (corners, 2)."""
+    """Return the corners of a polygon inside the unit circle, (corners, 2)."""
     if shape == "star":
         turn = np.arange(10) * np.pi / 5 - np.pi / 2 + angle
         reach = np.where(np.arange(10) % 2 == 0, 1.08, 0.45)
@@ -80,7 +80,7 @@ def _outline(shape: str, angle: float) -> np.ndarray:
 
 
 def coverage(thing: Thing, size: int) -> np.ndarray:
-    """Share of every pixel that the object covers, float32 (size, size) in 0..1."""
+    """Return the share of every pixel that the object covers, float32 (size, size) in 0..1."""
     reach = 1.25 * thing.radius + 1
     left, top = max(0, int(thing.x - reach)), max(0, int(thing.y - reach))
     right, bottom = min(size, int(thing.x + reach) + 2), min(size, int(thing.y + reach) + 2)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from .backgrounds import NAMES as BACKGROUNDS
-from .drawing import COLOURS, SHAPES, SIZES, Mark
+from analysis.scenes.backgrounds import NAMES as BACKGROUNDS
+from analysis.scenes.drawing import COLOURS, SHAPES, SIZES, Mark
 
 if TYPE_CHECKING:
-    from . import Scene
+    from analysis.scenes import Scene
 
 COUNTS = ("zero", "one", "two", "three", "four")
 DIGITS = tuple(f"d{i}" for i in range(10))
@@ -40,13 +40,13 @@ def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
 
 
 def _unique(all_of: Sequence[T], key: Callable[[T], object]) -> list[T]:
-    """Those that alone have their value of ``key``."""
+    """Return those that alone have their value of ``key``."""
     seen = [key(t) for t in all_of]
     return [t for t, value in zip(all_of, seen, strict=True) if seen.count(value) == 1]
 
 
 def _by_answer(rng: np.random.Generator, cases: list[tuple[str, str]]) -> tuple[str, str] | None:
-    """A (text, answer) whose answer is uniform among those that occur."""
+    """Draw a (text, answer) whose answer is uniform among those that occur."""
     if not cases:
         return None
     wanted = _pick(rng, sorted({answer for _, answer in cases}))
@@ -61,7 +61,7 @@ def _question(skill: str, case: tuple[str, str] | None) -> Question | None:
 
 
 def existence(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """Yes/no; a "no" asks for a colour and a shape that are both there, but on different objects."""
+    """Ask whether a thing exists; a "no" asks for a colour and a shape that are both there, but on different objects."""
     pairs = {(t.colour, t.shape) for t in scene.things}
     case = _presence(rng, pairs, COLOURS, SHAPES)
     return case and Question("existence", f"is there a {case[0]} {case[1]} ?", case[2])
@@ -80,7 +80,7 @@ def _presence(
 
 
 def colour(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """Of an object that its shape names, or its size and shape."""
+    """Ask for the colour of an object that its shape names, or its size and shape."""
     plain = _unique(scene.things, lambda t: t.shape)
     sized = _unique(scene.things, lambda t: (t.size, t.shape))
     cases = [(f"what colour is the {t.shape} ?", t.colour) for t in plain]
@@ -89,6 +89,7 @@ def colour(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def shape(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask for the shape of an object."""
     plain = _unique(scene.things, lambda t: t.colour)
     sized = _unique(scene.things, lambda t: (t.size, t.colour))
     cases = [(f"what shape is the {t.colour} object ?", t.shape) for t in plain]
@@ -97,19 +98,21 @@ def shape(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def count(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask how many objects have a colour or a shape."""
     tally = {w: sum(w in (t.colour, t.shape) for t in scene.things) for w in COLOURS + SHAPES}
     cases = [(f"how many {w} {'object' if w in COLOURS else ''} ?", n) for w, n in tally.items()]
     return _counted(rng, "count", cases)
 
 
 def _counted(rng: np.random.Generator, skill: str, cases: list[tuple[str, int]]) -> Question | None:
-    """High counts are rarer: they are drawn more often."""
+    """Ask for a count, drawing high counts more often because they are rarer."""
     n = int(rng.choice(len(COUNTS), p=(0.15, 0.15, 0.17, 0.22, 0.31)))
     texts = [text for text, many in cases if many == n]
     return Question(skill, " ".join(_pick(rng, texts).split()), COUNTS[n]) if texts else None
 
 
 def spatial(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask where one object lies, seen from another."""
     things = _unique(scene.things, lambda t: (t.colour, t.shape))
     cases = [
         (f"where is the {a.colour} {a.shape} from the {b.colour} {b.shape} ?", where)
@@ -121,7 +124,7 @@ def spatial(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def direction(dx: float, dy: float, least: float) -> str | None:
-    """Where something lies that is (dx, dy) away; None where neither axis clearly dominates."""
+    """Return where something lies that is (dx, dy) away; None where neither axis clearly dominates."""
     if abs(dx) > max(1.5 * abs(dy), least):
         return "right" if dx > 0 else "left"
     if abs(dy) > max(1.5 * abs(dx), least):
@@ -130,6 +133,7 @@ def direction(dx: float, dy: float, least: float) -> str | None:
 
 
 def comparison(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask how large one object is against another."""
     things = _unique(scene.things, lambda t: (t.colour, t.shape))
     order = {("large", "small"): "larger", ("small", "large"): "smaller"}
     wanted = RELATIVE[int(rng.choice(len(RELATIVE), p=(0.38, 0.38, 0.24)))]
@@ -143,7 +147,7 @@ def comparison(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def two_hops(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """From an object to its only twin in colour (or shape), and to what that twin is.
+    """Ask from an object to its only twin in colour (or shape), and to what that twin is.
 
     Without a question mark: to hand the answer on to one is a third hop, and four layers learn it for half of these questions only.
     """
@@ -160,15 +164,17 @@ def two_hops(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def digit(scene: Scene, rng: np.random.Generator) -> Question:
+    """Ask which digit is written."""
     return Question("fine detail", "which digit is written ?", DIGITS[scene.marks[0].value])
 
 
 def background(scene: Scene, rng: np.random.Generator) -> Question:
+    """Ask what is behind the objects."""
     return Question("background", "what is behind ?", scene.background)
 
 
 def size(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """A stepping stone to comparison: one object's size."""
+    """Ask for one object's size, a first step to comparison."""
     things = _unique(scene.things, lambda t: (t.colour, t.shape))
     answer = {"large": "larger", "small": "smaller"}
     cases = [(f"how large is the {t.colour} {t.shape} ?", answer[t.size]) for t in things]
@@ -176,7 +182,7 @@ def size(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def place(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """A stepping stone to spatial relations: the half of the picture an object lies in."""
+    """Ask, as a first step to spatial relations, for the half of the picture an object lies in."""
     cases = []
     for t in _unique(scene.things, lambda t: (t.colour, t.shape)):
         for pair, at in ((DIRECTIONS[:2], t.x), (DIRECTIONS[2:], t.y)):
@@ -189,23 +195,27 @@ def place(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def reading(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask which digit has a colour."""
     marks = _unique(scene.marks, lambda m: m.colour)
     return _question("reading", _by_answer(rng, [(f"which digit is {m.colour} ?", _d(m)) for m in marks]))
 
 
 def ink(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask for the colour of a digit."""
     marks = _unique(scene.marks, lambda m: m.value)
     cases = [(f"what colour is the {_d(m)} ?", str(m.colour)) for m in marks]
     return _question("ink", _by_answer(rng, cases))
 
 
 def presence(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask whether a digit of a colour is there."""
     pairs = {(str(m.colour), _d(m)) for m in scene.marks}
     case = _presence(rng, pairs, COLOURS, DIGITS)
     return case and Question("presence", f"is there a {case[0]} {case[1]} ?", case[2])
 
 
 def tally(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask how many digits have a property."""
     cases = [(f"how many {c} digits ?", sum(m.colour == c for m in scene.marks)) for c in COLOURS] + [
         (f"how many {d} ?", sum(_d(m) == d for m in scene.marks)) for d in DIGITS
     ]
@@ -213,7 +223,7 @@ def tally(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def order(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """The largest or smallest digit of a colour that several have."""
+    """Ask for the largest or smallest digit of a colour that several have."""
     cases = []
     for c in COLOURS:
         values = sorted({m.value for m in scene.marks if m.colour == c})
@@ -224,6 +234,7 @@ def order(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def layout(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask where one digit lies, seen from another."""
     marks = _unique(scene.marks, lambda m: m.value)
     cases = [
         (f"where is the {_d(a)} from the {_d(b)} ?", where)
@@ -236,11 +247,12 @@ def layout(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def ground(scene: Scene, rng: np.random.Generator) -> Question:
+    """Ask what is behind the digits."""
     return Question("ground", "what is behind ?", scene.background)
 
 
 def spot(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """A stepping stone to the layout: the half of the picture a digit lies in."""
+    """Ask, as a first step to the layout, for the half of the picture a digit lies in."""
     cases = []
     for m in _unique(scene.marks, lambda m: m.value):
         for pair, at in ((DIRECTIONS[:2], m.patch[1]), (DIRECTIONS[2:], m.patch[0])):
@@ -280,8 +292,8 @@ FAMILIES: dict[str, dict[str, Asker]] = {
         "spot": spot,
     },
 }
-STEPPING_STONES = ("size", "place", "spot")
-SKILLS = tuple(name for skills in FAMILIES.values() for name in skills if name not in STEPPING_STONES)
+AUXILIARY_SKILLS = ("size", "place", "spot")
+SKILLS = tuple(name for skills in FAMILIES.values() for name in skills if name not in AUXILIARY_SKILLS)
 ANSWERS = ("yes", "no", *COLOURS, *SHAPES, *COUNTS, *DIRECTIONS, *RELATIVE, *DIGITS, *BACKGROUNDS)
 _TEMPLATES = (
     "is there a what colour is the what shape is the object ? how many digits where is the from the how large is the "
@@ -293,7 +305,7 @@ WORDS = tuple(dict.fromkeys([*_TEMPLATES.split(), *SIZES, *ANSWERS, *_CAPTIONS.s
 
 
 def ask(scene: Scene, rng: np.random.Generator, per_skill: dict[str, int]) -> Iterator[Question]:
-    """Distinct questions about a scene, up to ``per_skill[name]`` of each skill.
+    """Yield distinct questions about a scene, up to ``per_skill[name]`` of each skill.
 
     A skill that cannot be asked with the answer drawn is tried again a few times.
     """

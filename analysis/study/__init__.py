@@ -1,11 +1,12 @@
 """The study: prune the visual tokens of held-out scenes in many ways, and see whether reconstruction error predicts the answers.
 
-- `arms`: what is compared; `seen`, `keep`, `answer`: an image encoded once, the tokens each arm keeps, and the answers of
-  many prunings in one forward pass; `predictors`: numbers that might predict them;
+- `arms`: what is compared; `encoding`, `kept_tokens`, `answering`: an image encoded once, the tokens each arm keeps, and the
+  answers of many prunings in one forward pass; `predictors`: numbers that might predict them;
 - `units`, `plan`: the work of one image, plans, resumption, and the packed rows;
-- `own`: a user's checkpoint and questions; `asked`: files of questions, `stored`: of what was said, `digest`: what that was made from;
+- `user_data`: a user's checkpoint and questions; `question_files`, `answer_files`: how both are stored, `digest`: what answers were made from;
 - `results`: the packed rows as arrays; `bootstrap`, `correlations`, `proxy`: what is estimated from them;
-- `verdicts`: the six questions, with rules fixed beforehand (docs/study/plan.md), `verdict`: what the rules share, and `plain`: the same without numbers;
+- `rules`: the six questions, with decision rules fixed beforehand (docs/study/plan.md), `verdict`: the record and what the rules
+  share, `verdict_text`: the verdicts without numbers;
 - `figures`, `pictures`, `drawing`: figures; `report`: text, tables and the HTML page; `page`: all of it from rows.
 """
 
@@ -13,23 +14,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import scenes
-from .arms import ARMS, BLIND, FULL, KEEPS, PLANE, Arm
-from .plan import COMPLETE, PER_SKILL, QUICK, Plan, confirm, load, pack, run, scene_of
+from analysis import scenes
+from analysis.study.arms import ARMS, BLIND, FULL, KEEPS, PLANE, Arm
+from analysis.study.plan import COMPLETE, PER_SKILL, QUICK, Plan, confirm, load, pack, run, scene_of
 
 __all__ = [
     "ARMS", "BLIND", "COMPLETE", "FULL", "KEEPS", "PLANE", "QUESTIONS", "QUICK", "Arm", "Plan", "arguments", "confirm",
     "load", "pack", "run", "scene_of",
 ]  # fmt: skip
 
+#: Skills that the study asks about, and how many questions of each a scene gives at the most.
 QUESTIONS = dict.fromkeys(scenes.SKILLS, PER_SKILL)
-"""Skills that the study asks about, and how many questions of each a scene gives at the most."""
 
 
 def arguments(
     arm: Arm, keep: float, seed: int, scene: Any, processor: Any, clip: Any = None
 ) -> dict[str, Any]:
-    """The arguments of `vlm_bridge.prune` that do what an arm does; filling in has none."""
+    """Return the arguments of `vlm_bridge.prune` that do what an arm does; filling in has none."""
     if arm.fill:
         raise ValueError(f"arm {arm.name!r} fills dropped tokens in, which is no pruning.")
     chosen: dict[str, Any] = {"keep": keep, "method": arm.method, **arm.options}

@@ -55,7 +55,7 @@ class Arm:
         return PRUNERS[self.method].inside is not None
 
     def can_keep(self, keep: float, tokens: int, layers: int) -> bool:
-        """Whether a decoder of so many layers can: those in front of the first cut see all tokens, and count."""
+        """Return whether a decoder of so many layers can: those in front of the first cut see all tokens, and count."""
         row = PRUNERS[self.method]
         if row.inside is None:
             return True
@@ -89,7 +89,7 @@ class Arm:
 
 
 def relevance(space: str, sign: str) -> Relevance:
-    """As published in that space: the largest cosine with a word of the prompt; the mean over CLIP's segments."""
+    """Return the relevance as published in that space: the largest cosine with a word of the prompt; the mean over CLIP's segments."""
     return Relevance(space=space, reduction="max" if space == "llm" else "mean", sign=sign)  # type: ignore[arg-type]
 
 
@@ -107,7 +107,7 @@ def _published() -> list[Arm]:
 
 
 def _methods() -> list[Arm]:
-    """Methods of cssp on raw tokens (``residual`` is spare), and the residual rule on cosines."""
+    """Return the methods of cssp on raw tokens (``residual`` is spare), and the residual rule on cosines."""
     nested = {"greedy"}
     names = ("greedy", "strong_rrqr", "osinsky", "volume", "local_search", "leverage_top", "random_pivot")
     arms = [Arm(name.replace("_", " "), name, nested=name in nested, group="cssp") for name in names]
@@ -115,7 +115,7 @@ def _methods() -> list[Arm]:
 
 
 def _guided() -> list[Arm]:
-    """Relevance with both signs in both spaces; what a pruner already does by itself is not repeated."""
+    """Return relevance with both signs in both spaces; what a pruner already does by itself is not repeated."""
     arms = []
     for method, nested in (("spare", True), ("greedy", True), ("cdpruner", True), ("resprune", True)):
         for space, words in SPACES.items():
@@ -149,7 +149,7 @@ PLANE_KEEPS = (0.11, 0.03)
 
 
 def plane_arm(beta: float, alpha: float, space: str) -> Arm:
-    """A point of the family: a negative α weighs against relevance, with the exponent \\|α\\|; α = 0 needs none."""
+    """Return a point of the family: a negative α weighs against relevance, with the exponent \\|α\\|; α = 0 needs none."""
     if alpha == 0:
         return Arm(f"family β={beta:g} α=0", "family", options={"beta": beta}, nested=True, group="plane")
     name = f"family β={beta:g} α={alpha:g}, {SPACES[space]}"
@@ -158,11 +158,12 @@ def plane_arm(beta: float, alpha: float, space: str) -> Arm:
     return Arm(name, "family", chosen, options=options, nested=True, group="plane")
 
 
+#: The plane of the family over both spaces; with α = 0 there is no space.
 PLANE: dict[str, Arm] = {
     arm.name: arm for s in SPACES for b in BETAS for a in ALPHAS for arm in [plane_arm(b, a, s)]
 }
-"""The plane of the family over both spaces; with α = 0 there is no space."""
 
+#: Pruners without an arm, and why.
 EXCLUDED = {
     "pivoted_qr": "picks the columns of residual, by another route",
     "residual": "is spare without guidance",
@@ -180,4 +181,3 @@ EXCLUDED = {
     "bss": "is made for an error of lower rank than the number of columns",
     "exact": "takes exponential time",
 }
-"""Pruners without an arm, and why."""

@@ -9,12 +9,12 @@ from functools import cached_property
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from .arms import BLIND, FULL
-from .results import Results
+from analysis.study.arms import BLIND, FULL
+from analysis.study.results import Results
 
 RESAMPLES = 1000
+#: Scenes of a family below which intervals are NaN, as too few clusters remain.
 LEAST = 8
-"""Scenes of a family below which nothing is said about certainty: intervals are NaN."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Interval:
         return self.written("{:.3f}")
 
     def written(self, pattern: str, scale: float = 1) -> str:
-        """As text; what is not known is left out."""
+        """Return the interval as text; what is not known is left out."""
         if np.isnan(self.value):
             return "unknown"
         value, low, high = (pattern.format(scale * v) for v in (self.value, self.low, self.high))
@@ -82,7 +82,7 @@ class Draws:
                 weights[1:] = np.nan
 
     def mean(self, statistic: Callable[[Stratum], np.ndarray]) -> np.ndarray:
-        """The mean over strata; those where it is NaN are left out."""
+        """Return the mean over strata; those where it is NaN are left out."""
         return mean_known([statistic(s) for s in self.strata])
 
     @cached_property
@@ -91,7 +91,7 @@ class Draws:
         return self.mean(lambda s: s.accuracy())
 
     def gap(self, arm: str, against: str, keep: float, skills: Sequence[str] | None = None) -> np.ndarray:
-        """Accuracy of one arm minus another's, paired, (1 + B,)."""
+        """Return the accuracy of one arm minus another's, paired, (1 + B,)."""
         i, j = self.results.index(arm, keep), self.results.index(against, keep)
         if i is None or j is None:
             return np.full(len(self.strata[0].weights), np.nan)
@@ -100,7 +100,7 @@ class Draws:
     def gaps(
         self, arm: str, against: str, keeps: Sequence[float], skills: Sequence[str] | None = None
     ) -> np.ndarray:
-        """The mean of `gap` over budgets."""
+        """Return the mean of `gap` over budgets."""
         return np.mean([self.gap(arm, against, k, skills) for k in keeps], axis=0)
 
 
@@ -113,7 +113,7 @@ class Stratum:
         self._cache: dict[object, np.ndarray] = {}
 
     def counts(self, skills: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Right answers and questions, (cells, clusters); a cell that a scene did not run counts none."""
+        """Return the right answers and questions, (cells, clusters); a cell that a scene did not run counts none."""
         key = ("counts", None if skills is None else tuple(skills))
         if key not in self._cache:
             chosen = self.asked
@@ -130,7 +130,7 @@ class Stratum:
         return right, asked
 
     def accuracy(self, skills: Sequence[str] | None = None, cells: Sequence[int] | None = None) -> np.ndarray:
-        """(1 + B, cells)."""
+        """Return the accuracy of every cell, (1 + B, cells)."""
         if cells is None:
             key = ("accuracy", None if skills is None else tuple(skills))
             if key not in self._cache:
@@ -144,7 +144,7 @@ class Stratum:
         return np.where(total > 0, self.weights @ right.T / np.maximum(total, 1), np.nan)
 
     def gap(self, i: int, j: int, skills: Sequence[str] | None = None) -> np.ndarray:
-        """Accuracy of cell i minus that of cell j over the scenes that both ran, (1 + B,)."""
+        """Return the accuracy of cell i minus that of cell j over the scenes that both ran, (1 + B,)."""
         right, asked = self.counts(skills)
         both = (asked[i] > 0) & (asked[j] > 0)
         total = self.weights @ (asked[i] * both)
@@ -152,13 +152,13 @@ class Stratum:
             return np.where(total > 0, self.weights @ ((right[i] - right[j]) * both) / total, np.nan)
 
     def by_scene(self, values: np.ndarray) -> np.ndarray:
-        """(cells, units of the study) as (cells, clusters)."""
+        """Return (cells, units of the study) as (cells, clusters)."""
         found = np.full((len(values), self.weights.shape[1]), np.nan)
         found[:, self.scene] = values[:, self.own]
         return found
 
     def predictor(self, name: str) -> np.ndarray:
-        """Mean over scenes, (1 + B, cells)."""
+        """Return the mean over scenes, (1 + B, cells)."""
         key = ("predictor", name)
         if key not in self._cache:
             values = self.by_scene(self.results.predictors[name])
@@ -170,7 +170,7 @@ class Stratum:
 
 
 def mean_known(values: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of several arrays, entry by entry, without those that are NaN."""
+    """Return the mean of several arrays, entry by entry, without those that are NaN."""
     table = np.stack(values)
     good = np.isfinite(table)
     return np.where(good.any(0), np.where(good, table, 0).sum(0) / np.maximum(good.sum(0), 1), np.nan)
@@ -180,7 +180,7 @@ def mean_known(values: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> Interval:
-    """Percentile interval of (1 + B,)."""
+    """Return the percentile interval of (1 + B,)."""
     if not np.isfinite(values[0]) or np.isnan(values[1:]).all():
         return Interval(float(values[0]), float("nan"), float("nan"))
     low, high = np.nanquantile(values[1:], (0.025, 0.975))
@@ -188,13 +188,13 @@ def interval(values: np.ndarray) -> Interval:
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper ends of `interval` for (1 + B, m)."""
+    """Return lower and upper ends of `interval` for (1 + B, m)."""
     bars = [interval(column) for column in values.T]
     return np.array([b.low for b in bars]), np.array([b.high for b in bars])
 
 
 def simultaneous(values: np.ndarray, level: float = 0.95) -> list[Interval]:
-    """Intervals of (1 + B, m) that hold all together: studentised, with the quantile of the largest deviation (max-t)."""
+    """Return the intervals of (1 + B, m) that hold all together: studentised, with the quantile of the largest deviation (max-t)."""
     point, draws = values[0], values[1:]
     spread = _spread(draws)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -208,7 +208,7 @@ def simultaneous(values: np.ndarray, level: float = 0.95) -> list[Interval]:
 
 
 def _spread(draws: np.ndarray) -> np.ndarray:
-    """Standard deviation over resamples (B, m); NaN where fewer than two are known."""
+    """Return the standard deviation over resamples (B, m); NaN where fewer than two are known."""
     good = np.isfinite(draws)
     count = np.maximum(good.sum(0), 1)
     mean = np.where(good, draws, 0).sum(0) / count
@@ -217,7 +217,7 @@ def _spread(draws: np.ndarray) -> np.ndarray:
 
 
 def p_values(values: np.ndarray) -> np.ndarray:
-    """Two-sided p of zero for each of (1 + B, m), from the bootstrap's standard error."""
+    """Return two-sided p of zero for each of (1 + B, m), from the bootstrap's standard error."""
     spread = _spread(values[1:])
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(
@@ -226,7 +226,7 @@ def p_values(values: np.ndarray) -> np.ndarray:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p adjusted so that the chance of any false rejection stays below the level (Holm 1979)."""
+    """Return p adjusted so that the chance of any false rejection stays below the level (Holm 1979)."""
     order = np.argsort(p)
     steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
     found = np.empty(len(p))
@@ -238,7 +238,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def ranks(draws: Draws, arms: Sequence[str], keeps: Sequence[float]) -> np.ndarray:
-    """Mean rank (1 is best) of each arm over skills, budgets and strata, (1 + B, arms): every skill counts alike."""
+    """Return the mean rank (1 is best) of each arm over skills, budgets and strata, (1 + B, arms): every skill counts alike."""
 
     def one(s: Stratum) -> np.ndarray:
         found = []
@@ -254,14 +254,14 @@ def ranks(draws: Draws, arms: Sequence[str], keeps: Sequence[float]) -> np.ndarr
 
 
 def retained(draws: Draws) -> np.ndarray:
-    """Accuracy over that with all tokens on the same scenes, (1 + B, cells)."""
+    """Return the accuracy over that with all tokens on the same scenes, (1 + B, cells)."""
     full = draws.results.index(FULL, 1.0)
     lost = np.stack([draws.mean(lambda s, i=i: s.gap(full, i)) for i in range(len(draws.results.cells))], 1)
     return draws.accuracy / np.maximum(draws.accuracy + lost, 1e-12)
 
 
 def full_and_blind(draws: Draws) -> tuple[Interval, Interval]:
-    """Accuracy with all tokens and with none."""
+    """Return the accuracy with all tokens and with none."""
     cells = [draws.results.index(FULL, 1.0), draws.results.index(BLIND, 0.0)]
     both = [
         Interval(float("nan"), float("nan"), float("nan")) if i is None else interval(draws.accuracy[:, i])

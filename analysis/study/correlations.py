@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from .bootstrap import Draws, Stratum
-from .results import Results
+from analysis.study.bootstrap import Draws, Stratum
+from analysis.study.results import Results
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Rank correlation along the last axis; NaN where there is nothing to rank."""
+    """Return the rank correlation along the last axis; NaN where there is nothing to rank."""
     return pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation along the last axis; NaN where one side is constant."""
     x, y = (v - v.mean(-1, keepdims=True) for v in (x, y))
     scale = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
     return np.where(scale > 1e-12, (x * y).sum(-1) / np.where(scale > 0, scale, 1), np.nan)
@@ -32,13 +33,13 @@ def _cells(results: Results, keep: float | None, arms: frozenset[str] | None = N
 
 
 def _usable(s: Stratum, cells: list[int], name: str) -> list[int]:
-    """Cells with a predictor, of two or more different values in all."""
+    """Return the cells with a predictor, of two or more different values in all."""
     values = s.predictor(name)[0]
     return [i for i in cells if np.isfinite(values[i])]
 
 
 def within(draws: Draws, keep: float, name: str = "error", skills: Sequence[str] | None = None) -> np.ndarray:
-    """Spearman correlation over arms at one budget, (1 + B,), mean over strata."""
+    """Return Spearman correlation over arms at one budget, (1 + B,), mean over strata."""
 
     def one(s: Stratum) -> np.ndarray:
         cells = _usable(s, _cells(draws.results, keep), name)
@@ -50,7 +51,7 @@ def within(draws: Draws, keep: float, name: str = "error", skills: Sequence[str]
 
 
 def pooled(draws: Draws, name: str = "error") -> np.ndarray:
-    """Spearman correlation over all arms and budgets: mostly the budget."""
+    """Return Spearman correlation over all arms and budgets: mostly the budget."""
 
     def one(s: Stratum) -> np.ndarray:
         cells = _usable(s, _cells(draws.results, None), name)
@@ -64,7 +65,7 @@ def pooled(draws: Draws, name: str = "error") -> np.ndarray:
 
 
 def partial(draws: Draws, name: str = "error") -> np.ndarray:
-    """Correlation given the budget: ranks within each budget, as shares, pooled over budgets."""
+    """Return the correlation given the budget: ranks within each budget, as shares, pooled over budgets."""
 
     def one(s: Stratum) -> np.ndarray:
         xs, ys = [], []
@@ -82,7 +83,7 @@ def partial(draws: Draws, name: str = "error") -> np.ndarray:
 
 
 def across_images(draws: Draws, name: str = "error", keep: float | None = None) -> np.ndarray:
-    """Within an arm at a budget, over scenes: does it answer worse where its error is larger? Mean over such cells.
+    """Return the correlation over scenes within an arm and budget, mean over such cells: does it answer worse at a larger error?
 
     Ranks are those of the sample; resampling weighs them.
     """
@@ -107,7 +108,7 @@ def across_images(draws: Draws, name: str = "error", keep: float | None = None) 
 
 
 def across_arms(draws: Draws, name: str = "error", keep: float | None = None) -> np.ndarray:
-    """Within one scene at a budget, over arms: is the arm with the lower error right more often? Mean over scenes."""
+    """Return the correlation over arms within a scene and budget, mean over scenes: is the arm of lower error right more often?"""
 
     def one(s: Stratum) -> np.ndarray:
         right, asked = s.counts()
@@ -131,7 +132,7 @@ def across_arms(draws: Draws, name: str = "error", keep: float | None = None) ->
 
 
 def _weighted(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Pearson correlation of x and y (n,) under each row of weights (1 + B, n)."""
+    """Return Pearson correlation of x and y (n,) under each row of weights (1 + B, n)."""
     total = np.maximum(w.sum(1), 1)
     mx, my = w @ x / total, w @ y / total
     vx, vy = w @ x**2 / total - mx**2, w @ y**2 / total - my**2

@@ -26,17 +26,18 @@ LIBRARIES = ("numpy", "pillow", "scipy", "tokenizers", "torch", "transformers")
 
 
 def of_bytes(data: Any) -> str:
+    """Return the SHA-256 digest of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def of_parts(parts: Iterable[tuple[str, Any]]) -> str:
-    """Of named parts, in any order; each is bytes or what `json` can write."""
+    """Return the digest of named parts, in any order; each is bytes or what `json` can write."""
     known = {name: of_bytes(part) if isinstance(part, bytes) else part for name, part in parts}
     return of_bytes(json.dumps(known, sort_keys=True, default=str).encode())
 
 
 def of_model(model: Any) -> str:
-    """Of a loaded model: every parameter and buffer, its configuration, and that of `generate`."""
+    """Return the digest of a loaded model: every parameter and buffer, its configuration, and that of `generate`."""
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashlib and torch let other threads run meanwhile
         parts = list(zip(tensors, pool.map(_of_tensor, tensors.values()), strict=True))
@@ -47,14 +48,14 @@ def of_model(model: Any) -> str:
 
 
 def of_processor(processor: Any) -> str:
-    """Of all that `save_pretrained` writes: sizes and means of images, vocabulary, special tokens, chat template."""
+    """Return the digest of all that `save_pretrained` writes: sizes and means of images, vocabulary, special tokens, chat template."""
     with tempfile.TemporaryDirectory() as folder:
         processor.save_pretrained(folder)
         return _of_files(Path(folder), "*")
 
 
 def of_code() -> str:
-    """Of the code that makes rows: the sources of the packages and the versions of the libraries that compute."""
+    """Return the digest of the code that makes rows: the sources of the packages and the versions of the libraries that compute."""
     sources = [(name, _of_files(Path(file).parent, "*.py")) for name, file in SOURCES.items()]
     return of_parts([*sources, *((name, version(name)) for name in LIBRARIES)])
 

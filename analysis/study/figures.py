@@ -10,20 +10,20 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 import cssp
-
-from . import correlations
-from .arms import BLIND, FULL
-from .bootstrap import Draws, band, full_and_blind, interval, retained
-from .drawing import INK, LEADS, SOFT, STYLE, percent, save, tokens
-from .pictures import kept_tokens, plane, skills
-from .predictors import NAMES, SIGN
-from .results import Results
+from analysis.study import correlations
+from analysis.study.arms import BLIND, FULL
+from analysis.study.bootstrap import Draws, band, full_and_blind, interval, retained
+from analysis.study.drawing import HIGHLIGHTED, INK, SOFT, STYLE, percent, save, tokens
+from analysis.study.encoding import Checkpoint
+from analysis.study.pictures import draw_kept_tokens, plane, skills
+from analysis.study.predictors import NAMES, SIGN
+from analysis.study.results import Results
 
 BANDS = ("auto", "spare", "divprune", "greedy", "random")
 
 
 def error_and_accuracy(draws: Draws, path: Path) -> bool:
-    """One panel a budget: error against accuracy, a point an arm."""
+    """Draw one panel a budget: error against accuracy, a point an arm."""
     results = draws.results
     keeps, full = results.keeps, full_and_blind(draws)[0].value
     columns = min(4, len(keeps) + 1)
@@ -37,14 +37,14 @@ def error_and_accuracy(draws: Draws, path: Path) -> bool:
         for i, (arm, k) in enumerate(results.cells):
             if k != keep or arm not in results.blind or not np.isfinite(error[0, i]):
                 continue
-            colour = LEADS.get(arm, "#cbd0d8")
+            colour = HIGHLIGHTED.get(arm, "#cbd0d8")
             bar = interval(draws.accuracy[:, i])
             ax.errorbar(
                 error[0, i], 100 * bar.value, yerr=[[100 * (bar.value - bar.low)], [100 * (bar.high - bar.value)]],
-                color=colour, marker="o", ms=6 if arm in LEADS else 4.5, elinewidth=0.9, mec="white", mew=0.5,
-                zorder=4 if arm == "spare" else 3 if arm in LEADS else 2,
+                color=colour, marker="o", ms=6 if arm in HIGHLIGHTED else 4.5, elinewidth=0.9, mec="white", mew=0.5,
+                zorder=4 if arm == "spare" else 3 if arm in HIGHLIGHTED else 2,
             )  # fmt: skip
-            seen[arm if arm in LEADS else "other pruners"] = colour
+            seen[arm if arm in HIGHLIGHTED else "other pruners"] = colour
         ax.axhline(100 * full, color=INK, lw=0.8, ls=":")
         rho = interval(correlations.within(draws, keep))
         ax.set_title(
@@ -56,7 +56,7 @@ def error_and_accuracy(draws: Draws, path: Path) -> bool:
         ax.set_ylabel("right answers, %")
     for ax in axes.flat[len(keeps) :]:
         ax.set_axis_off()
-    order = [a for a in LEADS if a in seen] + (["other pruners"] if "other pruners" in seen else [])
+    order = [a for a in HIGHLIGHTED if a in seen] + (["other pruners"] if "other pruners" in seen else [])
     handles = [Line2D([], [], color=seen[a], marker="o", ls="", label=a) for a in order]
     handles.append(Line2D([], [], color=INK, lw=0.8, ls=":", label="all tokens kept"))
     axes.flat[len(keeps)].legend(handles=handles, loc="center left", frameon=False, fontsize=9)
@@ -70,11 +70,11 @@ def error_and_accuracy(draws: Draws, path: Path) -> bool:
 
 
 def retained_accuracy(draws: Draws, path: Path) -> bool:
-    """Accuracy kept against tokens kept: pruners on the left, compensation on the right."""
+    """Draw the accuracy kept against tokens kept: pruners on the left, compensation on the right."""
     results = draws.results
     values = 100 * retained(draws)
     blind = results.index(BLIND, 0.0)
-    panels = [("Tokens dropped", [a for a in LEADS if a in results.arms], "")]
+    panels = [("Tokens dropped", [a for a in HIGHLIGHTED if a in results.arms], "")]
     parents = [a for a in ("spare", "divprune", "greedy", "random") if f"{a} + fold" in results.arms]
     if parents:
         panels.append(("Compensation: dropped tokens folded in, or filled in", parents, "twins"))
@@ -91,14 +91,16 @@ def retained_accuracy(draws: Draws, path: Path) -> bool:
                 at = [(k, i) for k in results.keeps if (i := results.index(arm + suffix, k)) is not None]
                 if not at:
                     continue
-                xs, own = [x[k] for k, _ in at], values[:, [i for _, i in at]]
-                low, high = band(own)
+                xs, line = [x[k] for k, _ in at], values[:, [i for _, i in at]]
+                low, high = band(line)
                 marker = None if suffix else "o"
-                ax.plot(xs, own[0], style, color=LEADS[arm], lw=1.7, marker=marker, ms=3.5, zorder=above)
+                ax.plot(
+                    xs, line[0], style, color=HIGHLIGHTED[arm], lw=1.7, marker=marker, ms=3.5, zorder=above
+                )
                 if banded and arm in BANDS:
-                    ax.fill_between(xs, low, high, color=LEADS[arm], alpha=0.13, lw=0)
+                    ax.fill_between(xs, low, high, color=HIGHLIGHTED[arm], alpha=0.13, lw=0)
                 if not suffix:
-                    ends.append((own[0, -1], arm, LEADS[arm]))
+                    ends.append((line[0, -1], arm, HIGHLIGHTED[arm]))
         _labels(ax, ends, min(x.values()))
         ax.axhline(100, color=INK, lw=0.8)
         if blind is not None:
@@ -131,7 +133,7 @@ def retained_accuracy(draws: Draws, path: Path) -> bool:
 
 
 def _labels(ax, ends: list[tuple[float, str, str]], x: float) -> None:
-    """Names at the left ends of lines, apart from each other."""
+    """Draw names at the left ends of lines, apart from each other."""
     low, high = ax.get_ylim()
     gap, last = (high - low) / 26, -np.inf
     for y, name, colour in sorted(ends):
@@ -140,7 +142,7 @@ def _labels(ax, ends: list[tuple[float, str, str]], x: float) -> None:
 
 
 def predictors(draws: Draws, path: Path) -> bool:
-    """How well each number predicts accuracy: over arms within a budget, and over images within an arm."""
+    """Draw how well each number predicts accuracy: over arms within a budget, and over images within an arm."""
     results = draws.results
     names = [n for n in NAMES if np.isfinite(correlations.partial(draws, n)[0])]
     if not names:
@@ -172,7 +174,7 @@ def predictors(draws: Draws, path: Path) -> bool:
 
 
 def tightness(results: Results, path: Path) -> bool:
-    """Squared error over the best possible, measured, beside the factor that a theorem allows."""
+    """Draw the squared error over the best possible, measured, beside the factor that a theorem allows."""
     methods = {
         "spare": "residual",
         "strong rrqr": "strong_rrqr",
@@ -194,7 +196,7 @@ def tightness(results: Results, path: Path) -> bool:
         ax.set_axis_off()
     n = round(float(results.tokens.max()))
     for ax, arm in zip(axes.flat, shown, strict=False):
-        colour = LEADS.get(arm, "#475467")
+        colour = HIGHLIGHTED.get(arm, "#475467")
         xs, factors = [], []
         for keep in results.keeps:
             i = results.index(arm, keep)
@@ -251,8 +253,8 @@ DRAWN: dict[str, Callable[[Draws, Path], bool]] = {
 }
 
 
-def draw(draws: Draws, folder: Path, own=None) -> dict[str, Path]:
-    """All figures that the rows allow, as PNG files; the kept tokens where a model is given, or from an earlier run."""
+def draw(draws: Draws, folder: Path, checkpoint: Checkpoint | None = None) -> dict[str, Path]:
+    """Draw all figures that the rows allow, as PNG files; the kept tokens where a model is given, or from an earlier run."""
     paths = {}
     with plt.rc_context(STYLE):
         for name, one in DRAWN.items():
@@ -260,8 +262,8 @@ def draw(draws: Draws, folder: Path, own=None) -> dict[str, Path]:
             if one(draws, path):
                 paths[name] = path
         path = folder / "kept_tokens.png"
-        if own is not None:
-            kept_tokens(own, path)
+        if checkpoint is not None:
+            draw_kept_tokens(checkpoint, path)
     if path.exists():
         paths["kept_tokens"] = path
     return paths

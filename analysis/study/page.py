@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import reference
-from ..training.card import write_table
-from . import figures, report
-from .bootstrap import Draws
-from .plan import pack
-from .results import read
-from .seen import Model
-from .verdicts import CANDIDATES, verdicts
+from analysis import reference
+from analysis.study import figures, report
+from analysis.study.bootstrap import Draws
+from analysis.study.encoding import Checkpoint
+from analysis.study.plan import pack
+from analysis.study.results import read
+from analysis.study.rules import CANDIDATES, verdicts
+from analysis.training.card import write_table
 
 SHIPPED = Path(__file__).parent / "rows.npz"
 
 
-def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | None = None) -> int:
+def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Checkpoint | None = None) -> int:
     """Write ``rows.npz``, ``verdicts.json`` and ``.md``, ``summary.csv``, figures and ``report.html`` into `out`.
 
     Parameters
     ----------
     rows : Path, optional
         Packed rows; without, those of the units in `out`, or an earlier ``rows.npz`` there, or the shipped ones.
-        Those of the scenes touched once lie beside them as ``confirm.npz``.
+        Those of the confirmation set lie beside them as ``confirm.npz``.
     docs : Path, optional
         The page of verdicts goes there, and the table of models beside it.
-    own : Model, optional
+    checkpoint : Checkpoint, optional
         To draw the kept tokens; without, an earlier picture is used.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -49,14 +49,14 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, own: Model | No
     report.write_summary(table, out / "summary.csv")
     note = f"{report.headline(results)}."
     if again is not None:
-        note += f" The scenes touched once: {report.headline(again)}."
+        note += f" The confirmation set: {report.headline(again)}."
     note += " Rules and statistics: [the plan](plan.md), written before the run."
     report.write_verdicts(found, out, docs, note, confirmed)
     if docs is not None:
         write_table(reference.measured(), docs / "models.md")
     if confirmed:
         report.write_verdicts(confirmed, out / "confirmed")
-    drawn = figures.draw(draws, out, own)
+    drawn = figures.draw(draws, out, checkpoint)
     report.html(draws, table, found, drawn, out / "report.html", confirmed)
     print(f"\nreport: {out / 'report.html'}\nrows: {rows}\nverdicts: {out / 'verdicts.md'}")
     return 0

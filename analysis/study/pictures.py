@@ -10,20 +10,20 @@ from textwrap import fill
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ..scenes import PATCH, SKILLS
-from .answer import answers
-from .arms import ALPHAS, ARMS, BETAS, FULL, SPACES, plane_arm
-from .bootstrap import Draws
-from .drawing import INK, LEADS, SOFT, percent, save, tokens
-from .keep import kept
-from .plan import CONFIRM, EXPLORE, scene_of
-from .seen import look
+from analysis.scenes import PATCH, SKILLS
+from analysis.study.answering import answers
+from analysis.study.arms import ALPHAS, ARMS, BETAS, FULL, SPACES, plane_arm
+from analysis.study.bootstrap import Draws
+from analysis.study.drawing import HIGHLIGHTED, INK, SOFT, percent, save, tokens
+from analysis.study.encoding import encode_image
+from analysis.study.kept_tokens import kept
+from analysis.study.plan import CONFIRM, EXPLORE, scene_of
 
 SHOWN = ("auto", "spare", "divprune", "greedy", "cdpruner", "vispruner", "random")
 
 
 def skills(draws: Draws, path: Path) -> bool:
-    """Points lost against all tokens, arm by skill, at a tight budget."""
+    """Draw the points lost against all tokens, arm by skill, at a tight budget."""
     results = draws.results
     keep = min(results.keeps, key=lambda k: abs(k - 0.06))
     names = [s for s in SKILLS if s in results.skills] or results.skills
@@ -32,7 +32,7 @@ def skills(draws: Draws, path: Path) -> bool:
         for a in results.arms
         if results.index(a, keep) is not None
         and (
-            a in LEADS
+            a in HIGHLIGHTED
             or a.endswith(" + fold")
             or (ARMS.get(a, None) is not None and ARMS[a].group == "published")
         )
@@ -72,7 +72,7 @@ def skills(draws: Draws, path: Path) -> bool:
 
 
 def plane(draws: Draws, path: Path) -> bool:
-    """Accuracy over the two exponents of the family."""
+    """Draw the accuracy over the two exponents of the family."""
     results = draws.results
     spaces = [s for s in SPACES if any(plane_arm(0.0, ALPHAS[0], s).name == a for a in results.arms)]
     keeps = [k for k in results.keeps if results.index(plane_arm(0.0, 0.0, "llm").name, k) is not None]
@@ -128,14 +128,20 @@ def plane(draws: Draws, path: Path) -> bool:
     return True
 
 
-def kept_tokens(
-    own, path: Path, keep: float = 0.06, arms: Sequence[str] = SHOWN, scenes: Sequence[tuple[str, int]] = ()
+def draw_kept_tokens(
+    checkpoint,
+    path: Path,
+    keep: float = 0.06,
+    arms: Sequence[str] = SHOWN,
+    scenes: Sequence[tuple[str, int]] = (),
 ) -> bool:
-    """Which patches every arm keeps, drawn over scenes, with one question and what the model answers."""
+    """Draw over scenes which patches every arm keeps, with one question and what the model answers."""
     wanted = scenes or (("objects", EXPLORE + 3), ("objects", EXPLORE + 8), ("digits", EXPLORE + 2))
     assert all(number < CONFIRM for _, number in wanted)
     arms = [
-        a for a in arms if own.clip is not None or not {"clip_text", "clip_patches"} & set(ARMS[a].signals)
+        a
+        for a in arms
+        if checkpoint.clip is not None or not {"clip_text", "clip_patches"} & set(ARMS[a].signals)
     ]
     figure, axes = plt.subplots(
         len(wanted), len(arms) + 1, figsize=(1.85 * (len(arms) + 1), 2.25 * len(wanted)), squeeze=False
@@ -143,14 +149,14 @@ def kept_tokens(
     for row, (family, number) in zip(axes, wanted, strict=True):
         scene = scene_of(family, number)
         question = next((q for q in scene.questions if q.skill in ("two hops", "layout")), scene.questions[0])
-        seen = look(own, scene.image, [question.text])
+        encoded = encode_image(checkpoint, scene.image, [question.text])
         row[0].imshow(scene.image)
         row[0].set_title(f"{fill(question.text, 26)}\n→ {question.answer}", fontsize=7)
         for ax, arm in zip(row[1:], arms, strict=True):
-            ((one,),) = kept(ARMS[arm], seen, [keep], [number])
-            ((word,),) = answers(own, seen, [one.prefix])
-            said = own.processor.tokenizer.convert_ids_to_tokens(word)
-            side = round(len(seen.tokens) ** 0.5)
+            ((one,),) = kept(ARMS[arm], encoded, [keep], [number])
+            ((word,),) = answers(checkpoint, encoded, [one.prefix])
+            said = checkpoint.processor.tokenizer.convert_ids_to_tokens(word)
+            side = round(len(encoded.tokens) ** 0.5)
             shade = np.ones((side, side))
             shade.flat[one.places.numpy()] = 0
             shade = np.kron(shade, np.ones((PATCH, PATCH)))[..., None]

@@ -16,18 +16,18 @@ import numpy as np
 from tqdm import tqdm
 
 import cssp
+from analysis.study.arms import ARMS, KEEPS, PLANE, PLANE_KEEPS, Arm
+from analysis.study.encoding import Checkpoint
+from analysis.study.predictors import NAMES
+from analysis.study.units import Unit, study_image
 
-from .arms import ARMS, KEEPS, PLANE, PLANE_KEEPS, Arm
-from .predictors import NAMES
-from .seen import Model
-from .units import Unit, study_image
-
+#: First scene of the study, and first scene of the confirmation set; the model card uses the scenes below.
 EXPLORE, CONFIRM = 100_000, 900_000
-"""First scene of the study, and first of the range that is touched once; the model card has the scenes below."""
 PER_SKILL = 2  # a skill and scene; one where a scene has no two
 
 
 def model_name(folder: str) -> str:
+    """Return the name of a checkpoint's folder; the shipped one is called reference."""
     return Path(folder).name if folder else "reference"
 
 
@@ -66,11 +66,12 @@ class Plan:
             raise ValueError(f"unknown arms {unknown}; choose from {list(ARMS)}.")
 
     def units(self) -> list[tuple[str, str, int]]:
-        """(model folder, family, scene)."""
+        """Return (model folder, family, scene)."""
         scenes = range(self.first, self.first + self.scenes)
         return [(model, family, i) for i in scenes for model in self.models for family in self.families]
 
     def has_plane(self, scene: int) -> bool:
+        """Return whether the plane of the family of pruners is formed on this scene."""
         return scene - self.first < self.plane_scenes
 
 
@@ -79,6 +80,7 @@ COMPLETE = Plan(scenes=85, plane_scenes=20, inside_scenes=30)
 
 
 def unit_path(out: Path, unit: tuple[str, str, int]) -> Path:
+    """Return the file of a unit of work."""
     model, family, scene = unit
     return out / "rows" / model_name(model) / f"{family}-{scene}.npz"
 
@@ -110,7 +112,7 @@ def run(plan: Plan, out: Path, workers: int = 2) -> Path:
 
 
 def _whole(plan: Plan, out: Path, unit: tuple[str, str, int]) -> bool:
-    """Whether the unit's file is of this model and has been run with these arms and budgets (or those that the model can run)."""
+    """Return whether the unit's file is of this model and has been run with these arms and budgets (or those that the model can run)."""
     path, model = unit_path(out, unit), load(unit[0])
     if not path.exists():
         return False
@@ -123,19 +125,19 @@ def _whole(plan: Plan, out: Path, unit: tuple[str, str, int]) -> bool:
     return cells | {(a.name, k) for a in plane for k in PLANE_KEEPS} <= found
 
 
-def arms_of(plan: Plan, unit: tuple[str, str, int], own: Model) -> tuple[list[Arm], list[Arm]]:
-    """Arms and points of the plane for a unit, of those that its model can run: without a joint space none that reads it."""
+def arms_of(plan: Plan, unit: tuple[str, str, int], checkpoint: Checkpoint) -> tuple[list[Arm], list[Arm]]:
+    """Return the arms and points of the plane for a unit, of those that its model can run: without a joint space none that reads it."""
 
     def possible(arm: Arm) -> bool:
         if arm.inside and unit[2] - plan.first >= plan.inside_scenes:
             return False
-        return own.clip is not None or not {"clip_text", "clip_patches"} & set(arm.signals)
+        return checkpoint.clip is not None or not {"clip_text", "clip_patches"} & set(arm.signals)
 
     plane = list(PLANE.values()) if plan.has_plane(unit[2]) else []
     return [ARMS[name] for name in plan.arms if possible(ARMS[name])], [a for a in plane if possible(a)]
 
 
-_LOADED: dict[str, Model] = {}
+_LOADED: dict[str, Checkpoint] = {}
 
 
 def _start() -> None:
@@ -144,42 +146,44 @@ def _start() -> None:
     torch.set_num_threads(1)
 
 
-def load(folder: str) -> Model:
-    """A checkpoint and, where its folder has ``clip/``, the joint space of its vision tower."""
+def load(folder: str) -> Checkpoint:
+    """Return a checkpoint and, where its folder has ``clip/``, the joint space of its vision tower."""
     if folder in _LOADED:
         return _LOADED[folder]
-    from .. import reference
+    from analysis import reference
 
     home = Path(folder) if folder else reference.HERE
     model, processor = reference.load(folder or None)
     clip = reference.clip(folder or None) if (home / "clip").is_dir() else None
-    _LOADED[folder] = Model(model, processor, clip, half=True)
+    _LOADED[folder] = Checkpoint(model, processor, clip, half=True)
     return _LOADED[folder]
 
 
 def _study(plan: Plan, unit: tuple[str, str, int]) -> Unit:
     model, family, number = unit
-    own = load(model)
-    arms, plane = arms_of(plan, unit, own)
+    checkpoint = load(model)
+    arms, plane = arms_of(plan, unit, checkpoint)
     scene = scene_of(family, number)
-    found = study_image(own, scene.image, scene.questions, arms, plan.keeps, [number], plane, PLANE_KEEPS)
-    return replace(found, made_from=_made_from(own))
+    found = study_image(
+        checkpoint, scene.image, scene.questions, arms, plan.keeps, [number], plane, PLANE_KEEPS
+    )
+    return replace(found, made_from=_made_from(checkpoint))
 
 
-def _made_from(model: Model) -> str:
+def _made_from(model: Checkpoint) -> str:
     return f"{model.digest} cssp {cssp.__version__}"
 
 
 def scene_of(family: str, number: int) -> Any:
-    """A scene of the study: of the test split, which no training saw."""
-    from .. import scenes
+    """Return a scene of the study: of the test split, which no training saw."""
+    from analysis import scenes
 
     skills = [name for name in scenes.FAMILIES[family] if name in scenes.SKILLS]
     return scenes.make(number, "test", dict.fromkeys(skills, PER_SKILL), family)
 
 
 def confirm(plan: Plan, out: Path, workers: int = 2) -> Path:
-    """Run a plan on the scenes that are touched once; another plan there is refused, another model is not.
+    """Run a plan on the confirmation set, which refuses a second plan there, but not another model.
 
     Raises
     ------
@@ -199,7 +203,7 @@ def confirm(plan: Plan, out: Path, workers: int = 2) -> Path:
 
 
 def pack(out: Path, path: Path) -> Path:
-    """All units of a folder in one file, see `pack_units`.
+    """Write all units of a folder into one file, see `pack_units`.
 
     Raises
     ------
@@ -222,7 +226,7 @@ def pack(out: Path, path: Path) -> Path:
 
 
 def pack_units(units: Sequence[tuple[str, str, str, Unit]], path: Path) -> Path:
-    """(model, family, scene, unit) in one file that needs no model: answers right or not and predictors to 2.5 %, without the words said."""
+    """Write (model, family, scene, unit) into one file that needs no model: answers right or not and predictors to 2.5 %, without the words said."""
     cells = list(dict.fromkeys(cell for *_, unit in units for cell in unit.cells))
     at = {cell: i for i, cell in enumerate(cells)}
     skills = sorted({str(s) for *_, unit in units for s in unit.skills})
@@ -266,14 +270,14 @@ def pack_units(units: Sequence[tuple[str, str, str, Unit]], path: Path) -> Path:
 
 
 def _smooth(numbers: np.ndarray, cells: list[tuple[str, float]], strata: list[tuple[str, str]]) -> None:
-    """Image by image only for arms whose correlations are formed; the others' predictors become their stratum's mean."""
+    """Replace predictors by the mean of their stratum, except of arms whose correlations are formed."""
     other = [i for i, (a, _) in enumerate(cells) if a not in ARMS or not ARMS[a].drops or ARMS[a].asks]
     for stratum in dict.fromkeys(strata):
-        own = [u for u, s in enumerate(strata) if s == stratum]
-        part = numbers[np.ix_(range(len(numbers)), other, own)]
+        members = [u for u, s in enumerate(strata) if s == stratum]
+        part = numbers[np.ix_(range(len(numbers)), other, members)]
         good = np.isfinite(part)
         mean = np.where(good, part, 0).sum(2, keepdims=True) / np.maximum(good.sum(2, keepdims=True), 1)
-        numbers[np.ix_(range(len(numbers)), other, own)] = np.where(good, mean, np.nan)
+        numbers[np.ix_(range(len(numbers)), other, members)] = np.where(good, mean, np.nan)
 
 
 def _mean_where(values: np.ndarray, ran: np.ndarray) -> float:
@@ -284,7 +288,7 @@ LEAST, MOST = 1e-3, 100.0
 
 
 def quantised(values: np.ndarray) -> np.ndarray:
-    """Numbers up to 100 as bytes on a logarithmic scale, to 2.5 %; 0 is zero or less than 1e-3, 255 is NaN."""
+    """Return the numbers up to 100 as bytes on a logarithmic scale, to 2.5 %; 0 is zero or less than 1e-3, 255 is NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.round(1 + 253 * np.log(values / LEAST) / np.log(MOST / LEAST))
     steps = np.where(np.isnan(values), 255, np.where(values < LEAST, 0, np.clip(steps, 1, 254)))
@@ -292,6 +296,6 @@ def quantised(values: np.ndarray) -> np.ndarray:
 
 
 def restored(steps: np.ndarray) -> np.ndarray:
-    """The numbers that `quantised` wrote."""
+    """Return the numbers that `quantised` wrote."""
     values = LEAST * (MOST / LEAST) ** ((steps.astype(np.float32) - 1) / 253)
     return np.where(steps == 255, np.nan, np.where(steps == 0, 0, values)).astype(np.float32)

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from analysis.study.encoding import EncodedImage
 from vlm_bridge import Relevance
 from vlm_bridge.relevance import unit_rows, weights
 
-from .seen import Seen
-
 JITTER = 1e-13  # of a Gram matrix's trace: duplicates among the kept tokens leave it singular
+#: Predictors by name, in words. Higher is meant to be better for the last five, worse for the others.
 NAMES = {
     "error": "‖X − P_S X‖ / ‖X‖ of the projected tokens",
     "error, cosine": "the same of tokens of norm 1",
     "error, weighted": "the same, every token times its relevance (LLM space, largest cosine with a word)",
     "error, tower": "the same of the vision tower's rows",
-    "error, layer 1": "the same behind the first decoder layer of the unpruned model",
-    "error, layer 2": "the same behind the second",
+    "error, layer 1": "the same after the first decoder layer of the unpruned model",
+    "error, layer 2": "the same after the second",
     "error / optimum": "error over that of the best subspace of as many dimensions (SVD)",
     "least distance": "the smallest cosine distance of two kept tokens",
     "mean distance": "the mean cosine distance of two kept tokens",
@@ -27,18 +27,17 @@ NAMES = {
     "attention": "share of the vision tower's CLS attention that falls on kept tokens",
     "norm share": "‖X_S‖² / ‖X‖²",
 }
-"""Predictors by name, in words. Higher is meant to be better for the last five, worse for the others."""
 SIGN = dict.fromkeys(NAMES, -1) | dict.fromkeys(list(NAMES)[-5:], 1)
 
 
 def squared_heights(gram: Tensor, sets: Tensor) -> Tensor:
-    """Squared residual norms (B, n) of all tokens on the span of each set (B, k), from the Gram matrix (n, n) in float64."""
+    """Return the squared residual norms (B, n) of all tokens on the span of each set (B, k), from the Gram matrix (n, n) in float64."""
     k = sets.shape[1]
     own = gram[sets[:, :, None], sets[:, None]]
     own = own + JITTER * gram.trace() * torch.eye(k, dtype=gram.dtype)
     factor = torch.linalg.cholesky(own)
-    seen = torch.linalg.solve_triangular(factor, gram[sets], upper=False)
-    return (gram.diagonal() - seen.square().sum(1)).clamp(min=0)
+    explained = torch.linalg.solve_triangular(factor, gram[sets], upper=False)
+    return (gram.diagonal() - explained.square().sum(1)).clamp(min=0)
 
 
 class Measure:
@@ -68,13 +67,14 @@ class Measure:
         self.relevance = [w.double().square() for w in relevance]
 
     @classmethod
-    def of(cls, seen: Seen) -> Measure:
+    def of(cls, encoded: EncodedImage) -> Measure:
+        """Return the measure of an encoded image."""
         rule = Relevance(space="llm", reduction="max", sign="normal")
-        relevance = [weights(rule, seen.tokens, {"llm_text": one["llm_text"]}) for one in seen.asked]
-        return cls(seen.spaces(), seen.signals["cls_attention"], relevance)
+        relevance = [weights(rule, encoded.tokens, {"llm_text": one["llm_text"]}) for one in encoded.asked]
+        return cls(encoded.spaces(), encoded.signals["cls_attention"], relevance)
 
     def __call__(self, sets: Sequence[Tensor], asked: Sequence[Sequence[int]]) -> Tensor:
-        """Predictors (len(sets), len(NAMES)); the weighted error is the mean over the questions asked."""
+        """Return the predictors (len(sets), len(NAMES)); the weighted error is the mean over the questions asked."""
         found = torch.full((len(sets), len(NAMES)), float("nan"), dtype=torch.float64)
         by_size: dict[int, list[int]] = {}
         for i, one in enumerate(sets):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .bootstrap import Draws, Stratum, mean_known
-from .results import Results
+from analysis.study.bootstrap import Draws, Stratum, mean_known
+from analysis.study.results import Results
 
 
 def proxy(draws: Draws, name: str = "error") -> dict[str, np.ndarray]:
-    """How well accuracy is foretold out of sample: 1 − (squared error of the forecast) / (that of the budget alone).
+    """Return how well accuracy is foretold out of sample: 1 − (squared error of the forecast) / (that of the budget alone).
 
     - ``unseen pruner``: mean accuracy of the other pruners at that budget, plus a slope in the predictor that they share;
     - ``unseen pruner and budget``: the same, with mean accuracy, mean predictor and slope taken from the other budgets
@@ -75,7 +75,7 @@ def _skill(truth: np.ndarray, forecast: np.ndarray, base: np.ndarray) -> np.ndar
 
 
 def _parabola(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Forecasts (1 + B, A) at `at` from a least-squares parabola through x, y (1 + B, K, A) without the own pruner."""
+    """Return the forecasts (1 + B, A) at `at` from a least-squares parabola through x, y (1 + B, K, A) without the own pruner."""
     powers = np.stack([np.ones_like(x), x, x**2], -1)  # (1 + B, K, A, 3)
     gram = np.einsum("bkai,bkaj->baij", powers, powers)
     load = np.einsum("bkai,bka->bai", powers, y)

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from .arms import ARMS, FULL
-from .bootstrap import Draws, full_and_blind, interval, ranks, retained
-from .predictors import NAMES
-from .results import Results
-from .verdict import Verdict
+from analysis.study.arms import ARMS, FULL
+from analysis.study.bootstrap import Draws, full_and_blind, interval, ranks, retained
+from analysis.study.predictors import NAMES
+from analysis.study.results import Results
+from analysis.study.verdict import Verdict
 
 CAPTIONS = {
     "error_and_accuracy": (
@@ -59,7 +59,7 @@ COLUMNS = ("arm", "group", "keep", "tokens", "accuracy", "low", "high", "retaine
 
 
 def summary(draws: Draws) -> list[dict[str, Any]]:
-    """One dictionary a cell: tokens, accuracy with interval, retained accuracy, predictors (means over strata)."""
+    """Return one dictionary a cell: tokens, accuracy with interval, retained accuracy, predictors (means over strata)."""
     results = draws.results
     kept = retained(draws)
     numbers = {n: draws.mean(lambda s, n=n: s.predictor(n))[0] for n in NAMES}
@@ -82,6 +82,7 @@ def summary(draws: Draws) -> list[dict[str, Any]]:
 
 
 def write_summary(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the rows of `summary` as CSV."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -96,7 +97,7 @@ def write_verdicts(
     note: str = "",
     confirmed: Sequence[Verdict] = (),
 ) -> None:
-    """``verdicts.json`` and ``verdicts.md`` in the folder; the page for the documentation too, where asked for."""
+    """Write ``verdicts.json`` and ``verdicts.md`` into the folder; the page for the documentation too, where asked for."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "verdicts.json").write_text(
         json.dumps([_known(asdict(v)) for v in found], indent=1, ensure_ascii=False) + "\n"
@@ -109,7 +110,7 @@ def write_verdicts(
 
 
 def _known(value: Any) -> Any:
-    """The same with None for NaN, which JSON has no word for."""
+    """Return the same with None for NaN, which JSON has no word for."""
     if isinstance(value, dict):
         return {name: _known(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -118,7 +119,7 @@ def _known(value: Any) -> Any:
 
 
 def markdown(found: Sequence[Verdict], note: str = "", confirmed: Sequence[Verdict] = ()) -> str:
-    """The verdicts as Markdown, strata beside the whole, and what the scenes touched once say to each."""
+    """Return the verdicts as Markdown, strata beside the whole, and what the confirmation set says to each."""
     lines = [
         "# Verdicts",
         "",
@@ -150,7 +151,7 @@ def markdown(found: Sequence[Verdict], note: str = "", confirmed: Sequence[Verdi
 
 
 def _agreement(found: Sequence[Verdict]) -> list[str]:
-    """What the rules look at, in every stratum."""
+    """Return what the rules look at, in every stratum."""
     known = [(i, n) for i, v in enumerate(found, 1) for n in v.agreement]
     if not known:
         return []
@@ -171,9 +172,7 @@ def _agreement(found: Sequence[Verdict]) -> list[str]:
 
 
 def _once(confirmed: Sequence[Verdict]) -> list[str]:
-    return [
-        line for v in confirmed for line in (f"*Scenes touched once:* **{v.verdict}**. {v.statement}", "")
-    ]
+    return [line for v in confirmed for line in (f"*Confirmation set:* **{v.verdict}**. {v.statement}", "")]
 
 
 def text(
@@ -182,7 +181,7 @@ def text(
     found: Sequence[Verdict],
     confirmed: Sequence[Verdict] = (),
 ) -> str:
-    """For the terminal: accuracy (error) of every arm and budget, and the verdicts."""
+    """Return the text for the terminal: accuracy (error) of every arm and budget, and the verdicts."""
     results = draws.results
     cells = {(r["arm"], r["keep"]): r for r in rows}
     arms = [a for a in results.arms if a in ARMS]
@@ -203,13 +202,13 @@ def text(
     lines.append("")
     lines += [f"{i}. {v.question}\n   {v.verdict.upper()}. {v.statement}" for i, v in enumerate(found, 1)]
     if confirmed:
-        lines += ["", "On the scenes touched once:"]
+        lines += ["", "On the confirmation set:"]
         lines += [f"{i}. {v.verdict.upper()}. {v.statement}" for i, v in enumerate(confirmed, 1)]
     return "\n".join(lines)
 
 
 def headline(results: Results) -> str:
-    """How much was asked."""
+    """Return how much was asked."""
     models, families = ({u[i] for u in results.units} for i in (0, 1))
     scenes = len({u[1:] for u in results.units})
     words = [
@@ -225,7 +224,7 @@ def _count(n: int, one: str, more: str) -> str:
 
 
 def strata(results: Results) -> list[dict[str, Any]]:
-    """What was asked of each model on each family of scenes, and what it answers with all tokens and with none."""
+    """Return what was asked of each model on each family of scenes, and what it answers with all tokens and with none."""
     found = []
     for model, family in results.strata():
         part = results.only(model, family)

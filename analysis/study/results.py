@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .arms import ARMS
-from .plan import restored
+from analysis.study.arms import ARMS
+from analysis.study.plan import restored
 
 Cell = tuple[str, float]
 
@@ -45,20 +45,25 @@ class Results:
 
     @property
     def arms(self) -> list[str]:
+        """Names of the arms, in the order of the cells."""
         return list(dict.fromkeys(arm for arm, _ in self.cells))
 
     @cached_property
     def keeps(self) -> list[float]:
+        """Budgets below all tokens, the largest first."""
         return sorted({k for _, k in self.cells if 0 < k < 1}, reverse=True)
 
     @property
     def skills(self) -> list[str]:
+        """Names of the skills asked about."""
         return list(dict.fromkeys(self.skill.tolist()))
 
     def strata(self) -> list[tuple[str, str]]:
+        """Return the pairs (model, family) that occur."""
         return list(dict.fromkeys((m, f) for m, f, _ in self.units))
 
     def index(self, arm: str, keep: float) -> int | None:
+        """Return the place of a cell, None where it was not run."""
         return self._at.get((arm, keep))
 
     @cached_property
@@ -66,7 +71,7 @@ class Results:
         return {cell: i for i, cell in enumerate(self.cells)}
 
     def only(self, model: str | None = None, family: str | None = None) -> Results:
-        """The part of one model, or one family."""
+        """Return the part of one model, or one family."""
         units = [i for i, (m, f, _) in enumerate(self.units) if model in (None, m) and family in (None, f)]
         asked = np.isin(self.owner, units)
         new = np.cumsum(np.isin(np.arange(len(self.units)), units)) - 1
@@ -78,7 +83,7 @@ class Results:
 
 
 def read(path: Path) -> Results:
-    """The packed rows of a study."""
+    """Return the packed rows of a study."""
     with np.load(path) as file:
         found = dict(file)
     questions, units = len(found["owner"]), len(found["models"])

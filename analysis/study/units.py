@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 import vlm_bridge
-
-from .answer import Prefix, answers
-from .arms import BLIND, FULL, Arm
-from .keep import kept
-from .predictors import Measure
-from .seen import Model, Seen, look
+from analysis.study.answering import Prefix, answers
+from analysis.study.arms import BLIND, FULL, Arm
+from analysis.study.encoding import Checkpoint, EncodedImage, encode_image
+from analysis.study.kept_tokens import kept
+from analysis.study.predictors import Measure
 
 Cell = tuple[str, float]
 
@@ -62,6 +61,7 @@ class Unit:
 
     @classmethod
     def load(cls, path: Path) -> Unit:
+        """Read the unit that `save` wrote."""
         with np.load(path) as file:
             found = dict(file)
         names, keeps = found.pop("arms").tolist(), found.pop("keeps").tolist()
@@ -81,7 +81,7 @@ def write(path: Path, **arrays: np.ndarray) -> None:
 
 
 def study_image(
-    own: Model,
+    checkpoint: Checkpoint,
     image: Any,
     questions: Sequence[Any],
     arms: Sequence[Arm],
@@ -90,15 +90,15 @@ def study_image(
     plane: Sequence[Arm] = (),
     plane_keeps: Sequence[float] = (),
 ) -> Unit:
-    """All cells on one image: ``questions`` have skill, text and answer; ``rng`` seeds what is drawn."""
-    seen = look(own, image, [q.text for q in questions])
-    measure = Measure.of(seen)
+    """Evaluate all cells on one image: ``questions`` have skill, text and answer; ``rng`` seeds what is drawn."""
+    encoded = encode_image(checkpoint, image, [q.text for q in questions])
+    measure = Measure.of(encoded)
     every = tuple(range(len(questions)))
-    n = len(seen.tokens)
+    n = len(encoded.tokens)
     cells: list[Cell] = [(FULL, 1.0), (BLIND, 0.0)]
     prefixes = [
-        Prefix(seen.tokens, torch.arange(n), every),
-        Prefix(seen.tokens[:0], torch.arange(0), every),
+        Prefix(encoded.tokens, torch.arange(n), every),
+        Prefix(encoded.tokens[:0], torch.arange(0), every),
     ]
     sets: list[Tensor] = [torch.arange(n), torch.arange(0)]
     owner, seconds = [0, 1], [0.0, 0.0]
@@ -106,18 +106,18 @@ def study_image(
     for arm, budgets in [*((a, keeps) for a in arms), *((a, plane_keeps) for a in plane)]:
         if arm.inside:
             for keep in budgets:
-                if not arm.can_keep(keep, n, len(own.decoder.layers)):
+                if not arm.can_keep(keep, n, len(checkpoint.decoder.layers)):
                     continue
-                words, places, spent = _inside(own, seen, questions, arm, keep, image)
+                words, places, spent = _inside(checkpoint, encoded, questions, arm, keep, image)
                 cells.append((arm.name, keep))
                 ready[len(cells) - 1] = words
                 for q, row in zip(every, places, strict=True):
                     sets.append(row)
-                    prefixes.append(Prefix(seen.tokens[:0], row, (q,)))
+                    prefixes.append(Prefix(encoded.tokens[:0], row, (q,)))
                     owner.append(len(cells) - 1)
                     seconds.append(spent / len(every))
             continue
-        for keep, found in zip(budgets, kept(arm, seen, budgets, rng), strict=True):
+        for keep, found in zip(budgets, kept(arm, encoded, budgets, rng), strict=True):
             cells.append((arm.name, keep))
             for each in found:
                 prefixes.append(each.prefix)
@@ -126,7 +126,7 @@ def study_image(
                 seconds.append(each.seconds)
     live = [i for i, cell in enumerate(owner) if cell not in ready]
     said = np.empty((len(cells), len(questions)), dtype=object)
-    for i, words in zip(live, _words(own, seen, [prefixes[i] for i in live]), strict=True):
+    for i, words in zip(live, _words(checkpoint, encoded, [prefixes[i] for i in live]), strict=True):
         said[owner[i], list(prefixes[i].asked)] = words
     for cell, words in ready.items():
         said[cell] = words
@@ -145,12 +145,12 @@ def study_image(
     )
 
 
-def _words(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[list[str]]:
-    """What is said behind each prefix; tokens that several arms keep go through the model once for all their questions."""
+def _words(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Prefix]) -> list[list[str]]:
+    """Return the answers after each prefix; tokens that several arms keep go through the model once for all their questions."""
     same: dict[tuple[int, ...], list[int]] = {}
-    alone = [i for i, p in enumerate(prefixes) if not _plain(seen, p)]
+    alone = [i for i, p in enumerate(prefixes) if not _plain(encoded, p)]
     for i, p in enumerate(prefixes):
-        if _plain(seen, p):
+        if _plain(encoded, p):
             same.setdefault(tuple(p.places.tolist()), []).append(i)
     groups = [*same.values(), *([i] for i in alone)]
     joint = [
@@ -158,20 +158,20 @@ def _words(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[list[str]
         for group in groups
     ]
     found: list[list[str]] = [[] for _ in prefixes]
-    for group, one, ids in zip(groups, joint, answers(own, seen, joint), strict=True):
-        words = dict(zip(one.asked, own.processor.tokenizer.convert_ids_to_tokens(ids), strict=True))
+    for group, one, ids in zip(groups, joint, answers(checkpoint, encoded, joint), strict=True):
+        words = dict(zip(one.asked, checkpoint.processor.tokenizer.convert_ids_to_tokens(ids), strict=True))
         for i in group:
             found[i] = [words[q] for q in prefixes[i].asked]
     return found
 
 
-def _plain(seen: Seen, p: Prefix) -> bool:
-    """Whether tokens go in as they were."""
-    return p.sizes is None and torch.equal(p.rows, seen.tokens[p.places])
+def _plain(encoded: EncodedImage, p: Prefix) -> bool:
+    """Return whether tokens go in as they were."""
+    return p.sizes is None and torch.equal(p.rows, encoded.tokens[p.places])
 
 
 def _mean(values: np.ndarray, owner: Sequence[int]) -> np.ndarray:
-    """Means (cells, ...) of the rows that belong to each cell."""
+    """Return the means (cells, ...) of the rows that belong to each cell."""
     total = np.zeros((max(owner) + 1, values.shape[1]))
     np.add.at(total, owner, values)
     return total / np.bincount(owner)[:, None]
@@ -179,18 +179,18 @@ def _mean(values: np.ndarray, owner: Sequence[int]) -> np.ndarray:
 
 @torch.no_grad()
 def _inside(
-    own: Model, seen: Seen, questions: Sequence[Any], arm: Arm, keep: float, image: Any
+    checkpoint: Checkpoint, encoded: EncodedImage, questions: Sequence[Any], arm: Arm, keep: float, image: Any
 ) -> tuple[list[str], list[Tensor], float]:
-    """A system inside the language model, on the live model."""
+    """Run a system inside the language model, on the live model."""
     texts = [f"<image> {q.text}" for q in questions]
-    inputs = own.processor(images=[image] * len(texts), text=texts, padding=True, return_tensors="pt")
+    inputs = checkpoint.processor(images=[image] * len(texts), text=texts, padding=True, return_tensors="pt")
     del inputs["pixel_values"]
     inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    features = seen.tokens[None].to(own.answering.dtype).expand(len(texts), -1, -1)
+    features = encoded.tokens[None].to(checkpoint.answering.dtype).expand(len(texts), -1, -1)
     inputs["mm_encoder_outputs"] = {"image": _Encoded(pooler_output=list(features))}
-    with vlm_bridge.prune(own.answering, keep, arm.method, **arm.options) as report:
-        logits = own.answering(**inputs).logits[:, -1]
-    words = own.processor.tokenizer.convert_ids_to_tokens(logits.argmax(-1).tolist())
+    with vlm_bridge.prune(checkpoint.answering, keep, arm.method, **arm.options) as report:
+        logits = checkpoint.answering(**inputs).logits[:, -1]
+    words = checkpoint.processor.tokenizer.convert_ids_to_tokens(logits.argmax(-1).tolist())
     return words, [row.cpu() for row in report.kept], sum(report.seconds)
 
 

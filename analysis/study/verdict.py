@@ -1,4 +1,4 @@
-"""A verdict, the numbers behind it, and what all rules ask of the resamples."""
+"""A verdict, the numbers that it rests on, and what all rules compute from the resamples."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .bootstrap import RESAMPLES, Draws, Interval, interval, simultaneous
-from .results import Results
+from analysis.study.bootstrap import RESAMPLES, Draws, Interval, interval, simultaneous
+from analysis.study.results import Results
 
+#: Budgets below are tight: there pruners differ.
 TIGHT = 0.15
-"""Budgets below are tight: there pruners differ."""
+#: Accuracy that counts as no difference.
 MARGIN = 0.01
-"""Accuracy that counts as no difference."""
 YES, NO, PARTLY, OPEN, UNASKED = "yes", "no", "partly", "not settled", "not asked"
 
 
@@ -39,7 +39,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An answer: its question, the verdict, a sentence with the number, the rule, and the numbers behind it.
+    """An answer: its question, the verdict, a sentence with the number, the rule, and the numbers that it rests on.
 
     The first `looked_at` numbers are those that the rule looks at. `plain` says it without numbers.
     """
@@ -59,7 +59,7 @@ class Verdict:
 
 
 class Study:
-    """The resamples of a study, of each of its strata, and what all verdicts ask of them."""
+    """The resamples of a study, of each of its strata, and what all rules compute from them."""
 
     def __init__(self, results: Results, resamples: int = RESAMPLES):
         self.results = results
@@ -72,14 +72,16 @@ class Study:
         self.tight = [k for k in results.keeps if k <= TIGHT] or results.keeps[-1:]
 
     def has(self, *arms: str) -> bool:
+        """Return whether these arms were run at all tight budgets."""
         return all(self.results.index(a, k) is not None for a in arms for k in self.tight)
 
     def number(self, name: str, statistic: Callable[[Draws], np.ndarray]) -> Number:
+        """Return a statistic with its interval, over all strata and in each."""
         parts = {part: interval(statistic(d)) for part, d in self.parts.items()}
         return Number(name, interval(statistic(self.draws)), parts)
 
     def numbers(self, statistics: dict[str, Callable[[Draws], np.ndarray]]) -> list[Number]:
-        """Several at once: intervals over all strata hold together."""
+        """Return several numbers, with intervals over all strata that hold simultaneously."""
         values = np.stack([f(self.draws) for f in statistics.values()], 1)
         return [
             Number(name, whole, {part: interval(f(d)) for part, d in self.parts.items()})
@@ -88,5 +90,5 @@ class Study:
 
 
 def points(value: Interval) -> str:
-    """A difference of accuracies, in points."""
+    """Return a difference of accuracies, in points."""
     return value.written("{:+.1f}", 100)

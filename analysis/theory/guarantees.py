@@ -15,11 +15,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from analysis.theory.instances import Run, chosen, instances
+from analysis.theory.laws import IDENTITIES, Expectation, promise_in_expectation
+from analysis.theory.statements import STATEMENTS, UNIVERSAL, Value, promise
 from cssp import METHODS
-
-from .instances import Run, chosen, instances
-from .laws import IDENTITIES, Expectation, promise_in_expectation
-from .statements import STATEMENTS, UNIVERSAL, Value, promise
 
 #: What a score may exceed 1 by: rounding of the score itself.
 TOLERANCE = 1e-9
@@ -47,7 +46,7 @@ Tick = Callable[[int, int], None]
 
 
 def _silent(done: int, total: int) -> None:
-    """No progress bar."""
+    """Print no progress bar."""
 
 
 @dataclass
@@ -60,13 +59,14 @@ class Line:
     source: str
     holds: str
     instances: int = 0
-    beyond: int = 0  # instances the statement does not speak of
+    beyond: int = 0  # instances the statement does not cover
     worst: float = 0.0
     where: str = ""
     limit: float = 1 + TOLERANCE
     violations: list[str] = field(default_factory=list)
 
     def enter(self, value: Value, where: str) -> None:
+        """Enter a value, found at ``where``, and record it as a violation where it exceeds the limit."""
         if value is None:
             self.beyond += 1
             return
@@ -78,6 +78,7 @@ class Line:
 
     @property
     def holds_up(self) -> bool:
+        """Whether no value violates the statement."""
         return not self.violations
 
 
@@ -91,12 +92,12 @@ def examine(
     patience: int = 8,
     tick: Tick = _silent,
 ) -> list[Line]:
-    """Lines of one method.
+    """Return the lines of one method.
 
     Parameters
     ----------
     count : int
-        Instances each statement is to meet. Those it does not speak of are not counted, and after
+        Instances each statement is to meet. Those it does not cover are not counted, and after
         ``patience·count`` in all the search for more ends.
     variants : int, optional
         The same for options that are not the defaults; ``count`` by default.
@@ -123,7 +124,7 @@ def _words(options: dict) -> str:
 
 
 def _factors(method: str, holds: str, options: dict) -> list[str]:
-    """Norms in which the row promises something under these options."""
+    """Return the norms in which the row promises something under these options."""
     law = METHODS[method].guarantee
     if law is None or law.holds != holds:
         return []
@@ -186,7 +187,7 @@ def _expectations(method: str, options: dict, count: int, seed: int, draws: int,
 
 
 def _distance(identity):
-    """Relative distance of the two sides."""
+    """Return the relative distance of the two sides."""
 
     def score(e: Expectation) -> Value:
         sides = identity.sides(e)
@@ -196,7 +197,7 @@ def _distance(identity):
 
 
 def table(lines: list[Line]) -> str:
-    """The lines as text, worst scores first within nothing: in the order of METHODS."""
+    """Return the lines as text, in the order of METHODS."""
     head = ("method", "statement", "holds", "instances", "worst", "at")
     body = [
         (

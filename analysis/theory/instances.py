@@ -36,6 +36,7 @@ class Instance:
 
     @cached_property
     def X(self) -> np.ndarray:
+        """The weighted matrix A·diag(w)."""
         return self.A if self.w is None else self.A * self.w
 
     @cached_property
@@ -46,22 +47,26 @@ class Instance:
 
     @property
     def m(self) -> int:
+        """Number of rows."""
         return self.A.shape[0]
 
     @property
     def n(self) -> int:
+        """Number of columns."""
         return self.A.shape[1]
 
     @property
     def s(self) -> np.ndarray:
+        """Singular values of X."""
         return self.svd[0]
 
     @cached_property
     def slack(self) -> float:
+        """Rounding to be allowed for, in the unit of X."""
         return 30 * max(self.m, self.n) * EPS * float(self.s[0])
 
     def optimum(self, r: int) -> float:
-        """OPT_r."""
+        """Return OPT_r."""
         return float(np.sum(self.s[r:] ** 2))
 
     @property
@@ -75,12 +80,12 @@ class Instance:
         return bool(self.k == self.n or self.s[self.k - 1] - self.s[self.k] > 1e-6 * self.s[0])
 
     def score(self, error: float, bound: float, slack: float | None = None) -> float:
-        """At most 1 where the inequality holds up to rounding."""
+        """Return a number of at most 1 where the inequality holds up to rounding."""
         above = max(0.0, math.sqrt(max(error, 0.0)) - (self.slack if slack is None else slack))
         return 0.0 if above == 0 else above**2 / bound if bound > 0 else math.inf
 
     def residual(self, S) -> np.ndarray:
-        """X - P_S X by SVD of the normalised columns, directions of rounding size left out, projected twice."""
+        """Return X - P_S X by SVD of the normalised columns, directions of rounding size left out, projected twice."""
         C = self.X[:, list(S)]
         norms = np.linalg.norm(C, axis=0)
         C = C[:, norms > 0] / norms[norms > 0]
@@ -90,29 +95,32 @@ class Instance:
         return E - U @ (U.T @ E)
 
     def F(self, S) -> float:
+        """Return ‖X - P_S X‖_F²."""
         return float(np.sum(self.residual(S) ** 2))
 
     def T(self, S) -> float:
+        """Return ‖X - P_S X‖₂²."""
         return float(np.linalg.norm(self.residual(S), 2) ** 2)
 
     @property
     def V_k(self) -> np.ndarray:
+        """The first k right singular vectors, shape (n, k)."""
         return self.svd[1][:, : self.k]
 
     def oblique(self, J) -> float:
-        """‖X - X_J V_J⁻ᵀVᵀ‖_F², V = V_k."""
+        """Return ‖X - X_J V_J⁻ᵀVᵀ‖_F², V = V_k."""
         J = list(J)
         if np.linalg.matrix_rank(self.V_k[J]) < self.k:
             return math.inf
         return float(np.sum((self.X - self.X[:, J] @ np.linalg.solve(self.V_k[J].T, self.V_k.T)) ** 2))
 
     def volume2(self, S) -> float:
-        """det(X_SᵀX_S)."""
+        """Return det(X_SᵀX_S)."""
         return float(np.prod(np.linalg.svd(self.X[:, list(S)], compute_uv=False)) ** 2)
 
 
 def stream(seed: int, largest: int, most: int | None) -> Iterator[Instance]:
-    """All families of `cssp.matrices` in turn and random matrices between them, for ever.
+    """Yield all families of `cssp.matrices` in turn and random matrices between them, for ever.
 
     Every third one with weights over four decades, every third one with columns permuted and rows rotated.
 
@@ -148,7 +156,7 @@ def stream(seed: int, largest: int, most: int | None) -> Iterator[Instance]:
 
 
 def _random(m: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Random spectrum, random alignment, random scales of columns."""
+    """Return random spectrum, random alignment, random scales of columns."""
     s = 10 ** -np.sort(rng.uniform(0, rng.choice([0.5, 3, 8]), min(m, n)))
     A = cssp.matrices.with_spectrum(s, m, n, rng)
     if rng.random() < 0.5:
@@ -162,7 +170,7 @@ _STREAMS: dict[tuple, tuple[Iterator[Instance], list[Instance]]] = {}
 
 
 def instances(seed: int, largest: int = 10, most: int | None = None) -> Iterator[Instance]:
-    """`stream`, each instance being made once and kept, so that all methods meet the same ones."""
+    """Yield `stream`, each instance being made once and kept, so that all methods meet the same ones."""
     source, made = _STREAMS.setdefault((seed, largest, most), (stream(seed, largest, most), []))
     for i in itertools.count():
         if i == len(made):
@@ -171,7 +179,7 @@ def instances(seed: int, largest: int = 10, most: int | None = None) -> Iterator
 
 
 def chosen(at: Instance, method: str, options: dict, rng: int | None = None) -> tuple[list[int], bool]:
-    """The picks of `cssp.select`, and whether it warned that k exceeds the rank."""
+    """Return the picks of `cssp.select`, and whether it warned that k exceeds the rank."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RankDeficientWarning)
         S = cssp.select(at.A, at.k, method, weights=at.w, rng=rng, **options).indices
@@ -190,18 +198,22 @@ class Run:
 
     @cached_property
     def E(self) -> np.ndarray:
+        """The residual X - P_S X."""
         return self.at.residual(self.S)
 
     @property
     def F(self) -> float:
+        """The squared Frobenius norm of the residual."""
         return float(np.sum(self.E**2))
 
     @cached_property
     def T(self) -> float:
+        """The squared spectral norm of the residual."""
         return float(np.linalg.norm(self.E, 2) ** 2)
 
     @cached_property
     def a_posteriori(self) -> float:
+        """The factor that the picks allow, `cssp.bounds.a_posteriori`."""
         return bounds.a_posteriori(self.at.V_k[self.S])
 
     @cached_property
@@ -211,5 +223,6 @@ class Run:
         return np.linalg.qr(self.at.X[:, self.S + rest], mode="r")
 
     def prefixes(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield t and the first t picks, for t = 0, ..., k - 1."""
         for t in range(self.at.k):
             yield t, self.S[:t]

@@ -19,12 +19,11 @@ from functools import cached_property
 
 import numpy as np
 
+from analysis.theory.instances import EPS, Instance
+from analysis.theory.statements import Value
 from cssp import METHODS, bounds
 from cssp.methods import _sampling as sampling
 from cssp.problem import Problem
-
-from .instances import EPS, Instance
-from .statements import Value
 
 __all__ = ["IDENTITIES", "Expectation", "Identity", "NotEnumerable", "exact_law", "promise_in_expectation"]
 
@@ -86,7 +85,7 @@ def _scripted(script):
 
 
 def exact_law(function, problem, limit=20_000, **options):
-    """Probability of each set of columns that ``function(problem, **options)`` may return.
+    """Return the probability of each set of columns that ``function(problem, **options)`` may return.
 
     Parameters
     ----------
@@ -146,7 +145,7 @@ class Expectation:
         return [tuple(sorted(int(j) for j in function(p, **self.options).indices)) for _ in range(self.draws)]
 
     def mean(self, value: Callable[[tuple[int, ...]], float]) -> float:
-        """E value(S), or a lower confidence limit for a value between 0 and ‖X‖_F²."""
+        """Return E value(S), or a lower confidence limit for a value between 0 and ‖X‖_F²."""
         if self.law is not None:
             return sum(p * value(S) for S, p in self.law.items())
         known = {S: value(S) for S in set(self.sample)}
@@ -159,14 +158,14 @@ class Expectation:
 
 
 def problem(at: Instance, rng: np.random.Generator | None = None) -> Problem:
-    """The instance as methods receive it."""
+    """Return the instance as methods receive it."""
     return Problem(
         A=at.X, k=at.k, candidates=np.ones(at.n, dtype=bool), rng=rng or np.random.default_rng(0), width=at.n
     )
 
 
 def promise_in_expectation(norm: str) -> Callable[[Expectation], Value]:
-    """The row's own factor, of a statement in expectation."""
+    """Return the row's own factor, of a statement in expectation."""
 
     def evaluate(e: Expectation) -> Value:
         at, law = e.at, METHODS[e.method].guarantee
@@ -200,7 +199,7 @@ Sides = tuple[float, float] | None
 
 
 def _tame(at: Instance) -> bool:
-    """Far enough from dependence that ten digits of an expectation can be had."""
+    """Return whether columns are independent enough for ten digits of an expectation."""
     return bool(at.s[at.k - 1] > 1e-2 * at.s[0])
 
 
@@ -209,7 +208,7 @@ def _subsets(at: Instance) -> list[tuple[int, ...]]:
 
 
 def _is_law(e: Expectation, weight: list[float]) -> Sides:
-    """1 + Σ |P(S) - weight(S)/Σ weight| and 1."""
+    """Return 1 + Σ |P(S) - weight(S)/Σ weight| and 1."""
     if e.law is None:
         return None
     w = np.array(weight) / np.sum(weight)
@@ -217,7 +216,7 @@ def _is_law(e: Expectation, weight: list[float]) -> Sides:
 
 
 def _in_units(at: Instance, mean: float, exact: float) -> Sides:
-    """Compared in the unit of ‖X‖_F²: an error that is zero has no digits of its own."""
+    """Return both sides in the unit of ‖X‖_F², in which an error of zero can be compared."""
     total = float(np.sum(at.X**2))
     return mean + total, exact + total
 
@@ -241,7 +240,7 @@ def _minors(at: Instance) -> np.ndarray:
 
 
 def _generic(at: Instance) -> bool:
-    """V_k determined, and no k x k minor of it near zero."""
+    """Return whether V_k is determined and no k x k minor of it is near zero."""
     return at.has_gap and _tame(at) and float(np.abs(_minors(at)).min()) > 1e-2
 
 
@@ -266,7 +265,7 @@ def _arp_error(e: Expectation) -> Sides:
 
 
 def _one_after_another(e: Expectation) -> Sides:
-    """The definition, as a recursion over residual matrices."""
+    """Return the definition, as a recursion over residual matrices."""
 
     def naive(E: np.ndarray, k: int) -> float:
         d = np.sum(E**2, axis=0)

@@ -17,9 +17,11 @@ class Mutant:
 
     @property
     def file(self) -> str:
+        """The file that is changed, relative to the repository."""
         return self.path or f"cssp/methods/{self.method}.py"
 
     def applied(self, text: str) -> str:
+        """Return the changed text; raise ValueError where the old code does not occur exactly once."""
         if text.count(self.old) != 1:
             raise ValueError(
                 f"{self.method}, {self.description}: {self.old!r} occurs {text.count(self.old)} times"
@@ -60,19 +62,31 @@ MUTANTS = [
         "C = h.A[:, free]",
     ),
     Mutant("pivoted_qr", "zero pivots taken", "heights > p.noise", "heights >= 0"),
-    # runs of picks guessed and judged
-    Mutant("residual", "guesses taken unjudged", "int(np.argmin(right))", "size - 1", _SPECULATIVE),
+    # several picks guessed, then verified
+    Mutant("residual", "guesses taken unverified", "int(np.argmin(right))", "size - 1", _SPECULATIVE),
     Mutant(
         "residual", "one guess too many", "int(np.argmin(right))", "int(np.argmin(right)) + 1", _SPECULATIVE
     ),
-    Mutant("residual", "judged one step late", "- fallen[:-1]", "- fallen[1:]", _SPECULATIVE),
+    Mutant("residual", "verified one step late", "- fallen[:-1]", "- fallen[1:]", _SPECULATIVE),
     Mutant("residual", "not accumulated", "np.cumsum(fallen, axis=0, out=fallen)", "fallen[0]", _SPECULATIVE),
-    Mutant("residual", "worn norms may win", "~worn.any(axis=1)", "True", _SPECULATIVE),
-    Mutant("residual", "worn norms kept", "contend & self._worn(self.N)", "contend & False", _SPECULATIVE),
+    Mutant("residual", "stale norms may win", "~stale.any(axis=1)", "True", _SPECULATIVE),
+    Mutant("residual", "stale norms kept", "contend & self._stale(self.N)", "contend & False", _SPECULATIVE),
     Mutant("residual", "not orthogonal to the basis", "V -= (V @ Q.conj()) @ Q.T", "pass", _SPECULATIVE),
     Mutant("residual", "Cholesky QR at any price", "CANCELLED = 16", "CANCELLED = 1e300", _SPECULATIVE),
-    Mutant("residual", "guesses never given up", "self.walk = self.pause", "self.walk = 0", _SPECULATIVE),
-    Mutant("residual", "never a guess", "if self.walk or length < 2", "if True or length < 2", _SPECULATIVE),
+    Mutant(
+        "residual",
+        "guesses never given up",
+        "self.steps_before_guess = self.pause",
+        "self.steps_before_guess = 0",
+        _SPECULATIVE,
+    ),
+    Mutant(
+        "residual",
+        "never a guess",
+        "if self.steps_before_guess or length < 2",
+        "if True or length < 2",
+        _SPECULATIVE,
+    ),
     # picks from the Gram matrix
     Mutant("residual", "errors never grow", "        E += lost\n        carried += lost\n", "", _GRAM),
     Mutant("residual", "correlated errors not seen", "MOST_GROWTH = 64.0", "MOST_GROWTH = 1e300", _GRAM),
@@ -89,9 +103,9 @@ MUTANTS = [
     Mutant("greedy", "g never downdated", "xp.maximum(self.g - sq(r), zero)", "self.g"),
     Mutant(
         "greedy",
-        "worn values may win",
-        "risky = worn & (score + rounding >= bar)",
-        "risky = worn & (score >= 2 * bar)",
+        "stale values may win",
+        "risky = stale & (score + rounding >= bar)",
+        "risky = stale & (score >= 2 * bar)",
     ),
     Mutant("leverage_top", "missing square", "np.abs(Vh[:r]) ** 2", "np.abs(Vh[:r])"),
     Mutant(
@@ -372,8 +386,8 @@ MUTANTS = [
     Mutant(
         "greedy",
         "dependent columns like others",
-        "p.eligible(self.g, open_ & ~worn)",
-        "open_ & ~worn & (self.g > p.noise**2)",
+        "p.eligible(self.g, open_ & ~stale)",
+        "open_ & ~stale & (self.g > p.noise**2)",
     ),
     Mutant("volume_derandomized", "rounding for a direction", "NEGLIGIBLE = 1e-20", "NEGLIGIBLE = 0"),
     Mutant("local_search", "rounding for a direction", "(CLEAR * a.noise) ** 2", "0"),

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .mutants import MUTANTS, Mutant
+from analysis.theory.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,22 +29,24 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("cssp", "vlm_bridge", "analysis", "tests/cssp", "tests/conftest.py", "docs", "pyproject.toml")
 
 #: Seconds a run of tests may take.
-PATIENCE = 900
+TIME_LIMIT = 900
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """A mutant, whether a test caught it, and which."""
+
     mutant: Mutant
     caught: bool
     by: str
 
 
-class Workshop:
+class MutantRunner:
     """An untouched copy, and the copies that are made of it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.clean = folder, folder / "clean"
-        self.numbers, self.lock, self.innocent = itertools.count(), threading.Lock(), {}
+        self.numbers, self.lock, self.passes_clean = itertools.count(), threading.Lock(), {}
         for name in COPIED:
             source, goal = ROOT / name, self.clean / name
             goal.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +59,7 @@ class Workshop:
             raise RuntimeError(f"the copy would be tested with {where}")
 
     def python(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+        """Run Python in a folder, on the packages there."""
         environment = os.environ | {
             "PYTHONPATH": str(folder.resolve()),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -69,11 +72,11 @@ class Workshop:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIME_LIMIT,
         )
 
     def failure(self, folder: Path, *selected: str) -> str:
-        """The first test that fails, "" where none does."""
+        """Return the first test that fails, "" where none does."""
         arguments = (
             "-m",
             "pytest",
@@ -99,13 +102,14 @@ class Workshop:
         return found[1]
 
     def passes_untouched(self, test: str) -> bool:
+        """Return whether a test passes on the unchanged copy."""
         with self.lock:
-            if test not in self.innocent:
-                self.innocent[test] = self.failure(self.clean, test) == ""
-            return self.innocent[test]
+            if test not in self.passes_clean:
+                self.passes_clean[test] = self.failure(self.clean, test) == ""
+            return self.passes_clean[test]
 
     def judge(self, mutant: Mutant) -> Outcome:
-        """Tests about the method first, the long ones last, then all."""
+        """Run the tests about the method first, the long ones last, then all."""
         folder = self.folder / f"mutant{next(self.numbers)}"
         shutil.copytree(self.clean, folder)
         target = folder / mutant.file
@@ -142,10 +146,10 @@ def main(methods: list[str] | None = None, workers: int = 1) -> int:
         )
         return 2
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
-        workshop = Workshop(Path(name))
+        runner = MutantRunner(Path(name))
         outcomes = []
         with ThreadPoolExecutor(workers) as pool, tqdm(total=len(chosen), smoothing=0) as progress:
-            for outcome in pool.map(workshop.judge, chosen):
+            for outcome in pool.map(runner.judge, chosen):
                 outcomes.append(outcome)
                 verdict = "caught" if outcome.caught else "SURVIVED"
                 progress.write(

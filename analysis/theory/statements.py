@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from analysis.theory.instances import EPS, Run, chosen
 from cssp import METHODS, bounds
-
-from .instances import EPS, Run, chosen
 
 #: Pivots may fall short of the largest residual norm by what downdated norms lose, half of the digits.
 NEARLY = 1 + 1e-6
@@ -26,7 +25,7 @@ def _worst(values) -> Value:
 
 
 def promise(norm: str) -> Callable[[Run], Value]:
-    """The row's own factor."""
+    """Return the row's own factor."""
 
     def evaluate(run: Run) -> Value:
         at, law = run.at, METHODS[run.method].guarantee
@@ -58,7 +57,7 @@ def _oblique(run: Run) -> Value:
 
 
 def _pivots_fall(run: Run) -> Value:
-    """|r_tt| is the largest residual norm."""
+    """Evaluate that |r_tt| is the largest residual norm."""
     at = run.at
     steps = []
     for t, S in run.prefixes():
@@ -68,7 +67,7 @@ def _pivots_fall(run: Run) -> Value:
 
 
 def _trailing(factor: Callable[[Run], float]) -> Callable[[Run], Value]:
-    """σ_j(R22)² ≤ factor·s_{k+j}² for all j."""
+    """Evaluate σ_j(R22)² ≤ factor·s_{k+j}² for all j."""
 
     def evaluate(run: Run) -> Value:
         at = run.at
@@ -83,7 +82,7 @@ def _trailing(factor: Callable[[Run], float]) -> Callable[[Run], Value]:
 
 
 def _leading(factor: Callable[[Run], float], *, every: bool) -> Callable[[Run], Value]:
-    """s_i² ≤ factor·σ_i(R11)²."""
+    """Evaluate s_i² ≤ factor·σ_i(R11)²."""
 
     def evaluate(run: Run) -> Value:
         at = run.at
@@ -99,7 +98,7 @@ def _leading(factor: Callable[[Run], float], *, every: bool) -> Callable[[Run], 
 
 
 def _coefficients(run: Run) -> Value:
-    """|R11⁻¹R12| ≤ f."""
+    """Evaluate |R11⁻¹R12| ≤ f."""
     at, f = run.at, max(run.options.get("f", 2.0), 1.001)
     front = run.R[: at.k, : at.k]
     if at.k == at.n or at.s[at.k - 1] < 1e-6 * at.s[0]:
@@ -110,7 +109,7 @@ def _coefficients(run: Run) -> Value:
 
 
 def _no_growth(run: Run) -> Value:
-    """No exchange multiplies the volume by more than f: all k (n - k) of them, by determinants."""
+    """Evaluate that no exchange multiplies the volume by more than f: all k (n - k) of them, by determinants."""
     at, f = run.at, max(run.options.get("f", 2.0), 1.001)
     if at.k == at.n or at.s[at.k - 1] < 1e-5 * at.s[0]:
         return None
@@ -128,7 +127,7 @@ def _best_volume(run: Run) -> Value:
 
 
 def _largest_gain(run: Run) -> Value:
-    """Each pick lowers the error most; differences of errors are right to ε times the error."""
+    """Evaluate that each pick lowers the error most; differences of errors are right to ε times the error."""
     at = run.at
     steps = []
     for t, S in run.prefixes():
@@ -142,7 +141,7 @@ def _largest_gain(run: Run) -> Value:
 
 
 def _captured(run: Run) -> Value:
-    """f(S) ≥ (1 - e^-γ) max f; a share of the energy, so slack is not wanted."""
+    """Evaluate f(S) ≥ (1 - e^-γ) max f, a share of the energy, which needs no slack."""
     at = run.at
     if math.comb(at.n, at.k) > 40 or math.comb(at.n, min(at.n, 2 * at.k)) > 80:
         return None
@@ -171,7 +170,7 @@ def _leverage_sum(run: Run) -> Value:
 
 
 def _top_scores(run: Run) -> Value:
-    """No column left out has a larger score than one chosen, but for those that depend on the chosen."""
+    """Evaluate that no column left out has a larger score than one chosen, but for those that depend on the chosen."""
     at, r = run.at, run.options.get("rank") or run.at.k
     if r > min(at.m, at.n) or at.k == at.n or at.s[r - 1] <= 2 * at.slack:
         return None
@@ -189,7 +188,7 @@ def _by_spectrum(run: Run) -> Value:
 
 
 def _interpolated(run: Run) -> Value:
-    """‖A - A_J V_J⁻ᵀVᵀ‖² ≤ (k + 1) OPT_k."""
+    """Evaluate ‖A - A_J V_J⁻ᵀVᵀ‖² ≤ (k + 1) OPT_k."""
     at = run.at
     if not at.has_gap or math.isinf(run.a_posteriori):
         return None
@@ -198,7 +197,7 @@ def _interpolated(run: Run) -> Value:
 
 
 def _inverse(bound: Callable[[int, int], float]) -> Callable[[Run], Value]:
-    """‖V_S⁻¹‖₂² ≤ bound."""
+    """Evaluate ‖V_S⁻¹‖₂² ≤ bound."""
 
     def evaluate(run: Run) -> Value:
         at = run.at

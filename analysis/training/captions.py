@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..scenes import Scene
+from analysis.scenes import Scene
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Some of what is on the picture, in random order, at times behind the opening of a question."""
+    """Return some of what is on the picture, in random order, sometimes after the opening of a question."""
     seen = [_thing(t, rng) for t in scene.things] + [_mark(m, rng) for m in scene.marks]
     few = [seen[i] for i in rng.permutation(len(seen))[: int(rng.integers(1, 6))]]
     words = " and ".join(few)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Template
 
-from ..scenes import FAMILIES, STEPPING_STONES
+from analysis.scenes import AUXILIARY_SKILLS, FAMILIES
 
 _CARD = Template(
     """\
@@ -117,12 +117,12 @@ _ROWS = {
 
 def write_card(measured: dict, path: Path) -> None:
     """Render the card from what `evaluate.measure` gave and how the model was trained."""
-    families = {f: [s for s in names if s not in STEPPING_STONES] for f, names in FAMILIES.items()}
+    families = {f: [s for s in names if s not in AUXILIARY_SKILLS] for f, names in FAMILIES.items()}
     path.write_text(_CARD.render(m=measured, families=families, rows=_ROWS))
 
 
 def write_table(found: dict[str, dict], path: Path) -> None:
-    """Models side by side, the shipped one first; what `evaluate.measure` gave of each, by name."""
+    """Write the table of models side by side, the shipped one first; what `evaluate.measure` gave of each, by name."""
     first = next(iter(found.values()))
-    skills = [s for names in FAMILIES.values() for s in names if s not in STEPPING_STONES]
+    skills = [s for names in FAMILIES.values() for s in names if s not in AUXILIARY_SKILLS]
     path.write_text(_TABLE.render(found=found, first=first, count=first["scenes"], skills=skills, rows=_ROWS))

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..scenes import COLOURS, GRID, PATCH, SHAPES
-from ..scenes.backgrounds import NAMES as BACKGROUNDS
-from ..scenes.questions import DIGITS
-from .data import FACTORS, TOKEN
-from .model import PIXEL_MEAN, PIXEL_STD, WIDTH
+from analysis.scenes import COLOURS, GRID, PATCH, SHAPES
+from analysis.scenes.backgrounds import NAMES as BACKGROUNDS
+from analysis.scenes.questions import DIGITS
+from analysis.training.data import FACTORS, TOKEN
+from analysis.training.model import PIXEL_MEAN, PIXEL_STD, WIDTH
 
 TEXTURE = 96
 TEXTURE_SCALE, FAINT = 0.29, 0.1  # of a component; mean square below which texture is not brought up to it
@@ -65,7 +65,7 @@ class Codes(nn.Module):
         self.register_buffer("flat", x.std(1).quantile(FLATTEST))
 
     def target(self, factors: Tensor, pixels: Tensor, places: float = 1.0) -> Tensor:
-        """(B, 144, 8) factors and (B, 3, 96, 96) normalised pixels to (B, 144, 256) tokens; places so many times as strong."""
+        """Encode (B, 144, 8) factors and (B, 3, 96, 96) normalised pixels as (B, 144, 256) tokens; places so many times as strong."""
         strength = {"row": places, "column": places}
         token = sum(
             strength.get(name, 1.0) * getattr(self, name)[factors[..., i]] for i, name in enumerate(FACTORS)
@@ -78,7 +78,7 @@ class Codes(nn.Module):
         return token + z @ self.texture + flattest[..., None] * self.outlier
 
     def loss(self, tokens: Tensor, factors: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared distance to the target plus how well the factors can be read back; and the share read back."""
+        """Return the squared distance to the target plus how well the factors can be read back; and the share read back."""
         tokens = tokens.float()
         distance = (tokens - self.target(factors, pixels)).square().sum(-1).mean()
         reading, right = 0.0, []
@@ -97,7 +97,7 @@ class Codes(nn.Module):
 
 
 def curve(length: int) -> Tensor:
-    """Places 0 .. length - 1 as points of a smooth curve, float32 (length, 5), mean squared norm 1."""
+    """Return the places 0 .. length - 1 as points of a smooth curve, float32 (length, 5), mean squared norm 1."""
     t = (torch.arange(length) + 0.5) / length
     waves = [f(2 * math.pi * w * t) / w**0.5 for w in (1, 2) for f in (torch.cos, torch.sin)]
     points = torch.stack([3.0 * (t - 0.5), *waves], 1)
@@ -105,10 +105,10 @@ def curve(length: int) -> Tensor:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (B, 96, 96, 3) to what the image processor gives, float32 (B, 3, 96, 96)."""
+    """Convert uint8 images (B, 96, 96, 3) to what the image processor gives, float32 (B, 3, 96, 96)."""
     return ((pixels.permute(0, 3, 1, 2).float() / 255) - PIXEL_MEAN) / PIXEL_STD
 
 
 def patches(pixels: Tensor) -> Tensor:
-    """(B, 3, 96, 96) to (B, 144, 192)."""
+    """Cut images (B, 3, 96, 96) into patches (B, 144, 192)."""
     return F.unfold(pixels, PATCH, stride=PATCH).mT.reshape(len(pixels), GRID * GRID, -1)

@@ -1,4 +1,4 @@
-"""Scenes as arrays: pixels, what every patch shows, and all questions of a scene packed behind one image."""
+"""Scenes as arrays: pixels, what every patch shows, and all questions of a scene packed after one image."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .. import scenes
-from ..scenes import COLOURS, GRID, PATCH, SHAPES, SIZES
-from ..scenes.backgrounds import NAMES as BACKGROUNDS
-from .captions import caption
-from .model import BOS, CAPTION, EOS, IMAGE_TOKEN, PAD, VOCABULARY
+from analysis import scenes
+from analysis.scenes import COLOURS, GRID, PATCH, SHAPES, SIZES
+from analysis.scenes.backgrounds import NAMES as BACKGROUNDS
+from analysis.training.captions import caption
+from analysis.training.model import BOS, CAPTION, EOS, IMAGE_TOKEN, PAD, VOCABULARY
 
 TOKEN = {word: i for i, word in enumerate(VOCABULARY)}
 PREFIX = 1 + GRID * GRID  # <s> and the image
@@ -80,11 +80,12 @@ class Arrays:
 
     @staticmethod
     def join(parts: list[Arrays]) -> Arrays:
+        """Return the arrays of several parts as one."""
         return Arrays(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Arrays)})
 
 
 def factors(scene: scenes.Scene) -> np.ndarray:
-    """What every patch shows, int8 (144, 8); 0 means "nothing" for shape, colour, size and digit."""
+    """Return what every patch shows, int8 (144, 8); 0 means "nothing" for shape, colour, size and digit."""
     out = np.zeros((GRID, GRID, len(FACTORS)), np.int8)
     for i, t in enumerate(scene.things):
         here = scene.owner == i
@@ -99,7 +100,7 @@ def factors(scene: scenes.Scene) -> np.ndarray:
 
 
 def pack(questions: tuple[scenes.Question, ...], rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Tokens, segments and targets of as many questions as fit, in random order; those that few scenes can ask come first."""
+    """Return the tokens, segments and targets of as many questions as fit, in random order; those that few scenes can ask come first."""
     tokens = np.full(PACKED, PAD, np.int16)
     segments = np.full(PACKED, -1, np.int8)
     targets = np.zeros(PACKED, np.int16)
@@ -121,7 +122,7 @@ def pack(questions: tuple[scenes.Question, ...], rng: np.random.Generator) -> tu
 
 
 def describe(scene: scenes.Scene, rng: np.random.Generator) -> np.ndarray:
-    """Captions of a scene as token ids, int16 (2, 32)."""
+    """Return the captions of a scene as token ids, int16 (2, 32)."""
     out = np.full((CAPTIONS, CAPTION), PAD, np.int16)
     for line in out:
         ids = [BOS, *(TOKEN[w] for w in caption(scene, rng).split()[: CAPTION - 2]), EOS]
@@ -155,7 +156,7 @@ def generate(folder: Path, split: str, shards: int, workers: int = 2) -> None:
 
 
 def load(folder: Path, split: str) -> Arrays:
-    """All shards of a split that are on disk."""
+    """Return all shards of a split that are on disk."""
     paths = sorted(p for p in folder.glob(f"{split}-*.npz") if ".part" not in p.name)
     if not paths:
         raise FileNotFoundError(
@@ -165,4 +166,5 @@ def load(folder: Path, split: str) -> Arrays:
 
 
 def prefix_ids(batch: int) -> np.ndarray:
+    """Return the ids in front of the questions: BOS and the places of the image, shape (batch, PREFIX)."""
     return np.tile(np.array([BOS] + [IMAGE_TOKEN] * (PREFIX - 1)), (batch, 1))

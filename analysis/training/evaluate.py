@@ -8,17 +8,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .. import scenes
-from ..scenes import Scene
-from .captions import caption
+from analysis import scenes
+from analysis.scenes import Scene
+from analysis.training.captions import caption
 
 
 def prompts(scene: Scene) -> list[str]:
+    """Return the prompts of a scene, one a question."""
     return [f"<image> {q.text}" for q in scene.questions]
 
 
 def ask(model, processor, scene: Scene) -> tuple[list[str], torch.Tensor]:
-    """The model's one-word answers to all questions of a scene, and the projected visual tokens (144, 256)."""
+    """Return the model's one-word answers to all questions of a scene, and the projected visual tokens (144, 256)."""
     texts = prompts(scene)
     inputs = processor(images=[scene.image] * len(texts), text=texts, padding=True, return_tensors="pt")
     pixels = inputs.pop("pixel_values")[:1]
@@ -32,7 +33,7 @@ def ask(model, processor, scene: Scene) -> tuple[list[str], torch.Tensor]:
 
 
 def blind_answers(first: int = 0, count: int = 3000) -> dict[tuple[str, str], str]:
-    """The most frequent answer to every (family, question text), over training scenes: the best guess without eyes."""
+    """Return the most frequent answer to every (family, question text), over training scenes: the best guess without eyes."""
     seen: dict[tuple[str, str], Counter] = defaultdict(Counter)
     for seed in tqdm(range(first, first + count), desc="blind baseline", unit="scene"):
         for family in scenes.FAMILIES:
@@ -43,7 +44,7 @@ def blind_answers(first: int = 0, count: int = 3000) -> dict[tuple[str, str], st
 
 
 def directions(rows: torch.Tensor, share: float) -> int:
-    """How many singular directions hold ``share`` of the (uncentred) energy of a scene's tokens (n, d)."""
+    """Return how many singular directions hold ``share`` of the (uncentred) energy of a scene's tokens (n, d)."""
     energy = torch.linalg.svdvals(rows.double()).square()
     return int((energy.cumsum(0) < share * energy.sum()).sum()) + 1
 
@@ -51,7 +52,7 @@ def directions(rows: torch.Tensor, share: float) -> int:
 def measure(
     model, processor, clip=None, count: int = 500, split: str = "test", blind_scenes: int = 3000
 ) -> dict:
-    """Accuracy per skill with the blind baseline beside it, the spectrum and scale of the features, the joint space.
+    """Measure the accuracy per skill with the blind baseline beside it, the spectrum and scale of the features, the joint space.
 
     ``count`` scenes of each family; ``clip`` is the pair (CLIPModel, tokenizer) of `reference.clip`.
     """
@@ -104,7 +105,7 @@ class Features:
         self.ranks: dict[int, list[int]] = {90: [], 95: [], 99: []}
 
     def add(self, rows: torch.Tensor) -> None:
-        """The tokens (n, d) of one scene."""
+        """Add the tokens (n, d) of one scene."""
         length = rows.norm(dim=1)
         self.norms.append(length.median().item())
         self.outliers.append((length.max() / length.median()).item())
@@ -114,7 +115,7 @@ class Features:
             found.append(directions(rows, share / 100))
 
     def summary(self, word_norm: float) -> dict:
-        """Means over scenes, the medians of norms."""
+        """Return the means over scenes, the medians of norms."""
         return {
             "token_norm": float(np.median(self.norms)),
             "word_norm": word_norm,
@@ -127,12 +128,12 @@ class Features:
 
 
 def joint_space(clip, tokenizer, pairs: list[tuple[Scene, str]], group: int = 50) -> dict:
-    """How well captions and images find each other among `group`, and what patches score with the word for them.
+    """Return how well captions and images find each other among `group`, and what patches score with the word for them.
 
     ``patch_gap`` is the mean cosine, with the caption "the COLOUR SHAPE", of the patches of that object less that of all
     others, over one object a scene: negative where, as in large models, matching patches have the lower score.
     """
-    from .codes import normalise
+    from analysis.training.codes import normalise
 
     found, gaps = [], []
     with torch.no_grad():
@@ -161,4 +162,5 @@ def _text(clip, tokenizer, texts: list[str]) -> torch.Tensor:
 
 
 def unit(rows: torch.Tensor) -> torch.Tensor:
+    """Return the rows divided by their norms."""
     return rows / rows.norm(dim=-1, keepdim=True)

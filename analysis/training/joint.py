@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def contrast(clip, pooled: Tensor, captions: Tensor) -> tuple[Tensor, float]:
-    """Symmetric cross-entropy of matching images (B, 192) with captions (B, 32), and the share matched rightly."""
+    """Return the symmetric cross-entropy of matching images (B, 192) with captions (B, 32), and the share matched rightly."""
     image = F.normalize(clip.visual_projection(pooled).float(), dim=-1)
     text = clip.get_text_features(input_ids=captions, attention_mask=(captions > 0).long(), return_dict=True)
     text = F.normalize(text.pooler_output.float(), dim=-1)

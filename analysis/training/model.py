@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ..scenes import GRID, IMAGE, PATCH, WORDS
+from analysis.scenes import GRID, IMAGE, PATCH, WORDS
 
 SPECIAL = (
     "<pad>",
@@ -34,6 +34,7 @@ PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 
 
 def config() -> LlavaConfig:
+    """Return the configuration of the reference model."""
     vision = CLIPVisionConfig(
         hidden_size=192,
         intermediate_size=768,
@@ -70,7 +71,7 @@ def config() -> LlavaConfig:
 
 
 def joint_config() -> CLIPConfig:
-    """The joint space of the vision tower and a small text tower."""
+    """Return the joint space of the vision tower and a small text tower."""
     text = CLIPTextConfig(
         vocab_size=config().text_config.vocab_size,
         hidden_size=128,
@@ -89,7 +90,7 @@ def joint_config() -> CLIPConfig:
 
 
 def build_joint(seed: int, model: LlavaForConditionalGeneration) -> CLIPModel:
-    """A freshly initialised CLIP around the vision tower of ``model``, whose weights it shares."""
+    """Return a freshly initialised CLIP around the vision tower of ``model``, whose weights it shares."""
     with torch.random.fork_rng():
         torch.random.manual_seed(seed + 1)
         joint = CLIPModel(joint_config())
@@ -98,7 +99,7 @@ def build_joint(seed: int, model: LlavaForConditionalGeneration) -> CLIPModel:
 
 
 def build(seed: int) -> LlavaForConditionalGeneration:
-    """A freshly initialised model; word embeddings start as unit-norm codes (see ``codes.py``)."""
+    """Return a freshly initialised model; word embeddings start as unit-norm codes (see ``codes.py``)."""
     with torch.random.fork_rng():
         torch.random.manual_seed(seed)
         model = LlavaForConditionalGeneration(config())
@@ -131,7 +132,7 @@ def _mimetic(layer) -> None:
 
 
 def tokenizer(captions: bool = False) -> PreTrainedTokenizerFast:
-    """One token a word, padded on the left. The text tower's has ``</s>`` behind and is padded on the right."""
+    """Return a tokenizer of one token a word, padded on the left; the text tower's has ``</s>`` at its end and is padded on the right."""
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.post_processor = processors.TemplateProcessing(
@@ -150,7 +151,7 @@ def tokenizer(captions: bool = False) -> PreTrainedTokenizerFast:
 
 
 def processor() -> LlavaProcessor:
-    """Word tokenizer and image processor: ``processor(images=[...], text=["<image> what is behind ?"])``."""
+    """Return the word tokenizer and image processor: ``processor(images=[...], text=["<image> what is behind ?"])``."""
     pixels = CLIPImageProcessorPil(
         do_resize=True,
         size={"height": IMAGE, "width": IMAGE},

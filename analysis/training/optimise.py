@@ -34,6 +34,7 @@ class Stage:
     decay: float = 0.01
 
     def learning_rate(self, step: int) -> float:
+        """Return the learning rate at a step: warm-up, then a cosine."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
@@ -53,6 +54,7 @@ class Masters:
         self.adam = torch.optim.AdamW(groups, lr=stage.rate, betas=(0.9, 0.98), fused=True)
 
     def step(self, rate: float) -> float:
+        """Make one step on the float32 weights and return the norm of the gradient."""
         grads = torch.cat(
             [(torch.zeros_like(p) if p.grad is None else p.grad).float().flatten() for p in self.low]
         )
@@ -71,6 +73,7 @@ class Masters:
 
     @torch.no_grad()
     def publish(self) -> None:
+        """Copy the float32 weights into the model's and clear the gradients."""
         for low, high in zip(self.low, self.high, strict=True):
             low.copy_(high)
             low.grad = None

@@ -1,4 +1,4 @@
-"""The forward pass of training: every question of a scene behind one image, blind to the other questions."""
+"""The forward pass of training: every question of a scene after one image, unable to attend to the other questions."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .data import PREFIX
-from .model import BOS, EOS, PAD
+from analysis.training.data import PREFIX
+from analysis.training.model import BOS, EOS, PAD
 
 
 def visual_tokens(model, pixels: Tensor) -> Tensor:
-    """Projected tokens (B, 144, 256): the vision tower's last layer without CLS, through the projector."""
+    """Return the projected tokens (B, 144, 256): the vision tower's last layer without CLS, through the projector."""
     hidden = model.model.vision_tower(pixels).last_hidden_state[:, 1:]
     return model.model.multi_modal_projector(hidden)
 
@@ -25,7 +25,7 @@ def answer_loss(
     kept: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """Cross-entropy at the answers (and at the end after them), which answers are right, the answers; and the words' states.
+    """Return the cross-entropy at the answers (and at the end after them), which answers are right, the answers; and the words' states.
 
     ``image`` (B, v, 256) visual tokens; ``kept`` (B, v) their places among the 144 where they are not all;
     the others (B, 200) as packed by ``data.pack``; ``weight`` (B, 200) of each answer in the loss. States (B, 200, 256) are
@@ -54,7 +54,7 @@ def answer_loss(
 
 
 def layout(segments: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Positions (B, L), restarting after the image for every question, and the additive mask (B, 1, L, L)."""
+    """Return the positions (B, L), restarting after the image for every question, and the additive mask (B, 1, L, L)."""
     (batch, length), device = segments.shape, segments.device
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]

@@ -12,24 +12,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..scenes import COLOURS, GRID, SHAPES
-from ..scenes.questions import DIGITS
-from .data import TOKEN
-from .model import VOCABULARY
+from analysis.scenes import COLOURS, GRID, SHAPES
+from analysis.scenes.questions import DIGITS
+from analysis.training.data import TOKEN
+from analysis.training.model import VOCABULARY
 
 PAIRS = len(COLOURS) * len(SHAPES)
 DIGIT = PAIRS  # first number of the names of a kind; those of a colour and a shape come before
 SHAPE = DIGIT + len(DIGITS)
 COLOUR = SHAPE + len(SHAPES)
 KINDS = len(SHAPES) + len(COLOURS)
+#: Of every word of the vocabulary, the number of the name that it is by itself; -1 where it is none.
 _ALONE = torch.full((len(VOCABULARY) + 8,), -1)
-"""Of every word of the vocabulary, the number of the name that it is by itself; -1 where it is none."""
 for _i, _word in enumerate((*DIGITS, *SHAPES, *COLOURS)):
     _ALONE[TOKEN[_word]] = DIGIT + _i
 
 
 def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Which of the words (B, L) end a name that one thing or digit of the scene (B, 144, 8) has, its place, and what it is.
+    """Return which of the words (B, L) end a name that one thing or digit of the scene (B, 144, 8) has, its place, and what it is.
 
     Names are a colour and a shape, a shape or a colour alone, and a digit.
 
@@ -56,7 +56,7 @@ def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _shown(factors: Tensor) -> Tensor:
-    """Which names what is in the middle of each patch has: (B, 144, names)."""
+    """Return which names what is in the middle of each patch has: (B, 144, names)."""
     shape, ink, digit = _middles(factors)
     pair = torch.where((shape > 0) & (ink > 0), (ink - 1) * len(SHAPES) + shape, 0)
     kinds = ((pair, PAIRS), (digit, len(DIGITS)), (shape, len(SHAPES)), (ink, len(COLOURS)))
@@ -64,12 +64,12 @@ def _shown(factors: Tensor) -> Tensor:
 
 
 def _one_hot(kind: Tensor, size: int) -> Tensor:
-    """Numbers 1 .. size as rows of the identity, 0 as zeros."""
+    """Return the numbers 1 .. size as rows of the identity, 0 as zeros."""
     return F.one_hot(kind, size + 1)[..., 1:].float()
 
 
 def counted(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of the words (B, L) are a colour, a shape or a digit, and how many things or digits of the scene have it.
+    """Return which of the words (B, L) are a colour, a shape or a digit, and how many things or digits of the scene have it.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def counted(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _middles(factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Shape, colour and digit (B, 144) at the middles of things and at digits; 0 elsewhere. The digit among objects has no colour."""
+    """Return shape, colour and digit (B, 144) at the middles of things and at digits; 0 elsewhere. The digit among objects has no colour."""
     shape, ink, _, centre, digit = factors[..., :5].unbind(-1)
     thing = centre > 0
     return shape * thing, ink * (thing | (digit > 0)), digit

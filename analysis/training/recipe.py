@@ -22,11 +22,11 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..scenes import GRID
-from . import data, joint, packed, places
-from .codes import READ, Codes, normalise
-from .model import EOS, PAD, WIDTH, build, build_joint, config
-from .optimise import Stage, run
+from analysis.scenes import GRID
+from analysis.training import data, joint, packed, places
+from analysis.training.codes import READ, Codes, normalise
+from analysis.training.model import EOS, PAD, WIDTH, build, build_joint, config
+from analysis.training.optimise import Stage, run
 
 HEADS = {"places": 2, "counts": 1, "kinds": places.KINDS}  # thrown away, and how many numbers each gives
 LANGUAGE = ("model.language_model", "lm_head", *HEADS)
@@ -67,10 +67,11 @@ class Recipe:
 
     @staticmethod
     def before(name: str) -> tuple[str, ...]:
-        """The stages whose weights a stage starts from."""
+        """Return the stages whose weights a stage starts from."""
         return ("language", "vision") if name == "whole" else ()
 
     def language(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and the figures of the language model's stage."""
         done = step / self.stages["language"].steps
         strength = float(np.interp(done, PLACES[0], (PLACES[1], 1.0)))
         target = self.codes.target(batch.factors, batch.pixels, strength)
@@ -80,6 +81,7 @@ class Recipe:
         return self._answers(model, image, batch, keep)
 
     def vision(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and the figures of the vision tower's stage."""
         seen = model.model.vision_tower(batch.pixels.bfloat16())
         tokens = model.model.multi_modal_projector(seen.last_hidden_state[:, 1:])
         loss, right = self.codes.loss(tokens, batch.factors, batch.pixels)
@@ -93,6 +95,7 @@ class Recipe:
         }
 
     def whole(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and the figures of the stage that trains all parts."""
         with torch.no_grad():
             image = packed.visual_tokens(model, batch.pixels.bfloat16())
         keep = self._shown(batch, step / self.stages["whole"].steps, ((0.0, 72), (0.5, GRID * GRID)))
@@ -100,7 +103,7 @@ class Recipe:
         return self._answers(model, image, batch, keep, last=True)
 
     def _shown(self, batch: Batch, done: float, curriculum: tuple[tuple[float, int], ...]) -> Tensor:
-        """Places (B, v) of the visual tokens the language model sees: objects first, then random others."""
+        """Return the places (B, v) of the visual tokens the language model sees: objects first, then random others."""
         count = [tokens for start, tokens in curriculum if done >= start][-1]
         centre = (batch.factors[..., 3:5] > 0).any(-1)  # the middle of an object, or the digit
         chance = torch.rand(centre.shape, generator=self.noise).to(centre.device)
@@ -147,14 +150,14 @@ _ANSWERS = {
 WEIGHT = torch.ones(config().text_config.vocab_size)
 WEIGHT[EOS] = 0.05
 WEIGHT[[data.TOKEN[w] for w in (*_ANSWERS["count"], *_ANSWERS["where"])]] = 1.5
-# Layers behind which a word is asked what it names: two are left to hand that on and to look again.
+# Layers after which a word is asked what it names: two are left to hand that on and to look again.
 FIRST_HOP = 2
 HOPS, HOPS_WEIGHT = data.TOKEN["shares"], 10.0
 GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in _ANSWERS.items()}
 
 
 def about_hops(batch: Batch) -> Tensor:
-    """Which words (B, 200) are of a question of two hops."""
+    """Return which words (B, 200) are of a question of two hops."""
     number = batch.segments.clamp(min=0)
     said = (batch.tokens == HOPS).long()
     asked = torch.zeros_like(number).scatter_add(1, number, said) > 0
@@ -162,7 +165,7 @@ def about_hops(batch: Batch) -> Tensor:
 
 
 def batches(arrays: data.Arrays, stage: Stage, seed: int, rank: int, world: int, device: str = "cpu"):
-    """A function of the first step: endless batches, a new order every epoch, the same for the same seed."""
+    """Return a function of the first step: endless batches, a new order every epoch, the same for the same seed."""
 
     def of(first: int) -> Iterator[Batch]:
         share = stage.batch // world
@@ -191,12 +194,12 @@ def train_stage(name: str, out: Path, seed: int, world: int, scale: float = 1.0,
 
 
 def folder_of(out: Path, seed: int) -> Path:
-    """Where the stages of one seed are; the scenes, in ``out``, are the same for all."""
+    """Return where the stages of one seed are; the scenes, in ``out``, are the same for all."""
     return out / f"seed{seed}"
 
 
 def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
-    """A float32 model with the weights that the given stages have left in ``folder``, the last one counting."""
+    """Return a float32 model with the weights that the given stages have left in ``folder``, the last one counting."""
     model = build(seed)
     model.joint = build_joint(seed, model)
     with torch.random.fork_rng():
@@ -215,7 +218,7 @@ def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
 
 
 def askable(arrays: data.Arrays) -> np.ndarray:
-    """Which scenes are of digits, or of objects that allow a question of two hops: about half of them do."""
+    """Return which scenes are of digits, or of objects that allow a question of two hops: about half of them do."""
     return (arrays.tokens == HOPS).any(1) | ((arrays.factors[..., 4] > 0).sum(1) > 1)
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from .. import reference
-from . import data, evaluate
-from .card import write_card
-from .model import processor, tokenizer
-from .recipe import HEADS, folder_of, start_model, train_stage
+from analysis import reference
+from analysis.training import data, evaluate
+from analysis.training.card import write_card
+from analysis.training.model import processor, tokenizer
+from analysis.training.recipe import HEADS, folder_of, start_model, train_stage
 
 
 def train(
@@ -63,7 +63,7 @@ def finish(folder: Path, seed: int, export: Path, scenes: int, spent: dict, coun
 
 
 def save(model, folder: Path) -> None:
-    """Weights in half precision as safetensors, with the processor beside them; the joint space in ``clip/``."""
+    """Write weights in half precision as safetensors, with the processor beside them; the joint space in ``clip/``."""
     folder.mkdir(parents=True, exist_ok=True)
     joint = model._modules.pop("joint", None)
     for head in HEADS:

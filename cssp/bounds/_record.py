@@ -116,7 +116,7 @@ def check_spectrum(s: ArrayLike, name: str = "s") -> NDArray[np.float64]:
 
 
 def to_float(integer: int) -> float:
-    """Float of an exact integer; inf where it does not fit."""
+    """Return the float of an exact integer; inf where it does not fit."""
     return math.inf if integer.bit_length() > FLOAT_LIMIT else _float_or_inf(integer)
 
 
@@ -128,5 +128,5 @@ def _float_or_inf(integer: int) -> float:
 
 
 def four_to(k: int) -> int | None:
-    """4**k as an exact integer, or None where every bound that contains it is inf in float64."""
+    """Return 4**k as an exact integer, or None where every bound that contains it is inf in float64."""
     return 4**k if 2 * k < FLOAT_LIMIT + 64 else None

@@ -9,7 +9,7 @@ from cssp.bounds._record import check_int, check_real, theorem
 
 @theorem("captured energy", "every run", "das2011", "f(S_k) >= (1 - e^-gamma) max f over k-subsets")
 def weak_submodularity(gamma: float) -> float:
-    """Share of the best k-subset's captured energy f(S) = ||P_S A||_F^2 that gain-greedy keeps [das2011].
+    """Return the share of the best k-subset's captured energy f(S) = ||P_S A||_F^2 that gain-greedy keeps [das2011].
 
     1 - e^-gamma: a *lower* bound on the captured energy, never a bound on the error, which can exceed the
     best pair's by any factor (`gain_greedy`). gamma is at least the smallest 2k-sparse eigenvalue of the
@@ -25,7 +25,7 @@ def weak_submodularity(gamma: float) -> float:
 
 @theorem("number of columns", "every run", "altschuler2016", "f >= (1 - eps) max f, 16k/(eps s_min) steps")
 def gain_greedy_columns(k: int, eps: float, smin: float) -> float:
-    """Greedy steps that capture (1 - eps) of the best k-subset's energy: 16 k / (eps smin) [altschuler2016].
+    """Return the number of greedy steps that capture (1 - eps) of the best k-subset's energy: 16 k / (eps smin) [altschuler2016].
 
     smin is the smallest *squared* singular value of the best k columns, all columns having unit norm.
 
@@ -47,7 +47,7 @@ def gain_greedy_columns(k: int, eps: float, smin: float) -> float:
     "1 + eps after ceil(alpha k ln(rho/eps)) steps",
 )
 def supermodular_columns(k: int, alpha: float, rho: float, eps: float) -> float:
-    """Greedy steps from a rho-approximate start to 1 + eps: ceil(alpha k ln(rho/eps)) [boutsidis2015].
+    """Return the number of greedy steps from a rho-approximate start to 1 + eps: ceil(alpha k ln(rho/eps)) [boutsidis2015].
 
     For a weakly alpha-supermodular objective (the squared Frobenius error is one); alpha >= 1.
 
@@ -65,7 +65,7 @@ def supermodular_columns(k: int, alpha: float, rho: float, eps: float) -> float:
 
 @theorem("both", "every run", "papailiopoulos2014", "||A - P A||^2 < ||A - A_k||^2 / (1 - eps)", derived=True)
 def leverage_deterministic(k: int, captured: float) -> float:
-    """Deterministic leverage scores: 1/(1 - eps) with eps = k - captured, squared, both norms.
+    """Return the factor of deterministic leverage scores: 1/(1 - eps) with eps = k - captured, squared, both norms.
 
     `captured` is the sum of the rank-k leverage scores of the chosen c >= k columns [papailiopoulos2014].
     inf where eps >= 1: exactly k columns need not have any guarantee. The 1 - eps is a lower bound of
@@ -83,7 +83,7 @@ def leverage_deterministic(k: int, captured: float) -> float:
 
 @theorem("number of columns", "every run", "papailiopoulos2014", "columns that capture k - eps")
 def leverage_power_law_columns(k: int, eps: float, eta: float) -> float:
-    """Columns that suffice when the sorted scores decay as l_1 / i^(1 + eta) [papailiopoulos2014].
+    """Return the number of columns that suffice when the sorted scores decay as l_1 / i^(1 + eta) [papailiopoulos2014].
 
     max{(2k/eps)^(1/(1+eta)) - 1, (2k/(eta eps))^(1/eta) - 1, k}, rounded up.
 
@@ -106,7 +106,7 @@ def leverage_power_law_columns(k: int, eps: float, eta: float) -> float:
 
 @theorem("frobenius", "probability 0.7", "drineas2008", "F <= (1 + eps)^2 OPT_k, r = 3200 k^2/eps^2")
 def leverage_sampled(k: int, r: int) -> float:
-    """Sampling r columns by leverage: (1 + eps)^2 with eps = sqrt(3200 k^2 / r), squared [drineas2008].
+    """Return the factor of sampling r columns by leverage: (1 + eps)^2 with eps = sqrt(3200 k^2 / r), squared [drineas2008].
 
     With probability at least 0.7; inf where eps > 1. A theorem for thousands of columns.
 
@@ -128,7 +128,7 @@ def leverage_sampled(k: int, r: int) -> float:
     derived=True,
 )
 def ridge_leverage_total(k: int) -> float:
-    """Sum of the ridge leverage scores at lambda = OPT_k / k: at most 2 k [cohen2017].
+    """Return the sum of the ridge leverage scores at lambda = OPT_k / k: at most 2 k [cohen2017].
 
     Examples
     --------
@@ -140,7 +140,7 @@ def ridge_leverage_total(k: int) -> float:
 
 @theorem("s_min(V^T S D)^2", "every run", "boutsidis2014", "s_k(V_k^T S D)^2 >= (1 - sqrt(k/r))^2")
 def bss_certificate(k: int, r: int) -> float:
-    """Least s_k(V_k^T S D)^2 that dual-set sparsification leaves: (1 - sqrt(k/r))^2, r > k [boutsidis2014].
+    """Return the least s_k(V_k^T S D)^2 that dual-set sparsification leaves: (1 - sqrt(k/r))^2, r > k [boutsidis2014].
 
     Examples
     --------
@@ -154,7 +154,7 @@ def bss_certificate(k: int, r: int) -> float:
 
 @theorem("frobenius", "every run", "boutsidis2014", "F <= (1 + 1/(1 - sqrt(k/r))^2) OPT_k, r > k columns")
 def bss_frobenius(k: int, r: int) -> float:
-    """Dual-set sparsification, r > k columns: 1 + 1/(1 - sqrt(k/r))^2, squared [boutsidis2014].
+    """Return the factor of dual-set sparsification, r > k columns: 1 + 1/(1 - sqrt(k/r))^2, squared [boutsidis2014].
 
     Examples
     --------
@@ -172,7 +172,7 @@ def bss_frobenius(k: int, r: int) -> float:
     derived=True,
 )
 def bss_spectral(k: int, r: int, rho: int) -> float:
-    """Dual-set sparsification, spectral: 1 + ((1 + sqrt((rho-k)/r))/(1 - sqrt(k/r)))^2, squared.
+    """Return the factor of dual-set sparsification, spectral: 1 + ((1 + sqrt((rho-k)/r))/(1 - sqrt(k/r)))^2, squared.
 
     rho = rank(A). Of the spectral variant, whose second set is the trailing right singular vectors; derived
     from the lemma of [boutsidis2014], which states the un-squared sum.

@@ -13,7 +13,7 @@ from cssp.bounds._record import check_int, check_real, theorem
     derived=True,
 )
 def simplex(k: int, alpha: float = 0.0) -> float:
-    """F / OPT_k of *every* k-subset of the simplex matrix: (k + 1)/(1 + k^2 alpha^2) [deshpande2006b].
+    """Return F / OPT_k of *every* k-subset of the simplex matrix: (k + 1)/(1 + k^2 alpha^2) [deshpande2006b].
 
     For 0 < alpha^2 <= 1/k (below that height the SVD drops the axis direction). alpha -> 0 shows that no
     method can beat k + 1.
@@ -36,7 +36,7 @@ def simplex(k: int, alpha: float = 0.0) -> float:
     derived=True,
 )
 def star_spectral(n: int, r: int, alpha: float = 0.0) -> float:
-    """T / s_2^2 of *every* r-subset of the star matrix: (n + alpha^2)/(r + alpha^2) [boutsidis2014].
+    """Return T / s_2^2 of *every* r-subset of the star matrix: (n + alpha^2)/(r + alpha^2) [boutsidis2014].
 
     Examples
     --------
@@ -57,7 +57,7 @@ def star_spectral(n: int, r: int, alpha: float = 0.0) -> float:
     derived=True,
 )
 def star_frobenius(n: int, r: int, alpha: float = 0.0) -> float:
-    """F / OPT_1 of *every* r-subset of the star matrix: (n-r)/(n-1) (1 + 1/(r + alpha^2)) [boutsidis2014].
+    """Return F / OPT_1 of *every* r-subset of the star matrix: (n-r)/(n-1) (1 + 1/(r + alpha^2)) [boutsidis2014].
 
     Examples
     --------
@@ -78,7 +78,7 @@ def star_frobenius(n: int, r: int, alpha: float = 0.0) -> float:
     derived=True,
 )
 def gain_greedy(copies: int, eps: float = 0.1, delta: float = 0.09) -> float:
-    """F of gain-greedy over F of the best pair on `cssp.matrices.gain_greedy_killer`, squared error, k = 2.
+    """Return F of gain-greedy over F of the best pair on `cssp.matrices.gain_greedy_killer`, squared error, k = 2.
 
     4 N eps^2 / (delta^2 + eps^2 + delta^2 eps^2): it grows without limit with the number of copies N.
     Needs delta^2/(1 + delta^2) <= eps^2 (1 - eps^2)/(1 + eps^2), so that the decoy wins the first step.

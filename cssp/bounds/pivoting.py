@@ -16,7 +16,7 @@ from cssp.bounds._record import check_int, check_nk, check_real, four_to, theore
 
 @theorem("spectral", "every run", "kawamura2021", "T <= ((4^k - 1)/3 (n - k) + 1) s_{k+1}^2")
 def pivoted_qr(n: int, k: int) -> float:
-    """Sharp spectral factor of column-pivoted QR: ((4^k - 1)/3)(n - k) + 1, squared error [kawamura2021].
+    """Return the sharp spectral factor of column-pivoted QR: ((4^k - 1)/3)(n - k) + 1, squared error [kawamura2021].
 
     Hypotheses: exact pivoting (each step takes a column of largest residual norm), any A with n columns.
     It is the *least* upper bound: `cssp.matrices.duplicated_tail_kahan` attains it in the limit.
@@ -35,7 +35,7 @@ def pivoted_qr(n: int, k: int) -> float:
 
 @theorem("frobenius", "every run", "kawamura2021", "F <= (n - k)(4^k + 2)/3 OPT_k", derived=True)
 def pivoted_qr_frobenius(n: int, k: int) -> float:
-    """Frobenius factor of column-pivoted QR: (n - k)(4^k + 2)/3, squared error.
+    """Return the Frobenius factor of column-pivoted QR: (n - k)(4^k + 2)/3, squared error.
 
     Even F <= (n - k)(4^k + 2)/3 s_{k+1}^2. Follows from `pivoted_qr` on the leading k + 1 columns
     [kawamura2021]; the proof is in the theory pages. Not known to be sharp.
@@ -54,10 +54,10 @@ def pivoted_qr_frobenius(n: int, k: int) -> float:
 
 @theorem("spectral", "every run", "gu1996", "s_j(R22)^2 <= 4^k (n - k) s_{k+j}^2")
 def pivoted_qr_classical(n: int, k: int) -> float:
-    """Classical factor of column-pivoted QR, every trailing singular value: 4^k (n - k), squared [gu1996].
+    """Return the classical factor of column-pivoted QR, every trailing singular value: 4^k (n - k), squared [gu1996].
 
     s_j(R22)^2 <= 4^k (n - k) s_{k+j}(A)^2 for all j; j = 1 is the spectral error. Looser than `pivoted_qr`
-    at j = 1, but it speaks of every j.
+    at j = 1, but it holds for every j.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def pivoted_qr_classical(n: int, k: int) -> float:
 
 @theorem("leading singular value", "every run", "gu1996", "s_i^2 <= 4^i (n - i) s_i(R11)^2, i = k < n")
 def pivoted_qr_leading(n: int, k: int) -> float:
-    """Loss of the k-th singular value in the leading block of pivoted QR: 4^k (n - k), squared [gu1996].
+    """Return the loss of the k-th singular value in the leading block of pivoted QR: 4^k (n - k), squared [gu1996].
 
     s_i(A)^2 <= 4^i (n - i) s_i(R11)^2 for every i <= k < n: evaluate at k = i.
 
@@ -87,7 +87,7 @@ def pivoted_qr_leading(n: int, k: int) -> float:
 
 @theorem("last diagonal entry", "every run", "higham1987", "r_nn^2 <= (4^n + 6n - 1)/9 s_n^2")
 def triangular(n: int) -> float:
-    """How far |r_nn| of pivoted QR can lie above s_n: r_nn^2 <= (4^n + 6n - 1)/9 s_n^2 [higham1987].
+    """Return how far |r_nn| of pivoted QR can lie above s_n: r_nn^2 <= (4^n + 6n - 1)/9 s_n^2 [higham1987].
 
     Holds for an n x n triangular R with r_ii^2 >= sum of r_hj^2 over h = i..j, for every j > i. Compare
     ``pivoted_qr(n, n - 1)``, which is sharper.
@@ -104,7 +104,7 @@ def triangular(n: int) -> float:
 
 @theorem("volume", "every run", "civril2009", "max_S vol(A_S) <= k! vol(A_greedy)")
 def greedy_volume(k: int) -> float:
-    """Volume lost by greedy pivoting: the best k columns have at most k! times its volume [civril2009].
+    """Return the volume lost by greedy pivoting: the best k columns have at most k! times its volume [civril2009].
 
     A factor on the volume |det R11| itself, not on its square.
 
@@ -121,6 +121,7 @@ def _power_of_two(exponent: int, factor: int) -> float:
     return to_float(factor << exponent) if exponent < 1100 else math.inf
 
 
+#: Algorithm -> (function of (n, k) giving q^2, citation key); the table of [boutsidis2009].
 RRQR_CONSTANTS: dict[str, tuple[Callable[[int, int], float], str]] = {
     "pivoted_qr": (lambda n, k: _power_of_two(2 * k, n - k), "businger1965"),
     "foster": (lambda n, k: _power_of_two(2 * (n - k), n * (n - k)), "foster1986"),
@@ -129,12 +130,11 @@ RRQR_CONSTANTS: dict[str, tuple[Callable[[int, int], float], str]] = {
     "hong_pan": (lambda n, k: float(k * (n - k) + min(k, n - k)), "hong1992"),
     "hybrid": (lambda n, k: float((k + 1) * (n - k)), "chandrasekaran1994"),
 }
-"""Algorithm -> (function of (n, k) giving q^2, citation key); the table of [boutsidis2009]."""
 
 
 @theorem("spectral", "every run", "boutsidis2009", "s_k^2 <= q^2 s_k(R11)^2 and T <= q^2 s_{k+1}^2")
 def rrqr(n: int, k: int, algorithm: str = "hong_pan") -> float:
-    """q(n, k)^2 of a rank-revealing QR: s_k(R11) >= s_k / q and T <= q^2 s_{k+1}^2, squared [boutsidis2009].
+    """Return q(n, k)^2 of a rank-revealing QR: s_k(R11) >= s_k / q and T <= q^2 s_{k+1}^2, squared [boutsidis2009].
 
     `algorithm` is a key of `RRQR_CONSTANTS`; "hong_pan" is an existence result (some k columns).
 
@@ -151,7 +151,7 @@ def rrqr(n: int, k: int, algorithm: str = "hong_pan") -> float:
 
 @theorem("spectral", "every run", "gu1996", "T <= (1 + f^2 k (n - k)) s_{k+1}^2")
 def strong_rrqr(n: int, k: int, f: float = 2.0) -> float:
-    """Factor of strong rank-revealing QR: q^2 = 1 + f^2 k (n - k), squared [gu1996].
+    """Return the factor of strong rank-revealing QR: q^2 = 1 + f^2 k (n - k), squared [gu1996].
 
     With no swap left that multiplies the volume by more than f >= 1: s_i(R11)^2 >= s_i^2 / q^2 for i <= k,
     s_j(R22)^2 <= q^2 s_{k+j}^2 for all j, and |R11^-1 R12| <= f entrywise.
@@ -168,7 +168,7 @@ def strong_rrqr(n: int, k: int, f: float = 2.0) -> float:
 
 @theorem("frobenius", "every run", "gu1996", "F <= (1 + f^2 k (n - k)) OPT_k", derived=True)
 def strong_rrqr_frobenius(n: int, k: int, f: float = 2.0) -> float:
-    """Frobenius factor of strong rank-revealing QR, 1 + f^2 k (n - k), squared.
+    """Return the Frobenius factor of strong rank-revealing QR, 1 + f^2 k (n - k), squared.
 
     The bound of [gu1996] on each s_j(R22), summed over j.
 
@@ -182,7 +182,7 @@ def strong_rrqr_frobenius(n: int, k: int, f: float = 2.0) -> float:
 
 @theorem("largest entry", "every run", "goreinov2001", "max|A - C G^-1 R|^2 <= (k + 1)^2 s_{k+1}^2")
 def maxvol_cross(k: int) -> float:
-    """Cross approximation at the k x k submatrix of largest volume: (k + 1)^2, squared entry [goreinov2001].
+    """Return the factor of cross approximation at the k x k submatrix of largest volume: (k + 1)^2, squared entry [goreinov2001].
 
     max |A - C G^-1 R| <= (k + 1) s_{k+1}(A), where G is a k x k submatrix of globally largest |det|.
 
@@ -198,7 +198,7 @@ def maxvol_cross(k: int) -> float:
     "both", "every run", "goreinov2001", "||A - P A||^2 <= (1 + e^2 k (n - k)) ||A - A_k||^2", derived=True
 )
 def maxvol_basis(n: int, k: int, e: float = 1.0) -> float:
-    """Selection by maxvol on V_k: 1 + e^2 k (n - k), squared error, both norms.
+    """Return the factor of selection by maxvol on V_k: 1 + e^2 k (n - k), squared error, both norms.
 
     With |V V_S^-1| <= e entrywise (e >= 1), ||V_S^-1||^2 <= 1 + e^2 k (n - k); then `a_posteriori`.
 
@@ -214,7 +214,7 @@ def maxvol_basis(n: int, k: int, e: float = 1.0) -> float:
 
 @theorem("both", "every run", "sorensen2016", "||V_S^-1||^2 < n k 4^k / 3")
 def deim(n: int, k: int) -> float:
-    """DEIM on V_k: n k 4^k / 3, squared error, both norms [sorensen2016].
+    """Return the factor of DEIM on V_k: n k 4^k / 3, squared error, both norms [sorensen2016].
 
     ||V_S^-1||_2 < sqrt(n k / 3) 2^k, then `a_posteriori`.
 
@@ -233,7 +233,7 @@ def deim(n: int, k: int) -> float:
 
 @theorem("both", "every run", "drmac2016", "||V_S^-1||^2 <= (n - k + 1)(4^k + 6k - 1)/9")
 def qdeim(n: int, k: int) -> float:
-    """Q-DEIM (pivoted QR of V_k^T): (n - k + 1)(4^k + 6k - 1)/9, squared error, both norms [drmac2016].
+    """Return the factor of Q-DEIM (pivoted QR of V_k^T): (n - k + 1)(4^k + 6k - 1)/9, squared error, both norms [drmac2016].
 
     ||V_S^-1||_2 <= sqrt(n - k + 1) sqrt(4^k + 6k - 1)/3, then `a_posteriori`.
 
@@ -249,7 +249,7 @@ def qdeim(n: int, k: int) -> float:
 
 @theorem("both", "every run", "gu1996", "||V_S^-1||^2 <= 1 + f^2 k (n - k)", derived=True)
 def strong_rrqr_basis(n: int, k: int, f: float = 2.0) -> float:
-    """Strong RRQR of V_k^T: 1 + f^2 k (n - k), squared error, both norms [gu1996].
+    """Return the factor of strong RRQR of V_k^T: 1 + f^2 k (n - k), squared error, both norms [gu1996].
 
     All k singular values of V_k^T are 1, so s_min(V_S)^2 >= 1 / (1 + f^2 k (n - k)); then `a_posteriori`.
 
@@ -268,7 +268,7 @@ def unweighted(factor: float, w: ArrayLike) -> float:
     """Turn a factor for A diag(w) into one for A itself: factor (w_max / w_min)^2, squared, both norms.
 
     For the same columns S and any factor c with ||(A - P_S A) W||^2 <= c ||AW - (AW)_k||^2. Zero weights
-    give inf: nothing is then said about the columns they silence.
+    give inf: the theorem then says nothing about those columns.
 
     Examples
     --------
@@ -293,7 +293,7 @@ def unweighted(factor: float, w: ArrayLike) -> float:
     derived=True,
 )
 def weighted_pivoted_qr(n: int, k: int, w: ArrayLike) -> float:
-    """Pivoting on w_j ||e_j||, judged by the unweighted error: `pivoted_qr` times (w_max/w_min)^2, squared.
+    """Return the factor of pivoting on w_j ||e_j||, for the unweighted error: `pivoted_qr` times (w_max/w_min)^2, squared.
 
     Examples
     --------

@@ -15,7 +15,7 @@ from cssp.bounds.symmetric import ratio_of_orders, squares, symmetric_table, to_
 
 
 def _over_tail(s: NDArray[np.float64], k: int) -> float:
-    """||A||_F^2 / OPT_k from the spectrum, scale-free; inf where OPT_k = 0."""
+    """Return ||A||_F^2 / OPT_k from the spectrum, scale-free; inf where OPT_k = 0."""
     if s.size <= k or s[k] == 0.0:
         return math.inf
     tail = s[k:] / s[k]
@@ -31,7 +31,7 @@ def _over_tail(s: NDArray[np.float64], k: int) -> float:
     derived=True,
 )
 def volume_expectation(s: ArrayLike, k: int) -> float:
-    """E F / OPT_k of volume sampling, exactly: (k + 1) e_{k+1}(s^2) / (e_k(s^2) OPT_k) [deshpande2006].
+    """Return E F / OPT_k of volume sampling, exactly: (k + 1) e_{k+1}(s^2) / (e_k(s^2) OPT_k) [deshpande2006].
 
     P(S) proportional to det(A_S^T A_S) over all k-subsets; needs rank(A) >= k. Between 1 and k + 1, often far
     below k + 1. With weights (quality-diversity), use the spectrum of A diag(q).
@@ -62,7 +62,7 @@ def volume_expectation(s: ArrayLike, k: int) -> float:
 
 @theorem("frobenius", "expectation", "deshpande2006", "E F <= (k + 1) OPT_k", derived=True)
 def volume(k: int) -> float:
-    """Volume sampling: E F <= (k + 1) OPT_k, squared [deshpande2006]. Needs rank(A) >= k.
+    """Return the factor of volume sampling: E F <= (k + 1) OPT_k, squared [deshpande2006]. Needs rank(A) >= k.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def volume(k: int) -> float:
 
 @theorem("spectral", "expectation", "deshpande2006", "E T <= (k + 1)(min(m, n) - k) s_{k+1}^2", derived=True)
 def volume_spectral(m: int, n: int, k: int) -> float:
-    """Volume sampling, spectral: E T <= E F <= (k + 1)(min(m, n) - k) s_{k+1}^2, squared [deshpande2006].
+    """Return the factor of volume sampling, spectral: E T <= E F <= (k + 1)(min(m, n) - k) s_{k+1}^2, squared [deshpande2006].
 
     Examples
     --------
@@ -94,7 +94,7 @@ def volume_spectral(m: int, n: int, k: int) -> float:
     derived=True,
 )
 def volume_oversampled(k: int, r: int) -> float:
-    """Volume sampling of r >= k columns against best rank k: (r + 1)/(r + 1 - k), squared [guruswami2012].
+    """Return the factor of volume sampling of r >= k columns against best rank k: (r + 1)/(r + 1 - k), squared [guruswami2012].
 
     The law is volume sampling at size r; needs rank(A) >= r. r = k gives k + 1.
 
@@ -110,7 +110,7 @@ def volume_oversampled(k: int, r: int) -> float:
 
 @theorem("frobenius", "expectation", "derezinski2020", "E F <= (1 + 2 eps)^2 Phi_s(k) OPT_k")
 def volume_stable_rank(s: ArrayLike, k: int, order: int = 0, eps: float = 0.0) -> float:
-    """Volume sampling beyond the worst case: (1 + 2 eps)^2 Phi(k), squared [derezinski2020].
+    """Return the factor of volume sampling beyond the worst case: (1 + 2 eps)^2 Phi(k), squared [derezinski2020].
 
     With i = `order`, the stable rank sr_i = sum_{j>i} s_j^2 / s_{i+1}^2 and t = i + sr_i,
     Phi(k) = (1 + i/(k - i)) sqrt(1 + 2 (k - i)/(t - k)). Hypotheses: i + O(ln^2(1/eps)/eps^4) <= k < t; the
@@ -136,7 +136,7 @@ def volume_stable_rank(s: ArrayLike, k: int, order: int = 0, eps: float = 0.0) -
 
 @theorem("frobenius", "every run", "deshpande2010", "F <= (k + 1) OPT_k", derived=True)
 def volume_derandomized(k: int) -> float:
-    """Derandomised volume sampling: F <= (k + 1) OPT_k, squared, deterministic [deshpande2010].
+    """Return the factor of derandomised volume sampling: F <= (k + 1) OPT_k, squared, deterministic [deshpande2010].
 
     Examples
     --------
@@ -148,7 +148,7 @@ def volume_derandomized(k: int) -> float:
 
 @theorem("frobenius", "every run", "deshpande2010", "F <= (k + 1) e_{k+1}(s^2) / e_k(s^2)", derived=True)
 def volume_derandomized_spectrum(s: ArrayLike, k: int) -> float:
-    """The sharper form: the derandomised F is at most the expectation, `volume_expectation`, squared.
+    """Return the sharper factor of derandomised volume sampling: F is at most the expectation, `volume_expectation`, squared.
 
     Examples
     --------
@@ -160,7 +160,7 @@ def volume_derandomized_spectrum(s: ArrayLike, k: int) -> float:
 
 @theorem("frobenius (cross)", "every run", "cortinovis2020", "||A - cross||_F^2 <= (k + 1)^2 OPT_k")
 def cross_derandomized(k: int) -> float:
-    """Derandomised cross (CUR) approximation with k rows and columns: (k + 1)^2, squared [cortinovis2020].
+    """Return the factor of derandomised cross (CUR) approximation with k rows and columns: (k + 1)^2, squared [cortinovis2020].
 
     The paper states k + 1 for the Frobenius norm itself.
 
@@ -180,7 +180,7 @@ def cross_derandomized(k: int) -> float:
     derived=True,
 )
 def arp(k: int) -> float:
-    """Adaptive randomized pivoting: E F <= (k + 1) ||A - A V V^T||_F^2, squared [cortinovis2024].
+    """Return the factor of adaptive randomized pivoting: E F <= (k + 1) ||A - A V V^T||_F^2, squared [cortinovis2024].
 
     Any orthonormal V (n x k); with V = V_k the right-hand side is (k + 1) OPT_k. For the interpolatory error
     ||A - A_J V_J^-T V^T||_F^2 it is an equality when no k x k minor of V vanishes; else at most that.
@@ -201,7 +201,7 @@ def arp(k: int) -> float:
     derived=True,
 )
 def arp_inverse(n: int, k: int) -> float:
-    """E ||V_J^-1||_F^2 = k (n - k + 1) under P(J) = det(V_J)^2, exactly, when every V_J is invertible.
+    """Return E ||V_J^-1||_F^2 = k (n - k + 1) under P(J) = det(V_J)^2, exactly, when every V_J is invertible.
 
     Where some V_J are singular they are never drawn and the expectation is at most this.
 
@@ -223,7 +223,7 @@ def arp_inverse(n: int, k: int) -> float:
     derived=True,
 )
 def osinsky(k: int) -> float:
-    """Osinsky's deterministic selection: F <= (k + 1) ||A - A V V^T||_F^2, squared [osinsky2023].
+    """Return the factor of Osinsky's deterministic selection: F <= (k + 1) ||A - A V V^T||_F^2, squared [osinsky2023].
 
     The rule must see A (or A - A V V^T); a rule that sees V alone cannot have this bound
     (`cssp.matrices.basis_only_killer`).
@@ -238,7 +238,7 @@ def osinsky(k: int) -> float:
 
 @theorem("frobenius", "expectation", "frieze2004", "E err_k <= OPT_k + (k/r)||A||_F^2")
 def norm_sampling(s: ArrayLike, k: int, r: int) -> float:
-    """Length-squared sampling of r i.i.d. columns: 1 + (k/r) ||A||_F^2 / OPT_k, squared [frieze2004].
+    """Return the factor of length-squared sampling of r i.i.d. columns: 1 + (k/r) ||A||_F^2 / OPT_k, squared [frieze2004].
 
     Bounds the best rank-k approximation *within the span* of the r columns, in expectation.
 
@@ -260,7 +260,7 @@ def norm_sampling(s: ArrayLike, k: int, r: int) -> float:
     derived=True,
 )
 def norm_one_column(s: ArrayLike) -> float:
-    """One length-squared column: E F / OPT_1 with E F = sum s^2 - sum s^4 / sum s^2, exactly; at most 2.
+    """Return the factor of one length-squared column: E F / OPT_1 with E F = sum s^2 - sum s^4 / sum s^2, exactly; at most 2.
 
     Examples
     --------
@@ -272,7 +272,7 @@ def norm_one_column(s: ArrayLike) -> float:
 
 @theorem("frobenius", "expectation", "deshpande2006", "E err_k <= OPT_k/(1 - eps) + eps^t ||A||_F^2")
 def adaptive(s: ArrayLike, k: int, r: int, rounds: int) -> float:
-    """`rounds` rounds of adaptive sampling, r > k columns each: 1/(1 - eps) + eps^rounds ||A||_F^2/OPT_k.
+    """Return the factor of `rounds` rounds of adaptive sampling, r > k columns each: 1/(1 - eps) + eps^rounds ||A||_F^2/OPT_k.
 
     eps = k / r; squared; bounds the best rank-k approximation within the span of all the columns
     drawn [deshpande2006].
@@ -291,7 +291,7 @@ def adaptive(s: ArrayLike, k: int, r: int, rounds: int) -> float:
 
 @theorem("frobenius", "expectation", "chen2025", "E F <= 2^k OPT_k", derived=True)
 def random_pivot(k: int) -> float:
-    """k random pivots (residual-norm-squared sampling): E F <= 2^k OPT_k, squared [chen2025].
+    """Return the factor of k random pivots (residual-norm-squared sampling): E F <= 2^k OPT_k, squared [chen2025].
 
     Examples
     --------
@@ -304,7 +304,7 @@ def random_pivot(k: int) -> float:
 
 @theorem("number of columns", "expectation", "chen2025", "E F <= (1 + eps) OPT_k after that many pivots")
 def random_pivot_columns(k: int, eps: float, eta: float) -> float:
-    """Random pivots that suffice for E F <= (1 + eps) OPT_k: a number of columns [chen2025].
+    """Return the number of random pivots that suffice for E F <= (1 + eps) OPT_k [chen2025].
 
     k/eps + min{k log(1/(eps eta)), k + k log_+(2^k/eps)} with eta = OPT_k / ||A||_F^2, rounded up.
 
@@ -323,7 +323,7 @@ def random_pivot_columns(k: int, eps: float, eta: float) -> float:
 
 @theorem("frobenius", "expectation", "zou2024", "E F <= 53 (k + 1) OPT_k")
 def local_search(k: int) -> float:
-    """Sampled local search (LSCSS): E F <= 53 (k + 1) OPT_k, squared [zou2024].
+    """Return the factor of sampled local search (LSCSS): E F <= 53 (k + 1) OPT_k, squared [zou2024].
 
     Of that algorithm, run for its O(k log k) steps from its adaptive start; plain swap refinement of another
     start keeps the start's bound instead, since swaps never raise F.

@@ -24,7 +24,7 @@ def _normalised(mantissa: NDArray[np.float64], exponent: NDArray[np.int64]) -> T
 
 
 def symmetric_table(mantissa: NDArray[np.float64], exponent: NDArray[np.int64], order: int) -> Table:
-    """e_0 .. e_order of the numbers mantissa * 2**exponent, as mantissas and exponents."""
+    """Return e_0 .. e_order of the numbers mantissa * 2**exponent, as mantissas and exponents."""
     e_m = np.zeros(order + 1)
     e_x = np.full(order + 1, _ZERO)
     e_m[0], e_x[0] = 0.5, 1
@@ -40,13 +40,13 @@ def symmetric_table(mantissa: NDArray[np.float64], exponent: NDArray[np.int64], 
 
 
 def squares(s: NDArray[np.float64]) -> Table:
-    """The squares of `s` as mantissas and exponents: exact range where ``s**2`` would over- or underflow."""
+    """Return the squares of `s` as mantissas and exponents: exact range where ``s**2`` would over- or underflow."""
     fraction, exponent = np.frexp(s)
     return _normalised(fraction**2, 2 * exponent.astype(np.int64))
 
 
 def elementary_symmetric(s2: ArrayLike, order: int | None = None) -> NDArray[np.float64]:
-    """Logarithms of the elementary symmetric polynomials e_0, ..., e_order of `s2`.
+    """Return the logarithms of the elementary symmetric polynomials e_0, ..., e_order of `s2`.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def elementary_symmetric(s2: ArrayLike, order: int | None = None) -> NDArray[np.
 
 
 def symmetric_ratio(s2: ArrayLike, k: int) -> float:
-    """e_{k+1}(s2) / e_k(s2), to a few n eps; 0 where e_{k+1} vanishes.
+    """Return e_{k+1}(s2) / e_k(s2), to a few n eps; 0 where e_{k+1} vanishes.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def symmetric_ratio(s2: ArrayLike, k: int) -> float:
 
 
 def ratio_of_orders(values: Table, k: int, name: str) -> tuple[float, int]:
-    """e_{k+1} / e_k of numbers given as mantissas and exponents, in the same form."""
+    """Return e_{k+1} / e_k of numbers given as mantissas and exponents, in the same form."""
     if k == values[0].size:
         return 0.0, 0
     e_m, e_x = symmetric_table(*values, k + 1)
@@ -112,6 +112,6 @@ def ratio_of_orders(values: Table, k: int, name: str) -> tuple[float, int]:
 
 
 def to_number(mantissa: float, exponent: int) -> float:
-    """mantissa * 2**exponent as a float: inf or 0 beyond its range, never an exception."""
+    """Return mantissa * 2**exponent as a float: inf or 0 beyond its range, never an exception."""
     with np.errstate(over="ignore", under="ignore"):
         return float(np.ldexp(mantissa, np.int32(np.clip(exponent, -4000, 4000))))

@@ -14,7 +14,7 @@ from cssp.bounds._record import check_int, check_real, check_spectrum, theorem
     "both", "every run", "boutsidis2014", "||A - P_S A||^2 <= ||A - A_k||^2 / s_min(V_k[S,:])^2", derived=True
 )
 def a_posteriori(rows: ArrayLike) -> float:
-    """Factor of any selection whatever, read off V_k: 1 / s_min(V_k[S, :])^2, squared error, both norms.
+    """Return the factor of any given selection, computed from V_k: 1 / s_min(V_k[S, :])^2, squared error, both norms.
 
     ||A - P_S A||_xi^2 <= ||A - A_k||_xi^2 / s_min(V_k[S, :])^2 for xi = 2 and F, any S with |S| >= k and
     V_k[S, :] of full column rank. Sharp: `cssp.matrices.basis_only_killer` attains it for every V_k and S.
@@ -50,7 +50,7 @@ def a_posteriori(rows: ArrayLike) -> float:
 
 @theorem("frobenius", "some subset", "deshpande2006", "min_S F <= (k + 1) OPT_k", derived=True)
 def exact(k: int) -> float:
-    """The best k columns: min_S F <= (k + 1) OPT_k, squared error [deshpande2006].
+    """Return the factor of the best k columns: min_S F <= (k + 1) OPT_k, squared error [deshpande2006].
 
     The minimum is at most the mean under volume sampling. Optimal: see `simplex`.
 
@@ -64,7 +64,7 @@ def exact(k: int) -> float:
 
 @theorem("spectral", "some subset", "gu1996", "min_S T <= (1 + k (n - k)) s_{k+1}^2")
 def exact_spectral(n: int, k: int) -> float:
-    """The best k columns in the spectral norm: min_S T <= (1 + k (n - k)) s_{k+1}^2, squared [gu1996].
+    """Return the factor of the best k columns in the spectral norm: min_S T <= (1 + k (n - k)) s_{k+1}^2, squared [gu1996].
 
     The subset of largest volume has it (strong RRQR at f = 1).
 
@@ -86,7 +86,7 @@ def exact_spectral(n: int, k: int) -> float:
     derived=True,
 )
 def completion(s: ArrayLike, k: int, j: int) -> float:
-    """Least squared Frobenius error that any completion of a partial set can reach (an error, not a factor).
+    """Return the least squared Frobenius error that any completion of a partial set can reach (an error, not a factor).
 
     With j columns chosen and `s` the singular values of the residual E, every superset of k columns has
     F >= sum of s_i^2 over i > k - j: the residual loses at most rank k - j. Admissible for branch and bound
@@ -110,7 +110,7 @@ def completion(s: ArrayLike, k: int, j: int) -> float:
     "(k+1)^{1/p} (p <= 2), (k+1)^{1-1/p} (p >= 2)",
 )
 def entrywise_norm(k: int, p: float) -> float:
-    """Best k columns in the entrywise l_p norm, a factor on the norm itself, not squared [dan2019].
+    """Return the factor of the best k columns in the entrywise l_p norm, a factor on the norm itself, not squared [dan2019].
 
     (k + 1)^{1/p} for 1 <= p <= 2 and (k + 1)^{1 - 1/p} for p >= 2 times the best rank-k error in that norm;
     tight for p >= 2.

@@ -15,7 +15,7 @@ WIDTH, INDENT = 100, 21
 
 
 def show(name: str | None = None) -> str:
-    """All methods with their options and defaults, or all that is known of one."""
+    """Return the text about all methods with their options and defaults, or about one."""
     return _one(find_method(name)) if name else "\n".join(["method", *map(_line, METHODS.values())])
 
 
@@ -45,7 +45,7 @@ def _one(row: Method) -> str:
 
 
 def _options(row: Method) -> str:
-    """As --option takes them."""
+    """Return the options as --option takes them."""
     return ", ".join(
         f"{name}={value if isinstance(value, str) else json.dumps(value, default=str)}"
         for name, value in row.options.items()

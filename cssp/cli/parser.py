@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser_of() -> argparse.ArgumentParser:
-    """The parser of ``cssp``."""
+    """Return the parser of ``cssp``."""
     parser = _Parser(
         prog="cssp",
         description="Column subset selection on matrices in files.",

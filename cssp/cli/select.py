@@ -91,7 +91,7 @@ def _choose(o: argparse.Namespace, table: Table, options: dict[str, Any]) -> Non
 def _result(
     o: argparse.Namespace, table: Table, sel: cssp.Selection, numbers: np.ndarray, given: dict[str, Any]
 ) -> dict[str, Any]:
-    """What is written."""
+    """Return the result that is written."""
     indices, errors = (np.asarray(host(x)).tolist() for x in (sel.indices, sel.errors))
     names = None if o.rows else table.names
     result = {
@@ -128,12 +128,12 @@ def _result(
 
 
 def _certificate(c: cssp.Certificate) -> dict[str, Any]:
-    """Its fields and its sentence; `error` is a norm, squares have names of their own."""
+    """Return its fields and its sentence; `error` is a norm, squares have names of their own."""
     return {**asdict(c), "text": str(c)}
 
 
 def as_select_wants(A: Any, method: str) -> Any:
-    """A, in memory where the method cannot do with passes over it."""
+    """Return A, in memory where the method cannot do with passes over it."""
     kind = passes.kind_of(A)
     if kind not in ("dask", "sparse") or method in passes.METHODS or method not in cssp.METHODS:
         return A
@@ -141,7 +141,7 @@ def as_select_wants(A: Any, method: str) -> Any:
 
 
 def _taken(table: Table, indices: np.ndarray, rows: bool) -> np.ndarray:
-    """The chosen columns, or rows, as a dense array."""
+    """Return the chosen columns, or rows, as a dense array."""
     B = table.A[indices] if rows else table.A[:, indices]
     if hasattr(B, "toarray"):
         B = B.toarray()
@@ -149,24 +149,24 @@ def _taken(table: Table, indices: np.ndarray, rows: bool) -> np.ndarray:
 
 
 def _weights(path: str, n: int) -> np.ndarray:
-    """One number per column; a file of one row or one column."""
+    """Return one number per column; a file of one row or one column."""
     with read(path) as table:
         A = table.A
         w = np.array(A.toarray() if hasattr(A, "toarray") else A)
     if w.size != n or max(w.shape, default=0) != n:
-        raise ArgumentError(f"--weights {path} has shape {w.shape}: {n} numbers, one per column, are wanted")
+        raise ArgumentError(f"--weights {path} has shape {w.shape}: expected {n} numbers, one per column")
     return w.reshape(n)
 
 
 def _numbers(o: argparse.Namespace, table: Table) -> np.ndarray:
-    """The numbers in the file of the columns, or rows, that may be chosen."""
+    """Return the numbers in the file of the columns, or rows, that may be chosen."""
     if not o.rows:
         return table.columns
     return np.arange(int(table.A.shape[0])) if table.rows is None else table.rows
 
 
 def _listed(argument: str, o: argparse.Namespace, table: Table, numbers: np.ndarray) -> list[int] | None:
-    """Places in the matrix of the columns, or rows, that are named."""
+    """Return the places in the matrix of the columns, or rows, that are named."""
     values = getattr(o, argument)
     if values is None:
         return None
@@ -184,7 +184,7 @@ def _listed(argument: str, o: argparse.Namespace, table: Table, numbers: np.ndar
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
-        raise ArgumentError(f"--option {text}: NAME=VALUE is wanted, such as f=1.5")
+        raise ArgumentError(f"--option {text}: expected NAME=VALUE, such as f=1.5")
     if name in {*inspect.signature(cssp.select).parameters, "scale", "progress"}:
         raise ArgumentError(f"--option {text}: {name!r} is no option of a method; see `cssp methods`")
     try:
@@ -194,7 +194,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def as_flags(text: str) -> str:
-    """A message of the library in the words of the command line."""
+    """Return a message of the library in the words of the command line."""
     text = re.sub(
         r"\b(deficient|tol|rng|method) ?= ?('[^']*'|[^\s:;,)]+)",
         lambda m: f"--{m[1]} {m[2].strip(chr(39))}",
@@ -205,7 +205,7 @@ def as_flags(text: str) -> str:
 
 
 def _explained(text: str, o: argparse.Namespace, table: Table) -> str:
-    """An error of `select`, with the names of columns and advice that the command line can follow."""
+    """Return an error of `select`, with the names of columns and advice that the command line can follow."""
     bad = re.match(r"A has (NaN|Inf) in column (\d+)", text)
     if bad is None:
         return as_flags(re.sub(r"^A has", f"{o.data} has", text))
@@ -220,7 +220,7 @@ def _explained(text: str, o: argparse.Namespace, table: Table) -> str:
 
 
 def _plain(x: Any) -> Any:
-    """Numbers JSON knows; infinities as words."""
+    """Return the numbers JSON knows; infinities as words."""
     if isinstance(x, dict):
         return {str(name): _plain(value) for name, value in x.items()}
     if isinstance(x, (list, tuple)):

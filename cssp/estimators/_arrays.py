@@ -19,33 +19,33 @@ Array = Any
 
 
 def count(argument: str, number: Any, n: int, kind: str, default: int | None) -> int | None:
-    """How many of n are wanted; ``kind`` says of what."""
+    """Return how many of n to choose; ``kind`` names what is counted."""
     if number is None:
         return default
     if isinstance(number, (int, np.integer)) and not isinstance(number, bool):
         if not 1 <= number <= n:
-            raise ArgumentError(f"{argument} = {number}: between 1 and {kind} = {n} is wanted")
+            raise ArgumentError(f"{argument} = {number}: expected between 1 and {kind} = {n}")
         return int(number)
     if isinstance(number, (float, np.floating)):
         if not 0 < number <= 1:
             raise ArgumentError(
-                f"{argument} = {number}: a share in (0, 1] is wanted, or int({number}) of them"
+                f"{argument} = {number}: expected a share in (0, 1]; for a number of them pass int({number})"
             )
         return max(1, round(float(number) * n))
     raise ArgumentError(
-        f"{argument} = {number!r} ({type(number).__name__}): a number (int), a share (float) or None is wanted"
+        f"{argument} = {number!r} ({type(number).__name__}): expected a number (int), a share (float) or None"
     )
 
 
 def generator(random_state: Any) -> Any:
-    """The generator that a scikit-learn `random_state` stands for."""
+    """Return the generator that a scikit-learn `random_state` stands for."""
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31 - 1))
     return random_state
 
 
 def floats(X: Any) -> list[Any]:
-    """Precisions that are worked on, in the namespace that scikit-learn leaves X in; the first to convert others to."""
+    """Return the precisions that are worked on, in the namespace that scikit-learn leaves X in; the first to convert others to."""
     native = sklearn.get_config()["array_api_dispatch"] and array_api_compat.is_array_api_obj(X)
     xp = array_api_compat.array_namespace(X) if native else np
     return [xp.float64, xp.float32]
@@ -56,7 +56,7 @@ class Refused(ArgumentError, TypeError):
 
 
 def checked(argument: str, validate: Callable[..., Any], X: Any, **how: Any) -> Any:
-    """``validate(X, ...)`` of scikit-learn, its refusals being errors of this package; columns of text are named."""
+    """Return ``validate(X, ...)`` of scikit-learn, with errors of this package, which name columns of text."""
     frames.as_values(argument, X)
     if array_api_compat.is_torch_array(X):
         X = X.detach()
@@ -67,7 +67,7 @@ def checked(argument: str, validate: Callable[..., Any], X: Any, **how: Any) -> 
 
 
 def like(T: Array, X: Array) -> Array:
-    """T in the namespace and precision, and on the device, of X; for a sparse matrix, of NumPy."""
+    """Return T in the namespace and precision, and on the device, of X; for a sparse matrix, of NumPy."""
     if sparse.issparse(X):
         return T.astype(X.dtype, copy=False)
     xp = array_api_compat.array_namespace(X)

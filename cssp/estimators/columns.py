@@ -18,7 +18,7 @@ from cssp import linalg
 from cssp.arguments import in_order
 from cssp.errors import ArgumentError
 from cssp.estimators._arrays import Array, check_same_kind, checked, count, floats, generator, like
-from cssp.scaling import steady
+from cssp.scaling import default_floating_errors
 from cssp.select import select
 
 __all__ = ["ColumnSubsetSelector"]
@@ -75,12 +75,13 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
 
     Examples
     --------
+    >>> import cssp
     >>> from sklearn.datasets import load_wine
     >>> from sklearn.preprocessing import StandardScaler
     >>> X = StandardScaler().fit_transform(load_wine().data)
     >>> selector = cssp.ColumnSubsetSelector(6).fit(X)
     >>> selector.indices_
-    array([ 0, 10,  8,  3,  9,  7])
+    array([ 0, 10,  2,  8,  4,  7])
     >>> selector.inverse_transform(selector.transform(X)).shape
     (178, 13)
     """
@@ -110,7 +111,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         self.method_options = method_options
         self.random_state = random_state
 
-    @steady
+    @default_floating_errors
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> ColumnSubsetSelector:
         """Choose features.
 
@@ -154,9 +155,9 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         self.coefficients_ = self._identity_on_chosen(sel.coefficients(), X.dtype)
         return self
 
-    @steady
+    @default_floating_errors
     def transform(self, X: Any) -> Any:
-        """The chosen features, in the order they have in X.
+        """Return the chosen features, in the order they have in X.
 
         Parameters
         ----------
@@ -170,9 +171,9 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         check_same_kind(self, X, self.coefficients_, "transform")
         return super().transform(X)
 
-    @steady
+    @default_floating_errors
     def inverse_transform(self, X: Any) -> Array:
-        """All features, those not chosen rebuilt from those that are.
+        """Return all features, those not chosen rebuilt from those that are.
 
         Parameters
         ----------
@@ -188,13 +189,13 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         X = checked("X", check_array, X, dtype=floats(X), accept_sparse="csr", input_name="X")
         if X.shape[1] != self.n_features_:
             raise ArgumentError(
-                f"X has {X.shape[1]} features: the {self.n_features_} chosen ones are wanted, as transform returns them"
+                f"X has {X.shape[1]} features: expected the {self.n_features_} chosen ones, as transform returns them"
             )
         return X @ like(self.coefficients_, X)
 
-    @steady
+    @default_floating_errors
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Share of the squared norm of X that its chosen features rebuild: 1 - ‖X - X_S T‖²/‖X‖².
+        """Return the share of the squared norm of X that its chosen features rebuild: 1 - ‖X - X_S T‖²/‖X‖².
 
         Parameters
         ----------
@@ -238,11 +239,11 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         return linalg.take_columns(X, np.flatnonzero(self._get_support_mask()))
 
     def _target(self, X: Array, y: Any) -> Array | None:
-        """What y says is to be reconstructed, shape (n_samples, p)."""
+        """Return what y says is to be reconstructed, shape (n_samples, p)."""
         if self.target is None:
             return None
         if self.target not in ("regression", "classification"):
-            raise ArgumentError(f"target = {self.target!r}: None, 'regression' or 'classification' is wanted")
+            raise ArgumentError(f"target = {self.target!r}: expected None, 'regression' or 'classification'")
         if y is None:
             raise ArgumentError(
                 f"target = {self.target!r} requires y to be passed, but the target y is None; "
@@ -252,12 +253,12 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
             y = LabelBinarizer().fit_transform(linalg.host(y) if hasattr(y, "dtype") else y)
         y = checked("y", check_array, y, dtype=floats(y), ensure_2d=False, input_name="y")
         if y.shape[0] != X.shape[0]:
-            raise ArgumentError(f"y has {y.shape[0]} samples and X has {X.shape[0]}: as many are wanted")
+            raise ArgumentError(f"y has {y.shape[0]} samples: expected {X.shape[0]}, as many as X has")
         y = like(y, X)
         return y[:, None] if y.ndim == 1 else y
 
     def _columns(self, argument: str) -> list[int] | None:
-        """Feature numbers of a list of numbers or names."""
+        """Return the feature numbers of a list of numbers or names."""
         features = getattr(self, argument)
         if features is None:
             return None
@@ -273,7 +274,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         return [names.index(f) if isinstance(f, str) else f for f in features]
 
     def _identity_on_chosen(self, T: Array, dtype: Any) -> Array:
-        """Coefficients with the rows in the order of `transform`, each chosen feature standing for itself."""
+        """Return the coefficients with the rows in the order of `transform`, each chosen feature standing for itself."""
         xp, device = array_api_compat.array_namespace(T), array_api_compat.device(T)
         chosen = linalg.host(self.indices_)
         order = np.argsort(chosen)
@@ -286,7 +287,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
 
 
 def _root(sample_weight: Any, X: Any) -> Array | None:
-    """Square roots of the weights."""
+    """Return the square roots of the weights."""
     if sample_weight is None:
         return None
     w = checked(
@@ -300,7 +301,7 @@ def _root(sample_weight: Any, X: Any) -> Array | None:
 
 
 def _scaled(X: Any, root: Array | None) -> Any:
-    """Rows of X times the roots."""
+    """Return the rows of X times the roots."""
     if root is None:
         return X
     return sparse.diags_array(root) @ X if sparse.issparse(X) else X * root[:, None]

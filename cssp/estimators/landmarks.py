@@ -16,7 +16,7 @@ from cssp import linalg
 from cssp.errors import ArgumentError
 from cssp.estimators._arrays import Array, check_same_kind, checked, count, floats, generator, like
 from cssp.nystrom import GramSelection, select_gram
-from cssp.scaling import steady
+from cssp.scaling import default_floating_errors
 from cssp.select import select
 from cssp.selection import Selection
 
@@ -28,7 +28,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     `fit` chooses rows S of X by `cssp.select_gram` on the kernel matrix K, which is never formed, or by `cssp.select` for the
     linear kernel. `transform` maps x to k(x, X_S) K[S, S]^(-1/2): products of these features approximate the kernel. The
-    parameters of the kernel are those of ``sklearn.kernel_approximation.Nystroem``, which this can stand for.
+    parameters of the kernel are those of ``sklearn.kernel_approximation.Nystroem``, which this can replace.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Further keyword arguments of the kernel.
     method : str
         As `cssp.select_gram` has it. "residual" takes the sample that is worst approximated, deterministically;
-        "random_pivot", with more or less chance for each, is not led astray by outliers. For the linear kernel any row of
+        "random_pivot", which draws each with some probability, is less affected by outliers. For the linear kernel any row of
         `cssp.METHODS`.
     tol : float in (0, 1], optional
         Stop once tr(K - K_S) ≤ tol·tr(K); with a number of landmarks, too, whichever comes first.
@@ -72,6 +72,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     Examples
     --------
+    >>> import cssp
     >>> from sklearn.datasets import load_digits
     >>> X = load_digits().data / 16
     >>> landmarks = cssp.LandmarkSelector(50, gamma=0.05, method="random_pivot", random_state=0).fit(X)
@@ -106,7 +107,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.method_options = method_options
         self.random_state = random_state
 
-    @steady
+    @default_floating_errors
     def fit(self, X: Any, y: Any = None) -> LandmarkSelector:
         """Choose landmarks.
 
@@ -152,9 +153,9 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self._n_features_out = len(picks)
         return self
 
-    @steady
+    @default_floating_errors
     def transform(self, X: Any) -> Array:
-        """Nyström features.
+        """Return the Nyström features.
 
         Parameters
         ----------
@@ -178,10 +179,10 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return tags
 
     def _parameters(self) -> dict[str, Any]:
-        """Keyword arguments of the kernel."""
+        """Return the keyword arguments of the kernel."""
         if not callable(self.kernel) and self.kernel not in KERNEL_PARAMS:
             raise ArgumentError(
-                f"kernel = {self.kernel!r}: one of {sorted(KERNEL_PARAMS)}, or a function, is wanted"
+                f"kernel = {self.kernel!r}: expected one of {sorted(KERNEL_PARAMS)}, or a function"
             )
         own = {name: getattr(self, name) for name in ("gamma", "coef0", "degree")}
         given = {name: value for name, value in own.items() if value is not None}
@@ -198,7 +199,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
 
 def _inverse_root(K: Array) -> Array:
-    """K^(-1/2), zero on eigenvectors whose eigenvalues are rounding."""
+    """Return K^(-1/2), zero on eigenvectors whose eigenvalues are rounding."""
     xp = array_api_compat.array_namespace(K)
     s, V = xp.linalg.eigh((K + K.T) / 2)
     real = s > K.shape[0] * float(xp.finfo(K.dtype).eps) * float(s[-1])

@@ -39,7 +39,7 @@ def steps(
     rules: Any,
     again: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pivoted partial Cholesky of every item, as the torch path does it.
+    """Run pivoted partial Cholesky of every item, as the torch path does it.
 
     Parameters
     ----------
@@ -106,12 +106,12 @@ def steps(
 
 
 def warps(block: int) -> int:
-    """Warps of one program: eight columns a thread, where there are enough."""
+    """Return the warps of one program: eight columns a thread, where there are enough."""
     return min(16, max(1, block // 256))
 
 
 def gram(A: Tensor, weights: Tensor | None, safe: Tensor) -> Tensor:
-    """G = diag(w) AᵀA diag(w) in double precision, of the items that are not safe; the others are left unwritten."""
+    """Return G = diag(w) AᵀA diag(w) in double precision, of the items that are not safe; the others are left unwritten."""
     B, m, n = A.shape
     G = torch.empty(B, n, n, dtype=torch.float64, device=A.device)
     tiles = triton.cdiv(n, TILE)

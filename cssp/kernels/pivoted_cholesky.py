@@ -102,9 +102,9 @@ def residual_select(
         A shape, dtype or device is wrong. Values are not looked at.
     """
     if A.ndim != 3 or not A.dtype.is_floating_point:
-        raise ArgumentError(f"A is {A.dtype} of shape {tuple(A.shape)}: a real (B, m, n) tensor is wanted")
+        raise ArgumentError(f"A is {A.dtype} of shape {tuple(A.shape)}: expected a real (B, m, n) tensor")
     if path not in PATHS:
-        raise ArgumentError(f"path = {path!r}: one of {PATHS} is wanted")
+        raise ArgumentError(f"path = {path!r}: expected one of {PATHS}")
     B, _, n = A.shape
     counts, kmax = _counts(k, kmax, A)
     spread = functools.partial(_spread, shape=(B, n), device=A.device)
@@ -116,7 +116,7 @@ def residual_select(
     if include is not None:
         if include.ndim != 2 or include.shape[0] != B or include.dtype != torch.int64:
             raise ArgumentError(
-                f"include has shape {tuple(include.shape)}: int64 of shape ({B}, c) is wanted"
+                f"include has shape {tuple(include.shape)} and dtype {include.dtype}: expected int64 of shape ({B}, c)"
             )
         if live is not None:
             given = torch.zeros(B, n + 1, dtype=torch.bool, device=A.device)
@@ -131,7 +131,7 @@ def residual_select(
 
 
 def _counts(k: Any, kmax: int | None, A: Tensor) -> tuple[Tensor | None, int]:
-    """k of every item as a tensor on the device of A, None where all take kmax; and kmax."""
+    """Return k of every item as a tensor on the device of A, None where all take kmax; and kmax."""
     B, _, n = A.shape
     if isinstance(k, int):
         if kmax is None or kmax == k:
@@ -140,7 +140,7 @@ def _counts(k: Any, kmax: int | None, A: Tensor) -> tuple[Tensor | None, int]:
     on_host = not isinstance(k, Tensor) or k.device.type == "cpu"
     counts = torch.as_tensor(k, dtype=torch.int64)
     if counts.shape != (B,):
-        raise ArgumentError(f"k has shape {tuple(counts.shape)}: an int, or ({B},), is wanted")
+        raise ArgumentError(f"k has shape {tuple(counts.shape)}: expected an int, or ({B},)")
     if kmax is None:
         if not on_host:
             raise ArgumentError("k is on the device: pass kmax, since reading k would wait for the device")
@@ -150,14 +150,14 @@ def _counts(k: Any, kmax: int | None, A: Tensor) -> tuple[Tensor | None, int]:
 
 def _checked(k: int, kmax: int, n: int) -> int:
     if not 0 <= k <= kmax <= n:
-        raise ArgumentError(f"k = {k} and kmax = {kmax}: 0 <= k <= kmax <= n = {n} is wanted")
+        raise ArgumentError(f"k = {k} and kmax = {kmax}: expected 0 <= k <= kmax <= n = {n}")
     return kmax
 
 
 def _spread(name: str, x: Tensor, shape: tuple[int, int], device: torch.device) -> Tensor:
-    """x as (B, n) on the device of A."""
+    """Return x as (B, n) on the device of A."""
     if tuple(x.shape) not in (shape, shape[1:]) or x.device != device:
-        raise ArgumentError(f"{name} has shape {tuple(x.shape)} on {x.device}: {shape} on {device} is wanted")
+        raise ArgumentError(f"{name} has shape {tuple(x.shape)} on {x.device}: expected {shape} on {device}")
     return x.expand(shape)
 
 
@@ -198,7 +198,7 @@ def _(A, k, kmax, weights, live, include, repair, path):
 
 
 def _empty(A: Tensor, kmax: int, fill: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The answer before the first pick."""
+    """Return the answer before the first pick."""
     B = A.shape[0]
     indices = A.new_full((B, kmax), fill, dtype=torch.int64)
     return indices, A.new_zeros(B, dtype=torch.int64), A.new_ones(B, dtype=torch.bool)
@@ -236,17 +236,17 @@ class Rules:
 
     @classmethod
     def of(cls, A: Tensor, compute: torch.dtype | None = None) -> Rules:
-        """For the input A; halves and float32 are compared as the reference compares float32."""
+        """Return the rules for the input A; halves and float32 are compared as the reference compares float32."""
         reference = torch.float64 if A.dtype == torch.float64 else torch.float32
         return cls(reference, compute or reference, *A.shape[1:])
 
     def own(self, steps: int) -> float:
-        """Relative error that the steps themselves add."""
+        """Return the relative error that the steps themselves add."""
         return OWN * (1 + math.sqrt(steps) / 8) * self.eps
 
 
 def _gram(A: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """G = diag(w) AᵀA diag(w), and the norms of the columns of A·diag(w), summed separately.
+    """Return G = diag(w) AᵀA diag(w), and the norms of the columns of A·diag(w), summed separately.
 
     Half precisions stay halves on a GPU, where tensor cores multiply them exactly and sum in float32.
     """
@@ -273,7 +273,7 @@ def _gram(A: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
 
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
-    """Products of float32 matrices in float32: TF32 keeps three digits."""
+    """Compute products of float32 matrices in float32 inside the block: TF32 keeps three digits."""
     matmul: Any = torch.backends.cuda.matmul
     name, wanted = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
     before = getattr(matmul, name)
@@ -298,7 +298,7 @@ def _steps(
     include: Tensor | None,
     rules: Rules,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pivoted partial Cholesky of all items side by side, kmax steps.
+    """Run pivoted partial Cholesky of all items side by side, kmax steps.
 
     Parameters
     ----------
@@ -371,7 +371,7 @@ def _repaired(
     rules: Rules,
     found: tuple[Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The answer with items in doubt done again from a Gram matrix in double precision.
+    """Return the answer with items in doubt done again from a Gram matrix in double precision.
 
     On the host they are taken out of the batch; on a device, where nobody may ask how many they are, the kernels pass
     over the others.

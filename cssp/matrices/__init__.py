@@ -2,7 +2,7 @@
 
 Adversarial families (Kahan, simplex, star, ...), the standard rank-revealing suite, and builders with known
 singular values and known alignment. Functions return float64 arrays; randomness enters by `rng` (None, int or
-`numpy.random.Generator`). `MATRICES` puts every family behind one call ``(m, n, k, rng)``.
+`numpy.random.Generator`). `MATRICES` offers every family through one call ``(m, n, k, rng)``.
 
 Examples
 --------

@@ -1,4 +1,4 @@
-"""Matrices built to hurt one rule or all of them, each with the constant it forces.
+"""Matrices built to defeat one rule or all of them, each with the constant it forces.
 
 A bound tested only on random matrices passes even when the last k columns are returned; these have power.
 """
@@ -14,7 +14,7 @@ from cssp.matrices.spectra import Matrix, Rng, check_size, haar
 
 
 def kahan(n: int, theta: float = 0.3, *, nudge: float = 1e-9) -> Matrix:
-    """Kahan's n x n matrix diag(s^i)(I - c triu(1, 1)), c = cos theta, s = sin theta [kahan1966].
+    """Return Kahan's n x n matrix diag(s^i)(I - c triu(1, 1)), c = cos theta, s = sin theta [kahan1966].
 
     All columns have unit norm and every residual ties; column j is multiplied by 1 - nudge * j so that
     exact pivoting keeps the identity order. Then |r_nn| = s^(n-1) while s_n is exponentially smaller: at
@@ -34,7 +34,7 @@ def kahan(n: int, theta: float = 0.3, *, nudge: float = 1e-9) -> Matrix:
 
 
 def duplicated_tail_kahan(n: int, k: int, theta: float = 5e-3, *, nudge: float = 1e-9) -> Matrix:
-    """Kahan's matrix of order k + 1 with its last column repeated n - k times: (k + 1) x n.
+    """Return Kahan's matrix of order k + 1 with its last column repeated n - k times: (k + 1) x n.
 
     As theta -> 0 the spectral error of pivoted QR tends to sqrt((4^k - 1)/3 (n - k) + 1) s_{k+1}, the least
     upper bound of [kawamura2021]: at theta = 5e-3 the ratio is 2.0000 of 2, 4.5825 of 4.5826, 12.9997 of 13
@@ -53,7 +53,7 @@ def duplicated_tail_kahan(n: int, k: int, theta: float = 5e-3, *, nudge: float =
 
 
 def simplex(k: int, alpha: float = 1e-3) -> Matrix:
-    """k + 1 columns: alpha on a common axis, plus the vertices of a regular unit k-simplex: (k+1) x (k+1).
+    """Return k + 1 columns: alpha on a common axis, plus the vertices of a regular unit k-simplex: (k+1) x (k+1).
 
     s_1 = ... = s_k = sqrt((k+1)/k), s_{k+1} = alpha sqrt(k+1) for alpha^2 <= 1/k. *Every* k-subset has
     F / OPT_k = (k+1)/(1 + k^2 alpha^2): no method beats k + 1, volume sampling attains it [deshpande2006b].
@@ -72,7 +72,7 @@ def simplex(k: int, alpha: float = 1e-3) -> Matrix:
 def multi_peak(
     sizes: Sequence[int] = (2, 2), scales: Sequence[float] = (1.0, 1e-3), alpha: float = 0.05
 ) -> Matrix:
-    """Block diagonal of simplices of the given sizes at falling scales.
+    """Return a block diagonal matrix of simplices of the given sizes at falling scales.
 
     The best-subset ratio F / OPT_k peaks near k_i + 1 where k stops one short of the end of a block (k =
     k_1, k_1 + 1 + k_2, ...) and falls to about 1 between: the multiple-descent curve of
@@ -95,7 +95,7 @@ def multi_peak(
 
 
 def star(n: int, alpha: float = 1.0) -> Matrix:
-    """Columns e_1 + alpha e_{j+1}, j = 1..n: (n+1) x n [boutsidis2014].
+    """Return the columns e_1 + alpha e_{j+1}, j = 1..n: (n+1) x n [boutsidis2014].
 
     s_1^2 = n + alpha^2, all others alpha^2. Any r columns have T / s_2^2 = (n + alpha^2)/(r + alpha^2) and
     F / OPT_1 = (n-r)/(n-1) (1 + 1/(r + alpha^2)): the spectral factor n/r is unavoidable.
@@ -110,7 +110,7 @@ def star(n: int, alpha: float = 1.0) -> Matrix:
 
 
 def gks(n: int) -> Matrix:
-    """Golub, Klema and Stewart's n x n triangular matrix: +-1/sqrt(j) in column j [golub1976].
+    """Return Golub, Klema and Stewart's n x n triangular matrix: +-1/sqrt(j) in column j [golub1976].
 
     a_jj = 1/sqrt(j), a_ij = -1/sqrt(j) for i < j. All columns have unit norm, so it is a pure
     test of ties. Unpivoted, |r_nn|/s_n is 9e4 at n = 20; with pivoting it stays below 2.
@@ -125,7 +125,7 @@ def gks(n: int) -> Matrix:
 
 
 def block_kahan(k: int, phi: float = 0.8) -> Matrix:
-    """Gu and Eisenstat's (k+2) x (k+2) matrix on which singular values are revealed but coefficients explode.
+    """Return Gu and Eisenstat's (k+2) x (k+2) matrix on which singular values are revealed but coefficients explode.
 
     Leading k - 1 columns: Kahan's S K with c = phi; then mu I_3 on the diagonal and -phi S 1 in the last
     column. With mu small the identity order has s_k(R11) = s_k and ||R22|| = s_{k+1}, so Hybrid RRQR stops,
@@ -150,7 +150,7 @@ def block_kahan(k: int, phi: float = 0.8) -> Matrix:
 
 
 def gain_greedy_killer(copies: int, eps: float = 0.1, delta: float = 0.09) -> Matrix:
-    """N copies of (1, eps, 0), N of (1, -eps, 0), last the decoy (1, 0, delta): 3 x (2N + 1), for k = 2.
+    """Return N copies of (1, eps, 0), N of (1, -eps, 0), last the decoy (1, 0, delta): 3 x (2N + 1), for k = 2.
 
     Gain-greedy takes the decoy first and ends 4 N eps^2/(delta^2 + eps^2 + delta^2 eps^2) times above the
     best pair (11, 22, 110, 440, 2200 for N = 5, 10, 50, 200, 1000); pivoted QR takes the best pair.
@@ -167,7 +167,7 @@ def gain_greedy_killer(copies: int, eps: float = 0.1, delta: float = 0.09) -> Ma
 
 
 def basis_only_osinsky(V: ArrayLike) -> list[int]:
-    """Rows of V (n x k) chosen by Osinsky's rule run on the identity: a rule that never sees A."""
+    """Return the rows of V (n x k) chosen by Osinsky's rule run on the identity: a rule that never sees A."""
     W = np.asarray(V, dtype=np.float64).T.copy()
     E = np.eye(W.shape[1])
     picks: list[int] = []
@@ -212,7 +212,7 @@ def basis_only_killer(
 
 
 def leverage_killer(n: int, k: int, rng: Rng = None, *, share: float = 0.4) -> Matrix:
-    """Attains the deterministic-leverage bound 1/(1 - eps), eps = share < 1/2; (k+1) x n.
+    """Return a matrix that attains the deterministic-leverage bound 1/(1 - eps), eps = share < 1/2; (k+1) x n.
 
     V_k has rows e_1 .. e_{k-1}, then sqrt(1 - eps) e_k and sqrt(eps) e_k; the tail direction joins the last
     two. The k largest scores belong to the first k columns and sum to k - eps; their error tends to

@@ -20,7 +20,7 @@ def check_size(name: str, value: int, low: int = 1) -> int:
 
 
 def haar(n: int, k: int, rng: Rng = None) -> Matrix:
-    """Orthonormal n x k basis, Haar-distributed: QR of a Gaussian matrix, R's diagonal made positive.
+    """Return an orthonormal n x k basis, Haar-distributed: QR of a Gaussian matrix, R's diagonal made positive.
 
     On such bases a worst-case bound has no power: any k columns satisfy it. A baseline, not a test.
 
@@ -38,7 +38,7 @@ def haar(n: int, k: int, rng: Rng = None) -> Matrix:
 
 
 def incoherent(n: int, k: int, rng: Rng = None) -> Matrix:
-    """Orthonormal n x k basis whose leverage scores all equal k/n: cosines and sines.
+    """Return an orthonormal n x k basis whose leverage scores all equal k/n: cosines and sines.
 
     Spectrum: k ones; `rng` draws the phases (None: all zero). No row matters more than another, so
     uniform sampling is leverage sampling, and every k x k block obeys s_min(V_S)^2 <= k/n.
@@ -67,7 +67,7 @@ def incoherent(n: int, k: int, rng: Rng = None) -> Matrix:
 
 
 def coherent(n: int, k: int, rng: Rng = None, *, level: float = 1e-3) -> Matrix:
-    """Orthonormal n x k basis with k leverage scores near 1 and the rest of order level^2, at random places.
+    """Return an orthonormal n x k basis with k leverage scores near 1 and the rest of order level^2, at random places.
 
     Spectrum: k ones. Uniform sampling misses the k rows that matter; leverage scores find them.
 
@@ -86,7 +86,7 @@ def coherent(n: int, k: int, rng: Rng = None, *, level: float = 1e-3) -> Matrix:
 
 
 def spiky(n: int, k: int, rng: Rng = None, *, spikes: int | None = None, scale: float = 1e4) -> Matrix:
-    """Orthonormal n x k basis of a Gaussian matrix with `spikes` rows (default k//2, at least 1) scaled up.
+    """Return an orthonormal n x k basis of a Gaussian matrix with `spikes` rows (default k//2, at least 1) scaled up.
 
     Spectrum: k ones. As many leverage scores near 1 as there are spikes, the others share k - spikes: fewer
     huge scores than k, so taking the k largest leaves directions uncovered.
@@ -107,7 +107,7 @@ def spiky(n: int, k: int, rng: Rng = None, *, spikes: int | None = None, scale: 
 
 
 def aligned(s: ArrayLike, V: ArrayLike, m: int, rng: Rng = None) -> Matrix:
-    """A = U diag(s) V^T for a given orthonormal V (n x p) and random U (m x p): known spectrum and alignment.
+    """Return A = U diag(s) V^T for a given orthonormal V (n x p) and random U (m x p): known spectrum and alignment.
 
     Its right singular vectors are the columns of V in the order of `s`, its column coherence is V's.
 
@@ -138,7 +138,7 @@ def aligned(s: ArrayLike, V: ArrayLike, m: int, rng: Rng = None) -> Matrix:
 
 
 def with_spectrum(s: ArrayLike, m: int, n: int, rng: Rng = None) -> Matrix:
-    """m x n matrix with singular values `s` (at most min(m, n) of them) between two Haar bases.
+    """Return an m x n matrix with singular values `s` (at most min(m, n) of them) between two Haar bases.
 
     Examples
     --------
@@ -154,7 +154,7 @@ def with_spectrum(s: ArrayLike, m: int, n: int, rng: Rng = None) -> Matrix:
 
 
 def graded(m: int, n: int, rng: Rng = None, *, decades: float = 14.0) -> Matrix:
-    """Haar bases around singular values falling geometrically from 1 to 10^-decades.
+    """Return a matrix of Haar bases around singular values falling geometrically from 1 to 10^-decades.
 
     Breaks naive downdating of column norms: at 14 decades the difference of squares cancels long before the
     last pivots (LAPACK Working Note 176 [drmac2008]).

@@ -11,7 +11,7 @@ from cssp.matrices.spectra import Matrix, Rng, check_size, haar, with_spectrum
 
 
 def break1(m: int, n: int, rng: Rng = None) -> Matrix:
-    """Spectrum 1, ..., 1, 1e-9: one small singular value [demmel2015].
+    """Return a matrix with spectrum 1, ..., 1, 1e-9: one small singular value [demmel2015].
 
     Examples
     --------
@@ -24,7 +24,7 @@ def break1(m: int, n: int, rng: Rng = None) -> Matrix:
 
 
 def break9(m: int, n: int, rng: Rng = None) -> Matrix:
-    """Spectrum 1, ..., 1 and nine times 1e-9; needs min(m, n) >= 10 [demmel2015].
+    """Return a matrix with spectrum 1, ..., 1 and nine times 1e-9; needs min(m, n) >= 10 [demmel2015].
 
     Examples
     --------
@@ -36,7 +36,7 @@ def break9(m: int, n: int, rng: Rng = None) -> Matrix:
 
 
 def devils_stairs(m: int, n: int, rng: Rng = None, *, length: int = 20, drop: float = 0.6) -> Matrix:
-    """Spectrum in stairs of `length` equal values, each stair 10^-drop below the last [stewart1999].
+    """Return a matrix with spectrum in stairs of `length` equal values, each stair 10^-drop below the last [stewart1999].
 
     Many gaps, none large: rank decisions and ties at once.
 
@@ -50,7 +50,7 @@ def devils_stairs(m: int, n: int, rng: Rng = None, *, length: int = 20, drop: fl
 
 
 def hc(m: int, n: int, rng: Rng = None) -> Matrix:
-    """Spectrum 100, 10, then geometric from 1e-2 to 1e-8 [huckaby2003].
+    """Return a matrix with spectrum 100, 10, then geometric from 1e-2 to 1e-8 [huckaby2003].
 
     Examples
     --------
@@ -62,7 +62,7 @@ def hc(m: int, n: int, rng: Rng = None) -> Matrix:
 
 
 def exponential(m: int, n: int, rng: Rng = None, *, rate: float = 10 ** (-1 / 11)) -> Matrix:
-    """Spectrum rate^i, i = 0, 1, ...; the customary rate is 10^(-1/11) [demmel2015].
+    """Return a matrix with spectrum rate^i, i = 0, 1, ...; the customary rate is 10^(-1/11) [demmel2015].
 
     Examples
     --------
@@ -73,7 +73,7 @@ def exponential(m: int, n: int, rng: Rng = None, *, rate: float = 10 ** (-1 / 11
 
 
 def polynomial(m: int, n: int, rng: Rng = None, *, power: float = 2.0) -> Matrix:
-    """Spectrum i^-power, i = 1, 2, ...
+    """Return a matrix with spectrum i^-power, i = 1, 2, ...
 
     Examples
     --------
@@ -84,7 +84,7 @@ def polynomial(m: int, n: int, rng: Rng = None, *, power: float = 2.0) -> Matrix
 
 
 def step(m: int, n: int, rng: Rng = None, *, rank: int | None = None, gap: float = 1e-6) -> Matrix:
-    """Spectrum 1 up to `rank` (default half of min(m, n)), then `gap`: one clean cliff.
+    """Return a matrix with spectrum 1 up to `rank` (default half of min(m, n)), then `gap`: one clean cliff.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def step(m: int, n: int, rng: Rng = None, *, rank: int | None = None, gap: float
 
 
 def spiked(m: int, n: int, rng: Rng = None, *, spikes: int | None = None, scale: float = 1e3) -> Matrix:
-    """Haar columns, some of them (default: half) scaled up by `scale`.
+    """Return Haar columns, some of them (default: half) scaled up by `scale`.
 
     For m >= n the columns are orthogonal, so the singular values are the column norms: `scale` once per
     spike, 1 for the others. For m < n the rows are orthonormal before the scaling. Uniform sampling
@@ -117,7 +117,7 @@ def spiked(m: int, n: int, rng: Rng = None, *, spikes: int | None = None, scale:
 
 
 def foxgood(n: int) -> Matrix:
-    """Fox and Goodwin: midpoint rule for the kernel sqrt(s^2 + t^2) on [0, 1]^2; severely ill-posed.
+    """Return the matrix of Fox and Goodwin: midpoint rule for the kernel sqrt(s^2 + t^2) on [0, 1]^2; severely ill-posed.
 
     Examples
     --------
@@ -129,7 +129,7 @@ def foxgood(n: int) -> Matrix:
 
 
 def baart(n: int) -> Matrix:
-    """Baart: kernel exp(s cos t), s in [0, pi/2], t in [0, pi], midpoint rule in both; severely ill-posed.
+    """Return the matrix of Baart: kernel exp(s cos t), s in [0, pi/2], t in [0, pi], midpoint rule in both; severely ill-posed.
 
     [hansen2007] uses a Galerkin rule on the same kernel; the spectrum falls to rounding level within a dozen
     values either way.
@@ -145,7 +145,7 @@ def baart(n: int) -> Matrix:
 
 
 def heat(n: int, kappa: float = 1.0) -> Matrix:
-    """Inverse heat equation: lower-triangular Toeplitz Volterra matrix with kernel of width kappa.
+    """Return the matrix of the inverse heat equation: lower-triangular Toeplitz Volterra matrix with kernel of width kappa.
 
     Its nonzero singular values fall slowly, then one collapses: the last columns are nearly zero.
 

@@ -1,4 +1,4 @@
-"""`MATRICES`: every family behind one call (m, n, k, rng), so that a guarantee can be tried on all."""
+"""`MATRICES`: every family through one call (m, n, k, rng), so that a guarantee can be tried on all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Family:
     fits: Callable[[int, int, int], bool] = lambda m, n, k: True
 
     def __call__(self, m: int, n: int, k: int, rng: Rng = None) -> Matrix:
-        """The m x n member of the family made for selecting k columns; ValueError where it does not exist."""
+        """Return the m x n member of the family made for selecting k columns; ValueError where it does not exist."""
         m, n, k = check_size("m", m), check_size("n", n), check_size("k", k)
         if k > n:
             raise ValueError(f"k must be at most n = {n}, got {k}")
@@ -49,19 +49,19 @@ class Family:
 
 
 def _kahan_angle(order: int, decades: float = 10.0) -> float:
-    """The angle at which s^order is 10^-decades, at least 5e-3: graded, yet above rounding."""
+    """Return the angle at which s^order is 10^-decades, at least 5e-3: graded, yet above rounding."""
     return max(5e-3, float(np.arcsin(10.0 ** (-decades / max(1, order)))))
 
 
 def _rank_k_plus(m: int, n: int, k: int, g: np.random.Generator, tail: float) -> Matrix:
-    """Singular values 1 .. 0.5 up to k, then `tail` decaying slowly."""
+    """Return the singular values 1 .. 0.5 up to k, then `tail` decaying slowly."""
     p = min(m, n)
     s = np.concatenate([np.linspace(1.0, 0.5, min(k, p)), tail * 0.9 ** np.arange(max(0, p - k))])
     return spectra.with_spectrum(s, m, n, g)
 
 
 def _on_basis(basis: Callable[..., Matrix]) -> Build:
-    """The top k right singular vectors from `basis`, singular values 1, the tail 0.1 in the complement."""
+    """Return the top k right singular vectors from `basis`, singular values 1, the tail 0.1 in the complement."""
 
     def build(m: int, n: int, k: int, g: np.random.Generator) -> Matrix:
         V = basis(n, k, g)
@@ -215,5 +215,5 @@ _FAMILIES = [
     Family("heat", _square(suite.heat), "ill-posed, triangular"),
 ]
 
+#: Name -> `Family`; each is called as ``MATRICES[name](m, n, k, rng)``.
 MATRICES: dict[str, Family] = {family.name: family for family in _FAMILIES}
-"""Name -> `Family`; each is called as ``MATRICES[name](m, n, k, rng)``."""

@@ -1,11 +1,11 @@
-"""Greedy residual on the Gram matrix, as far as its picks are beyond doubt, on the host.
+"""Greedy residual on the Gram matrix, as far as its picks are certain, on the host.
 
 Pivoted Cholesky on G = AᴴA makes the picks of pivoted QR on A [businger1965; harbrecht2012]. G costs as much as n/2 passes
 over A, but at the speed of a matrix product, and the steps then read n × k numbers instead of A: the cheapest way where k
 is not small beside n. What it loses is accuracy, so every norm carries an estimate E of its error. It starts from what is
 seen on the diagonal of G, and each pivot p hands the share |r_pj|²/r_pp² of its own error on, as if errors were
 independent. A pick among columns that E cannot tell apart is decided by explicit residuals a_j - A_S x, in which errors
-of x are of second order. Where too many columns are in doubt the work stops, and whoever called goes on from the picks
+of x are of second order. Where too many columns are in doubt the method stops, and the caller continues from the picks
 so far. Where what is left is of the size of rounding, explicit residuals, projected twice, tell whether it is nothing but that.
 """
 
@@ -31,20 +31,22 @@ MOST = 32
 
 
 class DenseColumns:
-    """What the algorithm asks of a matrix: its Gram matrix, some columns, and products with the columns chosen so far."""
+    """What the algorithm needs of a matrix: its Gram matrix, some columns, and products with the columns chosen so far."""
 
     def __init__(self, A: np.ndarray, steps: int) -> None:
         self.A, self.dtype = A, A.dtype
         self.C, self.copied = np.empty((A.shape[0], steps), dtype=A.dtype, order="F"), 0
 
     def gram(self) -> np.ndarray:
+        """Return AᴴA, shape (n, n)."""
         return self.A.T @ self.A if self.dtype.kind == "f" else self.A.conj().T @ self.A
 
     def take(self, columns: np.ndarray) -> np.ndarray:
+        """Return these columns of A as a dense array."""
         return take_columns(self.A, columns)
 
     def combined(self, S: list[int], Y: np.ndarray) -> np.ndarray:
-        """A_S Y."""
+        """Return A_S Y."""
         if 2 * len(S) < self.A.shape[1]:
             return self._chosen(S) @ Y
         wide = np.zeros((self.A.shape[1], Y.shape[1]), dtype=self.dtype)  # cheaper than a copy of most of A
@@ -52,7 +54,7 @@ class DenseColumns:
         return self.A @ wide
 
     def products(self, S: list[int], E: np.ndarray) -> np.ndarray:
-        """A_Sᴴ E."""
+        """Return A_Sᴴ E."""
         if 2 * len(S) < self.A.shape[1]:
             return self._chosen(S).conj().T @ E
         return (E.conj().T @ self.A)[:, S].conj().T
@@ -84,7 +86,7 @@ class GramRun:
 
 
 def gram_picks(p: Problem, A: Any) -> GramRun:
-    """Pivoted Cholesky on AᴴA, included columns being left out.
+    """Run pivoted Cholesky on AᴴA, included columns being left out.
 
     Parameters
     ----------
@@ -109,11 +111,11 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
     S: list[int] = []
     lengths2 = np.empty(steps, dtype=N.dtype)  # norms2[S]
     heights: list[float] = []
-    drowned = reached = False
+    below_rounding = reached = False
     while (t := len(S)) < steps:
         first = int(score.argmax())
         top = float(score[first])
-        drowned = not top > least or not 8 * float(E[first]) < top
+        below_rounding = not top > least or not 8 * float(E[first]) < top
         if t and p.tol is not None and float(N.sum()) <= p.goal:
             unseen = np.setdiff1d(np.arange(n), S)
             N[unseen] = exact[unseen] = _norms2(p, A, S, X[:t, :t], R[:t], unseen)
@@ -124,7 +126,7 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
             if reached:
                 break
             continue
-        if drowned:
+        if below_rounding:
             break
         # Those that may be among the contenders of the rule, N + slack ≥ band·top; N itself is beyond doubt at first.
         slack = DOWNDATE_SLACK * eps * exact
@@ -152,8 +154,8 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
         # more than what was carried along, errors are correlated (Kahan's matrix), and all estimates are raised.
         x = X[:t, :t] @ R[:t, j]
         grown = unit * float(squares(x) @ lengths2[:t])
-        drowned = not 8 * float(carried[j]) < float(N[j])  # the row below would say nothing
-        if drowned:
+        below_rounding = not 8 * float(carried[j]) < float(N[j])  # the next row would be rounding only
+        if below_rounding:
             break
         if grown > MOST_GROWTH * float(carried[j]):
             E *= grown / float(carried[j])
@@ -183,7 +185,7 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
     left = np.flatnonzero(score > -math.inf)
     # Where more is left than rounding, the first of them show it.
     left = left[np.argsort(-N[left], kind="stable")]
-    nothing = drowned and not any(
+    nothing = below_rounding and not any(
         np.any(_norms2(p, A, S, X[:t, :t], R[:t], part) > p.noise**2) for part in (left[:8], left[8:])
     )
     return GramRun(Picks(S, found.rank, exhausted=nothing), heights, R[:t], reached or nothing or t == p.k)
@@ -192,7 +194,7 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
 def _residuals(
     A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray, twice: bool = True
 ) -> np.ndarray:
-    """Residuals of these columns behind S; projected twice, they are right however small they are."""
+    """Return the residuals of these columns after S; projected twice, they are accurate however small they are."""
     if not S:
         return np.asarray(A.take(columns))
     e = A.take(columns) - A.combined(S, X @ R[:, columns])
@@ -202,7 +204,7 @@ def _residuals(
 def _norms2(
     p: Problem, A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """Squared norms of the residuals of these columns, formed from the columns."""
+    """Return the squared norms of the residuals of these columns, formed from the columns."""
     step = max(1, BLOCK // p.m)
     parts = [columns[a : a + step] for a in range(0, columns.size, step)]
     return np.concatenate([np.zeros(0), *(column_norms2(_residuals(A, S, X, R, part)) for part in parts)])

@@ -34,7 +34,7 @@ def relaxed(
     x: np.ndarray,
     over: Callable[[], bool] = lambda: False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lower bounds on tr(M (I - P_S)) over all sets S of r allowed columns of E, for b problems at once.
+    """Return lower bounds on tr(M (I - P_S)) over all sets S of r allowed columns of E, for b problems at once.
 
     x_j is the share of column j that is left out. With Y(x) = M + Σ_j (1/x_j - 1) e_j e_jᴴ the finite eigenvalues of Y
     add up to the error where every x_j is 0 or 1. Their sum, convexified, is lowered over Σx = u - r by projected
@@ -113,7 +113,7 @@ class _Problem:
         return _Problem(*(field[here] for field in vars(self).values()))
 
     def tangent(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Value and gradient at x of the convex function, and the least value of the tangent."""
+        """Return the value and gradient at x of the convex function, and the least value of the tangent."""
         place = np.arange(self.D.shape[1])
         Y = (self.F * (1 / x - 1)[:, None, :]) @ np.swapaxes(self.F.conj(), 1, 2)
         Y[:, place, place] += self.D
@@ -141,7 +141,7 @@ class _Problem:
 
 
 def _onto(x: np.ndarray, allowed: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """The nearest shares between `LEAST_SHARE` and 1 that add up to ``total``; 1 where not allowed."""
+    """Return the nearest shares between `LEAST_SHARE` and 1 that add up to ``total``; 1 where not allowed."""
     inside = np.where(allowed, x, 0.5)
     low, high = np.min(inside, axis=1) - 1, np.max(inside, axis=1)
     for _ in range(24):

@@ -30,7 +30,7 @@ __all__ = [
 
 
 def draw(weights: np.ndarray, rng: np.random.Generator) -> int:
-    """An index with probability proportional to its weight, by inverting the distribution function.
+    """Return an index with probability proportional to its weight, by inverting the distribution function.
 
     Parameters
     ----------
@@ -41,24 +41,24 @@ def draw(weights: np.ndarray, rng: np.random.Generator) -> int:
 
 
 def proposals(weights: np.ndarray, b: int, rng: np.random.Generator) -> np.ndarray:
-    """b independent draws, as `draw`."""
+    """Return b independent draws, as `draw`."""
     F = np.cumsum(weights)
     last = int(np.flatnonzero(weights)[-1])
     return np.minimum(np.searchsorted(F, rng.random(b) * F[-1], side="right"), last)
 
 
 def coin(probability: float, rng: np.random.Generator) -> bool:
-    """True with that probability."""
+    """Return True with that probability."""
     return bool(rng.random() < probability)
 
 
 def coins(probability: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Independent coins."""
+    """Return independent coins."""
     return rng.random(probability.shape[0]) < probability
 
 
 def successive(weights: np.ndarray, k: int, rng: np.random.Generator) -> list[int]:
-    """Independent draws, repeats discarded, until k are distinct or no weight is left."""
+    """Return independent draws, repeats discarded, until k are distinct or no weight is left."""
     w = weights.copy()
     J: list[int] = []
     while len(J) < k and np.any(w > 0):
@@ -68,7 +68,7 @@ def successive(weights: np.ndarray, k: int, rng: np.random.Generator) -> list[in
 
 
 def in_order(p: Problem, order: Sequence[int]) -> Picks:
-    """The included columns, then the first ones of an order that do not depend on those before; the others come last."""
+    """Return the included columns, then the first ones of an order that do not depend on those before; the others come last."""
     picks, last = list(p.include), []
     place, step = 0, p.free
     while place < len(order) and len(picks) < p.k:
@@ -82,7 +82,7 @@ def in_order(p: Problem, order: Sequence[int]) -> Picks:
 
 
 def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
-    """J with probability |det V_J|², in exchangeable order, for V (n, k) with orthonormal columns.
+    """Return J with probability |det V_J|², in exchangeable order, for V (n, k) with orthonormal columns.
 
     Randomly pivoted QR of Vᴴ: draw a row with probability proportional to its squared norm, reflect it
     into the first coordinate, drop that coordinate, repeat. The mass left after t draws is k - t, never
@@ -105,7 +105,7 @@ def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
 def leading(
     E: np.ndarray, below: float, k: int, how: str, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values above rounding, at least one, and the right singular vectors as rows.
+    """Return the singular values above rounding, at least one, and the right singular vectors as rows.
 
     Of a sketch (``how="sketched"``, see `cssp.methods._vectors`) about k of them.
 
@@ -122,7 +122,7 @@ def leading(
 
 
 def in_rounds(p: Problem, choose: Callable[[np.ndarray, int, float], Sequence[int]]) -> Picks:
-    """Included columns, then ``choose(E, k, below)``, until ``p.k`` are found or only rounding is left.
+    """Return the included columns, then ``choose(E, k, below)``, until ``p.k`` are found or only rounding is left.
 
     E holds the residuals of the eligible candidates (see `Problem.eligible`) against all columns chosen, in double
     precision; k is the number still wanted, `below` the size of rounding; at least one of E's
@@ -191,7 +191,7 @@ class Residual:
         self.unseen[self.indices] = False
 
     def weights(self) -> np.ndarray:
-        """Squared residual norms of the eligible columns, zero for the others."""
+        """Return the squared residual norms of the eligible columns, zero for the others."""
         may = self.p.eligible(self.N, self.open_)
         self.least = self.p.floor if np.any(self.N[may] > self.p.floor**2) else self.p.noise
         return np.where(may, self.N, 0.0)
@@ -211,7 +211,7 @@ class Residual:
         return True
 
     def update(self) -> None:
-        """Bring N up to date with Q."""
+        """Update N for Q."""
         if self.known == self.r:
             return
         Q = self.Q[:, self.known : self.r]
@@ -225,7 +225,7 @@ class Residual:
             self.exact = np.where(stale, self.N, self.exact)
 
     def reached(self) -> bool:
-        """Whether the residual is below the goal, the downdated norms being confirmed by exact ones."""
+        """Return whether the residual is below the goal, the downdated norms being confirmed by exact ones."""
         if self.p.tol is None or self.r == 0 or float(np.sum(self.N)) > self.p.goal:
             return False
         if np.any(self.unseen):

@@ -1,4 +1,4 @@
-"""What the deterministic methods share: the problem behind the included columns, completion, tolerance."""
+"""What the deterministic methods share: the problem after the included columns, completion, tolerance."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Rest:
     problem: Problem
 
     def svd(self, how: str = "exact") -> tuple[np.ndarray, np.ndarray, int]:
-        """Singular values s and vectors Vᴴ of E, and the k of V_k: at most the numerical rank.
+        """Return the singular values s and vectors Vᴴ of E, and the k of V_k: at most the numerical rank.
 
         Of a sketch (``how="sketched"``, see `cssp.methods._vectors`) about k of them.
         """
@@ -67,12 +67,12 @@ class Rest:
         return s, Vh, min(self.k, int(np.sum(s > self.zero)))
 
     def best(self, score: np.ndarray, allowed: np.ndarray) -> int:
-        """Index of the largest nonnegative score, the lowest one in a tie."""
+        """Return the index of the largest nonnegative score, the lowest one in a tie."""
         return self.problem.argmax(score, allowed, TIES * score)
 
 
 def first_equal(A: np.ndarray) -> np.ndarray:
-    """For every column the first one that equals it, shape (n,)."""
+    """Return, for every column, the first one that equals it, shape (n,)."""
     seen: dict[bytes, int] = {}
     columns = np.ascontiguousarray(A.T) + 0.0  # no negative zeros
     return np.array([seen.setdefault(a.tobytes(), j) for j, a in enumerate(columns)])
@@ -81,7 +81,7 @@ def first_equal(A: np.ndarray) -> np.ndarray:
 def right_vectors(
     E: np.ndarray, first: np.ndarray, k: int, how: str, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values and right singular vectors Vᴴ, in which equal columns of E have equal columns.
+    """Return the singular values and right singular vectors Vᴴ, in which equal columns of E have equal columns.
 
     The SVD tells them apart by eps times the condition number, far beyond `TIES`.
     """
@@ -112,7 +112,7 @@ def rest(p: Problem) -> Rest:
 
 
 def completed(p: Problem, found: Iterable[int]) -> Picks:
-    """The included columns, those found, and greedy residual's choice where that makes fewer than k."""
+    """Return the included columns, those found, and greedy residual's choice where that makes fewer than k."""
     picks = (*p.include, *(int(j) for j in found))
     if len(picks) >= p.k:
         return Picks(picks)
@@ -123,7 +123,7 @@ def completed(p: Problem, found: Iterable[int]) -> Picks:
 
 
 def shortest(p: Problem, run: Callable[[Problem], Picks]) -> Picks:
-    """The method at the smallest k that meets the tolerance, for methods that are not nested.
+    """Return the method at the smallest k that meets the tolerance, for methods that are not nested.
 
     Starts at the least k for which any columns could (Eckart and Young), doubles the step until the method does, and
     bisects: the k found meets the tolerance, k - 1 does not.

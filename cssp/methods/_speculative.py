@@ -1,12 +1,12 @@
 """Speculative pivoting: the picks of greedy residual in a few passes over A, on the host.
 
-Textbook pivoting reads A once per pick, to find the next residual norms. Here a run of p picks is guessed and judged
-by one matrix product:
+Textbook pivoting reads A once per pick, to find the next residual norms. Here p picks are guessed, then verified
+with one matrix product:
 
 1. The b columns of largest residual norm make a block C. Pivoted Cholesky on the Gram matrix of its residuals, which is
    that of the columns less what QᴴA says, guesses p picks; the first is right by the rule itself.
 2. The guessed columns become orthonormal directions V (Cholesky QR, twice, and once more against Q).
-3. R = VᴴA is the one pass. N - |R₁|² - ... - |R_s|² are the squared residual norms of *all* columns behind s guesses.
+3. R = VᴴA is the one pass. N - |R₁|² - ... - |R_s|² are the squared residual norms of *all* columns after s guesses.
 4. The longest prefix is kept in which each guess is the pick of the textbook rule. A wrong guess costs time only.
 
 A norm that has lost half of its digits to downdating since it was last formed from its column, and could still win, ends
@@ -42,8 +42,8 @@ DROP = 1e-4
 #: Cholesky QR is taken where it adds no more than this factor to the rounding of textbook orthogonalisation.
 CANCELLED = 16
 
-#: A guess costs as much as so many textbook picks: for the product, and for the block, which does not grow with n.
-JUDGED, BLOCKED = 4, 24_000
+#: A guess costs VERIFY_COST + BLOCK_COST / n textbook picks: its product, and its block, whose cost does not grow with n.
+VERIFY_COST, BLOCK_COST = 4, 24_000
 
 #: After a guess that was right in part the next one is this many times as long as that part.
 GROW = 2.0
@@ -59,10 +59,10 @@ GRAM_FROM, GRAM, GRAM_CACHED = 256, 10, 6
 
 
 def speculative(p: Problem, guesses: bool | None = None) -> Picks:
-    """Greedy residual on the host.
+    """Return the picks of greedy residual, found on the host.
 
-    By default in the way that costs least: from the Gram matrix where k is not small beside n, by guesses where A is larger
-    than the cache, one product per pick otherwise. ``guesses`` insists on guesses, or on one product per pick.
+    The default is what costs least: the Gram matrix where k is not small beside n, guesses where A is larger than the cache,
+    one product per pick otherwise. ``guesses=True`` forces guesses, ``guesses=False`` one product per pick.
     """
     with np.errstate(invalid="ignore"):  # all numbers are finite; BLAS flags lanes that it does not use
         return _speculative(p.numpy(), guesses)
@@ -102,17 +102,17 @@ class _Run:
         self.single = A.dtype in (np.float32, np.complex64)
         self.indices, self.heights = list(p.include), heights or []
         self.open = p.candidates.copy()
-        self.worth = JUDGED + min(8, BLOCKED // max(1, p.n))
-        self.length, self.walk, self.pause = FIRST, 1, self.worth
-        # A tie goes to the lowest index: columns are ranked by norms bent down a little along the index.
-        self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
+        self.break_even = VERIFY_COST + min(8, BLOCK_COST // max(1, p.n))
+        self.length, self.steps_before_guess, self.pause = FIRST, 1, self.break_even
+        # A tie goes to the lowest index: norms are multiplied by a factor that falls a little with the index.
+        self.tie_bias = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
         self.given = list(p.include)  # included columns that add a direction
         if heights is None:
             self._drop_dependent(self._columns(self.given))
         self._start(self.given)
 
     def _drop_dependent(self, C: np.ndarray) -> None:
-        """Included columns, C, that depend on the others add nothing."""
+        """Drop the included columns C that depend on those before them, as they add no direction."""
         independent = basis(C, self.p.floor)[1]
         self.given = [j for j, yes in zip(self.given, independent, strict=True) if yes]
 
@@ -122,9 +122,9 @@ class _Run:
         return self.given + self.indices[len(self.p.include) :]
 
     def _start(self, directions: list[int]) -> None:
-        """Q and N behind these columns."""
+        """Form Q and N for these columns."""
         p, A = self.p, self.A
-        # Zeros: kernels of BLAS may load what lies behind the columns in use, and flag what they find there.
+        # Zeros: kernels of BLAS may load what lies after the columns in use, and set floating-point flags for it.
         self.Q = np.zeros((p.m, min(p.k, p.m)), dtype=self.dtype, order="F")
         self.W = np.zeros((min(p.k, p.m), p.n), dtype=self.dtype)  # QᴴA
         self.exact = np.array(p.norms2)
@@ -145,7 +145,7 @@ class _Run:
         return self.Q[:, : self.r]
 
     def ready(self) -> bool:
-        """Whether there is a column to pick; the norms that decide about it are right afterwards."""
+        """Return whether there is a column to pick, after forming anew the norms that decide about it."""
         p = self.p
         if p.tol is not None and self.r and float(np.sum(self.N)) <= p.goal:
             unseen = np.ones(p.n, dtype=bool)
@@ -159,9 +159,9 @@ class _Run:
             score, slack = np.where(self.open, self.N, -math.inf), DOWNDATE_SLACK * self.eps * self.exact
             top = float(score.max())
             contend = score + slack >= top * (1 - TIE_BAND * self.eps)
-            if not np.any(contend & self._worn(self.N)):
+            if not np.any(contend & self._stale(self.N)):
                 break
-            self._form(self.open & self._worn(self.N))
+            self._form(self.open & self._stale(self.N))
         if not top > p.noise**2:
             return False
         if self.single and top < (SINGLE_REACH * p.largest) ** 2:
@@ -170,18 +170,18 @@ class _Run:
         self.first = int(np.argmax(contend))
         return True
 
-    def _worn(self, N: np.ndarray) -> np.ndarray:
-        """Norms that downdating has cost half of their digits."""
+    def _stale(self, N: np.ndarray) -> np.ndarray:
+        """Return which norms have lost half of their digits to downdating."""
         return (math.sqrt(self.eps) * self.exact >= N) & (self.exact > self.p.noise**2)
 
     def _form(self, which: np.ndarray) -> None:
-        """The norms of these columns from the columns themselves."""
+        """Form the norms of these columns from the columns themselves."""
         place = np.flatnonzero(which)
         for part in np.array_split(place, max(1, place.size * self.p.m // linalg.BLOCK)):
             self.N[part] = self.exact[part] = residual_norms2(self._columns(part.tolist()), self.basis)
 
     def _double(self) -> None:
-        """Go on in double precision."""
+        """Continue in double precision."""
         self.dtype = np.dtype(np.complex128 if self.A.dtype.kind == "c" else np.float64)
         if self.A.nbytes <= WIDENED:
             self.A = self.A.astype(self.dtype)
@@ -189,43 +189,49 @@ class _Run:
         self._start(self.directions)
 
     def _columns(self, columns: Any) -> np.ndarray:
-        """Columns of A in the precision of the work."""
+        """Return columns of A in the precision of the computation."""
         return take_columns(self.A, columns).astype(self.dtype, copy=False)
 
     def _products(self, V: np.ndarray) -> np.ndarray:
-        """VᴴA; of an A in another precision block by block."""
+        """Return VᴴA, block by block where A is in another precision."""
         if self.A.dtype == self.dtype:
             return (self.A.T @ V.conj()).T  # n × p is faster than p × n where A lies by columns
         parts = (self.A[:, part].astype(self.dtype) for part in blocks(self.A))
         return np.concatenate([V.conj().T @ X for X in parts], axis=1)
 
     def advance(self, guesses: bool) -> None:
-        """Pick at least one column more, or find that the first one in line is dependent."""
+        """Pick at least one more column, or find that the first candidate is dependent."""
         length = min(self.length, self.p.k - len(self.indices), self.p.m - self.r, int(self.open.sum()))
-        if self.walk or length < 2 or not guesses:
-            steps = self.walk if guesses else self.p.k
-            self.walk = max(0, self.walk - max(1, self._stroll(steps) or self._step()))
+        if self.steps_before_guess or length < 2 or not guesses:
+            steps = self.steps_before_guess if guesses else self.p.k
+            self.steps_before_guess = max(
+                0, self.steps_before_guess - max(1, self._pivot_one_by_one(steps) or self._step())
+            )
             return
         guess, V = self._guess(length)
-        taken = self._judge(guess, V) if guess.size > 1 else self._step()
-        if taken < self.worth < length:
+        taken = self._verify(guess, V) if guess.size > 1 else self._step()
+        if taken < self.break_even < length:
             self.pause = min(2 * self.pause, self.p.k)
-            self.walk = self.pause
+            self.steps_before_guess = self.pause
         elif taken == length:
-            self.length, self.pause = min(2 * self.length, LONGEST), self.worth
+            self.length, self.pause = min(2 * self.length, LONGEST), self.break_even
         else:
-            self.length, self.pause = max(self.worth + 1, min(self.length, int(GROW * taken))), self.worth
+            self.length, self.pause = (
+                max(self.break_even + 1, min(self.length, int(GROW * taken))),
+                self.break_even,
+            )
 
-    def _stroll(self, steps: int) -> int:
-        """Up to ``steps`` picks of the textbook, one product each, with as little as possible between the products.
+    def _pivot_one_by_one(self, steps: int) -> int:
+        """Make up to ``steps`` textbook picks, one product each, and return how many were made.
 
-        Stops where anything needs care: a norm that may be worn, single precision exhausted, a dependent column.
+        This stops at whatever `ready` must settle first: a norm that may be stale, a residual too small for single precision, a
+        dependent column.
         """
         p, A, Q, W, N, r = self.p, self.A.T, self.Q, self.W, self.N, self.r
         score = np.where(self.open, N, -math.inf)
         slack = DOWNDATE_SLACK * self.eps * self.exact
         band = 1 - TIE_BAND * self.eps
-        # Above this no norm that may win is worn.
+        # Above this bound no norm that may win is stale.
         least = (
             math.sqrt(self.eps) * float(self.exact.max(where=self.open, initial=0)) + float(slack.max())
         ) / band
@@ -267,17 +273,17 @@ class _Run:
         return steps
 
     def _step(self) -> int:
-        """The textbook: one pick, one product."""
+        """Make one textbook pick, with one product."""
         e, norm = orthogonalise(self._columns([self.first])[:, 0], self.basis)
         if norm > self.p.noise:
-            return self._judge(np.array([self.first]), (e / norm)[:, None])
+            return self._verify(np.array([self.first]), (e / norm)[:, None])
         self.open[self.first], self.N[self.first] = False, 0
         return 0
 
     def _guess(self, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Up to ``length`` columns that may come next, and orthonormal directions for them."""
+        """Return up to ``length`` columns that may come next, and orthonormal directions for them."""
         Q = self.basis
-        C = self._promising(max(NARROWEST, WIDTH * length))
+        C = self._largest_norms(max(NARROWEST, WIDTH * length))
         E, G = self._block(C)
         order, R = self._pivot(G, C, length)
         E = take_columns(E, order)
@@ -288,14 +294,14 @@ class _Run:
         V = _orthonormal(np.ascontiguousarray(E.T), R[:, order])
         if self.r:
             V -= (V @ Q.conj()) @ Q.T
-        V = _polished(V)
+        V = _reorthonormalised(V)
         return C[order[: len(V)]], V.T
 
     def _block(self, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Columns C or their residuals, and the Gram matrix of the residuals.
+        """Return columns C or their residuals, and the Gram matrix of the residuals.
 
-        It is EᴴE of the columns less what QᴴA says that the basis takes away, as long as that leaves digits enough; of
-        residuals formed explicitly where it does not.
+        The Gram matrix is that of the columns minus that of their projections, as long as the difference has enough digits,
+        and otherwise that of residuals formed explicitly.
         """
         E, W = self._columns(C), self.W[: self.r, C]
         if self.r and float(self.N[C].max()) < FRESH * float(self.exact[C].max()):
@@ -303,19 +309,19 @@ class _Run:
             G = E.conj().T @ E
         else:
             G = E.conj().T @ E - W.conj().T @ W
-        np.fill_diagonal(G, self.N[C])  # what the judgement goes by
+        np.fill_diagonal(G, self.N[C])  # the norms that the verification uses
         return E, G
 
-    def _promising(self, b: int) -> np.ndarray:
-        """The b columns of largest residual norm, in ascending order."""
+    def _largest_norms(self, b: int) -> np.ndarray:
+        """Return the b columns of largest residual norm, in ascending order."""
         if b >= int(np.count_nonzero(self.open)):
             return np.flatnonzero(self.open)
-        score = np.where(self.open, self.N * self.bend, -1.0)
+        score = np.where(self.open, self.N * self.tie_bias, -1.0)
         score[self.first] = math.inf
         return np.sort(np.argpartition(score, -b)[-b:])
 
     def _pivot(self, G: np.ndarray, C: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pivots and rows of the pivoted Cholesky factor of G, ties as the rule has them."""
+        """Return the pivots and rows of the pivoted Cholesky factor of G, with the ties of the rule."""
         R, order = np.empty((length, C.size), dtype=G.dtype), np.empty(length, dtype=np.int64)
         d = G.diagonal().real.copy()
         fair = d + DOWNDATE_SLACK * self.eps * self.exact[C]
@@ -340,8 +346,8 @@ class _Run:
             j = int((fair >= float(d.max()) * band).argmax())
         return order, R
 
-    def _judge(self, guess: np.ndarray, V: np.ndarray) -> int:
-        """Keep the longest prefix of the guess that the rule would pick; its length, at least 1."""
+    def _verify(self, guess: np.ndarray, V: np.ndarray) -> int:
+        """Keep the longest prefix of the guess that the rule would pick, and return its length, at least 1."""
         p, size, taken = self.p, guess.size, 1
         R = self.W[self.r : self.r + size]
         R[:] = self._products(V)
@@ -349,7 +355,7 @@ class _Run:
         top = np.array([self.N[self.first]])
         if size > 1:
             np.cumsum(fallen, axis=0, out=fallen)
-            score = np.where(self.open, self.N, -math.inf) - fallen[:-1]  # behind 1, 2, ... guesses
+            score = np.where(self.open, self.N, -math.inf) - fallen[:-1]  # after 1, 2, ... guesses
             for s in range(1, size):
                 score[s - 1 :, guess[s - 1]] = -math.inf
             top = np.append(top, score.max(axis=1))
@@ -359,8 +365,8 @@ class _Run:
             right &= top[1:] > p.noise**2
             if self.single:
                 right &= top[1:] >= (SINGLE_REACH * p.largest) ** 2
-            worn = contend & (score <= math.sqrt(self.eps) * self.exact)
-            right &= ~worn.any(axis=1)
+            stale = contend & (score <= math.sqrt(self.eps) * self.exact)
+            right &= ~stale.any(axis=1)
             taken += size - 1 if right.all() else int(np.argmin(right))
         chosen = guess[:taken]
         self.Q[:, self.r : self.r + taken] = V[:, :taken]
@@ -375,9 +381,9 @@ class _Run:
 
 
 def _orthonormal(E: np.ndarray, R: np.ndarray) -> np.ndarray:
-    """Rows that span the first 1, 2, ... rows of E, orthonormal where R, a Cholesky factor of their Gram matrix, is good.
+    """Return rows that span the first 1, 2, ... rows of E, orthonormal where R, the Cholesky factor of their Gram matrix, is accurate.
 
-    Rows are combined with weights R⁻¹; where these cancel more than the residuals themselves do, by Householder QR.
+    Rows are combined with weights R⁻¹, or by Householder QR where these weights cancel more than the residuals themselves do.
     """
     X = np.triu(np.linalg.inv(R))
     norms = np.sqrt(np.sum(squares(R), axis=0))
@@ -387,8 +393,8 @@ def _orthonormal(E: np.ndarray, R: np.ndarray) -> np.ndarray:
     return X.T @ E
 
 
-def _polished(V: np.ndarray) -> np.ndarray:
-    """Cholesky QR of nearly orthonormal rows; cut where they no longer are."""
+def _reorthonormalised(V: np.ndarray) -> np.ndarray:
+    """Orthonormalise nearly orthonormal rows by Cholesky QR, cut where they are no longer nearly orthonormal."""
     s = len(V)
     G = V.conj() @ V.T
     off = np.abs(G - np.eye(s))
@@ -400,7 +406,7 @@ def _polished(V: np.ndarray) -> np.ndarray:
 
 
 def _basis(C: np.ndarray, noise: float) -> np.ndarray:
-    """Orthonormal basis of the columns of C: by Cholesky QR, twice, where they are clearly independent, else one by one."""
+    """Return an orthonormal basis of the columns of C: by Cholesky QR, twice, where clearly independent, else one by one."""
     V, clear = C.T, float(np.finfo(C.dtype).eps) ** 0.25
     try:
         for _ in range(2):
@@ -415,7 +421,7 @@ def _basis(C: np.ndarray, noise: float) -> np.ndarray:
 
 
 def _fit_for_blas(A: np.ndarray) -> np.ndarray:
-    """A itself where a matrix product reads it without copying it, else a copy."""
+    """Return A itself where a matrix product reads it without a copy, else a copy."""
     rows, columns = A.strides
     size = A.itemsize
     if (columns == size and rows >= size * A.shape[1]) or (rows == size and columns >= size * A.shape[0]):

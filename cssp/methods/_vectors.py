@@ -28,7 +28,7 @@ TILE = 4096
 
 
 def orthonormal(Y: np.ndarray) -> np.ndarray:
-    """The Q of a QR factorisation of Y (m, l), m ≥ l: of tiles of rows and then of their factors, as stable and faster."""
+    """Return the Q of a QR factorisation of Y (m, l), m ≥ l: of tiles of rows and then of their factors, as stable and faster."""
     if Y.shape[0] <= 2 * TILE or Y.shape[1] > TILE:
         return np.linalg.qr(Y)[0]
     tiles = [np.linalg.qr(Y[a : a + TILE]) for a in range(0, Y.shape[0], TILE)]
@@ -38,7 +38,7 @@ def orthonormal(Y: np.ndarray) -> np.ndarray:
 
 
 def leading_svd(A: np.ndarray, k: int, how: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values and right singular vectors, as rows: all of them, or about k from a sketch.
+    """Return the singular values and right singular vectors, as rows: all of them, or about k from a sketch.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def leading_svd(A: np.ndarray, k: int, how: str, rng: np.random.Generator) -> tu
         of which few vectors are wanted.
     """
     if how not in ("exact", "sketched", "auto"):
-        raise ArgumentError(f"svd = {how!r}: 'exact' or 'sketched' is wanted")
+        raise ArgumentError(f"svd = {how!r}: expected 'exact', 'sketched' or 'auto'")
     m, n = A.shape
     l = k + OVERSAMPLE
     if how == "auto":
@@ -65,7 +65,7 @@ def leading_svd(A: np.ndarray, k: int, how: str, rng: np.random.Generator) -> tu
 
 
 def exact_only(factor: Callable[[int, int, int], float | None]) -> Callable[..., float | None]:
-    """A theorem's factor, for runs that took the singular vectors from an SVD."""
+    """Return a theorem's factor, for runs that took the singular vectors from an SVD."""
 
     def promised(m: int, n: int, k: int, svd: str = "exact") -> float | None:
         return factor(m, n, k) if svd == "exact" else None

@@ -54,7 +54,7 @@ def adaptive(p: Problem, *, rounds: int | None = None, batch: int | None = None)
 
 
 def _sizes(k: int, rounds: int | None, batch: int | None) -> list[int]:
-    """Columns of each round."""
+    """Return the columns of each round."""
     if rounds is not None and batch is not None:
         raise ArgumentError(f"rounds = {rounds!r} and batch = {batch!r}: give one of them")
     if batch is not None:
@@ -65,7 +65,7 @@ def _sizes(k: int, rounds: int | None, batch: int | None) -> list[int]:
 
 
 def factor(m: int, n: int, k: int, *, rounds: int | None = None, batch: int | None = None) -> float | None:
-    """2ᵏ where every round draws one column, None otherwise."""
+    """Return 2ᵏ where every round draws one column, None otherwise."""
     return bounds.random_pivot(k) if max(_sizes(k, rounds, batch)) == 1 else None
 
 

@@ -22,23 +22,23 @@ from cssp.problem import Picks, Problem
 
 
 def bss(p: Problem, *, rank: int | None = None) -> Picks:
-    """Walk the lower barrier L_t = t - √(rk) for r steps; keep the columns met, greedy residual fills up to r."""
+    """Raise the lower barrier L_t = t - √(rk) in r steps; keep the columns of these steps, filled up to r by greedy residual."""
     if rank is None:
-        return shortest(p, lambda q: _walk(q, bss_rank(q.free)))
+        return shortest(p, lambda q: _barrier_steps(q, bss_rank(q.free)))
     if not (rank := check_integer("rank", rank)) < p.k:
         raise ArgumentError(
             f"rank = {rank}: must be less than k = {p.k}; bss reaches the error of a low rank with more columns than "
             "that, and the default is max(1, k // 4)"
         )
-    return shortest(p, lambda q: _walk(q, rank))
+    return shortest(p, lambda q: _barrier_steps(q, rank))
 
 
 def bss_rank(k: int, rank: int | None = None) -> int:
-    """The rank to be reached with k columns, a quarter of them by default."""
+    """Return the rank to be reached with k columns, a quarter of them by default."""
     return max(1, k // 4) if rank is None else int(rank)
 
 
-def _walk(p: Problem, rank: int) -> Picks:
+def _barrier_steps(p: Problem, rank: int) -> Picks:
     a, r = rest(p), p.free
     s, Vh, most = a.svd()
     k = min(rank, most)
@@ -51,7 +51,7 @@ def _walk(p: Problem, rank: int) -> Picks:
 
 
 def dual_set(a: Rest, V: np.ndarray, e2: np.ndarray, r: int) -> list[tuple[int, float]]:
-    """Steps (j, t) of the walk: weight t goes to column j; the paper's weights are their sums times (1 - √(k/r))/r.
+    """Return the steps (j, t) of the algorithm: weight t goes to column j; the paper's weights are their sums times (1 - √(k/r))/r.
 
     Parameters
     ----------

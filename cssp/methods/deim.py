@@ -18,7 +18,7 @@ from cssp.problem import Picks, Problem
 
 
 def deim(p: Problem, *, svd: str = "exact") -> Picks:
-    """For v_1, ..., v_k in turn choose the largest entry of v_t - V c, where c interpolates v_t at the chosen.
+    """Choose, for v_1, ..., v_k in turn, the largest entry of v_t - V c, where c interpolates v_t at the chosen.
 
     All later vectors are corrected at once, as Gaussian elimination with partial pivoting does: the same numbers
     without a linear system per step.

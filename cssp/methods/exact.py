@@ -77,10 +77,10 @@ class _Node:
 
 
 #: Nodes expanded before their children are bounded together, so many at once.
-TOGETHER, BOUNDED = 32, 128
+NODES_PER_STEP, BOUNDED = 32, 128
 
 #: After this many nodes the incumbent is tried to be improved, from this many random starts.
-PATIENCE, STARTS = 100, 8
+SEARCH_AFTER, STARTS = 100, 8
 
 
 class _Search:
@@ -111,7 +111,7 @@ class _Search:
         while stack and a.k and self.error > a.noise**2 and not self.deadline.over():
             r = a.k - len(stack[-1].chosen)
             children: list[_Node] = []
-            for _ in range(TOGETHER):
+            for _ in range(NODES_PER_STEP):
                 if not stack or a.k - len(stack[-1].chosen) != r or self.deadline.over():
                     break
                 node = stack.pop()
@@ -132,7 +132,7 @@ class _Search:
         self.p.progress(self.expanded, self.nodes)
         if self.expanded == MEASURED:
             self._announce()
-        if self.expanded == PATIENCE:  # a good incumbent begins to pay
+        if self.expanded == SEARCH_AFTER:  # a good incumbent begins to pay
             for seed in range(STARTS):
                 self._try("uniform", seed)
 
@@ -154,7 +154,7 @@ class _Search:
             self.best, self.error = S, error
 
     def _children(self, node: _Node, r: int) -> list[_Node]:
-        """Partial sets with one column more that may still win.
+        """Return the partial sets with one column more that may still win.
 
         Child t takes the t-th column and forbids those before it, so that each set is met once. The column of
         least promise comes first: its child ends soon, and no other has to consider it.
@@ -227,11 +227,11 @@ class _Search:
         return children
 
     def _relaxes(self, r: int) -> bool:
-        """Whether the relaxation pays, and has enough digits."""
+        """Return whether the relaxation pays, and has enough digits."""
         return r > 1 and self.square and self.error > 1e-7 * self.total
 
     def _tightened(self, nodes: list[_Node], r: int) -> list[_Node]:
-        """The nodes with bounds raised by the relaxation, all at once, without those that cannot win."""
+        """Return the nodes with bounds raised by the relaxation, all at once, without those that cannot win."""
         if not nodes or not self._relaxes(r) or self.deadline.over():
             return nodes
         need = self.error * (1 - EQUAL) - np.array([x.lost for x in nodes])
@@ -255,7 +255,7 @@ class _Search:
         ]
 
     def _last(self, node: _Node, alive: np.ndarray, q: np.ndarray, X: np.ndarray, gain: np.ndarray) -> None:
-        """The best last column; where gains differ by rounding only, by explicit residuals."""
+        """Choose the best last column, by explicit residuals where gains differ by rounding only."""
         total = np.sum(_sq(node.B))
         if node.lost + total * (1 - 1e-13) - gain.max() >= self.error:
             return
@@ -270,9 +270,9 @@ def _sq(X: np.ndarray) -> np.ndarray:
 
 
 def _spectrum(X: np.ndarray, error: float) -> np.ndarray:
-    """Squared singular values, largest first, of a stack of matrices, never too large by rounding.
+    """Return the squared singular values, largest first, of a stack of matrices, never too large by rounding.
 
-    From the Gram matrices, which takes a fraction of the time, unless errors as small as ``error`` would drown.
+    From the Gram matrices, which takes a fraction of the time, unless errors as small as ``error`` would be lost to rounding.
     """
     total = np.max(np.sum(_sq(X), axis=(1, 2)))
     if error < 1e-9 * total:

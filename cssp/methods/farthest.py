@@ -60,7 +60,7 @@ class _Distances:
         self.measured = np.zeros(p.n, dtype=np.int64)  # chosen columns that `exact` has seen
 
     def add(self, j: int) -> None:
-        """Bounds with one more column chosen: m + 4 roundings of the products, relative to the norms."""
+        """Update the bounds for one more column chosen: m + 4 roundings of the products, relative to the norms."""
         p = self.p
         self.chosen.append(j)
         both = self.norms2 + self.norms2[j]
@@ -70,7 +70,7 @@ class _Distances:
         self.high = np.minimum(self.high, both - 2 * product + slack)
 
     def of_farthest(self, allowed: Array) -> Array:
-        """Distances by differences of all columns that may be the farthest; −inf of the others."""
+        """Return the distances by differences of all columns that may be the farthest; −inf of the others."""
         p = self.p
         allowed = host(allowed)
         bar = self.low[allowed].max(initial=-math.inf) * (1 - TIE_BAND * p.eps)
@@ -82,7 +82,7 @@ class _Distances:
         return p.xp.asarray(found, dtype=p.norms2.dtype, device=p.device)
 
     def _measure(self, columns: np.ndarray) -> None:
-        """Bring `exact` up to date, column by column or chosen one by chosen one, whichever takes fewer."""
+        """Update `exact`, column by column or chosen one by chosen one, whichever takes fewer."""
         A, t = self.p.A, len(self.chosen)
         behind = columns[self.measured[columns] < t]
         if not behind.size:
@@ -102,7 +102,7 @@ class _Distances:
 
 
 def _distances2(A: Array, a: Array) -> Array:
-    """Squared distances of all columns to one, of differences."""
+    """Return the squared distances of all columns to one, of differences."""
     m, n = A.shape
     step = max(1, BLOCK // m)
     return array_namespace(A).concat(

@@ -88,11 +88,11 @@ class _State:
         self._restart(p.norms2)
 
     def basis(self) -> Array:
-        """Orthonormal basis of the columns chosen so far."""
+        """Return an orthonormal basis of the columns chosen so far."""
         return self.Q[:, : self.r]
 
     def reached(self) -> bool:
-        """Whether the residual is below the goal, the downdated φ being confirmed by an exact one."""
+        """Return whether the residual is below the goal, the downdated φ being confirmed by an exact one."""
         if self.p.tol is None or self.r == 0 or self.phi > self.p.goal:
             return False
         self.phi = frobenius2(project_off(self.B, self.basis()))
@@ -110,22 +110,22 @@ class _State:
             self._deflate(open_)
         while True:
             half, slack = math.sqrt(self.eps), DOWNDATE_SLACK * self.eps
-            worn = open_ & ((self.g < half * self.g0) | (self.f < half * self.f0)) & (self.g0 > p.noise**2)
-            fresh = p.eligible(self.g, open_ & ~worn)
-            eligible = fresh | worn
+            stale = open_ & ((self.g < half * self.g0) | (self.f < half * self.f0)) & (self.g0 > p.noise**2)
+            fresh = p.eligible(self.g, open_ & ~stale)
+            eligible = fresh | stale
             if not bool(xp.any(eligible)):
                 return None
-            g = xp.where(worn, xp.maximum(self.g, slack * self.g0), self.g)
+            g = xp.where(stale, xp.maximum(self.g, slack * self.g0), self.g)
             g = xp.where(eligible, g, xp.ones_like(g))
             score = xp.where(eligible, self.f / g, xp.zeros_like(g))
             rounding = slack * (self.f0 + score * self.g0) / g
-            bar = (1 - TIE_BAND * self.eps) * xp.max(xp.where(worn, xp.zeros_like(g), score))
-            risky = worn & (score + rounding >= bar)
+            bar = (1 - TIE_BAND * self.eps) * xp.max(xp.where(stale, xp.zeros_like(g), score))
+            risky = stale & (score + rounding >= bar)
             if not bool(xp.any(fresh & (self.g > p.floor**2))):
-                risky = worn  # one of them may be the only independent column left
+                risky = stale  # one of them may be the only independent column left
             if not bool(xp.any(risky)):
                 break
-            if 4 * int(xp.sum(xp.astype(worn, xp.int64))) > p.n:
+            if 4 * int(xp.sum(xp.astype(stale, xp.int64))) > p.n:
                 self._deflate(open_)
             else:
                 self._deflate_columns(risky)
@@ -201,7 +201,7 @@ class _State:
         self.f0, self.g0 = xp.where(which, self.f, self.f0), xp.where(which, self.g, self.g0)
 
     def _restart(self, g: Array) -> None:
-        """f from the columns as they are now."""
+        """Form f from the columns as they are now."""
         A, B = self.A, self.B
         self.eps = float(self.xp.finfo(A.dtype).eps)
         if B.shape[1] <= 2 * self.p.m:
@@ -216,13 +216,13 @@ class _State:
         self.f0, self.g0 = self.xp.asarray(self.f, copy=True), self.xp.asarray(self.g, copy=True)
 
     def _rows(self, length: int) -> Array:
-        """Room for a vector of this length for each direction to come."""
+        """Return memory for a vector of this length for each direction to come."""
         steps = min(self.p.k, self.p.m)
         return self.xp.zeros((steps, length), dtype=self.A.dtype, device=self.p.device)
 
 
 def _quadratic(A: Array, K: Array) -> Array:
-    """aᴴKa for each column a of A."""
+    """Return aᴴKa for each column a of A."""
     xp = array_namespace(A)
     product = conjugate(A) * (K @ A)
     total = xp.sum(product, axis=0)

@@ -26,7 +26,7 @@ LEAST_GAIN = 1e-3
 
 
 def local_search(p: Problem, *, start: str = "residual", time_limit: float | None = None) -> Picks:
-    """From the columns of method ``start``, make the best swap until none lowers F by more than 0.1 %.
+    """Make the best swap, from the columns of method ``start``, until none lowers F by more than 0.1 %.
 
     A start that cannot honour a target chooses for A itself.
 
@@ -42,12 +42,12 @@ def local_search(p: Problem, *, start: str = "residual", time_limit: float | Non
 
 
 def searched(p: Problem, start: str, deadline: Deadline) -> Picks:
-    """The start's columns after all swaps that pay, or as many as there is time for."""
+    """Return the start's columns after all swaps that pay, or as many as there is time for."""
     from cssp.methods import METHODS
 
     if not isinstance(start, str) or start not in METHODS or start == "local_search":
         names = ", ".join(repr(name) for name in sorted(METHODS) if name != "local_search")
-        raise ArgumentError(f"start = {start!r}: the name of another method is wanted, one of {names}")
+        raise ArgumentError(f"start = {start!r}: expected the name of another method, one of {names}")
     supports = METHODS[start].supports
     asked = {"include": bool(p.include), "exclude": int(host(p.candidates).sum()) + len(p.include) < p.n}
     for argument in ("include", "exclude"):
@@ -65,10 +65,10 @@ def searched(p: Problem, start: str, deadline: Deadline) -> Picks:
 
 
 def refined(p: Problem, picks: Picks, deadline: Deadline = UNLIMITED) -> Picks:
-    """The picks after all swaps that pay; progress counts them."""
+    """Return the picks after all swaps that pay; progress counts them."""
     a = rest(p)
     S = list(picks.indices)[len(p.include) :]
-    # Only independent columns have swaps to speak of; the others are replaced first, which cannot raise the error. A
+    # Only independent columns have swaps; the others are replaced first, which cannot raise the error. A
     # column that is independent by a few units of rounding only counts as another: its direction is not to be trusted.
     _, independent = basis(a.E[:, S], CLEAR * a.noise)
     S = [j for j, yes in zip(S, independent, strict=True) if yes]
@@ -92,7 +92,7 @@ def _error(a: Rest, S: list[int]) -> float:
 
 
 def _best_swap(a: Rest, S: list[int], F: float) -> tuple[int, int] | None:
-    """The place i in S and the column j whose exchange lowers F most, None where none lowers it enough.
+    """Return the place i in S and the column j whose exchange lowers F most, None where none lowers it enough.
 
     Let u_i be the unit vector of span A_S orthogonal to the chosen columns but i, c_ij = u_iᴴa_j, d_i = u_iᴴB, and e_j,
     R the residuals of a_j and B. Without i they are e_j + c_ij u_i and R + u_i d_i, so that

@@ -30,6 +30,7 @@ def pivoted_qr(p: Problem) -> Picks:
     return p.pivots([*p.include, *free[order[:found]].tolist()], heights[:found].tolist())
 
 
+#: Of pivoted QR in exact arithmetic, whichever way the norms are kept.
 GUARANTEE = Guarantee(
     "T <= ((4^k - 1)/3 (n - k) + 1) s_{k+1}², the least upper bound; F <= (n - k)(4^k + 2)/3 OPT_k",
     "kawamura2021",
@@ -38,7 +39,6 @@ GUARANTEE = Guarantee(
     spectral=lambda m, n, k: bounds.pivoted_qr(n, k),
     name="pivoted QR",
 )
-"""Of pivoted QR in exact arithmetic, whichever way the norms are kept."""
 
 
 ROW = Method(

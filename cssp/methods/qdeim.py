@@ -19,7 +19,7 @@ from cssp.problem import Picks, Problem
 
 
 def qdeim(p: Problem, *, svd: str = "exact") -> Picks:
-    """The first k pivots of the QR factorisation of V_kᵀ.
+    """Return the first k pivots of the QR factorisation of V_kᵀ.
 
     Parameters
     ----------

@@ -32,11 +32,11 @@ def random_pivot(p: Problem, *, accelerated: bool | str = "auto") -> Picks:
     ----------
     accelerated : {"auto", True, False}
         Propose pivots in blocks and reject (one pass over A a block), or draw one by one (one pass a
-        pivot). The law is the same; for one seed the picks are not. "auto" goes by the number of entries
+        pivot). The law is the same; for one seed the picks are not. "auto" depends on the number of entries
         of A alone.
     """
     if not (isinstance(accelerated, bool) or (isinstance(accelerated, str) and accelerated == "auto")):
-        raise ArgumentError(f"accelerated = {accelerated!r}: True, False or 'auto' is wanted")
+        raise ArgumentError(f"accelerated = {accelerated!r}: expected True, False or 'auto'")
     fast = p.m * p.n >= LARGE if accelerated == "auto" else bool(accelerated)
     E = sampling.Residual(p)
     return _rejecting(E, p.rng) if fast else _one_by_one(E, p.rng)

@@ -34,12 +34,12 @@ from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, Array, Picks, Problem
 def residual(p: Problem, *, speculate: bool | None = None) -> Picks:
     """Choose the column farthest from the span of those chosen, k times.
 
-    In host memory runs of picks are guessed and judged by one pass over A (`cssp.methods._speculative`): the picks are
+    In host memory several picks are guessed, then verified with one product (`cssp.methods._speculative`): the picks are
     the same, near-ties apart. ``speculate=False`` passes over A once per pick, as devices do that have no fused kernel
     (`cssp.methods._fused`); so does the default where A is small enough to stay in the cache.
     """
     if speculate is not None and not isinstance(speculate, bool):
-        raise ArgumentError(f"speculate = {speculate!r}: None, True or False is wanted")
+        raise ArgumentError(f"speculate = {speculate!r}: expected None, True or False")
     if is_numpy_array(p.A) or (is_torch_array(p.A) and p.A.device.type == "cpu"):
         return speculative(p, speculate)
     found = fused(p) if speculate is not False and is_torch_array(p.A) and p.A.device.type == "cuda" else None
@@ -47,7 +47,7 @@ def residual(p: Problem, *, speculate: bool | None = None) -> Picks:
 
 
 def textbook(p: Problem) -> Picks:
-    """The algorithm as published, in any Array-API namespace.
+    """Return the algorithm as published, in any Array-API namespace.
 
     A itself is read once per pick; only an orthonormal basis Q and the squared residual norms N are kept.
     """
@@ -102,19 +102,19 @@ def textbook(p: Problem) -> Picks:
 
 
 def _reached(p: Problem, N: Array, unseen: Array, A: Array, Q: Array) -> bool:
-    """Whether the residual is below the goal, downdated norms being confirmed by exact ones."""
+    """Return whether the residual is below the goal, downdated norms being confirmed by exact ones."""
     if p.tol is None or Q.shape[1] == 0 or float(p.xp.sum(N)) > p.goal:
         return False
     return float(p.xp.sum(_refresh(N, unseen, A, Q))) <= p.goal
 
 
 def _refresh(N: Array, stale: Array, A: Array, Q: Array) -> Array:
-    """N with the residual norms of the stale columns formed anew from the columns themselves."""
+    """Return N with the residual norms of the stale columns formed anew from the columns themselves."""
     return put(N, stale, residual_norms2(take_columns(A, places(stale)), Q))
 
 
 def _doubled(p: Problem, indices: list[int]) -> tuple[Array, Array, Array, int]:
-    """A, Q, N and the number of directions in Q, in double precision; Q with room for the picks to come."""
+    """Return A, Q, N and the number of directions in Q, in double precision; Q with room for the picks to come."""
     A = widen(p.A)
     have, _ = basis(take_columns(A, indices), p.noise)
     Q = p.xp.zeros((p.m, min(p.k, p.m)), dtype=A.dtype, device=p.device)

@@ -11,14 +11,14 @@ from cssp.problem import Picks
 
 __all__ = ["FORCED", "NATIVE", "PASSES", "Guarantee", "Method"]
 
+#: Backends of a method that leaves the matrix where it is.
 NATIVE = ("numpy", "torch", "array-api")
-"""Backends of a method that leaves the matrix where it is."""
 
+#: Backends that are read in passes.
 PASSES = ("dask", "sparse", "operator")
-"""Backends that are read in passes."""
 
+#: Arguments that nearly every method honours.
 FORCED = frozenset({"include", "exclude"})
-"""Arguments that nearly every method honours."""
 
 
 @dataclass(frozen=True)

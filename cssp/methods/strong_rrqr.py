@@ -44,7 +44,7 @@ def strong_rrqr(p: Problem, *, f: float = 2.0, time_limit: float | None = None) 
         or not 1 <= f < math.inf
     ):
         raise ArgumentError(
-            f"f = {f!r}: a number of at least 1 is wanted, the largest growth of the volume that a swap may still "
+            f"f = {f!r}: expected a number of at least 1, the largest growth of the volume that a swap may still "
             f"bring (2 is usual; below {LEAST_F} it is taken as {LEAST_F})"
         )
     deadline = Deadline(
@@ -71,7 +71,7 @@ def _swapped(p: Problem, f: float, deadline: Deadline) -> Picks:
 
 
 def _largest_growth(a: Rest, S: list[int]) -> tuple[float, int, int]:
-    """max ρ_ij, the place i in S and the column j; (0, 0, 0) where there is nothing to exchange."""
+    """Return max ρ_ij, the place i in S and the column j; (0, 0, 0) where there is nothing to exchange."""
     k, allowed = len(S), a.open.copy()
     allowed[S] = False
     if k == 0 or not allowed.any():

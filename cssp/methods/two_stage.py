@@ -48,7 +48,7 @@ def two_stage(p: Problem, *, rank: int | None = None) -> Picks:
 
 
 def probabilities(s: np.ndarray, Vh: np.ndarray, r: int) -> np.ndarray:
-    """p_j = ‖V_r[j, :]‖²/2r + ‖(A - A_r)_j‖²/2‖A - A_r‖_F², or ‖V_r[j, :]‖²/r where A = A_r."""
+    """Return p_j = ‖V_r[j, :]‖²/2r + ‖(A - A_r)_j‖²/2‖A - A_r‖_F², or ‖V_r[j, :]‖²/r where A = A_r."""
     leverage = np.sum(squares(Vh[:r]), axis=0) / min(r, s.size)
     if s.size <= r:
         return leverage
@@ -57,7 +57,7 @@ def probabilities(s: np.ndarray, Vh: np.ndarray, r: int) -> np.ndarray:
 
 
 def _sample(V: np.ndarray, p: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Columns kept, and V_rᵀ S D: those columns of V over the square roots of their probabilities."""
+    """Return the columns kept, and V_rᵀ S D: those columns of V over the square roots of their probabilities."""
     r = V.shape[0]
     c = math.ceil(SHARE * r * (1 + math.log(r)))
     while True:

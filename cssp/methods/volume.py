@@ -34,7 +34,7 @@ def volume(p: Problem) -> Picks:
 
 
 def _eigenvectors(lam: np.ndarray, k: int, rng: np.random.Generator) -> list[int]:
-    """k of the numbers 0, ..., r-1, a set T with probability Π_{T} λ / e_k(λ)."""
+    """Return k of the numbers 0, ..., r-1, a set T with probability Π_{T} λ / e_k(λ)."""
     P = inclusion(lam, k)
     chosen: list[int] = []
     for j in range(lam.size - 1, -1, -1):
@@ -46,7 +46,7 @@ def _eigenvectors(lam: np.ndarray, k: int, rng: np.random.Generator) -> list[int
 
 
 def inclusion(lam: np.ndarray, k: int) -> np.ndarray:
-    """P[l, j] = λ_j e_{l-1}(λ_0, ..., λ_{j-1}) / e_l(λ_0, ..., λ_j), shape (k + 1, r).
+    """Return P[l, j] = λ_j e_{l-1}(λ_0, ..., λ_{j-1}) / e_l(λ_0, ..., λ_j), shape (k + 1, r).
 
     With ρ_l = e_l/e_{l-1} of the first j numbers, ρ_l ← (ρ_l + λ_j)/(1 + λ_j/ρ_{l-1}) and P = λ_j/(ρ_l +
     λ_j). The ρ stay between λ_min/r and r·λ_max. No term is negative, and ρ_l ≤ ρ_{l-1} (Newton) makes

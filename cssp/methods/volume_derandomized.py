@@ -61,7 +61,7 @@ def _derandomized(p: Problem) -> Picks:
 
 
 def _conditional(x: np.ndarray, C2: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every column j: E[F | j chosen] = (r + 1) e_{r+1}(E_j) / e_r(E_j), and ‖e_j‖² e_r(E_j) up to a factor.
+    """Return, for every column j, E[F | j chosen] = (r + 1) e_{r+1}(E_j) / e_r(E_j), and ‖e_j‖² e_r(E_j) up to a factor.
 
     With q = c_j / ‖c_j‖ in the eigenbasis of E Eᴴ, whose eigenvalues are x, the characteristic polynomial of the
     compression to q's complement is Σ_i |q_i|² Π_{l≠i} (λ - x_l). Hence e_r(E_j) = Σ_i |q_i|² e_r(x without x_i), a
@@ -76,14 +76,14 @@ def _conditional(x: np.ndarray, C2: np.ndarray, r: int) -> tuple[np.ndarray, np.
 
 
 def _leave_one_out(x: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
-    """log e_r and log e_{r+1} of all x but x_i, for every i: prefix times suffix, no division, no range to leave."""
+    """Return log e_r and log e_{r+1} of all x but x_i, for every i: prefix times suffix, no division, no range to leave."""
     before, after = _prefixes(np.log(x), r + 1), _prefixes(np.log(x[::-1]), r + 1)[::-1]
     low = np.logaddexp.reduce(before[:, : r + 1] + after[:, r::-1], axis=1)
     return low, np.logaddexp.reduce(before + after[:, ::-1], axis=1)
 
 
 def _prefixes(log_x: np.ndarray, order: int) -> np.ndarray:
-    """Row i: log e_0, ..., log e_order of the first i numbers; one row for each number."""
+    """Return the row i: log e_0, ..., log e_order of the first i numbers; one row for each number."""
     table = np.full((log_x.size, order + 1), -np.inf)
     table[0, 0] = 0.0
     for i in range(1, log_x.size):

@@ -17,7 +17,7 @@ _DASK = {("dask.array", "Array"), ("dask.dataframe", "DataFrame")}
 
 
 def kind_of(A: Any) -> str | None:
-    """ "dask", "sparse", "operator" or "mapped" for a matrix that is read in passes; None for everything else.
+    """Return "dask", "sparse", "operator" or "mapped" for a matrix that is read in passes; None for everything else.
 
     "mapped" is a large `numpy.memmap` that shows the file as it is; one of mode "c" may differ from its file, and is an array
     in memory like any other.
@@ -34,7 +34,7 @@ def kind_of(A: Any) -> str | None:
 
 
 def __getattr__(name: str) -> Any:
-    """What `cssp.passes.table` offers, imported where it is first used."""
+    """Return what `cssp.passes.table` offers, imported where it is first used."""
     if name.startswith("__"):
         raise AttributeError(f"module 'cssp.passes' has no attribute {name!r}")
     import importlib

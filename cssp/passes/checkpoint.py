@@ -1,4 +1,4 @@
-"""The kept state of an interrupted residual run: what is in the file, and what a run on the same problem can have left there."""
+"""The saved state of an interrupted residual run: what is in the file, and what a run on the same problem can have left there."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class State:
 
     @classmethod
     def load(cls, path: Path, p: PassProblem, longest: int) -> State:
-        """The state kept for this problem; anything else is refused.
+        """Return the state kept for this problem; anything else is refused.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class State:
         return state
 
     def _check(self, p: PassProblem, longest: int) -> None:
-        """Refuse what no run on the problem leaves behind."""
+        """Refuse a state that no run on the problem can have saved."""
         s, r, given = self.indices.size, self.Q.shape[1], len(p.include)
         require(s <= p.k and tuple(self.indices[:given].tolist()) == p.include, "other columns are included")
         for name, places in (("indices", self.indices), ("closed", self.closed)):
@@ -103,7 +103,7 @@ class State:
 
 
 def _check_types(arrays: dict[str, np.ndarray], p: PassProblem) -> None:
-    """Types and shapes; what is measured or counted must be finite, which comparisons see to later."""
+    """Check types and shapes; later comparisons check that measurements and counts are finite."""
     places = {name: ("int64", (arrays[name].size,)) for name in ("indices", "closed")}
     norms = dict.fromkeys(("N", "exact"), ("float64", (p.n,)))
     norms["heights"] = ("float64", (arrays["heights"].size,))

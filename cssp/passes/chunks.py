@@ -1,6 +1,6 @@
 """A dask array: every request is one task graph over its blocks, on whatever scheduler dask is set to use.
 
-Row blocks, column blocks and both; a block is read, used and forgotten in one task. Products QᴴA stay with the workers,
+Row blocks, column blocks and both; a block is read, used and released in one task. Products QᴴA stay with the workers,
 which compute them again should one be lost; the caller's process sees vectors of length n and matrices of k columns.
 """
 
@@ -90,7 +90,7 @@ class ChunkSource(Source):
         return stretched(out.reshape(self.shape[0], where.size), self._part(where))
 
     def _read(self, where: np.ndarray) -> np.ndarray:
-        """Columns without the factor."""
+        """Return the columns without the factor."""
         from dask import delayed
 
         out = np.empty((self.shape[0], where.size), dtype=self.stored)
@@ -172,7 +172,7 @@ class ChunkSource(Source):
         )[0]
 
     def _right(self, X: list[Any]) -> np.ndarray:
-        """AX, X given by ranges of columns of A."""
+        """Return AX, X given by ranges of columns of A."""
         from dask import delayed
 
         strips = []
@@ -214,7 +214,7 @@ class ChunkSource(Source):
         return np.concatenate(_computed(tasks))
 
     def reduced(self, first: Callable[..., Any], merge: Callable[..., Any], fan: int) -> list[Any]:
-        """``first(columns, start)`` of every range of columns, merged ``fan`` at a time until so few are left: one pass."""
+        """Return ``first(columns, start)`` of every range of columns, merged ``fan`` at a time until so few are left: one pass."""
         from dask import delayed
 
         self.passes[0] += 1
@@ -244,7 +244,7 @@ class ChunkSource(Source):
         return _computed([_tree(strips, _triangle, fan=2)])[0]
 
     def array(self) -> Any:
-        """The scaled matrix as a dask array."""
+        """Return the scaled matrix as a dask array."""
         import dask.array as da
 
         # Products of dask cannot do with empty chunks.
@@ -263,7 +263,7 @@ class ChunkSource(Source):
         return None if self.factor is None else (self.factor[0][place], self.factor[1][place])
 
     def _rows(self, Q: np.ndarray) -> list[Any]:
-        """Q by row blocks, each handed to dask once."""
+        """Return Q by row blocks, each handed to dask once."""
         from dask import delayed
 
         return [delayed(Q[a:b], pure=False) for a, b in zip(self.rows[:-1], self.rows[1:], strict=True)]
@@ -285,7 +285,7 @@ class HeldChunks(Held):
         return _computed(tasks)
 
     def array(self, rows: int, dtype: Any) -> Any:
-        """The product as a dask array."""
+        """Return the product as a dask array."""
         import dask.array as da
 
         parts = [
@@ -296,7 +296,7 @@ class HeldChunks(Held):
 
 
 def _quiet() -> Any:
-    """Vectors of length n travel in the graph: that is meant, so nobody is warned of it."""
+    """Silence dask's warning about large graphs, as vectors of length n are in the graph on purpose."""
     import dask
 
     if "distributed" not in sys.modules:
@@ -312,7 +312,7 @@ def _computed(tasks: list[Any]) -> list[Any]:
 
 
 def _tree(tasks: list[Any], merge: Callable[..., Any], fan: int = 8) -> Any:
-    """The tasks' results merged, of which few are in memory at a time."""
+    """Return the tasks' results merged, of which few are in memory at a time."""
     from dask import delayed
 
     while len(tasks) > 1:
@@ -324,12 +324,12 @@ def _tree(tasks: list[Any], merge: Callable[..., Any], fan: int = 8) -> Any:
 
 
 def _array(block: Any) -> np.ndarray:
-    """A block that columns can be taken of; what is masked is seen later, in the columns that count."""
+    """Return a block that columns can be taken of; what is masked is seen later, in the columns that count."""
     return block if isinstance(block, np.ma.MaskedArray) else dense(block)
 
 
 def _scan(block: Any, shape: tuple[int, int], declared: np.dtype, dtype: np.dtype, first: int | None) -> Scan:
-    """The scan of a block, which must be what dask says it is."""
+    """Return the scan of a block, which must be what dask says it is."""
     if np.ma.is_masked(block):
         return scan_from(block, None)
     X = dense(block)
@@ -387,7 +387,7 @@ def _whole(blocks: list[np.ndarray], dtype: np.dtype, factor: Any) -> np.ndarray
 
 
 def _triangle(parts: list[np.ndarray]) -> np.ndarray:
-    """R of a QR decomposition of all parts on top of each other."""
+    """Return R of a QR decomposition of all parts on top of each other."""
     R: np.ndarray = np.linalg.qr(np.concatenate(parts), mode="r")  # type: ignore[assignment]
     return R
 

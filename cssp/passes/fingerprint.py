@@ -1,8 +1,8 @@
 """What tells one problem read in passes from another: exact sums over the bits of the entries, whatever the chunks [kaser2014].
 
 Column j of a matrix of 32-bit words x has the sum Σ_i r_i·x_ij mod 2⁶⁴. For random 64-bit r two different columns have the same
-sum with probability at most 2⁻³³: some x_i - y_i is not 0 and divisible by at most 2³¹, so one residue of r_i mod 2³³ is the
-fatal one. Two such sums are kept of every column.
+sum with probability at most 2⁻³³: some x_i - y_i is not 0 and divisible by at most 2³¹, so they agree for one residue of
+r_i mod 2³³ only. Two such sums are kept of every column.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ APART = ("A", "given", "rng", "progress")
 
 
 def column_sums(X: np.ndarray, first: int = 0) -> np.ndarray:
-    """Sums of the columns of a dense block, uint64 of shape (2, n).
+    """Return the sums of the columns of a dense block, uint64 of shape (2, n).
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def column_sums(X: np.ndarray, first: int = 0) -> np.ndarray:
 
 
 def sparse_sums(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> np.ndarray:
-    """`column_sums` of a CSC matrix: zeros add nothing, whether they are stored or not."""
+    """Return `column_sums` of a CSC matrix: zeros add nothing, whether they are stored or not."""
     x = _words(data)
     r = _multipliers(indices, len(x))
     products = sum(x[w] * r[w] for w in range(len(x)))  # (2, entries)
@@ -67,7 +67,7 @@ def sparse_sums(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> np
 
 
 def fingerprint(p: PassProblem) -> bytes:
-    """32 bytes that the matrix, its weights and every argument that decides about the picks determine, and that tell them apart."""
+    """Return 32 bytes that the matrix, its weights and every argument that decides about the picks determine, and that tell them apart."""
     digest = hashlib.blake2b(digest_size=32)
     fields = {
         field.name: getattr(p, field.name) for field in dataclasses.fields(p) if field.name not in APART
@@ -82,7 +82,7 @@ def fingerprint(p: PassProblem) -> bytes:
 
 
 def _sums_by_columns(A: Source) -> np.ndarray:
-    """Sums of a source whose scan took none: another pass."""
+    """Return the sums of a source whose scan took none: another pass."""
     m, n = A.shape
     step = max(1, 64 * BLOCK // m)
     blocks = [column_sums(A.take(range(a, min(a + step, n)))) for a in range(0, n, step)]
@@ -101,14 +101,14 @@ def _feed(digest: Any, value: Any) -> None:
 
 
 def _words(x: np.ndarray) -> list[np.ndarray]:
-    """The 32-bit words of the entries, one array of uint64 for each."""
+    """Return the 32-bit words of the entries, one array of uint64 for each."""
     plain = np.ascontiguousarray(x) + x.dtype.type(0)
     words = plain.view(np.uint32).reshape(*plain.shape, -1)
     return [words[..., w].astype(np.uint64) for w in range(words.shape[-1])]
 
 
 def _multipliers(rows: np.ndarray, words: int) -> np.ndarray:
-    """Random 64-bit numbers for these rows, shape (words, 2, rows): SplitMix64 of their place."""
+    """Return random 64-bit numbers for these rows, shape (words, 2, rows): SplitMix64 of their place."""
     place = np.arange(words * SUMS, dtype=np.uint64).reshape(words, SUMS, 1)
     z = rows.astype(np.uint64) * np.uint64(WORDS * SUMS) + place + np.uint64(1)
     z *= np.uint64(0x9E3779B97F4A7C15)

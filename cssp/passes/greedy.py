@@ -38,7 +38,7 @@ WIDE = 4
 
 
 def greedy(p: PassProblem, *, oversample: int = 10) -> Picks:
-    """Greedy gain; of a dask array by core-sets, in four passes.
+    """Choose by greedy gain; of a dask array by core-sets, in four passes.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def _offer(
     C: np.ndarray,
     candidates: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Greedy picks among columns of one block: their numbers and the columns themselves."""
+    """Return greedy picks among columns of one block: their numbers and the columns themselves."""
     place = start + np.flatnonzero(candidates[start : start + X.shape[1]])
     return _best(place, X[:, place - start], Y, k, C)
 
@@ -100,7 +100,7 @@ def _best(
 
 
 def _direct(p: PassProblem) -> Picks:
-    """argmax f_j/g_j, f_j = ‖Eᴴe_j‖² and g_j = ‖e_j‖² of residuals; f, g downdated and formed anew as in memory."""
+    """Choose argmax f_j/g_j, f_j = ‖Eᴴe_j‖² and g_j = ‖e_j‖² of residuals; f, g downdated and formed anew as in memory."""
     p = p.numpy("double")
     A = p.A
     assert isinstance(A, Local)
@@ -157,22 +157,22 @@ def _best_gain(
     g0: np.ndarray,
     eps: float,
 ) -> int | None:
-    """The open column of largest gain; f and g that downdating has worn are formed anew where they might win."""
+    """Return the open column of largest gain; stale f and g are formed anew where they might win."""
     half, slack = math.sqrt(eps), DOWNDATE_SLACK * eps
     while True:
-        worn = open_ & ((g < half * g0) | (f < half * f0)) & (g0 > p.noise**2)
-        fresh = p.eligible(g, open_ & ~worn)
-        eligible = fresh | worn
+        stale = open_ & ((g < half * g0) | (f < half * f0)) & (g0 > p.noise**2)
+        fresh = p.eligible(g, open_ & ~stale)
+        eligible = fresh | stale
         if not eligible.any():
             return None
-        safe = np.where(worn, np.maximum(g, slack * g0), g)
+        safe = np.where(stale, np.maximum(g, slack * g0), g)
         safe = np.where(eligible, safe, 1.0)
         score = np.where(eligible, f / safe, 0.0)
         rounding = slack * (f0 + score * g0) / safe
-        bar = (1 - TIE_BAND * eps) * np.max(np.where(worn, 0.0, score))
-        risky = np.flatnonzero(worn & (score + rounding >= bar))
+        bar = (1 - TIE_BAND * eps) * np.max(np.where(stale, 0.0, score))
+        risky = np.flatnonzero(stale & (score + rounding >= bar))
         if not np.any(g[fresh] > p.floor**2):
-            risky = np.flatnonzero(worn)  # one of them may be the only independent column left
+            risky = np.flatnonzero(stale)  # one of them may be the only independent column left
         if not risky.size:
             break
         step = max(1, BLOCK // p.m)
@@ -185,7 +185,7 @@ def _best_gain(
 
 
 def _energy(A: Local, E: np.ndarray) -> np.ndarray:
-    """‖(A - QQᴴA)ᴴe‖² = ‖Aᴴe‖² for each column e of E, which is orthogonal to Q."""
+    """Return ‖(A - QQᴴA)ᴴe‖² = ‖Aᴴe‖² for each column e of E, which is orthogonal to Q."""
     step = max(1, BLOCK // A.shape[1])
     out = [A.sweep(E[:, a : a + step], after=_row_energy)[0] for a in range(0, E.shape[1], step)]
     return np.concatenate([np.sum(held.map(_same), axis=0) for held in out])

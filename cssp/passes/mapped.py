@@ -1,4 +1,4 @@
-"""A large file mapped into memory: read tile by tile, and the pages given back behind each tile.
+"""A large file mapped into memory: read tile by tile, and the pages released after each tile.
 
 Pages of a mapped file count as resident memory as long as they are mapped. A tile lies together in the file: some rows of a
 wide range of columns where the file holds rows, some columns where it holds columns.
@@ -48,7 +48,7 @@ class MappedSource(Local):
         super().__init__(np.asarray(A), dtype)
         self.nearby = abs(A.strides[0]) < abs(A.strides[1])  # the file holds columns
 
-    def forget(self) -> None:
+    def release_pages(self) -> None:
         """Give the pages back that were read; the file still has them. Elsewhere than on Unix the system takes them."""
         base = self.A
         while isinstance(base, np.ndarray):
@@ -111,7 +111,7 @@ class MappedSource(Local):
         return np.concatenate([self._residual(a, b, Q) for a, b in self._ranges(Q.shape[1])])
 
     def gains(self) -> np.ndarray:
-        """By AAᴴ or AᴴA, of order min(m, n)."""
+        """Return the gains by AAᴴ or AᴴA, of order min(m, n)."""
         self.passes[0] += 1
         m, n = self.shape
         G = np.zeros((min(m, n),) * 2, dtype=self.dtype)
@@ -123,19 +123,19 @@ class MappedSource(Local):
         return np.concatenate([np.sum((rows @ G) * rows.conj(), axis=1).real for rows in self.slabs()])
 
     def _ranges(self, height: int) -> list[tuple[int, int]]:
-        """Ranges of columns for products of so many rows: narrow ones, whole in memory, where the file holds columns."""
+        """Return ranges of columns for products of so many rows: narrow ones, whole in memory, where the file holds columns."""
         m, n = self.shape
         step = max(1, BLOCK // m) if self.nearby else max(SLAB, PRODUCT // max(1, height))
         return [(a, min(a + step, n)) for a in range(0, n, step)]
 
     def _tiles(self, a: int, b: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """Columns a to b - 1 by blocks of rows, as they are stored."""
+        """Yield the columns a to b - 1 by blocks of rows, as they are stored."""
         m = self.shape[0]
         step = max(1, BLOCK // (b - a))
         for i in range(0, m, step):
             rows = slice(i, min(i + step, m))
             yield rows, self._part(rows, a, b)
-            self.forget()
+            self.release_pages()
 
     def _part(self, rows: slice, a: int, b: int) -> np.ndarray:
         if self.columns is None:
@@ -144,13 +144,13 @@ class MappedSource(Local):
         return self.A[rows, place[0] : place[-1] + 1][:, place - place[0]]
 
     def _ready(self, a: int, b: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """The same in the precision of products, the factor applied."""
+        """Yield the same in the precision of products, the factor applied."""
         factor = None if self.factor is None else (self.factor[0][a:b], self.factor[1][a:b])
         for rows, X in self._tiles(a, b):
             yield rows, ready(X, self.dtype, factor)
 
     def _residual(self, a: int, b: int, Q: np.ndarray) -> np.ndarray:
-        """Squared residual norms of a range: at once where it is one tile, else by its product with Q, read twice."""
+        """Return the squared residual norms of a range: at once where it is one tile, else by its product with Q, read twice."""
         if BLOCK // (b - a) >= self.shape[0]:
             ((_, X),) = self._ready(a, b)
             return residual_norms2(X, Q)
@@ -171,7 +171,7 @@ class MappedSource(Local):
             yield self._gathered(slice(i, min(i + step, m)), np.arange(n))
 
     def _gathered(self, rows: slice, place: np.ndarray) -> np.ndarray:
-        """A block whose entries need not lie together in the file, piece by piece."""
+        """Return a block whose entries need not lie together in the file, piece by piece."""
         A, where = self.A[rows], place if self.columns is None else self.columns[place]
         X = np.empty((len(A), where.size), dtype=self.dtype, order="F")
         step = max(1, BLOCK // (len(A) if self.nearby else A.shape[1]))
@@ -181,5 +181,5 @@ class MappedSource(Local):
                 X[:, piece] = A[:, where[piece]]
             else:
                 X[piece] = A[piece][:, where]
-            self.forget()
+            self.release_pages()
         return X

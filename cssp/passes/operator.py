@@ -39,7 +39,7 @@ class OperatorSource(Products):
         return found
 
     def _check_adjoint(self, s: Scan) -> None:
-        """Whether uᴴ(Av) = (Aᴴu)ᴴv for a random u and v, entries of v undoing the scale of the columns: to half the digits."""
+        """Check that uᴴ(Av) = (Aᴴu)ᴴv for a random u and v, entries of v undoing the scale of the columns: to half the digits."""
         rng = np.random.default_rng(0)
         largest = s.exponent.max(initial=-(1 << 20), where=s.norms2 > 0)
         if not -100 <= largest <= 100:
@@ -80,12 +80,12 @@ class OperatorSource(Products):
             ) from reason
         except ValueError as reason:
             raise ArgumentError(
-                f"A.{name} fails on a block of vectors: {reason}; vectors of length {rows} are wanted"
+                f"A.{name} fails on a block of vectors: {reason}; expected vectors of length {rows}"
             ) from reason
         Y = dense(Y)
         if Y.shape != (rows, X.shape[1]):
             raise ArgumentError(
-                f"A.{name} returned shape {Y.shape} for {X.shape}: {(rows, X.shape[1])} is wanted; "
+                f"A.{name} returned shape {Y.shape} for {X.shape}: expected {(rows, X.shape[1])}; "
                 "correct the operator or its shape"
             )
         if not np.can_cast(Y.dtype, self.dtype, "same_kind"):
@@ -126,7 +126,7 @@ class OperatorSource(Products):
 
 
 def dtype_of(A: Any) -> Any:
-    """The operator's dtype, that of a product where it has none."""
+    """Return the operator's dtype, that of a product where it has none."""
     if A.dtype is not None:
         return A.dtype
     try:
@@ -146,7 +146,7 @@ def _has_adjoint(A: Any, dtype: np.dtype) -> bool:
 
 
 def _unit(n: int, place: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Columns of the identity."""
+    """Return the columns of the identity."""
     X = np.zeros((n, place.size), dtype=dtype)
     X[place, np.arange(place.size)] = 1
     return X

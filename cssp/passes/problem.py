@@ -23,7 +23,7 @@ __all__ = ["LARGEST", "PassPart", "PassProblem"]
 #: Most entries of a dense matrix that is handed out.
 LARGEST = 1 << 28
 
-#: Methods whose picks, or their law, are those of the same method in memory; greedy's not where it goes by core-sets.
+#: Methods whose picks, or their law, are those of the same method in memory; not of greedy where it uses core-sets.
 SAME = ("residual", "greedy", "norm", "uniform", "random_pivot", "sketched_qr")
 
 
@@ -56,22 +56,24 @@ class PassProblem(Problem):
         return (1 - slack) * self.tol**2 * float(np.sum(self.given))
 
     def take(self, columns: Sequence[int]) -> np.ndarray:
+        """Return these columns of A, in this order, as a dense array."""
         return self.A.take(columns)
 
     def independent(self, columns: Sequence[int]) -> list[bool]:
+        """Return which of these columns add to the span of those before, by the one threshold."""
         from cssp.passes.table import record_of
 
         chosen = tuple(int(j) for j in columns)
         return record_of(self)(self, chosen, None, chosen).independent
 
     def numpy(self, dtype: str | None = None) -> PassProblem:
-        """The same problem, its products in double precision where that is asked for."""
+        """Return the same problem, its products in double precision where that is asked for."""
         return self if dtype is None else replace(self, A=self.A.view(self.A.wide), data_eps=self.unit)
 
 
 @dataclass(frozen=True, eq=False)
 class PassPart(Part):
-    """The picks of such a problem; what is said of them is computed by further passes."""
+    """The picks of such a problem; errors, rank and coefficients are computed in further passes."""
 
     @property
     def source(self) -> Source:
@@ -96,7 +98,7 @@ class PassPart(Part):
         return linalg.errors_of(energies, independent, left)
 
     def coefficients(self) -> Array:
-        """As of a matrix in memory; for a dask array a dask array."""
+        """Return the coefficients as of a matrix in memory; for a dask array a dask array."""
         Qh = linalg.adjoint(self.basis[0])
         R, G = Qh @ self.chosen, self._product(Qh)
         if isinstance(G, np.ndarray):
@@ -106,7 +108,7 @@ class PassPart(Part):
         )
 
     def reconstruct(self) -> Array:
-        """P_S X; for a dask array a dask array. A large dense matrix is refused."""
+        """Return P_S X; for a dask array a dask array. A large dense matrix is refused."""
         if not isinstance(self.source, ChunkSource):
             self.refuse_large()
         Q = self.basis[0]
@@ -124,7 +126,7 @@ class PassPart(Part):
             )
 
     def _product(self, *factors: np.ndarray) -> Array:
-        """A·diag(w) multiplied from the left by small matrices, the first one first."""
+        """Return A·diag(w) multiplied from the left by small matrices, the first one first."""
         A = self.source
         if not isinstance(A, ChunkSource):
             return A.sweep(linalg.adjoint(factors[0]))[0].whole()
@@ -136,6 +138,7 @@ class PassPart(Part):
         return X
 
     def spread(self, X: Array) -> Array:
+        """Return X with a zero column in each place where padding was removed."""
         p = self.problem
         if p.columns is None or isinstance(X, np.ndarray):
             return super().spread(X)
@@ -146,12 +149,12 @@ class PassPart(Part):
         return da.concatenate([X, da.zeros((X.shape[0], 1), dtype=X.dtype)], axis=1)[:, place]
 
     def is_a_run_of(self, row: Method) -> bool:
-        """Not of a method that goes by a sketch or by core-sets here."""
+        """Return whether the theorem holds here, which it does not for a method on a sketch or core-sets."""
         sketched = row.name not in SAME or (row.name == "greedy" and isinstance(self.source, ChunkSource))
         return not sketched and super().is_a_run_of(row)
 
     def spectrum(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """By R with RᴴR = AAᴴ or AᴴA: R or Rᴴ has the singular values of A, and its residual those of A's residual."""
+        """Return the spectrum from R with RᴴR = AAᴴ or AᴴA: R or Rᴴ has the singular values of A, and its residual those of A's residual."""
         A, picks = self.source, list(self.picks)
         m, n = A.shape
         if min(m, n) > linalg.SQUARE:

@@ -18,7 +18,7 @@ __all__ = ["random_pivot"]
 
 
 def random_pivot(p: PassProblem) -> Picks:
-    """The picks of ``random_pivot`` with ``accelerated=True`` for the same rng."""
+    """Return the picks of ``random_pivot`` with ``accelerated=True`` for the same rng."""
     return Picks(_rejecting(_Residual(p), p.rng).indices)
 
 
@@ -68,7 +68,7 @@ class _Residual(sampling.Residual):
         return float(np.sum(self.N)) <= self.p.goal
 
     def _form(self, which: np.ndarray) -> None:
-        """The norms of these columns from the columns themselves."""
+        """Form the norms of these columns from the columns themselves."""
         place, Q = np.flatnonzero(which), self.Q[:, : self.r]
         if place.size * self.p.m <= 1 << 22:
             self.N[place] = residual_norms2(self.A.source.take(place.tolist()), Q)

@@ -1,6 +1,6 @@
 """Greedy residual in few passes: the speculative pivoting of `cssp.methods._speculative` on a matrix read in passes.
 
-A guess is judged by one pass, in which workers form QᴴA and say, for each pick guessed, how its column stands among
+A guess is verified in one pass, in which workers form QᴴA and report, for each pick guessed, how its column stands among
 theirs. A pool of columns in the caller's memory provides the guesses; columns of large residual norm join it in the
 same pass.
 """
@@ -27,10 +27,10 @@ from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks
 
 __all__ = ["residual"]
 
-#: First and longest guess: a pass is dear, a longer product in it is not.
+#: First and longest guess: a pass is expensive, a longer product in it is not.
 FIRST, LONGEST = 64, 128
 
-#: How much wider a block is than in memory where columns are dear, as a better guess saves passes.
+#: How much wider a block is than in memory where columns are expensive to read, as a better guess saves passes.
 WIDER = 2
 
 #: Columns in the pool: at least, for each pick, and at most.
@@ -47,7 +47,7 @@ STEP = 4096
 
 
 def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None) -> Picks:
-    """The picks of greedy residual in memory, near-ties apart; from the Gram matrix of a sparse matrix where that is cheap.
+    """Return the picks of greedy residual in memory, near-ties apart; from the Gram matrix of a sparse matrix where that is cheap.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
 
 
 def gram_is_cheap(A: SparseSource, k: int) -> bool:
-    """Whether AᴴA costs less than k passes, and fits."""
+    """Return whether AᴴA costs less than k passes, and fits."""
     row = np.bincount(A.A.indices, minlength=A.shape[0]).astype(np.float64)
     return A.shape[1] ** 2 <= LARGEST_GRAM and float(np.sum(row**2)) <= max(
         CHEAP * A.A.nnz * k, A.shape[1] ** 2
@@ -95,12 +95,15 @@ class SparseColumns:
         self.A, self.take, self.dtype = A.A, A.take, A.dtype
 
     def gram(self) -> np.ndarray:
+        """Return AᴴA as a dense array, shape (n, n)."""
         return np.asarray((self.A.conj().T @ self.A).toarray())
 
     def combined(self, S: list[int], Y: np.ndarray) -> np.ndarray:
+        """Return A_S Y."""
         return np.asarray(self.A[:, S] @ Y)
 
     def products(self, S: list[int], E: np.ndarray) -> np.ndarray:
+        """Return A_Sᴴ E."""
         return np.asarray(self.A[:, S].conj().T @ E)
 
 
@@ -115,7 +118,7 @@ class PassRun(_Run):
         self.indices, self.heights = list(p.include), heights or []
         self.open = p.candidates.copy()
         self.length = FIRST
-        self.bend = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
+        self.tie_bias = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
         self.given = list(p.include)
         if heights is None:
             self._drop_dependent(self.A.take(self.given))
@@ -159,18 +162,18 @@ class PassRun(_Run):
             self._step()
             return
         assert V is not None
-        taken = self._judge(guess, V)
+        taken = self._verify(guess, V)
         self.length = min(LONGEST, 2 * length if taken == guess.size else max(8, 2 * taken))
 
     def _step(self) -> int:
         e, norm = orthogonalise(self._columns([self.first])[:, 0], self.basis)
         if norm > self.p.noise:
-            return self._judge(np.array([self.first]), (e / norm)[:, None])
+            return self._verify(np.array([self.first]), (e / norm)[:, None])
         self.open[self.first], self.N[self.first] = False, 0
         return 0
 
-    def _promising(self, b: int) -> np.ndarray:
-        """Open columns of large residual norm: the b largest, or those of them in the pool where others are dear."""
+    def _largest_norms(self, b: int) -> np.ndarray:
+        """Open columns of large residual norm: the b largest, or those of them in the pool where others are expensive to read."""
         C = self._largest(min(b if self.A.nearby else WIDER * b, self._room()))
         there = np.isin(C, self.pool)
         if self.A.nearby or self.first not in self.pool or int(np.count_nonzero(there)) < C.size // 4:
@@ -180,10 +183,10 @@ class PassRun(_Run):
         return C[there]
 
     def _largest(self, b: int) -> np.ndarray:
-        return super()._promising(b)
+        return super()._largest_norms(b)
 
     def _block(self, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Residuals of columns of the pool, and their Gram matrix with the norms that the judgement goes by."""
+        """Return the residuals of columns of the pool, and their Gram matrix with the norms that the verification uses."""
         Q = self.Q[:, self.known : self.r]
         if Q.shape[1]:
             self.left = self.left - (self.left @ Q.conj()) @ Q.T
@@ -194,7 +197,7 @@ class PassRun(_Run):
         return E, G
 
     def _columns(self, columns: Any) -> np.ndarray:
-        """Columns of A, from the pool as far as they are there."""
+        """Return the columns of A, from the pool as far as they are there."""
         place = np.asarray(columns, dtype=np.int64)
         there = np.isin(place, self.pool)
         out = np.empty((self.p.m, place.size), dtype=self.A.dtype)
@@ -204,7 +207,7 @@ class PassRun(_Run):
         return out
 
     def _most(self) -> int:
-        """Columns in the pool: a block, or more of them where they are dear."""
+        """Return the columns in the pool: a block, or more of them where they are expensive to read."""
         least, each, most = POOL
         wanted = least if self.A.nearby else max(least, min(each * self.p.k, most))
         return min(wanted, self._room())
@@ -213,7 +216,7 @@ class PassRun(_Run):
         return max(2, ROOM // self.p.m)
 
     def _join(self, columns: np.ndarray, X: np.ndarray, needed: np.ndarray) -> None:
-        """Columns into the pool; those of least residual norm leave it, but not those that are needed."""
+        """Add columns to the pool and drop those of least residual norm, except those that are needed."""
         Q = self.Q[:, : self.known]
         rows = X.T
         pool = np.concatenate([self.pool, columns])
@@ -229,7 +232,7 @@ class PassRun(_Run):
             order = order[keep[order]]
         self.pool, self.raw, self.left = pool[order], raw[order], left[order]
 
-    def _judge(self, guess: np.ndarray, V: np.ndarray) -> int:
+    def _verify(self, guess: np.ndarray, V: np.ndarray) -> int:
         p, size, taken = self.p, guess.size, 1
         ahead = np.empty(0, dtype=np.int64)
         if not self.A.nearby and size < p.k - len(self.indices):
@@ -237,11 +240,11 @@ class PassRun(_Run):
         held, X = self.A.sweep(V, ahead, after=_fallen)
         top = np.array([self.N[self.first]])
         if size > 1:
-            ask = partial(_standing, guess=guess, eps=self.eps)
-            highest, own, below, worn = np.max(held.map(ask, self.N, self.exact, self.open), axis=0)
+            ask = partial(_prefix_maxima, guess=guess, eps=self.eps)
+            highest, own, below, stale = np.max(held.map(ask, self.N, self.exact, self.open), axis=0)
             top = np.append(top, highest)
             bar = highest * (1 - TIE_BAND * self.eps)
-            right = (own >= bar) & (below < bar) & (worn < bar) & (highest > p.noise**2)
+            right = (own >= bar) & (below < bar) & (stale < bar) & (highest > p.noise**2)
             if self.single:
                 right &= highest >= (SINGLE_REACH * p.largest) ** 2
             taken += size - 1 if right.all() else int(np.argmin(right))
@@ -272,7 +275,7 @@ class PassRun(_Run):
         ).save(path, self.p)
 
     def load(self, path: Path) -> None:
-        """Go on from a kept state."""
+        """Continue from a saved state."""
         state = State.load(path, self.p, LONGEST)
         if self.A.dtype != state.Q.dtype:
             self.A = self.A.view(state.Q.dtype)
@@ -293,7 +296,7 @@ class PassRun(_Run):
 
 
 def _fallen(R: np.ndarray) -> np.ndarray:
-    """What squared norms lose to the first 1, 2, ... directions."""
+    """Return what squared norms lose to the first 1, 2, ... directions."""
     lost = squares(R)
     return np.cumsum(lost, axis=0, out=lost)
 
@@ -307,7 +310,7 @@ def _row(part: np.ndarray, start: int, s: int = 0) -> np.ndarray:
     return row
 
 
-def _standing(
+def _prefix_maxima(
     fallen: np.ndarray,
     start: int,
     N: np.ndarray,
@@ -317,10 +320,10 @@ def _standing(
     guess: np.ndarray,
     eps: float,
 ) -> np.ndarray:
-    """How columns stand behind 1, 2, ... guesses, shape (4, guesses - 1).
+    """Return the maxima that verify 1, 2, ... guesses, shape (4, guesses - 1).
 
-    The largest squared norm; the fair score (with its slack) of the guess itself, if it is here; the largest fair score
-    of a column of lower index; and that of a column whose norm is worn.
+    These are, after each number of guesses, the largest squared norm; the score with slack of the guess itself, if it is here;
+    the largest score with slack of a column of lower index; and that of a column whose norm is stale.
     """
     out = np.full((4, guess.size - 1), -math.inf)
     for a in range(0, N.size, STEP):
@@ -330,9 +333,9 @@ def _standing(
         for g in np.flatnonzero((mine >= 0) & (mine < b - a)):
             score[g:, mine[g]] = -math.inf
         fair = score + DOWNDATE_SLACK * eps * exact[a:b]
-        worn = np.where(score <= math.sqrt(eps) * exact[a:b], fair, -math.inf).max(axis=1)
+        stale = np.where(score <= math.sqrt(eps) * exact[a:b], fair, -math.inf).max(axis=1)
         np.maximum(out[0], score.max(axis=1), out=out[0])
-        np.maximum(out[3], worn, out=out[3])
+        np.maximum(out[3], stale, out=out[3])
         for s, j in enumerate(mine[1:].tolist()):
             if 0 <= j < b - a:
                 out[1, s] = fair[s, j]

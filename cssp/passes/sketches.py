@@ -24,7 +24,7 @@ from cssp.passes.problem import PassProblem
 from cssp.passes.residual import residual
 from cssp.passes.source import Held
 from cssp.problem import Picks, Problem
-from cssp.scaling import steady
+from cssp.scaling import default_floating_errors
 
 __all__ = ["compressed", "leverage", "osinsky", "sketched_optimum", "sketched_qr", "volume"]
 
@@ -33,7 +33,7 @@ OVERSAMPLE = 10
 
 
 def compressed(p: PassProblem, rank: int, oversample: int) -> Problem:
-    """The problem on B = [QᴴA; Ω(A - QQᴴA)], 2(rank + oversample) rows: two passes.
+    """Return the problem on B = [QᴴA; Ω(A - QQᴴA)], 2(rank + oversample) rows: two passes.
 
     Q spans A times a Gaussian matrix and Ω is Gaussian: QᴴA has A's leading singular vectors nearly, and BᴴB is AᴴA but for
     the part of A outside Q, whose inner products are estimated. Where Q spans A they are those of A.
@@ -49,18 +49,18 @@ def compressed(p: PassProblem, rank: int, oversample: int) -> Problem:
 
 
 def leverage(p: PassProblem, *, rank: int | None = None, oversample: int = OVERSAMPLE) -> Picks:
-    """Leverage scores of the leading singular vectors of a sketch."""
+    """Return the leverage scores of the leading singular vectors of a sketch."""
     r = p.free if rank is None else check_integer("rank", rank, high=min(p.m, p.n))
     return Picks(leverage_of(_compressed(p, oversample, r), rank=rank).indices)
 
 
 def osinsky(p: PassProblem, *, oversample: int = OVERSAMPLE) -> Picks:
-    """Adaptive pivoting derandomised, on a sketch; k + 1 times the optimum of the sketch."""
+    """Choose by derandomised adaptive pivoting on a sketch; k + 1 times the optimum of the sketch."""
     return Picks(osinsky_of(_compressed(p, oversample)).indices)
 
 
 def volume(p: PassProblem, *, oversample: int = OVERSAMPLE) -> Picks:
-    """Volume sampling by the Gram matrix of a sketch."""
+    """Choose by volume sampling from the Gram matrix of a sketch."""
     return Picks(volume_of(_compressed(p, oversample)).indices)
 
 
@@ -69,7 +69,7 @@ def _compressed(p: PassProblem, oversample: int, rank: int = 0) -> Problem:
 
 
 def sketched_qr(p: PassProblem, *, rank: int | None = None, oversample: int = OVERSAMPLE) -> Picks:
-    """Pivots of ΩA, Ω Gaussian with rank + oversample rows: one pass for each `rank` of them, k by default.
+    """Return the pivots of ΩA, Ω Gaussian with rank + oversample rows: one pass for each `rank` of them, k by default.
 
     The sketch stays with the workers, and its pivots are found there by `cssp.passes.residual`.
     """
@@ -103,7 +103,7 @@ def sketched_qr(p: PassProblem, *, rank: int | None = None, oversample: int = OV
 
 
 def _pivots(held: Held, rows: int, p: PassProblem, k: int, open_: np.ndarray) -> list[int]:
-    """Pivots of a held sketch, where it is."""
+    """Return the pivots of a held sketch, where it is."""
     if not isinstance(held, HeldChunks):
         return list(residual_of(Problem(A=held.whole(), k=k, candidates=open_)).indices)
     B = ChunkSource(held.array(rows, p.A.dtype), p.A.dtype)
@@ -111,11 +111,11 @@ def _pivots(held: Held, rows: int, p: PassProblem, k: int, open_: np.ndarray) ->
     return list(residual(PassProblem(A=B, k=k, candidates=open_, given=norms2)).indices)
 
 
-@steady
+@default_floating_errors
 def sketched_optimum(
     A: Any, k: int, *, oversample: int = OVERSAMPLE, powers: int = 1, rng: int | None = None
 ) -> float:
-    """An estimate of Σ_{i>k} σ_i², the least squared error of rank k, by a randomised SVD [halko2011].
+    """Return an estimate of Σ_{i>k} σ_i², the least squared error of rank k, by a randomised SVD [halko2011].
 
     It is never below the optimum but for rounding: what Q of rank k + oversample captures is no more than what the best
     k directions capture, in expectation close to it. 3 + powers passes, twice `powers` where A has several rows of chunks.

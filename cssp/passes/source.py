@@ -55,10 +55,10 @@ class Held(ABC):
 
     @abstractmethod
     def map(self, f: Callable[..., Any], *vectors: np.ndarray) -> list[Any]:
-        """f(part, start, *slices) for each range; the slices are those of vectors of length n."""
+        """Return f(part, start, *slices) for each range; the slices are those of vectors of length n."""
 
     def whole(self) -> np.ndarray:
-        """The product as one array in the caller's memory."""
+        """Return the product as one array in the caller's memory."""
         parts = self.map(_same)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
@@ -105,10 +105,10 @@ class Source(ABC):
 
     @abstractmethod
     def scan(self) -> Scan:
-        """Column norms, range and finiteness: one pass. The factor has no part in it."""
+        """Return the column norms, range and finiteness: one pass. The factor has no part in it."""
 
     def view(self, dtype: Any = None, factor: tuple[np.ndarray, np.ndarray] | None = None) -> Self:
-        """The same data in another precision, or with columns multiplied by mantissa·2**exponent."""
+        """Return the same data in another precision, or with columns multiplied by mantissa·2**exponent."""
         other = copy.copy(self)
         other.dtype = self.dtype if dtype is None else np.dtype(dtype)
         other.factor = self.factor if factor is None else factor
@@ -116,43 +116,44 @@ class Source(ABC):
 
     @abstractmethod
     def narrowed(self, columns: np.ndarray) -> Source:
-        """These columns alone, as a source."""
+        """Return these columns alone, as a source."""
 
     @abstractmethod
     def take(self, columns: Sequence[int]) -> np.ndarray:
-        """These columns as a dense array (m, b)."""
+        """Return these columns as a dense array (m, b)."""
 
     @abstractmethod
     def sweep(
         self, Q: np.ndarray, columns: Sequence[int] = (), after: Callable[..., Any] | None = None
     ) -> tuple[Held, np.ndarray]:
-        """QᴴA, held, and some columns from the same pass. ``after`` is applied to each part where it is computed."""
+        """Return QᴴA, held, and some columns from the same pass. ``after`` is applied to each part where it is computed."""
 
     @abstractmethod
     def right(self, X: np.ndarray) -> np.ndarray:
-        """AX for X (n, l): one pass."""
+        """Return AX for X (n, l): one pass."""
 
     def gaussian(self, l: int, rng: np.random.Generator) -> np.ndarray:
-        """AG for a Gaussian G (n, l), the same for every storage of A: one pass."""
+        """Return AG for a Gaussian G (n, l), the same for every storage of A: one pass."""
         return self.right(gaussian_rows(seed_of(rng), 0, self.shape[1], l))
 
     def outer(self, Q: np.ndarray) -> np.ndarray:
-        """AAᴴQ."""
+        """Return AAᴴQ."""
         return self.right(self.sweep(Q)[0].whole().conj().T)
 
     @abstractmethod
     def residual_norms2(self, Q: np.ndarray) -> np.ndarray:
-        """Squared norms of the columns of A - QQᴴA, formed from the columns themselves."""
+        """Return the squared norms of the columns of A - QQᴴA, formed from the columns themselves."""
 
     @abstractmethod
     def triangle(self) -> np.ndarray:
-        """R, upper triangular of order min(m, n), with RᴴR = AAᴴ where m ≤ n and AᴴA elsewhere: one pass.
+        """Return R, upper triangular of order min(m, n), with RᴴR = AAᴴ where m ≤ n and AᴴA elsewhere: one pass.
 
         By orthogonal transformations, so that small singular values are as good as in an SVD of A.
         """
 
     @property
     def single(self) -> bool:
+        """Whether products are formed in single precision."""
         return self.dtype in (np.float32, np.complex64)
 
     @property
@@ -186,7 +187,7 @@ class Local(Source):
         return R
 
     def slabs(self) -> Iterator[np.ndarray]:
-        """The rows of Aᴴ where m ≤ n, of A elsewhere, some at a time."""
+        """Yield the rows of Aᴴ where m ≤ n, of A elsewhere, some at a time."""
         m, n = self.shape
         step = max(SLAB, BLOCK // min(m, n))
         if m <= n:
@@ -198,7 +199,7 @@ class Local(Source):
 
     @abstractmethod
     def gains(self) -> np.ndarray:
-        """‖Aᴴa_j‖² for every column."""
+        """Return ‖Aᴴa_j‖² for every column."""
 
     @abstractmethod
     def _columns(self, place: np.ndarray) -> np.ndarray: ...
@@ -316,7 +317,7 @@ class SparseSource(Products):
 
 
 def dense(block: Any) -> np.ndarray:
-    """A block as a plain array: sparse ones filled, long double in double; other kinds are refused by name."""
+    """Return a block as a plain array: sparse ones filled, long double in double; other kinds are refused by name."""
     for fill in ("toarray", "todense"):
         block = getattr(block, fill)() if hasattr(block, fill) else block
     if np.ma.is_masked(block):
@@ -324,7 +325,7 @@ def dense(block: Any) -> np.ndarray:
     if not isinstance(block, (np.ndarray, np.generic)):
         kind = f"{type(block).__module__.partition('.')[0]}.{type(block).__name__}"
         raise ArgumentError(
-            f"A has a block of type {kind}: NumPy arrays or sparse matrices are wanted; convert it block by block"
+            f"A has a block of type {kind}: expected NumPy arrays or sparse matrices; convert it block by block"
         )
     X = np.asarray(block)
     if X.dtype.char not in "gG":
@@ -334,12 +335,12 @@ def dense(block: Any) -> np.ndarray:
 
 
 def ready(block: Any, dtype: np.dtype, factor: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
-    """A block as it is stored in the precision of products, its columns multiplied by the factor."""
+    """Return a block as it is stored in the precision of products, its columns multiplied by the factor."""
     return stretched(dense(block).astype(dtype, copy=False), factor)
 
 
 def stretched(X: np.ndarray, factor: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
-    """X·diag(mantissa·2**exponent) in two steps, of which neither leaves the range unless the result does."""
+    """Return X·diag(mantissa·2**exponent) in two steps, of which neither leaves the range unless the result does."""
     if factor is None:
         return X
     real = np.float32 if X.dtype in (np.float32, np.complex64) else np.float64
@@ -351,11 +352,12 @@ def stretched(X: np.ndarray, factor: tuple[np.ndarray, np.ndarray] | None) -> np
 
 
 def seed_of(rng: np.random.Generator) -> int:
+    """Return a seed below 2**63, drawn from ``rng``."""
     return int(rng.integers(2**63))
 
 
 def gaussian_rows(seed: int, a: int, b: int, l: int) -> np.ndarray:
-    """Rows a, ..., b-1 of a Gaussian matrix with l columns, made in pieces that do not depend on a and b."""
+    """Return the rows a, ..., b-1 of a Gaussian matrix with l columns, made in pieces that do not depend on a and b."""
     out = np.empty((b - a, l))
     for piece in range(a // PIECE, -(-b // PIECE)):
         low, high = max(a, piece * PIECE), min(b, (piece + 1) * PIECE)
@@ -365,14 +367,14 @@ def gaussian_rows(seed: int, a: int, b: int, l: int) -> np.ndarray:
 
 
 def residual_norms2(C: np.ndarray, Q: np.ndarray) -> np.ndarray:
-    """Squared norms of the columns of C - QQᴴC, projected twice."""
+    """Return the squared norms of the columns of C - QQᴴC, projected twice."""
     for _ in range(2 if Q.shape[1] else 0):
         C = C - Q @ (Q.conj().T @ C)
     return column_norms2(C).astype(np.float64)
 
 
 def scan(C: Any) -> Scan:
-    """The scan of a block as it is stored."""
+    """Return the scan of a block as it is stored."""
     if np.ma.is_masked(C):
         j = int(np.flatnonzero(np.ma.getmaskarray(C).any(axis=0))[0])
         return Scan(np.zeros(C.shape[1], dtype=np.int64), np.zeros(C.shape[1]), (j, "a masked entry"))
@@ -400,7 +402,7 @@ def scan(C: Any) -> Scan:
 
 
 def scan_from(C: np.ndarray, first: int | None, dtype: Any = None) -> Scan:
-    """The scan of a dense block, with its sums (in this precision) where its first row in the matrix is given."""
+    """Return the scan of a dense block, with its sums (in this precision) where its first row in the matrix is given."""
     s = scan(C)
     return s if first is None or s.bad else replace(s, sums=column_sums(C.astype(dtype or C.dtype), first))
 
@@ -410,7 +412,7 @@ def _squared(C: np.ndarray) -> np.ndarray:
 
 
 def joined(scans: Sequence[Scan], places: Sequence[tuple[int, int]]) -> Scan:
-    """Scans of blocks as one; ``places`` are their first columns (and numbers among the blocks of the same columns)."""
+    """Return the scans of blocks as one; ``places`` are their first columns (and numbers among the blocks of the same columns)."""
     bad = [(start + s.bad[0], s.bad[1]) for s, (start, _) in zip(scans, places, strict=True) if s.bad]
     by_range: dict[int, Scan] = {}
     for s, (start, _) in zip(scans, places, strict=True):
@@ -426,7 +428,7 @@ def joined(scans: Sequence[Scan], places: Sequence[tuple[int, int]]) -> Scan:
 
 
 def stacked(one: Scan, two: Scan) -> Scan:
-    """The scan of two blocks of rows of the same columns."""
+    """Return the scan of two blocks of rows of the same columns."""
     # a zero column has exponent 0 and says nothing about the other block
     e1 = np.where(one.norms2 > 0, one.exponent, two.exponent)
     e2 = np.where(two.norms2 > 0, two.exponent, e1)
@@ -446,7 +448,7 @@ def _same(part: np.ndarray, start: int) -> np.ndarray:
 
 
 def in_range(exponent: int, single: bool) -> bool:
-    """Whether fourth powers of entries of this size are in range anyway."""
+    """Return whether fourth powers of entries of this size are in range anyway."""
     low, high = (-4, 10) if single else (-100, 100)
     return low <= exponent <= high
 
@@ -454,7 +456,7 @@ def in_range(exponent: int, single: bool) -> bool:
 def factor_of(
     s: Scan, weights: np.ndarray | None, single: bool, unit: bool = False
 ) -> tuple[tuple[np.ndarray, np.ndarray] | None, int, np.ndarray]:
-    """The factor w·2**-e of the columns (None: 1), e, and squared norms of the scaled columns.
+    """Return the factor w·2**-e of the columns (None: 1), e, and squared norms of the scaled columns.
 
     Columns so far below the largest that their squares leave the range get the factor 0. With ``unit`` columns are divided by
     their norms first.
@@ -471,14 +473,15 @@ def factor_of(
     shift = np.where(alive, np.clip(2 * (t - e), -5000, 5000), 0)
     with np.errstate(under="ignore", over="ignore"):
         norms2 = np.where(alive, np.ldexp(s.norms2 * w * w, shift), 0.0)
-    dust = alive & (norms2 < 2.0 ** (-120 if single else -900))
-    norms2[dust] = 0
-    if weights is None and e == 0 and not dust.any():
+    negligible = alive & (norms2 < 2.0 ** (-120 if single else -900))
+    norms2[negligible] = 0
+    if weights is None and e == 0 and not negligible.any():
         return None, 0, norms2
-    mantissa = np.where(alive & ~dust, w, 0.0)
-    exponent = np.where(alive & ~dust, t - s.exponent - e, 0)
+    mantissa = np.where(alive & ~negligible, w, 0.0)
+    exponent = np.where(alive & ~negligible, t - s.exponent - e, 0)
     return (mantissa, exponent), e, norms2
 
 
 def norm_of(norms2: np.ndarray) -> float:
+    """Return the Frobenius norm from squared column norms."""
     return math.sqrt(float(np.sum(norms2)))

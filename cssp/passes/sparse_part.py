@@ -1,4 +1,4 @@
-"""What is said of the picks of a sparse matrix, without their dense orthonormal basis where its Gram matrix is good enough.
+"""Errors, rank and coefficients of the picks of a sparse matrix, without their dense orthonormal basis where its Gram matrix is good enough.
 
 With A_S = QR, R from the Gram matrix of the chosen columns, Q = A_S R⁻¹ is never formed: QᴴA = R⁻ᴴ(A_SᴴA) has k rows. That costs
 eps·cond(A_S)² in the orthogonality of Q. It is used where this is small, and residuals are projected twice; elsewhere the work is
@@ -25,7 +25,7 @@ from cssp.problem import CLEAR
 
 __all__ = ["SparsePart"]
 
-#: Least residual norm of a chosen column behind the others, over the largest norm, with which the Gram matrix is good enough.
+#: Least residual norm of a chosen column after the others, over the largest norm, with which the Gram matrix is good enough.
 CONDITION = 1e-4
 
 #: Relative accuracy of squared errors.
@@ -56,7 +56,7 @@ class Factor:
     error: float
 
     def times(self, A: Any) -> np.ndarray:
-        """QᴴA for a sparse or dense A."""
+        """Return QᴴA for a sparse or dense A."""
         product = self.C.conj().T @ A
         return self.X.conj().T @ (product.toarray() if hasattr(product, "toarray") else product)
 
@@ -101,6 +101,7 @@ class SparsePart(PassPart):
         return super().independent if known or self.factor is None else self.factor.independent
 
     def clear(self) -> list[bool]:
+        """Return which chosen columns are independent by far more than the threshold."""
         f = self.factor
         if f is None:
             return super().clear()
@@ -124,6 +125,7 @@ class SparsePart(PassPart):
         return linalg.errors_of(energies, f.independent, left)
 
     def coefficients(self) -> np.ndarray:
+        """Return the least-squares coefficients (k, n)."""
         f, A = self.factor, self.matrix
         if f is None:
             return super().coefficients()
@@ -136,6 +138,7 @@ class SparsePart(PassPart):
         return T
 
     def reconstruct(self) -> np.ndarray:
+        """Return P_S A as a dense array (m, n)."""
         f, (m, n) = self.factor, self.source.shape
         if f is None:
             return super().reconstruct()
@@ -147,7 +150,7 @@ class SparsePart(PassPart):
         return X
 
     def _residual(self, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Y - QQᴴY, projected twice, and QᴴY."""
+        """Return Y - QQᴴY, projected twice, and QᴴY."""
         f = self.factor
         assert f is not None
         G = f.times(Y)
@@ -156,7 +159,7 @@ class SparsePart(PassPart):
         return Y - f.C @ (f.X @ again), G + again
 
     def _blocks(self, columns: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """Columns, all by default, in parts of which dense ones fit."""
+        """Yield the columns, all by default, in parts of which dense ones fit."""
         columns = np.arange(self.problem.n) if columns is None else columns
         step = max(1, BLOCK // self.problem.m)
         return (columns[a : a + step] for a in range(0, columns.size, step))

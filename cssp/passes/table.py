@@ -52,11 +52,11 @@ OPEN_ENDED = ("residual", "random_pivot", "sketched_qr")
 
 _NAMES = {"dask": "a dask array", "sparse": "sparse", "operator": "a LinearOperator", "mapped": "mapped"}
 
-_NUMBERS = "numbers are wanted (bool, integer, real or complex)"
+_NUMBERS = "expected numbers (bool, integer, real or complex)"
 
 
 def settled(A: Any, row: Method, options: Iterable[str], k: Any, *beyond: Any) -> Any:
-    """A itself; a mapped file as an array in memory where passes would choose otherwise, or cannot do what is asked.
+    """Return A itself; a mapped file as an array in memory where passes would choose otherwise, or cannot do what is asked.
 
     ``beyond`` are arguments that are honoured in memory only, None where not given.
     """
@@ -70,7 +70,7 @@ def settled(A: Any, row: Method, options: Iterable[str], k: Any, *beyond: Any) -
 
 
 def row_for(row: Method, A: Any) -> Method:
-    """The method's row with the function that works on A's kind."""
+    """Return the method's row with the function that works on A's kind."""
     kind = kind_of(A)
     if kind is None:
         return row
@@ -87,7 +87,7 @@ def row_for(row: Method, A: Any) -> Method:
 
 
 def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source:
-    """A as a source; ``summed`` where a fingerprint will be wanted."""
+    """Return A as a source; ``summed`` where a fingerprint will be asked for."""
     kind = kind_of(A)
     if kind is None:
         raise ArgumentError(
@@ -98,7 +98,7 @@ def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source
         A = _from_frame(A)
     if len(A.shape) != 2:
         raise ArgumentError(
-            f"A has shape {tuple(A.shape)}: a matrix (m, n) is wanted where it is read in passes"
+            f"A has shape {tuple(A.shape)}: expected a matrix (m, n) where it is read in passes"
         )
     dtype = _compute_dtype(dtype_of(A) if kind == "operator" else A.dtype)
     if row is not None and dtype.kind == "c" and "complex" not in row.supports:
@@ -108,7 +108,7 @@ def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source
         source = _SOURCES[kind](A, dtype)  # which finds out sizes of chunks that were unknown
     if source is None or 0 in source.shape:
         shape = tuple(A.shape) if source is None else source.shape
-        raise ArgumentError(f"A has shape {shape}: at least one row and one column are wanted")
+        raise ArgumentError(f"A has shape {shape}: expected at least one row and one column")
     source.summed = summed
     return source
 
@@ -122,7 +122,7 @@ _SOURCES: dict[str, Callable[[Any, Any], Source]] = {
 
 
 def _from_frame(frame: Any) -> Any:
-    """The dask array of a dask DataFrame of numbers, its columns in one type; one pass for the lengths."""
+    """Return the dask array of a dask DataFrame of numbers, its columns in one type; one pass for the lengths."""
     kinds = {name: getattr(dtype, "kind", "O") for name, dtype in frame.dtypes.items()}
     wrong = [str(name) for name, kind in kinds.items() if kind not in "biufc"]
     if wrong:
@@ -136,14 +136,14 @@ def _from_frame(frame: Any) -> Any:
 
 
 def record_of(p: PassProblem) -> type[PassPart]:
-    """The record of picks of this problem."""
+    """Return the record of picks of this problem."""
     return SparsePart if isinstance(p.A, SparseSource) else PassPart
 
 
 def scaled(
     A: Source, weights: np.ndarray | None, columns: np.ndarray | None, remedy: str, unit: bool = False
 ) -> tuple[Source, int, np.ndarray]:
-    """A·diag(w)·2**-e, e and its squared column norms; the first column with NaN or Inf is refused by name.
+    """Return A·diag(w)·2**-e, e and its squared column norms; the first column with NaN or Inf is refused by name.
 
     With ``unit`` columns of A are divided by their norms first.
     """
@@ -158,7 +158,7 @@ def scaled(
 
 
 def problem_of(A: Any) -> PassProblem:
-    """A problem without arguments: A scaled, its norms known."""
+    """Return a problem without arguments: A scaled, its norms known."""
     source, e, norms2 = scaled(source_of(A), None, None, "clean it")
     every = np.ones(source.shape[1], dtype=bool)
     return PassProblem(A=source, k=1, candidates=every, exponent=e, given=norms2, width=source.shape[1])

@@ -21,17 +21,18 @@ Array = Any
 
 
 def read_npy(path: Path, o: ReadOptions) -> Table:
-    """The array, mapped into memory: what is not needed is not read."""
+    """Return the array, mapped into memory: what is not needed is not read."""
     return _table(np.load(path, mmap_mode="r", allow_pickle=False), o)
 
 
 def read_npz(path: Path, o: ReadOptions) -> Table:
+    """Return the one array of an npz file, or the one that ``key`` names."""
     with np.load(path, allow_pickle=False) as file:
         return _table(file[_only(list(file.files), o.key)], o)
 
 
 def read_zarr(path: Path, o: ReadOptions) -> Table:
-    """A dask array where dask is installed: the matrix need not fit into memory."""
+    """Return a dask array where dask is installed: the matrix need not fit into memory."""
     try:
         import zarr
     except ImportError:
@@ -49,7 +50,7 @@ def read_zarr(path: Path, o: ReadOptions) -> Table:
 
 
 def read_market(path: Path, o: ReadOptions) -> Table:
-    """A dense array, or a CSC one."""
+    """Return a dense array, or a CSC one."""
     from scipy.io import mmread
 
     _check_text(path)
@@ -70,7 +71,7 @@ def _check_text(path: Path) -> None:
 
 
 def _only(keys: list[str], key: str | None) -> str:
-    """The one array meant."""
+    """Return the one array meant."""
     if key is None and len(keys) == 1:
         return keys[0]
     if key is None or key not in keys:
@@ -82,9 +83,9 @@ def _only(keys: list[str], key: str | None) -> str:
 
 
 def _table(A: Array, o: ReadOptions) -> Table:
-    """The table of an array: columns by number, rows that are complete."""
+    """Return the table of an array: columns by number, rows that are complete."""
     if A.ndim != 2:
-        raise ArgumentError(f"the array has shape {tuple(A.shape)}: a matrix is wanted")
+        raise ArgumentError(f"the array has shape {tuple(A.shape)}: expected a matrix (m, n)")
     n = int(A.shape[1])
     columns = np.arange(n) if o.columns is None else np.asarray(chosen("columns", o.columns, None, n))
     rows, dropped = None, 0
@@ -104,7 +105,7 @@ def _table(A: Array, o: ReadOptions) -> Table:
 
 
 def _complete(A: Array, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows have no NaN in these columns, and how many each column has."""
+    """Return which rows have no NaN in these columns, and how many each column has."""
     m, n = (int(s) for s in A.shape)
     counts, complete = np.zeros(n, dtype=np.int64), np.ones(m, dtype=bool)
     if hasattr(A, "tocoo"):
@@ -122,7 +123,7 @@ def _complete(A: Array, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _copied(A: np.ndarray, rows: np.ndarray | None, columns: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Some rows and columns of a mapped matrix, in a temporary file where they are many."""
+    """Return some rows and columns of a mapped matrix, in a temporary file where they are many."""
     rows = np.arange(A.shape[0]) if rows is None else rows
     if A.dtype.kind not in "biufc" or rows.size * columns.size * A.dtype.itemsize <= LIMIT:
         return A[np.ix_(rows, columns)], None

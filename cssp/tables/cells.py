@@ -13,7 +13,7 @@ MISSING = frozenset({"", "?", ".", "na", "n/a", "#n/a", "<na>", "nan", "null", "
 
 
 def number(cell: str, decimal: str = ".") -> float:
-    """The number in a cell, NaN where it is missing; ValueError where it is text.
+    """Return the number in a cell, NaN where it is missing; raise ValueError where it is text.
 
     >>> number(" 1.5e3"), number("1,5", decimal=","), number("NA")
     (1500.0, 1.5, nan)
@@ -27,7 +27,7 @@ def number(cell: str, decimal: str = ".") -> float:
 
 
 def numbers(cells: list[str], decimal: str = ".") -> list[float]:
-    """The numbers in many cells, as `number` has them."""
+    """Return the numbers in many cells, as `number` has them."""
     together = "".join(cells)
     if decimal == "." and together.isascii() and "_" not in together:
         with contextlib.suppress(ValueError):  # a missing cell, or text
@@ -36,7 +36,7 @@ def numbers(cells: list[str], decimal: str = ".") -> list[float]:
 
 
 def is_number(cell: str, decimal: str = ".") -> bool:
-    """Whether the cell holds a number or is missing."""
+    """Return whether the cell holds a number or is missing."""
     try:
         number(cell, decimal)
     except ValueError:
@@ -45,7 +45,7 @@ def is_number(cell: str, decimal: str = ".") -> bool:
 
 
 def advice(cell: str, sep: str, decimal: str) -> str:
-    """What may help with a cell that holds no number; empty where nothing is known to."""
+    """Return what may help with a cell that holds no number; empty where nothing is known to."""
     text = cell.strip()
     mark = "," if decimal == "." else "."
     if re.fullmatch(rf"[+-]?\d{{1,3}}([{mark} '’]\d{{3}})+([.,]\d*)?", text):

@@ -14,7 +14,7 @@ __all__ = ["chosen"]
 def chosen(
     argument: str, values: list[str], names: list[str] | None, n: int, what: str = "column"
 ) -> list[int]:
-    """Numbers of the columns that are meant, in order.
+    """Return the numbers of the columns that are meant, in order.
 
     A value that is itself a name is taken whole; any other is split at its commas. Each piece is a name, or else a
     number from 0 to n - 1.
@@ -40,7 +40,7 @@ def chosen(
 
 
 def within(argument: str, wanted: list[int], used: np.ndarray, what: str = "column") -> list[int]:
-    """Places, among those used, of columns given by their numbers in the file."""
+    """Return the places, among those used, of columns given by their numbers in the file."""
     place = {int(j): i for i, j in enumerate(used)}
     absent = next((j for j in wanted if j not in place), None)
     if absent is not None:
@@ -56,8 +56,8 @@ def _number(argument: str, word: str, names: list[str] | None, n: int, what: str
         raise ArgumentError(f"--{argument} contains {word}: {what} numbers run from 0 to {n - 1}")
     if names is None:
         why = "this file has no header" if what == "column" else "rows have no names"
-        raise ArgumentError(f"--{argument} {word}: {why}; {what} numbers, 0 to {n - 1}, are wanted")
+        raise ArgumentError(f"--{argument} {word}: {why}; expected {what} numbers, 0 to {n - 1}")
     near = difflib.get_close_matches(word, names, n=3)
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the file has {shown}"
-    raise ArgumentError(f"--{argument} {word}: a name of the header or a column number is wanted; {hint}")
+    raise ArgumentError(f"--{argument} {word}: expected a name of the header or a column number; {hint}")

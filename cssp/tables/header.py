@@ -57,7 +57,7 @@ class Layout:
 
 
 def records(lines: Iterable[str], sep: str, before: int = 0) -> Iterator[Record]:
-    """The lines that are not blank, cut into cells; so many lines of the file came before."""
+    """Yield the lines that are not blank, cut into cells; so many lines of the file came before."""
     reader = csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
     last = before
     try:
@@ -72,7 +72,7 @@ def records(lines: Iterable[str], sep: str, before: int = 0) -> Iterator[Record]
 
 
 def layout(lines: Iterable[str], sep: str, header: str, decimal: str) -> Layout:
-    """The layout of a text from its first lines; `header` is "yes", "no" or "auto"."""
+    """Return the layout of a text from its first lines; `header` is "yes", "no" or "auto"."""
     raw: list[str] = []
     sample = list(_some(records(_kept(lines, raw), sep)))
     if not sample:
@@ -111,13 +111,13 @@ def layout(lines: Iterable[str], sep: str, header: str, decimal: str) -> Layout:
 
 
 def separator(lines: list[str], given: str | None, usual: str) -> str:
-    """What separates the cells; a file that plainly has another separator is refused with its name."""
+    """Return what separates the cells; a file that plainly has another separator is refused with its name."""
     able = {s: w for s in _SEPARATORS if (w := _width(lines, s)) > 1}
     if given == "auto":
         return next(iter(able), usual)
     sep = usual if given is None else "\t" if given == "\\t" else given
     if len(sep) != 1 or sep in '\r\n"':
-        raise ArgumentError(f"--sep {given}: one character, \\t or auto is wanted")
+        raise ArgumentError(f"--sep {given}: expected one character, \\t or auto")
     if able and sep not in able and _width(lines[:1], sep) < 2:
         better = next(iter(able))
         raise ArgumentError(
@@ -127,7 +127,7 @@ def separator(lines: list[str], given: str | None, usual: str) -> str:
 
 
 def _width(lines: list[str], sep: str) -> int:
-    """Cells of every line, 0 where the lines differ."""
+    """Return the cells of every line, 0 where the lines differ."""
     try:
         widths = {len(r.cells) for r in _some(records(lines, sep)) if not r.cells[0].lstrip().startswith("#")}
     except ArgumentError:
@@ -136,7 +136,7 @@ def _width(lines: list[str], sep: str) -> int:
 
 
 def _some(found: Iterator[Record]) -> Iterator[Record]:
-    """As many records as are looked at."""
+    """Yield the records that the layout is inferred from."""
     cells = 0
     for record in islice(found, LINES):
         yield record
@@ -156,7 +156,7 @@ def _in_quotes(raw: list[str], record: Record) -> bool:
 
 
 def _named(head: list[str], rest: list[list[str]], quoted: bool, decimal: str) -> tuple[bool, bool]:
-    """Whether these cells are names rather than data, and whether that may be doubted."""
+    """Return whether these cells are names rather than data, and whether that may be doubted."""
     kinds = [is_number(cell, decimal) for cell in head]
     words = {j for j, yes in enumerate(kinds) if not yes}
     figures = [j for j, yes in enumerate(kinds) if yes and not np.isnan(number(head[j], decimal))]
@@ -176,7 +176,7 @@ def _named(head: list[str], rest: list[list[str]], quoted: bool, decimal: str) -
 
 
 def _in_order(cells: list[str], whole: bool) -> bool:
-    """Whether cells look like numbered names: equal steps, or many in ascending or descending order.
+    """Return whether cells look like numbered names: equal steps, or many in ascending or descending order.
 
     Among whole numbers two or three in equal steps are nothing special.
     """
@@ -188,12 +188,12 @@ def _in_order(cells: list[str], whole: bool) -> bool:
 
 
 def _years(cells: list[str]) -> bool:
-    """Whether cells are years in order."""
+    """Return whether cells are years in order."""
     return _ordered(cells) and all(re.fullmatch(r"\s*(1[5-9]|20)\d\d\s*", cell) for cell in cells)
 
 
 def _ordered(cells: list[str]) -> bool:
-    """Whether at least two numbers ascend or descend strictly."""
+    """Return whether at least two numbers ascend or descend strictly."""
     if len(cells) < 2 or not all(map(is_number, cells)):
         return False
     gaps = np.diff([number(cell) for cell in cells])

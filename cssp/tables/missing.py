@@ -1,4 +1,4 @@
-"""Columns that hold no numbers and rows that miss some: left out or refused, and said by name."""
+"""Columns that hold no numbers and rows that miss some: left out or refused by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Names = Sequence[str] | None
 def left_out(
     wanted: Sequence[int], names: Names, text: Mapping[int, str], o: ReadOptions
 ) -> tuple[list[int], tuple[str | int, ...], list[str]]:
-    """The columns that hold numbers, the names of the others, and what to say of them.
+    """Return the columns that hold numbers, the names of the others, and what to say of them.
 
     `text` has what was found in each of those others, such as ``'Alabama' in line 2``.
     """
@@ -41,6 +41,7 @@ class Missing:
 
     @property
     def any(self) -> bool:
+        """Whether any cell is missing."""
         return bool(self.counts.any())
 
     def count(self, X: np.ndarray, lines: Sequence[int] | None = None) -> None:
@@ -60,7 +61,7 @@ class Missing:
         o: ReadOptions,
         notes: list[str],
     ) -> tuple[np.ndarray | None, int]:
-        """A mask of the rows to keep, None for all of them, and how many go; `kept` are the entries that stay."""
+        """Return a mask of the rows to keep, None for all of them, and how many go; `kept` are the entries that stay."""
         counts = self.counts[kept]
         if not counts.any():
             return None, 0
@@ -85,7 +86,7 @@ def refuse_missing(where: str, j: int, names: Names) -> None:
 def without_rows(
     complete: np.ndarray, counts: np.ndarray, numbers: Sequence[int], names: Names, notes: list[str]
 ) -> int:
-    """How many rows are not complete; said with the columns that miss most, and refused where none is left."""
+    """Return how many rows are not complete; name the columns that miss most, and refuse where none is left."""
     total, dropped = complete.size, int(complete.size - np.count_nonzero(complete))
     worst = [int(i) for i in np.argsort(-counts, kind="stable")[:5] if counts[i]]
     named = ", ".join(f"{numbers[i] if names is None else names[numbers[i]]!r} ({counts[i]})" for i in worst)

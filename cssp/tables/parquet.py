@@ -1,4 +1,4 @@
-"""Parquet: only the columns that are wanted are read, some at a time."""
+"""Parquet: only the columns asked for are read, some at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCK, COLUMNS = 1 << 22, 1 << 12
 
 
 def read_parquet(path: Path, o: ReadOptions) -> Table:
-    """The numbers of a table, column after column."""
+    """Return the numbers of a table, column after column."""
     try:
         import pyarrow.parquet as parquet
     except ImportError:
@@ -71,7 +71,7 @@ def read_parquet(path: Path, o: ReadOptions) -> Table:
 
 
 def _blocks(file: Any, numbers: list[int], m: int, dtype: np.dtype) -> Any:
-    """Some columns after the other, shape (columns, m), NaN where a cell is missing."""
+    """Return some columns after the other, shape (columns, m), NaN where a cell is missing."""
     ends = np.cumsum([_leaves(field.type) for field in file.schema_arrow])
     step = max(1, min(COLUMNS, BLOCK // max(1, m)))
     for start in range(0, len(numbers), step):
@@ -86,7 +86,7 @@ def _blocks(file: Any, numbers: list[int], m: int, dtype: np.dtype) -> Any:
 
 
 def _values(column: Any) -> np.ndarray:
-    """A column as numbers, NaN where it is null."""
+    """Return a column as numbers, NaN where it is null."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
@@ -99,7 +99,7 @@ def _values(column: Any) -> np.ndarray:
 
 
 def _leaves(kind: Any) -> int:
-    """Columns of the file that a column of this type takes."""
+    """Return the columns of the file that a column of this type takes."""
     import pyarrow as pa
 
     if pa.types.is_nested(kind):
@@ -108,7 +108,7 @@ def _leaves(kind: Any) -> int:
 
 
 def _dtype(kind: Any) -> Any:
-    """What the numbers of a column become; None where it holds no numbers."""
+    """Return what the numbers of a column become; None where it holds no numbers."""
     import pyarrow as pa
 
     t = pa.types

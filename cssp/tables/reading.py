@@ -41,7 +41,7 @@ SUFFIXES = tuple(_FORMATS)
 
 
 def read(path: str | Path, key: str | None = None, **options: Any) -> Table:
-    """The matrix in a file, or on standard input for "-"; see `ReadOptions` for the options.
+    """Return the matrix in a file, or on standard input for "-"; see `ReadOptions` for the options.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def read(path: str | Path, key: str | None = None, **options: Any) -> Table:
     ):
         if getattr(o, name) not in values:
             raise ArgumentError(
-                f"--{name} {getattr(o, name)}: {', '.join(values[:-1])} or {values[-1]} is wanted"
+                f"--{name} {getattr(o, name)}: expected {', '.join(values[:-1])} or {values[-1]}"
             )
     try:
         with _as_file(path, form) as file:
@@ -90,7 +90,7 @@ def read(path: str | Path, key: str | None = None, **options: Any) -> Table:
 
 
 def format_of(path: str | Path, given: str | None = None) -> str:
-    """The ending that tells the format."""
+    """Return the ending that tells the format."""
     name = "." + given.lower().removeprefix(".") if given else Path(path).name.lower()
     if str(path) == "-" and not given:
         return ".csv"
@@ -98,7 +98,7 @@ def format_of(path: str | Path, given: str | None = None) -> str:
         if name == suffix or (not given and name.endswith(suffix)):
             return suffix
     if given:
-        raise ArgumentError(f"--format {given}: one of {', '.join(s[1:] for s in SUFFIXES)} is wanted")
+        raise ArgumentError(f"--format {given}: expected one of {', '.join(s[1:] for s in SUFFIXES)}")
     raise ArgumentError(
         f"{path}: the ending tells the format; {', '.join(SUFFIXES)} are understood; or pass --format"
     )
@@ -106,13 +106,13 @@ def format_of(path: str | Path, given: str | None = None) -> str:
 
 @contextlib.contextmanager
 def _as_file(path: str | Path, form: str) -> Iterator[Path]:
-    """The path itself; a copy of what comes through standard input or a pipe, which can be read once only."""
+    """Yield the path itself; a copy of what comes through standard input or a pipe, which can be read once only."""
     place = Path(path)
     if str(path) != "-":
         if not place.exists():
             raise ArgumentError(f"{path}: no such file")
         if place.is_dir() and form != ".zarr":
-            raise ArgumentError(f"{path}: a {form[1:]} file is wanted, not a folder")
+            raise ArgumentError(f"{path}: expected a {form[1:]} file, got a folder")
         if place.is_file() or place.is_dir():
             yield place
             return

@@ -53,7 +53,7 @@ class Spool:
         return self.length * self.dtype.itemsize
 
     def append(self, lines: np.ndarray) -> None:
-        """Some more lines, shape (any, length)."""
+        """Append some more lines, shape (any, length)."""
         lines = np.ascontiguousarray(lines, dtype=self.dtype)
         if self.folder is None and self._bytes + lines.nbytes > LIMIT:
             self._move()
@@ -61,7 +61,7 @@ class Spool:
         self._bytes += lines.nbytes
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """The lines again, some at a time, and where they stand."""
+        """Yield the lines again, some at a time, and where they stand."""
         step = max(1, BLOCK // max(1, self._line))
         for start in range(0, len(self), step):
             stop = min(start + step, len(self))
@@ -83,7 +83,7 @@ class Spool:
         self._bytes = written
 
     def matrix(self) -> np.ndarray:
-        """All lines, in memory or mapped; nothing can be appended afterwards."""
+        """Return all lines, in memory or mapped; nothing can be appended afterwards."""
         self._file.flush()
         shape = (len(self), self.length)
         if self.folder is None or 0 in shape:

@@ -30,7 +30,7 @@ class ReadOptions:
     header : {"auto", "yes", "no"}
         Whether the first line of a text holds the names of the columns.
     sep : str or None
-        What separates the cells of a text; "auto" finds out, None goes by the format.
+        What separates the cells of a text; "auto" finds out, None follows the format.
     decimal : {".", ","}
         The decimal mark of a text.
     encoding : str
@@ -91,10 +91,10 @@ class Table:
         self.close()
 
     def label(self, j: int) -> str:
-        """How messages call column j of `A`: by name and by number in the file."""
+        """Return how messages call column j of `A`: by name and by number in the file."""
         return label(int(self.columns[j]), None if self.names is None else self.names[j])
 
 
 def label(number: int, name: str | None) -> str:
-    """A column in a message."""
+    """Return a column in a message."""
     return f"column {number} ({f'{name!r}, ' if name else ''}counted from 0)"

@@ -26,7 +26,7 @@ BLOCK = 1 << 22
 
 
 def read_text(path: Path, usual: str, o: ReadOptions) -> Table:
-    """The numbers in a text; `usual` separates its cells unless `o` says otherwise."""
+    """Return the numbers in a text; `usual` separates its cells unless `o` says otherwise."""
     with _opened(path, o.encoding) as file:
         first = list(islice(file, header.LINES))
         sep = header.separator(first, o.sep, usual)
@@ -55,7 +55,7 @@ def read_text(path: Path, usual: str, o: ReadOptions) -> Table:
             None if rows is None else np.flatnonzero(rows),
             dropped,
             out,
-            (*plan.notes, *_said_of_labels(plan, o), *notes),
+            (*plan.notes, *_note_about_labels(plan, o), *notes),
             spool.folder,
         )
 
@@ -77,7 +77,7 @@ def _wanted(plan: header.Layout, o: ReadOptions) -> list[int]:
     return list(range(int(plan.labels), plan.width))
 
 
-def _said_of_labels(plan: header.Layout, o: ReadOptions) -> tuple[str, ...]:
+def _note_about_labels(plan: header.Layout, o: ReadOptions) -> tuple[str, ...]:
     if not plan.labels or o.columns is not None:
         return ()
     return (
@@ -100,7 +100,7 @@ class _Reader:
         self.missing = Missing(len(self.wanted))
 
     def block(self, lines: list[str], rest: Iterable[str]) -> np.ndarray:
-        """The numbers in some lines, NaN where there are none, shape (rows, wanted); a cell may go on in the rest."""
+        """Return the numbers in some lines, NaN where there are none, shape (rows, wanted); a cell may go on in the rest."""
         X = self._plain(lines)
         if X is None:
             return self._careful(chain(lines, rest), len(lines))
@@ -108,12 +108,12 @@ class _Reader:
         return X
 
     def ends_empty(self, rows: int) -> bool:
-        """Whether the last of several columns has neither a name nor a cell: lines end with a separator."""
+        """Return whether the last of several columns has neither a name nor a cell: lines end with a separator."""
         name = "" if self.plan.names is None else self.plan.names[-1]
         return len(self.wanted) > 1 and not name and 0 < rows == self.missing.counts[-1]
 
     def _plain(self, lines: list[str]) -> np.ndarray | None:
-        """The numbers where no line needs a closer look, None otherwise."""
+        """Return the numbers where no line needs a closer look, None otherwise."""
         joints = self.plan.width - 1
         full = [line for line in lines if line.strip(" \r\n")]  # tabs alone may be missing cells
         if any('"' in line or line.count(self.sep) != joints for line in full):
@@ -135,7 +135,7 @@ class _Reader:
         return None if np.isnan(found).any() else X
 
     def _careful(self, lines: Iterable[str], count: int) -> np.ndarray:
-        """The numbers of as many lines, cell by cell."""
+        """Return the numbers of as many lines, cell by cell."""
         found: list[list[str]] = []
         places: list[int] = []
         end = self.line + count
@@ -159,7 +159,7 @@ class _Reader:
         return X
 
     def _numbers(self, out: np.ndarray, j: int, column: list[str], places: list[int]) -> None:
-        """The numbers of one column; its first cell that is text is noted, and refused where that is final."""
+        """Read the numbers of one column, and note its first cell that is text, or refuse it where that is final."""
         decimal = self.o.decimal
         try:
             out[:] = cells.numbers(column, decimal)
@@ -171,7 +171,7 @@ class _Reader:
                 self._refuse(j)
 
     def found(self, j: int) -> str:
-        """What a column holds that is no number."""
+        """Return what a column holds that is no number."""
         cell, line = self.text[j]
         if not line:
             return "empty, the lines end with a separator"

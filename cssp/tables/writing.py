@@ -15,7 +15,7 @@ __all__ = ["write"]
 
 
 def write(path: str | Path, A: np.ndarray, names: list[str] | None) -> None:
-    """A matrix as npy, npz, csv, tsv or parquet; names of its columns go into the last three."""
+    """Write a matrix as npy, npz, csv, tsv or parquet; names of its columns go into the last three."""
     path = Path(path)
     kind = format_of(path)
     with written(path) as partial:

@@ -3,7 +3,7 @@ Keeping patches of an image: weights as relevance
 =================================================
 
 Patches of an image are columns; a few are kept. Without weights the rule keeps what is different, with weights what is
-different *and* wanted: the greedy rule on A·diag(w) is the most likely set of a determinantal point process of quality w.
+different *and* of large weight: the greedy rule on A·diag(w) is the most likely set of a determinantal point process of quality w.
 """
 
 import matplotlib.pyplot as plt

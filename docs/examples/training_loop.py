@@ -42,7 +42,7 @@ ax.set(xlabel="step", ylabel="share of the squared norm not rebuilt")
 plt.show()
 
 # %%
-# A selection on tensors that require gradients holds their graph. Where only the indices are wanted, select under
+# A selection on tensors that require gradients holds their graph. Where only the indices are needed, select under
 # ``torch.no_grad()``.
 
 with torch.no_grad():

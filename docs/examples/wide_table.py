@@ -3,7 +3,7 @@ A wide table: more features than samples
 ========================================
 
 Expression arrays and spectra have thousands of columns and few rows. Here are 80 patients with all products of up to
-three of their 30 measurements: 5,455 features, many of them nearly parallel. Twenty of them are wanted.
+three of their 30 measurements: 5,455 features, many of them nearly parallel. Twenty of them are chosen.
 """
 
 import time

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("dask")
 
-from analysis import damage, damages
+from analysis import corruptions, damage
 from analysis.__main__ import main
 
 
@@ -17,8 +17,8 @@ def kept():
 
 
 def test_no_damage_makes_a_result_wrong_or_escapes(kept):
-    counts = damage.damaged(kept, 8 * len(damages.DAMAGES), seed=1)
-    assert set(counts) == {name for name, _ in damages.DAMAGES}
+    counts = damage.damaged(kept, 8 * len(corruptions.CORRUPTIONS), seed=1)
+    assert set(counts) == {name for name, _ in corruptions.CORRUPTIONS}
     for name, line in counts.items():
         assert line["wrong"] == line["escaped"] == 0, name
         assert line["harmless"] == 0 or name not in (
@@ -34,17 +34,17 @@ def test_no_damage_makes_a_result_wrong_or_escapes(kept):
 
 def test_every_field_that_is_crafted_is_refused(kept, tmp_path):
     """Each craft of each field once, on the longest run of its kind."""
-    for crafts, keyed in ((damages.RESIDUAL, True), (damages.STREAM, False)):
+    for crafts, keyed in ((corruptions.RESIDUAL, True), (corruptions.STREAM, False)):
         one = max((k for k in kept if bool(k.key) is keyed), key=lambda k: len(k.content))
-        arrays = damages.unpacked(one.content)
-        names = {name.rstrip("0123456789") for name in arrays} - set(damages.ABOUT)
+        arrays = corruptions.unpacked(one.content)
+        names = {name.rstrip("0123456789") for name in arrays} - set(corruptions.ABOUT)
         assert names == set(crafts)
         for name, x in arrays.items():
             for i, craft in enumerate(crafts.get(name.rstrip("0123456789"), ())):
                 made = np.asarray(craft(x))
                 if made.dtype == x.dtype and np.array_equal(made, x):
                     continue
-                content = damages.sealed({**arrays, name: made}, one.kind, one.key)
+                content = corruptions.sealed({**arrays, name: made}, one.kind, one.key)
                 outcome, why = one.outcome(content, tmp_path / "state.npz")
                 assert outcome == "refused", (name, i, outcome, why)
                 assert "state.npz" in why
@@ -52,11 +52,11 @@ def test_every_field_that_is_crafted_is_refused(kept, tmp_path):
 
 
 def test_runs_are_kept_in_every_precision_and_doubled(kept, monkeypatch, tmp_path):
-    kinds = {damages.unpacked(k.content)["Q"].dtype.name for k in kept if k.key}
+    kinds = {corruptions.unpacked(k.content)["Q"].dtype.name for k in kept if k.key}
     assert kinds == {"float32", "float64", "complex64", "complex128"}
     monkeypatch.setattr(damage, "DTYPES", (np.float32,))
     runs = damage.residual_runs(tmp_path / "state.npz")
-    assert {damages.unpacked(k.content)["Q"].dtype.name for k in runs} == {"float32", "float64"}
+    assert {corruptions.unpacked(k.content)["Q"].dtype.name for k in runs} == {"float32", "float64"}
 
 
 def test_no_pair_is_confused_and_a_weak_fingerprint_confuses_all():

@@ -112,7 +112,7 @@ def right_digit(scene: scenes.Scene, text: str) -> str:
 
 @pytest.mark.parametrize("scene", SOME, ids=lambda s: f"{s.family} {s.seed}")
 def test_every_question_has_the_one_right_answer(scene):
-    wanted = {name: 3 for name in scenes.FAMILIES[scene.family] if name in questions.STEPPING_STONES}
+    wanted = {name: 3 for name in scenes.FAMILIES[scene.family] if name in questions.AUXILIARY_SKILLS}
     stones = tuple(scenes.ask(scene, np.random.default_rng(scene.seed), wanted))
     assert scene.questions
     right = right_answer if scene.family == "objects" else right_digit

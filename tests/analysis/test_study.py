@@ -18,10 +18,10 @@ from analysis import reference, scenes, study
 from analysis.__main__ import main
 from analysis.study import arms, page, predictors, units
 from analysis.study import plan as plans
-from analysis.study.answer import Prefix, answers, logits
-from analysis.study.keep import filled, kept
+from analysis.study.answering import Prefix, answers, logits
+from analysis.study.encoding import Checkpoint, encode_image
+from analysis.study.kept_tokens import filled, kept
 from analysis.study.results import read
-from analysis.study.seen import Model, look
 from analysis.training.model import build_joint, tokenizer
 from vlm_bridge import PRUNERS
 
@@ -32,7 +32,7 @@ KEEPS = (0.22, 0.06)
 def live():
     """The shipped model in a joint space of random weights: which tokens are kept is then arbitrary, but defined."""
     model, processor = reference.load()
-    return Model(model, processor, (build_joint(0, model).eval(), tokenizer("<s> $A </s>")))
+    return Checkpoint(model, processor, (build_joint(0, model).eval(), tokenizer("<s> $A </s>")))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def scene():
 
 @pytest.fixture(scope="module")
 def seen(live, scene):
-    return look(live, scene.image, [q.text for q in scene.questions])
+    return encode_image(live, scene.image, [q.text for q in scene.questions])
 
 
 def test_every_pruner_has_an_arm_or_a_reason():
@@ -334,7 +334,7 @@ def test_verdicts_figures_and_one_self_contained_page_without_a_model(
     assert (tmp_path / "docs" / "verdicts.md").read_text().count("## ") == 6
 
 
-def test_scenes_touched_once_refuse_another_plan(plan, finished, tmp_path, monkeypatch):
+def test_the_confirmation_set_refuses_another_plan(plan, finished, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(plans, "run", lambda plan, out, workers: asked.append(plan) or out)
     study.confirm(plan, tmp_path)
@@ -364,6 +364,6 @@ def test_shipped_rows_give_page_and_verdicts_without_a_model(tmp_path):
     page = (tmp_path / "docs" / "verdicts.md").read_text()
     assert page == (tmp_path / "verdicts.md").read_text()
     shown = Path("docs/study/verdicts.md").read_text()
-    said = re.compile(r"^(?:\*Scenes touched once:\* )?\*\*[A-Za-z ]+\.?\*\*", re.MULTILINE)
+    said = re.compile(r"^(?:\*Confirmation set:\* )?\*\*[A-Za-z ]+\.?\*\*", re.MULTILINE)
     assert said.findall(page) == said.findall(shown)
     assert (tmp_path / "docs" / "models.md").read_text() == Path("docs/study/models.md").read_text()

@@ -15,8 +15,8 @@ from analysis.study.correlations import across_arms, across_images, partial, poo
 from analysis.study.predictors import NAMES
 from analysis.study.report import write_verdicts
 from analysis.study.results import Results
+from analysis.study.rules import verdicts
 from analysis.study.verdict import Number, Verdict
-from analysis.study.verdicts import verdicts
 
 KEEPS = (0.5, 0.33, 0.22, 0.11, 0.06, 0.03)
 

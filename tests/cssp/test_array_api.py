@@ -30,7 +30,7 @@ def matrices():
         "wide": rng.standard_normal((6, 40)),
         "every column thrice": np.repeat(rng.standard_normal((9, 5)), 3, axis=1),
         "zero": np.zeros((4, 6)),
-        "dust": np.where(np.arange(20) == 3, 1e-150, 1.0) * G,
+        "negligible": np.where(np.arange(20) == 3, 1e-150, 1.0) * G,
     }
 
 

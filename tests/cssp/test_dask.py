@@ -186,7 +186,7 @@ def test_a_wrong_guess_is_not_taken(family, storage, monkeypatch):
     assert np.array_equal(select(STORAGES[storage](A), 9).indices, expected)
 
 
-def test_worn_norms_end_a_guess(monkeypatch):
+def test_stale_norms_end_a_guess(monkeypatch):
     """Guesses as long as they like, through all grades: norms are formed anew before they decide."""
     from cssp.methods import _speculative
 

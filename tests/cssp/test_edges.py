@@ -153,7 +153,7 @@ def test_nothing_to_include_or_exclude(empty):
         ({"k": 10**30}, "k = 10{30}: no matrix has so many columns"),
         ({"k": np.array([2**63 + 1, 3], dtype=np.uint64)}, "k = 9223372036854775809 for one batch item"),
         ({"k": [[1], [1, 2]]}, "k has rows of unequal length"),
-        ({"k": 3, "include": 2}, r"include = 2: a list.*\[2\]"),
+        ({"k": 3, "include": 2}, r"include = 2: expected a list.*\[2\]"),
         ({"k": 3, "include": [[1], [2, 3]]}, "include has rows of unequal length"),
         ({"k": 3, "exclude": [2**70]}, "exclude has dtype object"),
         ({"k": 3, "weights": [[1.0], [1.0, 2.0]]}, "weights has rows of unequal length"),

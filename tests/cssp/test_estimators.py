@@ -187,7 +187,7 @@ def test_supervised_choice():
         ColumnSubsetSelector(3, target="regression").fit(X, y)
     with pytest.raises(CsspError, match="requires y"):
         ColumnSubsetSelector(3, method="greedy", target="regression").fit(X)
-    with pytest.raises(CsspError, match="'classification' is wanted"):
+    with pytest.raises(CsspError, match="expected None, 'regression' or 'classification'"):
         ColumnSubsetSelector(3, method="greedy", target=True).fit(X, y)
 
 

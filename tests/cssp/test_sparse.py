@@ -62,7 +62,7 @@ def test_entries_given_twice_add_up():
 
 @pytest.mark.parametrize("method", ["residual", "greedy"])
 def test_recursions_survive_graded_columns(method):
-    """Worn norms and gains are formed anew from the columns."""
+    """Stale norms and gains are formed anew from the columns."""
     for seed in range(5):
         rng = np.random.default_rng(seed)
         A = scattered(rng, 40, 60, 0.5).toarray() * 10.0 ** -rng.uniform(0, 5, (40, 1))

@@ -24,16 +24,16 @@ def problem(A, k, **fields):
 
 
 def passes(monkeypatch, A, k):
-    """Sizes of the guesses judged, and how many of each were right."""
-    log, judge = [], _Run._judge
+    """Sizes of the guesses verified, and how many of each were right."""
+    log, verify = [], _Run._verify
 
     def spy(self, guess, V):
-        taken = judge(self, guess, V)
+        taken = verify(self, guess, V)
         log.append((guess.size, taken))
         return taken
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "_judge", spy)
+        patch.setattr(_Run, "_verify", spy)
         picks = speculative(problem(A, k))
     return log, list(picks.indices)
 
@@ -112,7 +112,7 @@ def test_ties_go_to_the_lowest_index(n):
 
 def test_few_passes(monkeypatch):
     """Of a matrix whose products cost far more than blocks."""
-    monkeypatch.setattr(_speculative, "BLOCKED", 0)
+    monkeypatch.setattr(_speculative, "BLOCK_COST", 0)
     rng = np.random.default_rng(0)
     for kind in KINDS:
         A = tokens(rng, 400, 900, kind)
@@ -144,19 +144,19 @@ def test_small_matrices_need_no_guess(monkeypatch):
     assert picks == list(textbook(problem(A, 30)).indices)
 
 
-def test_guesses_go_by_the_norms_that_judge_them(monkeypatch):
+def test_guesses_use_the_norms_of_the_verification(monkeypatch):
     """Behind a common mean, norms downdated in single precision are off by more than what tells columns apart.
 
     A guess from residuals' own norms, better as they are, is then wrong half of the time: 24 passes instead of 17.
     """
-    judged = 0
+    verified = 0
     for seed in range(4):
         rng = np.random.default_rng(seed)
         A = (8 * rng.standard_normal((512, 1)) + 0.25 * rng.standard_normal((512, 900))).astype(np.float32)
         log, picks = passes(monkeypatch, A, 150)
-        judged += len(log)
+        verified += len(log)
         assert picks == textbook(problem(A, 150)).indices
-    assert judged <= 19
+    assert verified <= 19
 
 
 def test_a_wrong_guess_is_not_taken(monkeypatch):

@@ -217,7 +217,7 @@ def test_years_beside_a_column_of_text(put):
         (b"a,b\n1,\xe9\n", {}, "--encoding, such as latin-1"),
         ("", {}, "is empty"),
         ("\n\n", {}, "is empty"),
-        ("a,b\n1,2\n", {"sep": "ab"}, "--sep ab: one character"),
+        ("a,b\n1,2\n", {"sep": "ab"}, "--sep ab: expected one character"),
         ("a,b\n1,2\n", {"encoding": "klingon"}, "--encoding klingon: no such encoding"),
         ("a,b\n1,2\n", {"key": "x"}, "--key x: csv files"),
         ("a,a\n1,2\n", {"columns": ["a"]}, "columns 0 and 1 have this name; use their numbers"),

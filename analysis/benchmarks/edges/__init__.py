@@ -15,15 +15,15 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from .cases import CASES, Case
-from .judge import OK, REFUSED, Verdict, fails, judge
-from .routines import OURS, PEERS, SECONDS, Routine, answers
+from analysis.benchmarks.edges.cases import CASES, Case
+from analysis.benchmarks.edges.judge import OK, REFUSED, Verdict, fails, judge
+from analysis.benchmarks.edges.routines import OURS, PEERS, SECONDS, Routine, answers
 
 
 def table(
     routines: Iterable[Routine], cases: list[Case], seconds: float = SECONDS
 ) -> dict[str, list[Verdict]]:
-    """Verdict of every routine on every case."""
+    """Return the verdict of every routine on every case."""
     found = {}
     for routine in routines:
         replies = answers(routine, cases, seconds)
@@ -35,7 +35,7 @@ def table(
 
 
 def summary(found: dict[str, list[Verdict]], cases: list[Case]) -> list[list[str]]:
-    """Header and a row a case: all our methods in one cell, then the peers."""
+    """Return the header and a row a case: all our methods in one cell, then the peers."""
     ours = [routine.name for routine in OURS if routine.name in found]
     peers = [name for name in found if name not in ours]
     rows = [["input", f"cssp ({len(ours)} methods)", *peers]]
@@ -47,7 +47,7 @@ def summary(found: dict[str, list[Verdict]], cases: list[Case]) -> list[list[str
 
 
 def _versions() -> str:
-    """The distributions behind the routines."""
+    """Return the distributions behind the routines."""
     names = metadata.packages_distributions()
     needed = ["numpy", *dict.fromkeys(routine.needs for routine in PEERS)]
     return ", ".join(f"{names[n][0]} {metadata.version(names[n][0])}" for n in needed if n in names)

@@ -11,10 +11,9 @@ from functools import cache
 
 import numpy as np
 
+from analysis.benchmarks.edges.cases import Case
+from analysis.benchmarks.edges.routines import Answer, Routine
 from cssp import METHODS, RankDeficientWarning
-
-from .cases import Case
-from .routines import Answer, Routine
 
 OK, SILENT, REFUSED, OBSCURE = "ok", "silent", "refused", "obscure error"
 WRONG, NAN = "WRONG", "NaN"
@@ -22,6 +21,8 @@ WRONG, NAN = "WRONG", "NaN"
 
 @dataclass(frozen=True)
 class Verdict:
+    """What a cell of the table says: its kind and, where something is wrong, the reason."""
+
     kind: str
     note: str = ""
 
@@ -56,21 +57,21 @@ class Exact:
         return d != 0
 
     def rank(self) -> int:
-        """Rank of what is left."""
+        """Return the rank of what is left."""
         rest = copy.copy(self)
         return sum(rest.take(j) for j in range(len(self.G)))
 
 
 @cache
 def _exact(case: Case) -> list[tuple[Exact, int]]:
-    """Exact state and rank of each item of a case, weights included."""
+    """Return the exact state and rank of each item of a case, weights included."""
     weights = np.ones(case.items.shape[-1]) if case.weights is None else case.weights
     states = [Exact(A * weights) for A in case.items.astype(float)]
     return [(state, state.rank()) for state in states]
 
 
 def judge(case: Case, routine: Routine, reply: Answer, plain: Answer | None = None) -> Verdict:
-    """What a cell is worth; `plain` is the routine's answer to ``case.like``."""
+    """Return the verdict on a cell; `plain` is the routine's answer to ``case.like``."""
     if reply.status:
         return Verdict(reply.status)
     if reply.raised:
@@ -121,13 +122,13 @@ def _judge_item(case: Case, routine: Routine, reply: Answer, i: int) -> Verdict:
 
 
 def _eps(case: Case) -> float:
-    """Unit of rounding of the work: single precision for half and single precision input."""
+    """Return the unit of rounding of the work: single precision for half and single precision input."""
     single = case.A.dtype in (np.float16, np.float32)
     return float(np.finfo(np.float32 if single else np.float64).eps)
 
 
 def _wrong_pivot(routine: Routine, state: Exact, before, j: int, slack: float, top, whole) -> str:
-    """What is wrong with taking column j next by the routine's rule; empty where nothing is."""
+    """Return what is wrong with taking column j next by the routine's rule; empty where nothing is."""
     if not routine.rule or not whole:
         scores = [Fraction(0)] * len(state.G)
     else:
@@ -157,7 +158,7 @@ def _wrong_pivot(routine: Routine, state: Exact, before, j: int, slack: float, t
 def _judge_report(
     case: Case, routine: Routine, reply: Answer, i: int, independent: int, error: float
 ) -> Verdict:
-    """Our own cells: rank, error, warning and theorem."""
+    """Return the our own cells: rank, error, warning and theorem."""
     (m, n), k, law = case.A.shape[-2:], case.k, METHODS[routine.method].guarantee
     ranks = [rank for _, rank in _exact(case)]
     rounding = 30 * max(m, n) * _eps(case)
@@ -186,5 +187,5 @@ def _judge_report(
 
 
 def fails(case: Case, verdict: Verdict) -> bool:
-    """Whether a cell of ours is not what docs/contract.md promises."""
+    """Return whether a cell of ours is not what docs/contract.md promises."""
     return verdict.kind != (REFUSED if case.senseless else OK)

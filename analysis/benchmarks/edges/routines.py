@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from analysis.benchmarks import peers
+from analysis.benchmarks.edges.cases import Case
 from cssp import METHODS, CsspError, select
-
-from .. import peers
-from .cases import Case
 
 CRASH, HANG, ABSENT, NONE = "CRASH", "HANG", "not installed", "–"
 SECONDS = 60.0  # a cell that takes longer hangs
@@ -51,7 +50,7 @@ class Routine:
     method: str = ""  # row of METHODS; empty for a peer
 
     def offers(self, case: Case) -> bool:
-        """Whether the routine has the arguments that the case needs."""
+        """Return whether the routine has the arguments that the case needs."""
         weighted = (
             case.weights is None or self.weights == "target" or (self.weights == "costs" and case.costs)
         )
@@ -137,7 +136,7 @@ class Worker:
         self.process: Any = None
 
     def ask(self, case: Case) -> Answer:
-        """The routine's answer, or CRASH or HANG."""
+        """Return the routine's answer, or CRASH or HANG."""
         try:
             if self.process is None:
                 self._start()

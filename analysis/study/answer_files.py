@@ -1,4 +1,4 @@
-"""What was said to one question, cell by cell, in a file that holds what it was made from and is used for nothing else."""
+"""Answers to one question, cell by cell, in a file that records what they were made from and is used for nothing else."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import digest
-from .arms import Arm
-from .units import write
+from analysis.study import digest
+from analysis.study.arms import Arm
+from analysis.study.units import write
 
 
 class Answer(NamedTuple):
-    """What one arm said at one budget.
+    """The answer of one arm at one budget.
 
     Attributes
     ----------
@@ -37,14 +37,14 @@ class Answer(NamedTuple):
 
 
 def key(arm: Arm | None, keep: float) -> str:
-    """What `prune` is told in a cell; an arm of another name that tells it the same has the same key."""
+    """Return what `prune` is told in a cell; an arm of another name that tells it the same has the same key."""
     if arm is None:
         return "all tokens"
     return repr((arm.method, arm.relevance, arm.fold, sorted(arm.options.items()), float(keep)))
 
 
 def load(folder: Path, made_from: Mapping[str, str]) -> dict[str, Answer]:
-    """Answers by the keys of their cells; none where there is no file, or one that is damaged or made from anything else."""
+    """Return the answers by the keys of their cells; none where there is no file, or one that is damaged or made from anything else."""
     try:
         with _path(folder, made_from).open("rb") as file:
             found = dict(np.load(file))

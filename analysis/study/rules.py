@@ -7,27 +7,27 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import correlations
-from .arms import ARMS
-from .bootstrap import RESAMPLES, Draws, Stratum, interval, mean_known, simultaneous
-from .plain import PLAIN
-from .predictors import NAMES, SIGN
-from .proxy import proxy
-from .results import Results
-from .verdict import MARGIN, NO, OPEN, PARTLY, UNASKED, YES, Number, Study, Verdict, points
+from analysis.study import correlations
+from analysis.study.arms import ARMS
+from analysis.study.bootstrap import RESAMPLES, Draws, Stratum, interval, mean_known, simultaneous
+from analysis.study.predictors import NAMES, SIGN
+from analysis.study.proxy import proxy
+from analysis.study.results import Results
+from analysis.study.verdict import MARGIN, NO, OPEN, PARTLY, UNASKED, YES, Number, Study, Verdict, points
+from analysis.study.verdict_text import PLAIN
 
+#: Skills whose questions are about two things or more.
 COMPOSITIONAL = ("count", "spatial", "comparison", "two hops", "tally", "order", "layout")
-"""Skills whose questions are about two things or more."""
 
 
+#: The only candidate of verdict 6 on the confirmation set, as it was made for that question: its intervals need no correction for others.
 CANDIDATES = ("auto",)
-"""Of verdict 6 on the scenes that are touched once: what was made for it, so that its intervals pay for no other pruner."""
 
 
 def verdicts(
     results: Results, resamples: int = RESAMPLES, candidates: Sequence[str] | None = None
 ) -> list[Verdict]:
-    """All six, in the order of the plan; the sixth of these candidates alone, where they are named."""
+    """Return all six verdicts, in the order of the plan; the sixth of these candidates alone, where they are named."""
     study = Study(results, resamples)
     found = [one(study) for one in (predicts, diversity, relevance, lower_error, compensation)]
     found.append(best(study, candidates))
@@ -38,6 +38,7 @@ def verdicts(
 
 
 def predicts(study: Study) -> Verdict:
+    """Decide question 1: does reconstruction error predict accuracy?"""
     question = "Does reconstruction error predict accuracy across methods at a fixed budget?"
     rule = (
         "ρ is Spearman's correlation of error and accuracy over the arms that drop tokens without reading the question, "
@@ -97,6 +98,7 @@ def predicts(study: Study) -> Verdict:
 
 
 def diversity(study: Study) -> Verdict:
+    """Decide question 2: does the residual rule beat cosine diversity?"""
     question = "Does the residual rule (SPARE) beat cosine diversity (DivPrune), and more so on compositional skills?"
     rule = (
         "Accuracy of spare minus divprune, paired, mean over tight budgets (at most 15 %); and that gap on skills about "
@@ -144,6 +146,7 @@ def diversity(study: Study) -> Verdict:
 
 
 def relevance(study: Study) -> Verdict:
+    """Decide question 3: does anti-relevance help?"""
     question = "Does anti-relevance beat no relevance and relevance with the usual sign, and in which space?"
     rule = (
         "spare with anti-relevance minus spare, and minus spare with normal relevance, mean over tight budgets, in the "
@@ -185,6 +188,7 @@ def relevance(study: Study) -> Verdict:
 
 
 def lower_error(study: Study) -> Verdict:
+    """Decide question 4: do rules of lower error answer better than the residual rule?"""
     question = (
         "Do Farahat's gain, strong RRQR or Osinsky's rule beat the residual rule where their error is lower?"
     )
@@ -238,7 +242,7 @@ def lower_error(study: Study) -> Verdict:
 
 
 def _where_lower(draws: Draws, method: str, keeps: Sequence[float]) -> np.ndarray:
-    """Gap of a method to spare over the images where its error is lower, (1 + B,)."""
+    """Return the gap of a method to spare over the images where its error is lower, (1 + B,)."""
 
     def one(s: Stratum) -> np.ndarray:
         right, asked = s.counts()
@@ -273,6 +277,7 @@ def _error_ratio(draws: Draws, method: str, keeps: Sequence[float]) -> np.ndarra
 
 
 def compensation(study: Study) -> Verdict:
+    """Decide question 5: does folding dropped tokens into the kept ones help?"""
     question = "Does compensation help: folding dropped tokens into those that are kept?"
     rule = (
         "Accuracy of each arm folded into clusters minus the same arm plain, mean over tight budgets; the intervals of all "
@@ -313,6 +318,7 @@ def compensation(study: Study) -> Verdict:
 
 
 def best(study: Study, among: Sequence[str] | None = None) -> Verdict:
+    """Decide question 6: does one pruner beat both at every budget?"""
     question = "Is there a pruner that beats both spare and divprune at every budget?"
     rule = (
         "Of pruners in front of the language model, and folded twins: gaps to spare and divprune of all pruners at all budgets "

@@ -1,4 +1,4 @@
-"""What an encoder says about one image, once for all arms: tokens, signals of the tower, states of the first layers."""
+"""One image encoded once for all arms: tokens, signals of the vision tower, states of the first layers."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.study import digest
 from vlm_bridge.families import base_of, find_family
 from vlm_bridge.patches import projection
 from vlm_bridge.signals import clip_patch_embeds, clip_text_embeds, special_ids
 from vlm_bridge.tower import watched
-
-from . import digest
 
 TOWER = ("vision_clip", "vision_keys", "cls_attention")
 LAYERS = (1, 2)
 
 
 @dataclass(frozen=True)
-class Model:
+class Checkpoint:
     """A checkpoint whose decoder takes embeddings, positions and an additive mask, as Llama's does.
 
     ``clip``: (CLIPModel, tokenizer) with the checkpoint's own vision tower, or None. ``half``: answers are computed in
@@ -37,6 +36,7 @@ class Model:
 
     @property
     def decoder(self) -> Any:
+        """The language model without its head."""
         return base_of(self.model).language_model
 
     @cached_property
@@ -54,11 +54,12 @@ class Model:
         return digest.of_parts(parts)
 
     def embed(self, ids: Sequence[int] | Tensor) -> Tensor:
+        """Return the word embeddings (L, d) of ids (L,)."""
         return self.model.get_input_embeddings()(torch.as_tensor(ids)).detach()
 
 
 @dataclass(frozen=True)
-class Seen:
+class EncodedImage:
     """An image and the questions about it.
 
     Attributes
@@ -66,15 +67,15 @@ class Seen:
     tokens : Tensor (n, d)
         What the projector gives.
     before : Tensor (b, d)
-        Embeddings of what stands before the image.
+        Embeddings of what precedes the image.
     questions : list of Tensor (L_q,) of int64
-        Ids of what stands behind it.
+        Ids of what follows it.
     signals : dict
         Of the image, by the names of `vlm_bridge.pruners.plan.SIGNALS`.
     asked : list of dict
         Of each question: ``llm_text`` and, where there is a joint space, ``clip_text``.
     layers : tuple of Tensor (n, d)
-        The tokens behind the first decoder layers of the unpruned model; text stands behind the image and cannot be seen.
+        The tokens after the first decoder layers of the unpruned model; the text follows the image and is not attended to.
     """
 
     tokens: Tensor
@@ -85,16 +86,16 @@ class Seen:
     layers: tuple[Tensor, ...]
 
     def spaces(self) -> dict[str, Tensor]:
-        """Rows (n, d) whose reconstruction is measured."""
+        """Return the rows (n, d) whose reconstruction is measured."""
         found = {"tokens": self.tokens, "tower": self.signals["vision_clip"]}
         return found | {f"layer {i}": rows for i, rows in zip(LAYERS, self.layers, strict=True)}
 
 
 @torch.no_grad()
-def look(own: Model, image: Any, questions: Sequence[str]) -> Seen:
+def encode_image(checkpoint: Checkpoint, image: Any, questions: Sequence[str]) -> EncodedImage:
     """Encode an image once and read the questions: prompts are ``<image> question``."""
-    model, family = own.model, find_family(own.model)
-    inputs = dict(own.processor(images=[image], text=["<image>"], return_tensors="pt"))
+    model, family = checkpoint.model, find_family(checkpoint.model)
+    inputs = dict(checkpoint.processor(images=[image], text=["<image>"], return_tensors="pt"))
     with watched(model, family, inputs, (*TOWER, "vision_cls", "clip_patches")) as tower:
         answer = base_of(model).get_image_features(inputs["pixel_values"], return_dict=True)
     tokens = answer.pooler_output[0]
@@ -106,31 +107,31 @@ def look(own: Model, image: Any, questions: Sequence[str]) -> Seen:
         "cls_attention": found["cls_attention"].mT,
         "projector": projection(model, family),
     }
-    if own.clip is not None:
-        signals["clip_patches"] = clip_patch_embeds(own.clip[0], found["vision_clip"])
+    if checkpoint.clip is not None:
+        signals["clip_patches"] = clip_patch_embeds(checkpoint.clip[0], found["vision_clip"])
     ids = inputs["input_ids"][0]
     places = (ids == model.config.image_token_id).nonzero()[:, 0]
-    first = own.embed(ids[: places[0]])
-    tokenizer = own.processor.tokenizer
+    first = checkpoint.embed(ids[: places[0]])
+    tokenizer = checkpoint.processor.tokenizer
     behind = [torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in questions]
     whole = torch.cat([first, tokens])[None]
-    states = own.decoder(inputs_embeds=whole, use_cache=False, output_hidden_states=True).hidden_states
+    states = checkpoint.decoder(inputs_embeds=whole, use_cache=False, output_hidden_states=True).hidden_states
     layers = tuple(states[i][0, len(first) :] for i in LAYERS)
-    return Seen(
+    return EncodedImage(
         tokens,
         first,
         behind,
         signals,
-        [_asked(own, text, ids) for text, ids in zip(questions, behind, strict=True)],
+        [_asked(checkpoint, text, ids) for text, ids in zip(questions, behind, strict=True)],
         layers,
     )
 
 
-def _asked(own: Model, text: str, ids: Tensor) -> dict[str, Tensor]:
-    words = ids[~torch.isin(ids, torch.tensor(sorted(special_ids(own.model, own.processor))))]
-    found = {"llm_text": own.embed(words)}
-    if own.clip is not None:
-        model, tokenizer = own.clip
-        plain = own.processor.tokenizer.decode(words, skip_special_tokens=True)
+def _asked(checkpoint: Checkpoint, text: str, ids: Tensor) -> dict[str, Tensor]:
+    words = ids[~torch.isin(ids, torch.tensor(sorted(special_ids(checkpoint.model, checkpoint.processor))))]
+    found = {"llm_text": checkpoint.embed(words)}
+    if checkpoint.clip is not None:
+        model, tokenizer = checkpoint.clip
+        plain = checkpoint.processor.tokenizer.decode(words, skip_special_tokens=True)
         found["clip_text"] = clip_text_embeds(model, tokenizer, plain)
     return found

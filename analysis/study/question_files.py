@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from . import digest
+from analysis.study import digest
 
 SKILLS = ("skill", "category", "question_type", "task", "type")
 
@@ -31,6 +31,7 @@ class Question:
 
     @property
     def answer(self) -> str:
+        """The first of the right answers."""
         return self.answers[0]
 
 
@@ -43,6 +44,7 @@ class Asked:
     questions: tuple[Question, ...]
 
     def open(self) -> Image.Image:
+        """Return the image in RGB, read again; raise ValueError where its bytes have changed."""
         data = _bytes(self.source)
         if digest.of_bytes(data) != self.image:
             raise ValueError(f"{self.source} has changed since the questions were read; run the study again.")
@@ -51,7 +53,7 @@ class Asked:
 
 
 def read(path: Path) -> list[Asked]:
-    """The questions of a file, image by image, in its order; files of the same bytes are one image.
+    """Return the questions of a file, image by image, in its order; files of the same bytes are one image.
 
     Raises
     ------

@@ -12,7 +12,7 @@ import numpy as np
 from cssp.checkpoints import digest_of
 
 if TYPE_CHECKING:
-    from .damage import Kept
+    from analysis.damage import Kept
 
 Damage = Callable[["Kept", "Kept", np.random.Generator], bytes]
 Arrays = dict[str, np.ndarray]
@@ -22,18 +22,20 @@ ABOUT = ("kind", "digest")
 
 
 def unpacked(content: bytes) -> Arrays:
+    """Return the fields of an npz file by name."""
     with np.load(io.BytesIO(content)) as file:
         return dict(file)
 
 
 def packed(arrays: Arrays, **options: Any) -> bytes:
+    """Return an npz file of these fields."""
     out = io.BytesIO()
     np.savez(out, **options, **arrays)
     return out.getvalue()
 
 
 def sealed(arrays: Arrays, kind: str, key: bytes) -> bytes:
-    """The fields under a digest that is right for this kind and key."""
+    """Return the fields with a digest that is right for this kind and key."""
     state = {name: x for name, x in arrays.items() if name not in ABOUT}
     return packed({"kind": np.array(kind), "digest": digest_of(kind, state, key), **state})
 
@@ -42,10 +44,12 @@ def sealed(arrays: Arrays, kind: str, key: bytes) -> bytes:
 
 
 def truncation(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file cut off at a random place."""
     return one.content[: rng.integers(len(one.content))]
 
 
 def flipped_bits(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with up to eight bits flipped."""
     content = np.frombuffer(one.content, dtype=np.uint8).copy()
     for place in rng.integers(content.size, size=rng.integers(1, 9)):
         content[place] ^= 1 << rng.integers(8)
@@ -53,6 +57,7 @@ def flipped_bits(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def swapped_bytes(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with two runs of up to 64 bytes exchanged."""
     content = np.frombuffer(one.content, dtype=np.uint8).copy()
     size = int(rng.integers(1, 65))
     a, b = rng.integers(content.size - size, size=2)
@@ -61,6 +66,7 @@ def swapped_bytes(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def lost_sector(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with a sector of 512 bytes set to zero."""
     content = bytearray(one.content)
     a = int(rng.integers(len(content))) // 512 * 512
     content[a : a + 512] = bytes(len(content[a : a + 512]))
@@ -68,15 +74,18 @@ def lost_sector(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def foreign_end(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the start of one file with the end of another."""
     a = int(rng.integers(len(one.content)))
     return one.content[:a] + other.content[a:]
 
 
 def appended_bytes(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with random bytes appended."""
     return one.content + rng.bytes(int(rng.integers(1, 200)))
 
 
 def noise(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return random bytes."""
     return rng.bytes(int(rng.integers(0, 400)))
 
 
@@ -84,18 +93,21 @@ def noise(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def dropped_field(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file without one of its fields."""
     arrays = unpacked(one.content)
     del arrays[rng.choice(sorted(arrays))]
     return packed(arrays)
 
 
 def field_of_another_file(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with a field of another one."""
     arrays, others = unpacked(one.content), unpacked(other.content)
     arrays[rng.choice(sorted(arrays))] = others[rng.choice(sorted(others))]
     return packed(arrays)
 
 
 def changed_entry(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with a changed entry of a field."""
     arrays = unpacked(one.content)
     name = rng.choice([name for name, x in arrays.items() if x.size and x.dtype.kind != "U"])
     x = arrays[name].copy()
@@ -105,17 +117,18 @@ def changed_entry(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def another_version(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file under the kind of another version."""
     kind = str(rng.choice(["residual 1", "residual 3", "StreamingSelector 1", "", one.kind + " "]))
     return sealed(unpacked(one.content), kind, one.key)
 
 
 def another_file(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
-    """Another stage of the same run does no harm; which of two streams is meant, only their owner knows."""
+    """Return another file: another stage of the same run does no harm, and no check can tell which of two streams is meant."""
     return other.content if one.key or other.key else b""
 
 
 def sealed_without_the_key(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
-    """By one who knows the format, not the matrix; a stream has no key, and gets fields of another file."""
+    """Return crafted fields under a digest with a wrong key; a stream has no key, and gets fields of another file."""
     arrays, others = unpacked(one.content), unpacked(other.content)
     if one.key:
         return sealed(arrays, one.kind, b"guess")
@@ -123,19 +136,21 @@ def sealed_without_the_key(one: Kept, other: Kept, rng: np.random.Generator) -> 
 
 
 def compressed(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the fields, and many zeros, in a compressed archive."""
     out = io.BytesIO()
     np.savez_compressed(out, zeros=np.zeros(1 << 20), **unpacked(one.content))
     return out.getvalue()
 
 
 def pickled(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
+    """Return the file with a field of objects, which only unpickling could read."""
     arrays = unpacked(one.content)
     arrays[rng.choice(sorted(arrays))] = np.array([{}], dtype=object)
     return packed(arrays)
 
 
 def false_header(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
-    """A field whose header promises too much, or is no header at all."""
+    """Return a file with a field whose header declares too many entries, or is no header."""
     header = rng.choice(
         [
             "{'descr': '<f8', 'fortran_order': False, 'shape': (10**15,), }",
@@ -161,7 +176,7 @@ def false_header(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def false_archive(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
-    """Marked as encrypted, packed in an unknown way, or of a false length, in one of its two directories."""
+    """Return an archive marked in one of its two directories as encrypted, of unknown compression or of a wrong length."""
     content = bytearray(one.content)
     place = content.find(b"PK\x01\x02", int(rng.integers(len(content) // 2)))
     offset = int(rng.choice([8, 10, 20, 24, 42]))  # flags, method, two sizes, place
@@ -173,7 +188,7 @@ def false_archive(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
 
 
 def crafted(one: Kept, other: Kept, rng: np.random.Generator) -> bytes:
-    """What no run leaves behind, by one who has the matrix and the format."""
+    """Return fields that no run writes, under a digest with the right key."""
     arrays = unpacked(one.content)
     crafts = RESIDUAL if one.key else STREAM
     names = [name for name in arrays if name.rstrip("0123456789") in crafts and arrays[name].size]
@@ -198,17 +213,24 @@ def _is(*values: Any) -> list[Callable[[np.ndarray], Any]]:
 
 
 #: Right in no field.
-MISSHAPEN: list[Callable[[np.ndarray], Any]] = [
+WRONG_SHAPES: list[Callable[[np.ndarray], Any]] = [
     lambda x: x[..., None],
     lambda x: x.astype("U9"),
     lambda x: x.astype(">c16"),
     lambda x: np.resize(x, (x.size + 1, 3)),
     lambda x: np.zeros(0),
 ]
-NUMBERS = [*MISSHAPEN, _put(np.nan), _put(np.inf), _put(1e300, 0)]
-PLACES = [*MISSHAPEN, _put(-1, 0), _put(10**6), lambda x: np.append(x, x[:1]), lambda x: x.astype(np.int32)]
-COUNT = [*MISSHAPEN, *_is(-1, 2**62, 2.5, True, "1")]
+NUMBERS = [*WRONG_SHAPES, _put(np.nan), _put(np.inf), _put(1e300, 0)]
+PLACES = [
+    *WRONG_SHAPES,
+    _put(-1, 0),
+    _put(10**6),
+    lambda x: np.append(x, x[:1]),
+    lambda x: x.astype(np.int32),
+]
+COUNT = [*WRONG_SHAPES, *_is(-1, 2**62, 2.5, True, "1")]
 
+#: For every field of a checkpoint what cannot be in it.
 RESIDUAL: dict[str, list[Callable[[np.ndarray], Any]]] = {
     "indices": [
         *PLACES,
@@ -235,18 +257,18 @@ RESIDUAL: dict[str, list[Callable[[np.ndarray], Any]]] = {
     "exact": [*NUMBERS, lambda x: -x, lambda x: 0 * x, lambda x: 10 * x, lambda x: x[1:]],
     "heights": [*NUMBERS, lambda x: -x, lambda x: 0 * x, lambda x: 100 * x, lambda x: x[1:]],
     "length": [*COUNT, *_is(0, 1000)],
-    "passes": [*MISSHAPEN, *_is(-1.0, np.nan, np.inf, 3)],
+    "passes": [*WRONG_SHAPES, *_is(-1.0, np.nan, np.inf, 3)],
 }
-"""For every field of a checkpoint what cannot be in it."""
 
+#: For every field of a stream's state what cannot be in it.
 STREAM: dict[str, list[Callable[[np.ndarray], Any]]] = {
     "k": [*COUNT, *_is(0)],
     "oversample": [*COUNT, *_is(0)],
     "buffer": [*COUNT, *_is(0, 8)],
-    "seed": [*MISSHAPEN, *_is(-1, 2.5, True)],
+    "seed": [*WRONG_SHAPES, *_is(-1, 2.5, True)],
     "n_seen": [*COUNT, lambda x: x + 1, lambda x: x - 1, lambda x: x + 17, lambda x: 2 * x + 1],
     "method": _is("volume", "", 3, ["greedy"], b"greedy"),
-    "norm": [*MISSHAPEN, *_is(-1.0, np.nan, np.inf, 0.0, 1e-9, 5, 1j)],
+    "norm": [*WRONG_SHAPES, *_is(-1.0, np.nan, np.inf, 0.0, 1e-9, 5, 1j)],
     "block": [
         *NUMBERS,
         lambda x: x[:, 1:],
@@ -255,7 +277,7 @@ STREAM: dict[str, list[Callable[[np.ndarray], Any]]] = {
         lambda x: x.real.astype(int),
     ],
     "sketch": [
-        *MISSHAPEN,
+        *WRONG_SHAPES,
         _put(np.nan),
         lambda x: x[:, 1:],
         lambda x: x[:-1],
@@ -277,11 +299,11 @@ STREAM: dict[str, list[Callable[[np.ndarray], Any]]] = {
         lambda x: x - 136,
         lambda x: x[1:],
     ],
-    "lost": [*MISSHAPEN, *_is(-1.0, np.nan, np.inf, 1, 1j)],
+    "lost": [*WRONG_SHAPES, *_is(-1.0, np.nan, np.inf, 1, 1j)],
 }
-"""For every field of a stream's state what cannot be in it."""
 
-DAMAGES: list[tuple[str, Damage]] = [
+#: Kinds of damage, in turn; some come more often.
+CORRUPTIONS: list[tuple[str, Damage]] = [
     (f.__name__.replace("_", " "), f)
     for f in (
         truncation, flipped_bits, flipped_bits, swapped_bytes, lost_sector, foreign_end, appended_bytes, noise,
@@ -289,4 +311,3 @@ DAMAGES: list[tuple[str, Damage]] = [
         compressed, pickled, false_header, false_archive, crafted, crafted, crafted, crafted,
     )
 ]  # fmt: skip
-"""Kinds of damage, in turn; some come more often."""

@@ -12,32 +12,31 @@ import torch
 from tqdm import tqdm
 
 import vlm_bridge
+from analysis.study import answer_files, digest
+from analysis.study import plan as plans
+from analysis.study.answer_files import Answer
+from analysis.study.arms import ARMS as ALL
+from analysis.study.arms import FULL, Arm
+from analysis.study.predictors import Measure
+from analysis.study.question_files import Asked, read
+from analysis.study.units import Unit
 from vlm_bridge import cli
 from vlm_bridge.chat import prepare, question
 from vlm_bridge.inputs import encode
 
-from . import digest, stored
-from . import plan as plans
-from .arms import ARMS as ALL
-from .arms import FULL, Arm
-from .asked import Asked, read
-from .predictors import Measure
-from .stored import Answer
-from .units import Unit
-
+#: Arms that any model can run; others by ``--arms``.
 ARMS = ("spare", "residual, cosine", "divprune", "greedy", "strong rrqr", "osinsky", "uniform grid", "random", "spare + fold", "divprune + fold", "greedy + fold", "random + fold")  # fmt: skip
-"""Arms that any model can run; others by ``--arms``."""
 WORDS = 16  # of an answer, at the most
 SCORING = ("contains", "exact")
 
 
 def plain(text: str) -> str:
-    """Lower case, without punctuation and double spaces."""
+    """Return the text in lower case, without punctuation and double spaces."""
     return " ".join(re.sub(r"[^\w\s.%/-]|\.(?!\d)", " ", text.lower()).split())
 
 
 def right(said: str, answers: Sequence[str], scoring: str = "contains") -> bool:
-    """Whether an answer is one of those given, or has one of them among its words; articles do not count, unless they are all."""
+    """Return whether an answer is one of those given, or has one of them among its words; articles do not count, unless they are all."""
     if scoring not in SCORING:
         raise ValueError(f"scoring = {scoring!r}: allowed are {', '.join(SCORING)}.")
     for answer in map(plain, answers):
@@ -58,7 +57,7 @@ def run(
 ) -> Path:  # fmt: skip
     """Ask what has not been asked, and pack all into ``rows.npz`` of the folder `out`; returns that file.
 
-    The checkpoint may be any that `prune` takes. What was said lies in ``answers``, a file a question, and is used again where model,
+    The checkpoint may be any that `prune` takes. Answers are stored in ``answers``, a file a question, and is used again where model,
     processor, code, image, question, arm and budget are the same. Which answers are right, skills and scoring are looked at afterwards.
 
     Raises
@@ -86,10 +85,10 @@ def run(
         answered = []
         for each in one.questions:
             same = made_from | {"image": one.image, "question": each.text}
-            found = stored.load(out / "answers", same)
-            if missing := [cell for cell in cells if stored.key(*cell) not in found]:
+            found = answer_files.load(out / "answers", same)
+            if missing := [cell for cell in cells if answer_files.key(*cell) not in found]:
                 found |= ask(model, processor, one, each.text, missing)
-                stored.save(out / "answers", same, found)
+                answer_files.save(out / "answers", same, found)
             answered.append(found)
         unit = _unit(one, answered, cells, scoring)
         units.append((plans.model_name(folder), questions.stem, str(i), unit))
@@ -107,7 +106,7 @@ def _loaded(folder: str) -> tuple[Any, Any]:
 def ask(
     model: Any, processor: Any, asked: Asked, text: str, cells: Sequence[tuple[Arm | None, float]]
 ) -> dict[str, Answer]:
-    """What is said to one question in each cell, by the keys of the cells; draws depend on the image alone."""
+    """Return the answers to one question in each cell, by the keys of the cells; draws depend on the image alone."""
     inputs = dict(prepare(processor, [question([asked.open()], text)]))
     inputs.pop("token_type_ids", None)
     features = torch.cat(encode(model, inputs).entries)
@@ -130,7 +129,7 @@ def ask(
                 said = generate()
             places, seconds = report.kept[0].cpu(), report.seconds[0]
         (predictors,) = measure([places], [[0]]).numpy()
-        found[stored.key(arm, keep)] = Answer(said, len(places), seconds, predictors)
+        found[answer_files.key(arm, keep)] = Answer(said, len(places), seconds, predictors)
     return found
 
 
@@ -140,9 +139,9 @@ def _unit(
     cells: Sequence[tuple[Arm | None, float]],
     scoring: str,
 ) -> Unit:
-    """The answers about one image, judged; cells that cannot be run for one of its questions are left out."""
+    """Return the answers about one image, judged; cells that cannot be run for one of its questions are left out."""
     table = {
-        (FULL if arm is None else arm.name, keep): [one[stored.key(arm, keep)] for one in answered]
+        (FULL if arm is None else arm.name, keep): [one[answer_files.key(arm, keep)] for one in answered]
         for arm, keep in cells
     }
     table = {cell: row for cell, row in table.items() if all(answer.tokens for answer in row)}
@@ -173,7 +172,7 @@ def _unit(
 
 
 def _arguments(arm: Arm, keep: float, processor: Any = None, seed: int = 0) -> dict[str, Any]:
-    """Arguments of `prune` for one arm; what is filled in has none, and joint spaces are not known here."""
+    """Return the arguments of `prune` for one arm; what is filled in has none, and joint spaces are not known here."""
     if arm.fill or {"clip_text", "clip_patches"} & set(arm.signals):
         raise ValueError(
             f"arm {arm.name!r} cannot run on a checkpoint of your own; choose from {', '.join(ARMS)}."

@@ -1,9 +1,10 @@
-"""The verdicts without numbers, for readers in a hurry."""
+"""The verdicts in a sentence each, without numbers."""
 
 from __future__ import annotations
 
-from .verdict import NO, PARTLY, YES
+from analysis.study.verdict import NO, PARTLY, YES
 
+#: Sentences by the number of the question and the verdict; an unsettled verdict has none.
 PLAIN = {
     1: {
         YES: "Among pruners that keep equally many tokens, those that can rebuild more of the picture answer better.",
@@ -38,4 +39,3 @@ PLAIN = {
         NO: "No pruner does.",
     },
 }
-"""By the number of the question and the verdict; where nothing is settled there is nothing to say."""

@@ -1,4 +1,4 @@
-"""A pytest plugin, ``-p analysis.walkers``, that keeps the tests which a new row of a table concerns.
+"""A pytest plugin, ``-p analysis.row_tests``, that keeps the tests which a new row of a table concerns.
 
 A test is kept where a parameter of it names one of `NEW`; and where it goes through all rows, that is, where it or a function of its module
 that it calls reads ``METHODS``, ``PRUNERS`` or ``MUTANTS`` as a whole, and no parameter of it names a row that was there before.
@@ -16,13 +16,13 @@ TABLES = {"METHODS", "PRUNERS", "MUTANTS"}
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
-    """Of all tests, those that a new row concerns."""
+    """Keep the tests that a new row concerns."""
     from vlm_bridge import PRUNERS
 
     def concerned(item: Any) -> bool:
         given = item.callspec.id.split("-") if hasattr(item, "callspec") else []
         return any(name in NEW for name in given) or (
-            not any(name in PRUNERS for name in given) and _walks(item.function, set())
+            not any(name in PRUNERS for name in given) and _reads_a_table(item.function, set())
         )
 
     kept = [item for item in items if concerned(item)]
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
     items[:] = kept
 
 
-def _walks(function: Any, seen: set[Any]) -> bool:
+def _reads_a_table(function: Any, seen: set[Any]) -> bool:
     seen.add(function)
     own, names = vars(sys.modules[function.__module__]), set()
     for code in _codes(function.__code__):
@@ -43,7 +43,7 @@ def _walks(function: Any, seen: set[Any]) -> bool:
             names.add(step.argval if isinstance(step.argval, str) else "")
     called = (own.get(name) for name in names)
     return any(
-        _walks(one, seen)
+        _reads_a_table(one, seen)
         for one in called
         if isinstance(one, types.FunctionType) and one.__module__ == function.__module__ and one not in seen
     )

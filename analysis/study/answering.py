@@ -1,8 +1,8 @@
 """Answers of many prunings at once, without `generate`.
 
 A pruned model is the unpruned one without the dropped tokens, the others at their places (the oracle of the bridge's
-tests). So every set of kept tokens is a prefix of its own in one batch, and the questions stand behind it side by side,
-blind to each other: one forward pass answers them all. Folded tokens add the logarithm of their sizes to the mask.
+tests). So every set of kept tokens is a prefix of its own in one batch, and the questions follow it side by side,
+unable to attend to each other: one forward pass answers them all. Folded tokens add the logarithm of their sizes to the mask.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from analysis.study.encoding import Checkpoint, EncodedImage
 from vlm_bridge.families import base_of
-
-from .seen import Model, Seen
 
 BUDGET = 6000  # tokens of one batch, padding included
 
@@ -41,25 +40,27 @@ class Prefix:
     sizes: Tensor | None = None
 
 
-def answers(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[list[int]]:
-    """The most probable next word for every question of every prefix, as ids."""
-    return [one.argmax(-1).tolist() for one in logits(own, seen, prefixes)]
+def answers(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Prefix]) -> list[list[int]]:
+    """Return the most probable next word for every question of every prefix, as ids."""
+    return [one.argmax(-1).tolist() for one in logits(checkpoint, encoded, prefixes)]
 
 
 @torch.no_grad()
-def logits(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[Tensor]:
-    """Logits (questions asked, words) of the next word behind every prefix."""
-    length = [len(seen.before) + len(p.rows) + sum(len(seen.questions[q]) for q in p.asked) for p in prefixes]
+def logits(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Prefix]) -> list[Tensor]:
+    """Return the logits (questions asked, words) of the next word after every prefix."""
+    length = [
+        len(encoded.before) + len(p.rows) + sum(len(encoded.questions[q]) for q in p.asked) for p in prefixes
+    ]
     order = sorted(range(len(prefixes)), key=length.__getitem__)
-    found = [seen.tokens] * len(prefixes)
+    found = [encoded.tokens] * len(prefixes)
     for batch in _batches(order, length):
-        for i, one in zip(batch, _batch(own, seen, [prefixes[i] for i in batch]), strict=True):
+        for i, one in zip(batch, _batch(checkpoint, encoded, [prefixes[i] for i in batch]), strict=True):
             found[i] = one
     return found
 
 
 def _batches(order: Sequence[int], length: Sequence[int]) -> Iterator[list[int]]:
-    """Runs of similar length, each of at most `BUDGET` tokens."""
+    """Yield the runs of similar length, each of at most `BUDGET` tokens."""
     batch: list[int] = []
     for i in order:
         if batch and length[i] * (len(batch) + 1) > BUDGET:
@@ -70,18 +71,18 @@ def _batches(order: Sequence[int], length: Sequence[int]) -> Iterator[list[int]]
         yield batch
 
 
-def _batch(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[Tensor]:
-    b, n = len(seen.before), len(seen.tokens)
-    texts = [own.embed(ids) for ids in seen.questions]
+def _batch(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Prefix]) -> list[Tensor]:
+    b, n = len(encoded.before), len(encoded.tokens)
+    texts = [checkpoint.embed(ids) for ids in encoded.questions]
     total = max(b + len(p.rows) + sum(len(texts[q]) for q in p.asked) for p in prefixes)
-    x = seen.tokens.new_zeros(len(prefixes), total, seen.tokens.shape[1])
+    x = encoded.tokens.new_zeros(len(prefixes), total, encoded.tokens.shape[1])
     positions = torch.zeros(len(prefixes), total, dtype=torch.int64)
     segment = torch.full((len(prefixes), total), -2)  # -1: the prefix, -2: padding
     bias = torch.zeros(len(prefixes), total)
     last: list[list[int]] = []
     for i, p in enumerate(prefixes):
         at = b + len(p.rows)
-        x[i, :at] = torch.cat([seen.before, p.rows.to(seen.before)])
+        x[i, :at] = torch.cat([encoded.before, p.rows.to(encoded.before)])
         positions[i, :at] = torch.cat([torch.arange(b), b + p.places])
         segment[i, :at] = -1
         if p.sizes is not None:
@@ -96,12 +97,12 @@ def _batch(own: Model, seen: Seen, prefixes: Sequence[Prefix]) -> list[Tensor]:
             at = end
     causal = torch.ones(total, total, dtype=torch.bool).tril()
     same = (segment[:, :, None] == segment[:, None]) | (segment[:, None] == -1)
-    x = x.to(own.answering.dtype)
+    x = x.to(checkpoint.answering.dtype)
     mask = torch.where(same & causal, bias[:, None].to(x), torch.finfo(x.dtype).min)
-    decoder = base_of(own.answering).language_model
+    decoder = base_of(checkpoint.answering).language_model
     hidden = decoder(
         inputs_embeds=x, attention_mask=mask[:, None], position_ids=positions, use_cache=False
     ).last_hidden_state
     rows = [i for i, ends in enumerate(last) for _ in ends]
-    words = own.answering.lm_head(hidden[rows, [end for ends in last for end in ends]])
+    words = checkpoint.answering.lm_head(hidden[rows, [end for ends in last for end in ends]])
     return list(words.split([len(ends) for ends in last]))

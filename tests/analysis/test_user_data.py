@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 import vlm_bridge
 from analysis import study
 from analysis.__main__ import main
-from analysis.study import digest, own, stored
+from analysis.study import answer_files, digest, user_data
 from analysis.study.arms import Arm
-from analysis.study.asked import read
+from analysis.study.question_files import read
 
 
 def picture(path, seed):
@@ -77,9 +77,9 @@ def first_unit(monkeypatch, checkpoint, questions, out, names):
     """The unit of the first image, from rows that are there."""
     kept = []
     with monkeypatch.context() as patched:
-        patched.setattr(own, "ask", lambda *_: pytest.fail("everything has been asked"))
-        patched.setattr(own.plans, "pack_units", lambda found, path: kept.extend(found))
-        own.run(str(checkpoint), questions, out, names, (0.3,))
+        patched.setattr(user_data, "ask", lambda *_: pytest.fail("everything has been asked"))
+        patched.setattr(user_data.plans, "pack_units", lambda found, path: kept.extend(found))
+        user_data.run(str(checkpoint), questions, out, names, (0.3,))
     assert [(model, family, number) for model, family, number, _ in kept] == [
         ("tiny", "asked", "0"),
         ("tiny", "asked", "1"),
@@ -115,7 +115,7 @@ def test_own_checkpoint_and_questions(checkpoint, questions, tmp_path, capsys, m
     inputs = processor(images=[asked.open()], text=["<image> w20 w30 ?"], return_tensors="pt")
     inputs.pop("token_type_ids", None)
     with vlm_bridge.prune(model, 0.3, "divprune", fold=True) as report:
-        new = model.generate(**inputs, max_new_tokens=own.WORDS, do_sample=False)[
+        new = model.generate(**inputs, max_new_tokens=user_data.WORDS, do_sample=False)[
             0, inputs["input_ids"].shape[1] :
         ]
     at = one.cells.index(("divprune + fold", 0.3))
@@ -140,9 +140,9 @@ def test_own_checkpoint_and_questions(checkpoint, questions, tmp_path, capsys, m
     ],
 )
 def test_scoring(said, answers, contains, exact):
-    assert (own.right(said, answers), own.right(said, answers, "exact")) == (contains, exact)
+    assert (user_data.right(said, answers), user_data.right(said, answers, "exact")) == (contains, exact)
     with pytest.raises(ValueError, match="contains, exact"):
-        own.right(said, answers, "vague")
+        user_data.right(said, answers, "vague")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_file_of_questions_that_is_wrong_is_told_where(tmp_path, text, told, c
 
 def test_arms_that_need_a_joint_space_are_refused_with_those_that_do_not():
     with pytest.raises(ValueError, match="divprune"):
-        own._arguments(study.ARMS["cdpruner"], 0.5)
+        user_data._arguments(study.ARMS["cdpruner"], 0.5)
 
 
 # ---- rows are used for what they were made from, and for nothing else
@@ -189,10 +189,12 @@ class Study:
     def run(self, out=None):
         """Arrays of the packed rows but for times, and the questions that the model was asked, with the number of cells."""
         self.file.write_text("\n".join(map(json.dumps, self.rows)))
-        asked, ask = [], own.ask
+        asked, ask = [], user_data.ask
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(own, "ask", lambda *given: asked.append((given[3], len(given[4]))) or ask(*given))
-            path = own.run(
+            patched.setattr(
+                user_data, "ask", lambda *given: asked.append((given[3], len(given[4]))) or ask(*given)
+            )
+            path = user_data.run(
                 str(self.model), self.file, out or self.out, self.arms, self.keeps, scoring=self.scoring
             )
         with np.load(path) as found:
@@ -258,7 +260,7 @@ def more_arms(mine):
 
 
 def other_options(mine):
-    mine.patched.setitem(own.ALL, "spare", Arm("spare", "spare", options={"alpha": 2.0}))
+    mine.patched.setitem(user_data.ALL, "spare", Arm("spare", "spare", options={"alpha": 2.0}))
 
 
 def other_code(mine):
@@ -357,7 +359,7 @@ def test_answers_and_scoring_are_judged_anew_without_asking(mine):
 def test_a_killed_run_goes_on_with_the_question_it_was_at(mine, monkeypatch):
     expected, _ = mine.run()
     shutil.rmtree(mine.out)
-    ask, count = own.ask, iter(range(9))
+    ask, count = user_data.ask, iter(range(9))
 
     def killed(*given):
         if next(count) == 2:
@@ -365,7 +367,7 @@ def test_a_killed_run_goes_on_with_the_question_it_was_at(mine, monkeypatch):
         return ask(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(own, "ask", killed)
+        patched.setattr(user_data, "ask", killed)
         with pytest.raises(KeyboardInterrupt):
             mine.run()
     assert mine.run() == (expected, ALL_NEW[2:])
@@ -389,10 +391,10 @@ def test_a_byte_that_is_damaged_anywhere_costs_a_row_and_nothing_else(mine):
     with np.load(path) as file:
         made_from = json.loads(str(file["made_from"]))
     whole = path.read_bytes()
-    expected = str(stored.load(path.parent, made_from))
+    expected = str(answer_files.load(path.parent, made_from))
     for place in range(0, len(whole), 97):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
-        assert str(stored.load(path.parent, made_from)) in ("{}", expected)
+        assert str(answer_files.load(path.parent, made_from)) in ("{}", expected)
 
 
 def test_rows_of_earlier_versions_are_refused_by_name(mine, capsys):
