@@ -19,10 +19,10 @@ from torch import Tensor
 
 from analysis.benchmarks.tables import table
 from vlm_bridge import PRUNERS, BridgeError, select_tokens
-from vlm_bridge.cost import Decoder
+from vlm_bridge.model.tower import CAPTURED
 from vlm_bridge.pruners.inside import tokens_per_layer
 from vlm_bridge.pruners.plan import Pruner
-from vlm_bridge.tower import CAPTURED
+from vlm_bridge.reporting.cost import Decoder
 
 #: LLaVA-1.5-7B in bfloat16: the decoder is Vicuna-7B.
 SHAPE = Decoder(

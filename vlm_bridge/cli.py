@@ -19,13 +19,13 @@ from typing import Any, NoReturn
 import torch
 from PIL import Image
 
-from vlm_bridge import picture
 from vlm_bridge.budget import AtMost, read_keep
 from vlm_bridge.chat import prepare, question
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.prune import prune
+from vlm_bridge.live.prune import prune
+from vlm_bridge.live.verify import verify
 from vlm_bridge.pruners import PRUNERS, find_pruner
-from vlm_bridge.verify import verify
+from vlm_bridge.reporting import picture
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

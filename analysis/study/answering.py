@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from analysis.study.encoding import Checkpoint, EncodedImage
-from vlm_bridge.families import base_of
+from vlm_bridge.model.families import base_of
 
 BUDGET = 6000  # tokens of one batch, padding included
 

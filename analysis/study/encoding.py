@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from analysis.study import digest
-from vlm_bridge.families import base_of, find_family
-from vlm_bridge.patches import projection
-from vlm_bridge.signals import clip_patch_embeds, clip_text_embeds, special_ids
-from vlm_bridge.tower import watched
+from vlm_bridge.model.families import base_of, find_family
+from vlm_bridge.model.patches import projection
+from vlm_bridge.model.tower import watched
+from vlm_bridge.selection.signals import clip_patch_embeds, clip_text_embeds, special_ids
 
 TOWER = ("vision_clip", "vision_keys", "cls_attention")
 LAYERS = (1, 2)

@@ -18,7 +18,7 @@ from analysis.study.arms import Arm
 from analysis.study.encoding import EncodedImage
 from vlm_bridge import PRUNERS
 from vlm_bridge.budget import token_counts
-from vlm_bridge.fold import FOLDS
+from vlm_bridge.selection.fold import FOLDS
 
 
 @dataclass(frozen=True)

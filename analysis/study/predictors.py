@@ -9,7 +9,7 @@ from torch import Tensor
 
 from analysis.study.encoding import EncodedImage
 from vlm_bridge import Relevance
-from vlm_bridge.relevance import unit_rows, weights
+from vlm_bridge.pruners.relevance import unit_rows, weights
 
 JITTER = 1e-13  # of a Gram matrix's trace: duplicates among the kept tokens leave it singular
 #: Predictors by name, in words. Higher is meant to be better for the last five, worse for the others.

@@ -22,7 +22,7 @@ from analysis.study.question_files import Asked, read
 from analysis.study.units import Unit
 from vlm_bridge import cli
 from vlm_bridge.chat import prepare, question
-from vlm_bridge.inputs import encode
+from vlm_bridge.model.encoding import encode
 
 #: Arms that any model can run; others by ``--arms``.
 ARMS = ("spare", "residual, cosine", "divprune", "greedy", "strong rrqr", "osinsky", "uniform grid", "random", "spare + fold", "divprune + fold", "greedy + fold", "random + fold")  # fmt: skip

@@ -12,7 +12,7 @@ from PIL import Image
 
 import cssp
 from cssp import CsspError, plotting, select
-from vlm_bridge import picture
+from vlm_bridge.reporting import picture
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -17,7 +17,7 @@ from every_family import Call, call, recipe
 from torch import Tensor
 
 from vlm_bridge import BridgeError, prune, prune_inputs
-from vlm_bridge.verify import verify
+from vlm_bridge.live.verify import verify
 
 NOT_TEXT = recipes_a_to_j.NOT_TEXT | recipes_k_to_z.NOT_TEXT
 _DICT = {"return_dict_in_generate": True, "output_logits": True, "do_sample": False}

@@ -5,7 +5,7 @@ import torch
 from tiny_vlm import FAMILIES, IMAGE, generated, positions_of, tiny_inputs
 
 from vlm_bridge import BridgeError, prune, prune_inputs
-from vlm_bridge.fold import add_bias, by_cluster, by_interpolation, causal_mask
+from vlm_bridge.selection.fold import add_bias, by_cluster, by_interpolation, causal_mask
 
 
 def naive_clusters(features, kept):

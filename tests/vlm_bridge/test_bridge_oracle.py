@@ -264,7 +264,7 @@ def test_given_encoder_outputs_are_pruned(llava):
 def test_kept_rows_are_those_of_select_tokens(models, clip, tokenizer):
     """A live choice is the model-free one on the projected features with the prompt's own signals."""
     from vlm_bridge import select_tokens
-    from vlm_bridge.signals import clip_patch_embeds, clip_text_embeds
+    from vlm_bridge.selection.signals import clip_patch_embeds, clip_text_embeds
 
     model = models["llava"]
     inputs = tiny_inputs(model, (1, 1), (4, 9))
@@ -300,7 +300,7 @@ def test_kept_rows_are_those_of_select_tokens(models, clip, tokenizer):
 
 def test_packed_clip_patches_follow_the_features(models, clip):
     """LLaVA-NeXT and OneVision: CLIP embeddings are packed like the features, separators are zero."""
-    from vlm_bridge.families import anyres
+    from vlm_bridge.model.families import anyres
 
     for family in ("llava_next", "llava_onevision"):
         model = models[family]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vlm_bridge import Relevance
-from vlm_bridge.relevance import scores, unit_rows, weights
+from vlm_bridge.pruners.relevance import scores, unit_rows, weights
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(3, 10, 6, generator=G)

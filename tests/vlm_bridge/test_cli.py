@@ -20,8 +20,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from vlm_bridge import PRUNERS, BridgeError, picture, prune
+from vlm_bridge import PRUNERS, BridgeError, prune
 from vlm_bridge.cli import main
+from vlm_bridge.reporting import picture
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "analysis" / "reference"

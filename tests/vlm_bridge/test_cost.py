@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from vlm_bridge import BridgeError, prune
-from vlm_bridge.cost import Cost, Decoder
-from vlm_bridge.families import base_of
+from vlm_bridge.model.families import base_of
+from vlm_bridge.reporting.cost import Cost, Decoder
 
 
 def counted(model, **inputs):

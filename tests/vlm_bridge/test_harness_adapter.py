@@ -336,7 +336,7 @@ def test_answers_end_before_a_stop_string(lmms):
 
 
 def test_tally_adds_up(llava):
-    tally, cost = Tally(), vlm_bridge.cost.Cost()
+    tally, cost = Tally(), vlm_bridge.reporting.cost.Cost()
     for images in ((1, 1), (2, 1)):
         inputs = tiny_vlm.tiny_inputs(llava, images)
         with prune(llava, 9) as report, torch.no_grad():

@@ -11,9 +11,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.modeling_flash_attention_utils import _is_packed_sequence
 
 from vlm_bridge import PRUNERS, BridgeError, Shared, prune, prune_inputs
-from vlm_bridge.cost import Decoder
-from vlm_bridge.inside.segments import Segment
+from vlm_bridge.live.inside.segments import Segment
 from vlm_bridge.pruners import dart, fastv, pyramiddrop, sparsevlm
+from vlm_bridge.reporting.cost import Decoder
 
 TOLERANCE = 1e-5
 KINDS = ("llava", "qwen2_5_vl")

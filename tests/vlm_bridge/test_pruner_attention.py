@@ -13,15 +13,15 @@ import torch
 from pruner_inputs import cls_attention, one_head, rows
 
 from vlm_bridge import BridgeError, select_tokens
-from vlm_bridge.merge import merge_tokens
 from vlm_bridge.pruners import ranking
 from vlm_bridge.pruners.holov import ROW as HOLOV
 from vlm_bridge.pruners.holov import crop_scores
 from vlm_bridge.pruners.prumerge import ROW as PRUMERGE
+from vlm_bridge.pruners.relevance import unit_rows
 from vlm_bridge.pruners.trim import ROW as TRIM
 from vlm_bridge.pruners.visionzip import ROW as VISIONZIP
 from vlm_bridge.pruners.vispruner import ROW as VISPRUNER
-from vlm_bridge.relevance import unit_rows
+from vlm_bridge.selection.merge import merge_tokens
 
 DATA = Path(__file__).parent / "data"
 ROWS = (VISPRUNER, VISIONZIP, PRUMERGE, TRIM, HOLOV)

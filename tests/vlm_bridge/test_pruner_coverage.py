@@ -24,8 +24,8 @@ from vlm_bridge.pruners import (
     zoo_prune,
 )
 from vlm_bridge.pruners._greedy import max_min
+from vlm_bridge.pruners.relevance import unit_rows
 from vlm_bridge.pruners.uniform_grid import spread
-from vlm_bridge.relevance import unit_rows
 
 DATA = Path(__file__).parent / "data"
 KINDS = ("gaussian", "cone", "duplicates", "bfloat16")

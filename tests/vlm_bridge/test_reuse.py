@@ -12,11 +12,11 @@ from tiny_vlm import tiny_inputs, tiny_model
 
 import cssp
 from vlm_bridge import PRUNERS, PerTile, Relevance, Shared, prune, prune_inputs, select_tokens
-from vlm_bridge.memory import Memory, fingerprint
 from vlm_bridge.pruners import cdpruner
+from vlm_bridge.selection.cache import Memory, fingerprint
 
-choosing = sys.modules["vlm_bridge.choose"]
-rewriting = sys.modules["vlm_bridge.rewrite"]
+choosing = sys.modules["vlm_bridge.selection.choose"]
+rewriting = sys.modules["vlm_bridge.live.rewrite"]
 
 AGNOSTIC = ("spare", "divprune", "norm_top", "average_pool", "greedy", "visionzip", "prumerge")
 

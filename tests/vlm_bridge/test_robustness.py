@@ -361,7 +361,7 @@ def lent(inputs):
 def test_one_model_is_lent_to_one_thread(lent, inputs, expected, method, monkeypatch):
     """Two blocks at the same time, which meet between the check and the hooks, and would meet again inside."""
     module, before, inside = sys.modules["vlm_bridge.prune"], threading.Barrier(2), threading.Barrier(2)
-    slow = "Loan" if method == "spare" else "inside_loan"
+    slow = "PromptSession" if method == "spare" else "inside_session"
     made, met = getattr(module, slow), []
 
     def lingering(*args, **kwargs):

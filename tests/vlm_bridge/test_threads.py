@@ -27,7 +27,7 @@ from thread_patterns import (
 )
 
 from vlm_bridge import BridgeError, prune, prune_inputs
-from vlm_bridge.borrow import Borrowed
+from vlm_bridge.live.session import Session
 
 image = generate()
 LOANS = [{"keep": 5, "fold": True}, {"keep": 0.5, "method": "fastv"}]
@@ -227,7 +227,7 @@ def test_a_call_that_begins_while_the_block_does(model, asked, monkeypatch):
     """It waits until the model is lent as a whole."""
     with prune(model, **asked):
         want = image(model, 0)
-    attach, got, threads = Borrowed.attach, [], []
+    attach, got, threads = Session.attach, [], []
 
     def half(loan, *args, **kwargs):
         attach(loan, *args, **kwargs)
@@ -235,7 +235,7 @@ def test_a_call_that_begins_while_the_block_does(model, asked, monkeypatch):
         threads[0].start()
         threads[0].join(0.2)
 
-    monkeypatch.setattr(Borrowed, "attach", half)
+    monkeypatch.setattr(Session, "attach", half)
     with prune(model, **asked):
         threads[0].join(60)
     assert equal(got[0], want)

@@ -5,11 +5,12 @@ import torch
 from tiny_vlm import N, tiny_inputs
 
 from vlm_bridge import PRUNERS, BridgeError, Relevance, prune, select_tokens
-from vlm_bridge.families import IMAGE, find_family
-from vlm_bridge.inputs import Prompt, encode
+from vlm_bridge.model.encoding import encode
+from vlm_bridge.model.families import IMAGE, find_family
+from vlm_bridge.model.prompt import Prompt
+from vlm_bridge.model.tower import CAPTURED, attention_of, feature_layer, watched
 from vlm_bridge.pruners.plan import Plan, Pruner
-from vlm_bridge.signals import Live, Sources
-from vlm_bridge.tower import CAPTURED, attention_of, feature_layer, watched
+from vlm_bridge.selection.signals import Live, Sources
 
 
 def seen(features, k, weights, *, vision_clip, vision_cls, vision_keys, cls_attention, projector):
@@ -31,7 +32,7 @@ MEAN = Pruner("mean", "test", "test", mean_first, weighted=False, merges="mean",
 
 
 def live(model, inputs):
-    from vlm_bridge.request import Request
+    from vlm_bridge.selection.request import Request
 
     request = Request(SEEN, None, {})
     family = find_family(model)

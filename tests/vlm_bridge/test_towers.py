@@ -11,14 +11,14 @@ from tiny_families import FAMILIES, WITH_GRID, family_call
 from tower_oracle import PIXTRAL, attended, encode, made_of, pixtral_call, tower_model, vision_of
 
 from vlm_bridge import PRUNERS, BridgeError, prune, prune_inputs
-from vlm_bridge import inputs as bridge_inputs
-from vlm_bridge.families import IMAGE, VIDEO, find_family
-from vlm_bridge.inputs import Prompt
-from vlm_bridge.patches import CONNECTORS, patches_per_token, projection
+from vlm_bridge.model import encoding as bridge_inputs
+from vlm_bridge.model.families import IMAGE, VIDEO, find_family
+from vlm_bridge.model.patches import CONNECTORS, patches_per_token, projection
+from vlm_bridge.model.prompt import Prompt
+from vlm_bridge.model.tower import CAPTURED, Attended, feature_layer, watched
+from vlm_bridge.pruners.relevance import unit_rows
 from vlm_bridge.pruners.zoo_prune import sensitivity
-from vlm_bridge.relevance import unit_rows
-from vlm_bridge.signals import Live, Sources
-from vlm_bridge.tower import CAPTURED, Attended, feature_layer, watched
+from vlm_bridge.selection.signals import Live, Sources
 
 TOWERS = (*FAMILIES, *PIXTRAL)
 OF_THE_TOWER = ("vision_clip", "vision_mean", "vision_keys", "cls_attention")
@@ -198,7 +198,7 @@ def test_received_attention_is_formed_block_by_block(monkeypatch):
     query, key = (torch.randn(2, 2, 11, 4, generator=g) for _ in range(2))
     mask = torch.rand(2, 1, 11, 11, generator=g) < 0.7
     whole = [Attended(query, key, m, 0.5).received() for m in (None, mask)]
-    monkeypatch.setattr("vlm_bridge.tower._ENTRIES", 3 * key[..., 0].numel())
+    monkeypatch.setattr("vlm_bridge.model.tower._ENTRIES", 3 * key[..., 0].numel())
     for before, m in zip(whole, (None, mask), strict=True):
         assert (Attended(query, key, m, 0.5).received() - before).abs().max() < 1e-6
 

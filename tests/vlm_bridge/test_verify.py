@@ -9,8 +9,9 @@ from tiny_vlm import VOCAB, tiny_inputs, tiny_model
 from torch import nn
 
 import vlm_bridge
-from vlm_bridge import BridgeError, loan, prune, verify
-from vlm_bridge.borrow import Lent
+from vlm_bridge import BridgeError, prune, verify
+from vlm_bridge.live import prompt_session
+from vlm_bridge.live.session import Replaced
 
 FAMILIES = (
     "llava",
@@ -114,7 +115,7 @@ def test_a_bridge_that_leaves_positions_to_the_model(llava, monkeypatch):
         "position_ids": None,
     }
     assert verify(llava, family_call(llava).inputs).ok
-    monkeypatch.setattr(loan, "_with_positions", lambda kwargs, layout: kwargs)
+    monkeypatch.setattr(prompt_session, "_with_positions", lambda kwargs, layout: kwargs)
     found, said = outcomes(llava)
     assert found[FORWARD] == "right"
     assert found[GENERATE] == "wrong"
@@ -122,14 +123,14 @@ def test_a_bridge_that_leaves_positions_to_the_model(llava, monkeypatch):
 
 
 def test_a_bridge_that_leaves_something_behind(llava, monkeypatch):
-    class Sticky(loan.KeyBias):
+    class Sticky(prompt_session.KeyBias):
         def __init__(self, modules, bias):
             super().__init__([llava.lm_head], bias)
 
         def remove(self):
             pass
 
-    monkeypatch.setattr(loan, "KeyBias", Sticky)
+    monkeypatch.setattr(prompt_session, "KeyBias", Sticky)
     found, said = outcomes(llava)
     assert found[LEFT] == "wrong"
     assert "hooks of lm_head" in said
@@ -240,7 +241,7 @@ def test_compact_positions_have_another_right_answer(llava):
 
 def test_a_forward_left_behind_is_found(monkeypatch):
     model = tiny_model("llava")
-    remove = Lent.remove
-    monkeypatch.setattr(Lent, "remove", lambda lent: lent.name == "forward" or remove(lent))
+    remove = Replaced.remove
+    monkeypatch.setattr(Replaced, "remove", lambda lent: lent.name == "forward" or remove(lent))
     found = verify(model, tiny_inputs(model))
     assert "changed: forward of model, forward of the model" in str(found)

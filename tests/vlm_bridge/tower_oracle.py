@@ -18,7 +18,7 @@ from transformers import (
     PixtralVisionConfig,
 )
 
-from vlm_bridge.families import base_of
+from vlm_bridge.model.families import base_of
 
 PIXTRAL = ("mistral3", "pixtral")
 _CLIP = ("llava", "llava_next", "llava_onevision")

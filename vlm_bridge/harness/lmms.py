@@ -33,7 +33,7 @@ from vlm_bridge.chat import Conversation, prepare
 from vlm_bridge.cli import load, load_clip
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.harness.tally import Tally
-from vlm_bridge.prune import prune
+from vlm_bridge.live.prune import prune
 
 NEW_TOKENS = 1024
 """Answers of tasks that set no length end here."""
@@ -194,7 +194,7 @@ class Pruned(lmms):
         """Mean negative log-likelihood of each continuation, and whether greedy decoding would give it.
 
         Its sign and scale are those that the harness compares choices by. The choices of a document are asked
-        for in one borrowing of the model, and pruning reads the question, never the continuation.
+        for in one block of `prune`, and pruning reads the question, never the continuation.
         """
         if any(len(request.args) < 6 for request in requests):
             raise NotImplementedError("likelihoods without a question (acc_mutual_info) are not supported.")

@@ -1,11 +1,11 @@
-"""What pruning did over many borrowings of a model, in numbers that add up."""
+"""What pruning did over many blocks of `prune`, in numbers that add up."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vlm_bridge.cost import Cost
-from vlm_bridge.report import Report
+from vlm_bridge.reporting.cost import Cost
+from vlm_bridge.reporting.report import Report
 
 
 @dataclass

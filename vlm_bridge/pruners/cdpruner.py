@@ -13,7 +13,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vlm_bridge.pruners.plan import Plan, Pruner
-from vlm_bridge.relevance import Relevance, unit_rows
+from vlm_bridge.pruners.relevance import Relevance, unit_rows
 
 
 def cdpruner(features: Tensor, k: int, weights: Tensor) -> Plan:

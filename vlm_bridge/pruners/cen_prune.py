@@ -24,7 +24,7 @@ from vlm_bridge.errors import BridgeError
 from vlm_bridge.pruners._greedy import doubles, max_min, min_max
 from vlm_bridge.pruners.divprune import most_isolated
 from vlm_bridge.pruners.plan import Plan, Pruner
-from vlm_bridge.relevance import unit_rows
+from vlm_bridge.pruners.relevance import unit_rows
 
 _CHOICES = {"base": ("divprune", "cdpruner"), "scale": ("minmax", "sigmoid")}
 _ROUNDING = 1e-13

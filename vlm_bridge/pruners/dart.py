@@ -22,7 +22,7 @@ from vlm_bridge.errors import BridgeError
 from vlm_bridge.pruners.fastv import ranked
 from vlm_bridge.pruners.inside import Inside, single
 from vlm_bridge.pruners.plan import Plan, Pruner
-from vlm_bridge.relevance import unit_rows
+from vlm_bridge.pruners.relevance import unit_rows
 
 
 def dart(

@@ -15,7 +15,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vlm_bridge.pruners.plan import Plan, Pruner
-from vlm_bridge.relevance import unit_rows
+from vlm_bridge.pruners.relevance import unit_rows
 
 
 def divprune(features: Tensor, k: int, weights: None) -> Plan:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlm_bridge.pruners._greedy import doubles, number
 from vlm_bridge.pruners.plan import Plan, Pruner
-from vlm_bridge.relevance import unit_rows
+from vlm_bridge.pruners.relevance import unit_rows
 
 
 def family(

@@ -20,7 +20,7 @@ from torch import Tensor
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.pruners._greedy import number
 from vlm_bridge.pruners.plan import Plan, Pruner
-from vlm_bridge.relevance import unit_rows
+from vlm_bridge.pruners.relevance import unit_rows
 
 _TIE = 1e-14
 """Gains this close are equal; a row's coverage is at most one, so the unit is that of float64 sums."""

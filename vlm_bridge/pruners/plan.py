@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from vlm_bridge.pruners.inside import Inside
-from vlm_bridge.relevance import Relevance
+from vlm_bridge.pruners.relevance import Relevance
 
 SIGNALS = {
     "clip_patches": 2,

@@ -37,7 +37,7 @@ from vlm_bridge.pruners.ranking import (
     head_mean,
     outliers,
 )
-from vlm_bridge.relevance import unit_rows
+from vlm_bridge.pruners.relevance import unit_rows
 
 
 def prumerge(

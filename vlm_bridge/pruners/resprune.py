@@ -14,7 +14,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vlm_bridge.pruners.plan import Plan, Pruner
-from vlm_bridge.relevance import Relevance
+from vlm_bridge.pruners.relevance import Relevance
 
 
 def resprune(features: Tensor, k: int, weights: Tensor, *, alpha: float = 1.0) -> Plan:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlm_bridge.pruners._greedy import largest
 from vlm_bridge.pruners.plan import Plan, Pruner
-from vlm_bridge.relevance import Relevance
+from vlm_bridge.pruners.relevance import Relevance
 
 
 def top_relevance(features: Tensor, k: int, weights: Tensor) -> Plan:

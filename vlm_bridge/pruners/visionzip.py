@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vlm_bridge.pruners.plan import Plan, Pruner
 from vlm_bridge.pruners.ranking import at_least_float32, check_share, complement, descending
-from vlm_bridge.relevance import unit_rows
+from vlm_bridge.pruners.relevance import unit_rows
 
 
 def visionzip(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vlm_bridge.pruners.plan import Plan, Pruner
 from vlm_bridge.pruners.ranking import check_share, descending, head_mean
-from vlm_bridge.relevance import unit_rows
+from vlm_bridge.pruners.relevance import unit_rows
 
 _ROUND = 8
 """Tokens dropped in one round."""

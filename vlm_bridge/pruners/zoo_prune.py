@@ -28,7 +28,7 @@ from vlm_bridge.errors import BridgeError
 from vlm_bridge.pruners._greedy import doubles, first_largest, max_min, min_max, number
 from vlm_bridge.pruners.cen_prune import centred_rows, distinctiveness
 from vlm_bridge.pruners.plan import Plan, Pruner
-from vlm_bridge.relevance import unit_rows
+from vlm_bridge.pruners.relevance import unit_rows
 
 _FLAT = 1e-4
 """Sensitivities whose spread is below this share of the largest are rounding of float32 over a step of 0.01."""

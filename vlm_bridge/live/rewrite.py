@@ -14,32 +14,22 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.budget import Part, PerTile, check_keep, parts_of
-from vlm_bridge.choose import Choice, choose_all, reconstruction_error
-from vlm_bridge.cost import cost_of
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import KINDS, Kind, anyres, find_family, separators_of
-from vlm_bridge.fold import FOLDS, merged_rows
-from vlm_bridge.given import as_tensor, check_finite, signals_of_images
-from vlm_bridge.inputs import (
-    POSITIONS,
-    Encoded,
-    Layout,
-    Prompt,
-    Visual,
-    check_window,
-    encode,
-    has_visuals,
-    padding_id,
-    positions_of,
-    shortened,
-)
-from vlm_bridge.memory import Memory, fingerprint
-from vlm_bridge.patches import patches_per_token, projection
+from vlm_bridge.model.encoding import Encoded, encode
+from vlm_bridge.model.families import KINDS, Kind, anyres, find_family, separators_of
+from vlm_bridge.model.layout import POSITIONS, Layout, check_window, padding_id, positions_of, shortened
+from vlm_bridge.model.patches import patches_per_token, projection
+from vlm_bridge.model.prompt import Prompt, Visual, has_visuals
+from vlm_bridge.model.tower import watched
 from vlm_bridge.pruners.plan import SIGNALS
-from vlm_bridge.report import Report
-from vlm_bridge.request import Request
-from vlm_bridge.signals import Live, Sources
-from vlm_bridge.tower import watched
+from vlm_bridge.reporting.cost import cost_of
+from vlm_bridge.reporting.report import Report
+from vlm_bridge.selection.cache import Memory, fingerprint
+from vlm_bridge.selection.choose import Choice, choose_all, reconstruction_error
+from vlm_bridge.selection.fold import FOLDS, merged_rows
+from vlm_bridge.selection.given import as_tensor, check_finite, signals_of_images
+from vlm_bridge.selection.request import Request
+from vlm_bridge.selection.signals import Live, Sources
 
 SEPARATORS = ("prune", "keep")
 

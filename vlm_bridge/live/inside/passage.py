@@ -1,6 +1,6 @@
 """One prompt on its way through the decoder: what is cut before which layer, and what comes out again.
 
-Everything here works on the arguments that decoder layers are called with; `vlm_bridge.inside.layers` hangs it into
+Everything here works on the arguments that decoder layers are called with; `vlm_bridge.live.inside.layers` hangs it into
 a model.
 """
 
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.inputs import Prompt, following
-from vlm_bridge.inside.attention import attention_rows, key_states, rotary_gravity
-from vlm_bridge.inside.segments import Segment, take, visible
+from vlm_bridge.live.inside.attention import attention_rows, key_states, rotary_gravity
+from vlm_bridge.live.inside.segments import Segment, take, visible
+from vlm_bridge.model.layout import following
+from vlm_bridge.model.prompt import Prompt
 from vlm_bridge.pruners.inside import Stage
 from vlm_bridge.pruners.plan import Pruner
-from vlm_bridge.report import Cut
+from vlm_bridge.reporting.report import Cut
 
 
 @dataclass

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import cssp
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import STATELESS, layer_kinds, recurrent_layers
-from vlm_bridge.relevance import unit_rows
+from vlm_bridge.model.families import STATELESS, layer_kinds, recurrent_layers
+from vlm_bridge.pruners.relevance import unit_rows
 
 _IMPLEMENTATIONS = ("sdpa", "eager")
 _SCORED = STATELESS | {"full_attention", "sliding_attention", "chunked_attention"}

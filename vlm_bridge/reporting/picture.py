@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import FAMILIES, anyres
+from vlm_bridge.model.families import FAMILIES, anyres
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import IMAGE, Family, Kind, base_of
+from vlm_bridge.model.families import IMAGE, Family, Kind, base_of
 
 Inputs = Mapping[str, Any]
 

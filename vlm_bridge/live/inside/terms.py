@@ -16,7 +16,8 @@ from transformers.cache_utils import DynamicLayer
 
 from vlm_bridge.budget import PerTile, Shared, Spectral, check_keep
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import (
+from vlm_bridge.live.inside.attention import check_layer
+from vlm_bridge.model.families import (
     STATELESS,
     Family,
     check_contract,
@@ -25,8 +26,7 @@ from vlm_bridge.families import (
     layer_kinds,
     recurrent_layers,
 )
-from vlm_bridge.inputs import POSITIONS
-from vlm_bridge.inside.attention import check_layer
+from vlm_bridge.model.layout import POSITIONS
 from vlm_bridge.pruners import find_pruner
 from vlm_bridge.pruners.inside import Stage
 from vlm_bridge.pruners.plan import SIGNALS, Pruner

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.given import as_tensor
 from vlm_bridge.pruners import PRUNERS, Pruner, find_pruner
 from vlm_bridge.pruners.plan import SIGNALS, WANTED
-from vlm_bridge.relevance import Relevance, weights
+from vlm_bridge.pruners.relevance import Relevance, weights
+from vlm_bridge.selection.given import as_tensor
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlm_bridge.borrow import (
-    Borrowed,
+from vlm_bridge.errors import BridgeError
+from vlm_bridge.live.calls import check_chunks, check_generate, expected_tokens, inferred_mask, moved_lengths
+from vlm_bridge.live.full_view import FullView, Internals, restored, shown_in_full
+from vlm_bridge.live.rewrite import Rewritten, Settings, rewrite
+from vlm_bridge.live.session import (
     Call,
+    Session,
     autograd_state,
     check_checkpointing,
     check_cropped,
     named,
 )
-from vlm_bridge.calls import check_chunks, check_generate, expected_tokens, inferred_mask, moved_lengths
-from vlm_bridge.errors import BridgeError
-from vlm_bridge.fold import KeyBias
-from vlm_bridge.full_view import FullView, Internals, restored, shown_in_full
-from vlm_bridge.inputs import Layout, check_window, has_visuals, stacked
-from vlm_bridge.memory import Memory
-from vlm_bridge.report import Report
-from vlm_bridge.rewrite import Rewritten, Settings, rewrite
+from vlm_bridge.model.encoding import stacked
+from vlm_bridge.model.layout import Layout, check_window
+from vlm_bridge.model.prompt import has_visuals
+from vlm_bridge.reporting.report import Report
+from vlm_bridge.selection.cache import Memory
+from vlm_bridge.selection.fold import KeyBias
 
 
 @dataclass(eq=False)
@@ -39,7 +41,7 @@ class PromptCall(Call):
     autograd: tuple[Any, ...] = ()
 
 
-class Loan(Borrowed[PromptCall]):
+class PromptSession(Session[PromptCall]):
     """What a model carries while it is pruned, and how it is given back."""
 
     call_type = PromptCall

@@ -1,4 +1,4 @@
-"""`prune` lends a live model a shorter prompt; `prune_inputs` only rewrites the inputs.
+"""`prune` gives a live model a shorter prompt; `prune_inputs` only rewrites the inputs.
 
 Inside ``with prune(...)`` the model carries *instance* attributes ``forward`` and ``generate`` and hooks; nothing
 is assigned to a class, and everything is taken off in `finally`.
@@ -15,15 +15,15 @@ from weakref import WeakSet
 import numpy as np
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import attention_modules, find_family
-from vlm_bridge.fold import check_attention
-from vlm_bridge.inputs import stacked
-from vlm_bridge.inside.layers import LayerLoan, inside_loan
-from vlm_bridge.loan import Loan
+from vlm_bridge.live.inside.layers import LayerSession, inside_session
+from vlm_bridge.live.prompt_session import PromptSession
+from vlm_bridge.live.rewrite import Settings, rewrite
+from vlm_bridge.model.encoding import stacked
+from vlm_bridge.model.families import attention_modules, find_family
+from vlm_bridge.model.wrappers import model_inside
 from vlm_bridge.pruners import find_pruner
-from vlm_bridge.report import Report
-from vlm_bridge.rewrite import Settings, rewrite
-from vlm_bridge.wrappers import model_inside
+from vlm_bridge.reporting.report import Report
+from vlm_bridge.selection.fold import check_attention
 
 _ACTIVE: WeakSet[Any] = WeakSet()
 _LOCK = threading.RLock()
@@ -189,11 +189,11 @@ def prune(
         if model in _ACTIVE:
             raise BridgeError("this model is being pruned already; leave that block first.")
         _ACTIVE.add(model)
-    loan: Loan | LayerLoan | None = None
+    session: PromptSession | LayerSession | None = None
     try:
         if find_pruner(method).inside is not None:
             others = {"relevance": relevance, "fold": fold, "tol": tol, "clip": clip, "clean": clean}
-            loan = inside_loan(model, keep, method, positions, signals, **others)
+            session = inside_session(model, keep, method, positions, signals, **others)
         else:
             family = find_family(model)
             settings = Settings(
@@ -202,14 +202,14 @@ def prune(
             if fold:
                 check_attention(model)
             modules = attention_modules(model, family) if fold else []
-            loan = Loan(model, settings, _generator(rng), modules)
-        with loan.changed:  # calls that other threads begin now wait until everything is lent
-            loan.attach()
-        yield loan.report
+            session = PromptSession(model, settings, _generator(rng), modules)
+        with session.changed:  # calls that other threads begin now wait until everything is in place
+            session.attach()
+        yield session.report
     finally:
         try:
-            if loan is not None:
-                loan.detach()
+            if session is not None:
+                session.detach()
         finally:
             with _LOCK:
                 _ACTIVE.discard(model)

@@ -28,8 +28,8 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import IMAGE, Family, Kind, base_of
-from vlm_bridge.patches import Joined, connector_of, joined, projector_of
+from vlm_bridge.model.families import IMAGE, Family, Kind, base_of
+from vlm_bridge.model.patches import Joined, connector_of, joined, projector_of
 
 CAPTURED = ("vision_clip", "vision_mean", "vision_cls", "vision_keys", "cls_attention")
 """Signals that are had by watching the tower."""

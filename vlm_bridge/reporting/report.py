@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vlm_bridge.cost import Cost
+from vlm_bridge.reporting.cost import Cost
 
 
 @dataclass(frozen=True)

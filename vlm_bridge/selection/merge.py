@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.fold import FOLDS, merged_rows
 from vlm_bridge.pruners import find_pruner
-from vlm_bridge.select import choose
+from vlm_bridge.selection.fold import FOLDS, merged_rows
+from vlm_bridge.selection.tokens import choose
 
 
 @dataclass(frozen=True)

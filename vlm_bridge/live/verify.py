@@ -17,16 +17,17 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, PreTrainedConfig
 
-from vlm_bridge.borrow import Lent
 from vlm_bridge.chat import prepare, question
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import decoder_of, find_family, recurrent_layers
-from vlm_bridge.inputs import Layout, has_visuals
-from vlm_bridge.prune import prune
+from vlm_bridge.live.prune import prune
+from vlm_bridge.live.rewrite import Settings, rewrite
+from vlm_bridge.live.session import Replaced
+from vlm_bridge.model.families import decoder_of, find_family, recurrent_layers
+from vlm_bridge.model.layout import Layout
+from vlm_bridge.model.prompt import has_visuals
+from vlm_bridge.model.wrappers import model_inside
 from vlm_bridge.pruners import find_pruner
-from vlm_bridge.report import Report
-from vlm_bridge.rewrite import Settings, rewrite
-from vlm_bridge.wrappers import model_inside
+from vlm_bridge.reporting.report import Report
 
 Outcome = Literal["right", "wrong", "refused", "cannot tell"]
 
@@ -176,11 +177,11 @@ class _Trial:
             pass  # is refused now, where it is refused at all
         own = getattr(self.model, "generation_config", None)
         plain = GenerationConfig(pad_token_id=getattr(own, "pad_token_id", None), use_cache=True)
-        lent = Lent(self.model, "generation_config", plain)
+        plainly = Replaced(self.model, "generation_config", plain)
         try:
             return self._run()
         finally:
-            lent.remove()
+            plainly.remove()
 
     def _run(self) -> Verification:
         try:

@@ -21,10 +21,10 @@ import cssp
 from cssp.errors import RankDeficientError
 from vlm_bridge.budget import Part
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.given import TOKEN_AXIS
-from vlm_bridge.memory import Memory, fingerprint
 from vlm_bridge.pruners import Plan
-from vlm_bridge.request import Request
+from vlm_bridge.selection.cache import Memory, fingerprint
+from vlm_bridge.selection.given import TOKEN_AXIS
+from vlm_bridge.selection.request import Request
 
 _QUIET = threading.Lock()
 """`warnings.catch_warnings` changes the whole process, so that one thread at a time may use it."""

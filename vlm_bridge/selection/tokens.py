@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.budget import parts_of
-from vlm_bridge.choose import Choice, choose_all
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.given import as_tensor, check_finite, signals_of_images
 from vlm_bridge.pruners.plan import SIGNALS
-from vlm_bridge.request import Request
+from vlm_bridge.selection.choose import Choice, choose_all
+from vlm_bridge.selection.given import as_tensor, check_finite, signals_of_images
+from vlm_bridge.selection.request import Request
 
 
 def select_tokens(

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.stopping_criteria import StopStringCriteria
 
-from vlm_bridge.borrow import Lent, apart
 from vlm_bridge.errors import BridgeError
+from vlm_bridge.live.session import Replaced, apart
 
 
 class FullView:
@@ -59,19 +59,21 @@ class FullView:
 
 
 class Internals:
-    """Lends a model what makes the processors and stopping criteria of a call, so that all see the full prompt.
+    """Replaces what makes the processors and stopping criteria of a call, so that all see the full prompt.
 
     A call is known by the lists that `shown_in_full` has put into its arguments; other calls are left alone.
     """
 
     def __init__(self, model: Any) -> None:
-        lent = {"_get_logits_processor": self.processors, "_get_stopping_criteria": self.criteria}
-        self.own = {name: getattr(model, name, None) for name in lent}
-        self.lent = [Lent(model, name, value) for name, value in lent.items() if self.own[name] is not None]
+        replaced = {"_get_logits_processor": self.processors, "_get_stopping_criteria": self.criteria}
+        self.own = {name: getattr(model, name, None) for name in replaced}
+        self.replaced = [
+            Replaced(model, name, value) for name, value in replaced.items() if self.own[name] is not None
+        ]
 
     def remove(self) -> None:
         """Take them back."""
-        for one in self.lent:
+        for one in self.replaced:
             one.remove()
 
     def processors(self, **kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
-"""What every loan of a model has in common: ``forward``, ``generate`` and hooks, the calls that run, and giving all of it back.
+"""What every session on a model has in common: ``forward``, ``generate`` and hooks, the calls that run, and giving all of it back.
 
-Any number of threads may use a lent model. What has to be known of a call hangs on a `Call` that only its own
-thread finds, in a context variable; the loan holds what all calls share.
+Any number of threads may use a model in a session. What has to be known of a call hangs on a `Call` that only its own
+thread finds, in a context variable; the session holds what all calls share.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ from weakref import ref
 import torch
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import base_of
-from vlm_bridge.inputs import has_visuals
+from vlm_bridge.model.families import base_of
+from vlm_bridge.model.prompt import has_visuals
 
-_CURRENT: ContextVar[Any] = ContextVar("the innermost call of a lent model in this thread", default=None)
+_CURRENT: ContextVar[Any] = ContextVar(
+    "the innermost call of a model in a session in this thread", default=None
+)
 
 
 @dataclass(eq=False)
 class Call:
-    """One `generate` or one `forward` of a lent model, while it runs.
+    """One `generate` or one `forward` of a model in a session, while it runs.
 
     Attributes
     ----------
-    loan : Borrowed
+    session : Session
     whole : Call, optional
         The `generate` of which this `forward` is a step.
     forward : bool
@@ -48,7 +50,7 @@ class Call:
         How many calls of the same model run around this one, in the same thread.
     """
 
-    loan: Any
+    session: Any
     whole: Any = None
     forward: bool = False
     steps: bool = False
@@ -65,12 +67,12 @@ class Filled:
 
     Attributes
     ----------
-    loan : callable
+    session : callable
         A weak reference; None of a cache that was stored and read again.
     known : Any
     """
 
-    loan: Any
+    session: Any
     known: Any
 
     def __deepcopy__(self, memo: Any) -> Filled:
@@ -80,7 +82,7 @@ class Filled:
         return Filled, (None, None)
 
 
-class Borrowed(ABC, Generic[C]):
+class Session(ABC, Generic[C]):
     """A model with another `generate` and some hooks; nothing is assigned to a class.
 
     Subclasses say in `call_type` what they remember of a call, and what happens before and after a `forward`.
@@ -107,7 +109,7 @@ class Borrowed(ABC, Generic[C]):
     def attach(self, hooked: bool = False) -> None:
         """Lend `forward` and `generate`.
 
-        `forward` is lent, and not hooked, since wrappers may call it past the hooks, as PEFT's do. Of a compiled model
+        `forward` is replaced, and not hooked, since wrappers may call it past the hooks, as PEFT's do. Of a compiled model
         the graph breaks here; where modules inside are `hooked`, which compiled code may not notice, calls are not
         compiled.
 
@@ -142,12 +144,12 @@ class Borrowed(ABC, Generic[C]):
         if self.generate is not None:  # first, so that whoever copies the model meets what refuses it
             self.model.__dict__["generate"] = self.pruned_generate
         self.handles.append(
-            Lent(self.model, "forward", torch.compiler.disable(forward) if hooked else forward)
+            Replaced(self.model, "forward", torch.compiler.disable(forward) if hooked else forward)
         )
         self.handles.append(self.model.register_forward_pre_hook(self._no_replica))
         base = base_of(self.model)
         if base is not self.model:
-            self.handles.append(Lent(base, "forward", self._guarded(base.forward)))
+            self.handles.append(Replaced(base, "forward", self._guarded(base.forward)))
         layers = {
             torch.nn.Module._call_impl.__code__: None,
             **_layers(type(self.model).forward),
@@ -178,7 +180,7 @@ class Borrowed(ABC, Generic[C]):
             self.handles.clear()
             self.earlier.clear()
             call = _CURRENT.get()
-            while call is not None and call.loan is self:  # left behind by an interrupt
+            while call is not None and call.session is self:  # left behind by an interrupt
                 call = call.outer
             _CURRENT.set(call)
 
@@ -222,7 +224,7 @@ class Borrowed(ABC, Generic[C]):
             for name in ("pruned_prompt", "reorder_cache", "batch_select_indices"):
                 vars(cache).pop(name, None)
             return None
-        if filled.loan is None or filled.loan() is not self:
+        if filled.session is None or filled.session() is not self:
             raise BridgeError(
                 "past_key_values holds a prompt that was pruned in another `with prune(...)` block: expected a cache that "
                 "was filled in this block, or a copy of it. Pass the whole prompt again."
@@ -241,7 +243,7 @@ class Borrowed(ABC, Generic[C]):
         """Refuse a copy of the model, whose `forward` would be the model's."""
         if module is not self.model:
             raise BridgeError(
-                "a copy of the model was called that carries what `prune` lent to it, as torch.nn.DataParallel makes "
+                "a copy of the model was called that carries what `prune` has put on it, as torch.nn.DataParallel makes "
                 "them; run one process a device, or prune inside of each."
             )
 
@@ -257,7 +259,7 @@ class Borrowed(ABC, Generic[C]):
 
     @abstractmethod
     def pruned_generate(self, *args: Any, **kwargs: Any) -> Any:
-        """What the model's `generate` is while it is lent."""
+        """What the model's `generate` is inside the block."""
 
     @abstractmethod
     def begun(
@@ -270,18 +272,18 @@ class Borrowed(ABC, Generic[C]):
         """What is remembered of a call; `output` is None where it failed."""
 
     def stands_aside(self) -> bool:
-        """Whether this is done for a call, of `generate` or of `forward`, that began before the model was lent.
+        """Whether this is done for a call, of `generate` or of `forward`, that began before the block.
 
         Raises
         ------
         BridgeError
-            It is done for a `generate` that began since, and went past the lent one.
+            It is done for a `generate` that began since, and went past the one of the session.
         """
-        own, lent, past = self._generate_layers(), {type(self).pruned_generate.__code__: None}, False
+        own, ours, past = self._generate_layers(), {type(self).pruned_generate.__code__: None}, False
         for frame in _outwards(sys._getframe()):
             if frame in self.earlier:
                 return True
-            if _runs(frame, lent, self):
+            if _runs(frame, ours, self):
                 return False
             if _runs(frame, own, self.model) and own[frame.f_code] is None:
                 if past:
@@ -298,7 +300,7 @@ class Borrowed(ABC, Generic[C]):
         return _layers(getattr(type(self.model), "generate", None))
 
     def _guarded(self, own: Any) -> Any:
-        """The `forward` of the model below the head, which refuses images that have come past the lent one."""
+        """The `forward` of the model below the head, which refuses images that have come past the one of the session."""
 
         @torch.compiler.disable
         def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -339,7 +341,7 @@ class Borrowed(ABC, Generic[C]):
             self.changed.notify_all()
 
     def _mine(self, call: Any) -> bool:
-        return call is not None and call.loan is self
+        return call is not None and call.session is self
 
     def _others(self) -> list[threading.Thread]:
         me = threading.current_thread()
@@ -355,7 +357,7 @@ def apart() -> Iterator[None]:
         yield
     finally:
         _CURRENT.reset(token)
-    if call is not None and call.loan.returned:
+    if call is not None and call.session.returned:
         raise BridgeError(
             "the `with prune(...)` block was left by a function that `generate` called; go on outside."
         )
@@ -419,7 +421,7 @@ def autograd_state() -> tuple[Any, ...]:
     return torch.is_grad_enabled(), torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
-class Lent:
+class Replaced:
     """An instance attribute of a model that is another for a while."""
 
     def __init__(self, model: Any, name: str, value: Any) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation import utils as generation
 
-from vlm_bridge.borrow import Borrowed
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import is_bidirectional
+from vlm_bridge.live.session import Session
+from vlm_bridge.model.families import is_bidirectional
 
 _LOOP = "its decoding loop is no part of transformers any more; it is fetched from the hub and sees the pruned prompt"
 
@@ -50,8 +50,8 @@ def check_generate(model: Any, arguments: Mapping[str, Any], folding: bool = Fal
         if value is not None and wrong(value):
             raise BridgeError(f"generate({name}={value!r}) is not supported while pruning: {reason}.")
     assistant = arguments.get("assistant_model")
-    lent = getattr(assistant, "__dict__", {}).get("generate")
-    if assistant is model or isinstance(getattr(lent, "__self__", None), Borrowed):
+    ours = getattr(assistant, "__dict__", {}).get("generate")
+    if assistant is model or isinstance(getattr(ours, "__self__", None), Session):
         raise BridgeError(
             "generate(assistant_model=...): this assistant is a model that is being pruned, and it would prune the "
             "pruned prompt again; pass an assistant that is not."

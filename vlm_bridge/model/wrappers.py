@@ -1,4 +1,4 @@
-"""The model inside of what wraps it; hooks and `generate` are lent to that one, which the wrapper calls."""
+"""The model inside of what wraps it; pruning acts on that one, which the wrapper calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import check_contract
+from vlm_bridge.model.families import check_contract
 
 _WHAT = "expected a vision-language model of transformers, such as AutoModelForImageTextToText.from_pretrained gives"
 _NO_MODELS = {

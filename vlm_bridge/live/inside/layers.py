@@ -1,4 +1,4 @@
-"""Pruning inside the LLM: hooks on decoder layers, lent to a live model.
+"""Pruning inside the LLM: hooks on the decoder layers of a live model.
 
 The prompt stays whole. From a stage's layer on the decoder works on fewer columns of it, in decoding too, so
 that the KV cache is shorter in those layers; behind the last layer hidden states are put back, and logits
@@ -19,19 +19,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlm_bridge.borrow import Borrowed, Call, check_checkpointing, check_cropped, named
-from vlm_bridge.calls import check_generate
-from vlm_bridge.choose import reconstruction_error
-from vlm_bridge.cost import cost_of_layers
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import PIXELS, base_of, placeholder_id
-from vlm_bridge.full_view import shown_in_full
-from vlm_bridge.given import check_finite
-from vlm_bridge.inputs import Prompt, has_images, positions_of
-from vlm_bridge.inside.passage import Image, Passage
-from vlm_bridge.inside.terms import InsideSettings, check_cache, check_decoding, check_model, kernel_form
+from vlm_bridge.live.calls import check_generate
+from vlm_bridge.live.full_view import shown_in_full
+from vlm_bridge.live.inside.passage import Image, Passage
+from vlm_bridge.live.inside.terms import InsideSettings, check_cache, check_decoding, check_model, kernel_form
+from vlm_bridge.live.session import Call, Session, check_checkpointing, check_cropped, named
+from vlm_bridge.model.families import PIXELS, base_of, placeholder_id
+from vlm_bridge.model.layout import positions_of
+from vlm_bridge.model.prompt import Prompt, has_images
 from vlm_bridge.pruners.inside import Stage, tokens_per_layer
-from vlm_bridge.report import Report
+from vlm_bridge.reporting.cost import cost_of_layers
+from vlm_bridge.reporting.report import Report
+from vlm_bridge.selection.choose import reconstruction_error
+from vlm_bridge.selection.given import check_finite
 
 
 @dataclass(eq=False)
@@ -50,7 +51,7 @@ class LayerCall(Call):
     prompts: int = 0
 
 
-class LayerLoan(Borrowed[LayerCall]):
+class LayerSession(Session[LayerCall]):
     """What a model carries while it is pruned inside the LLM, and how it is given back."""
 
     call_type = LayerCall
@@ -277,13 +278,13 @@ class LayerLoan(Borrowed[LayerCall]):
         )
 
 
-def inside_loan(
+def inside_session(
     model: Any, keep: Any, method: str, positions: str, options: Mapping[str, Any], **others: Any
-) -> LayerLoan:
-    """The loan for a pruner that acts inside the LLM; of the `others` none can be asked for."""
+) -> LayerSession:
+    """The session for a pruner that acts inside the LLM; of the `others` none can be asked for."""
     for name, value in others.items():
         if value is not None and value is not False:
             raise BridgeError(
                 f"{name} = {value!r}: pruner {method!r} acts inside the LLM, by a rule of its own; leave it out."
             )
-    return LayerLoan(model, InsideSettings(keep, method, positions, options))
+    return LayerSession(model, InsideSettings(keep, method, positions, options))

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.families import IMAGE, Family, Kind, anyres, base_of
-from vlm_bridge.given import as_tensor
-from vlm_bridge.inputs import Prompt, Visual
-from vlm_bridge.patches import patches_per_token, projection
+from vlm_bridge.model.families import IMAGE, Family, Kind, anyres, base_of
+from vlm_bridge.model.patches import patches_per_token, projection
+from vlm_bridge.model.prompt import Prompt, Visual
+from vlm_bridge.model.tower import CAPTURED, Tower
 from vlm_bridge.pruners.plan import SIGNALS
-from vlm_bridge.request import Request, missing_signals
-from vlm_bridge.tower import CAPTURED, Tower
+from vlm_bridge.selection.given import as_tensor
+from vlm_bridge.selection.request import Request, missing_signals
 
 
 @dataclass(frozen=True)

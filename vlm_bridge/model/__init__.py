@@ -1,0 +1,1 @@
+"""What a vision-language model is made of: families, prompts, encoders, towers, wrappers."""

@@ -1,0 +1,206 @@
+"""Running a model's own encoder, and putting chosen rows in place of its answer."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from vlm_bridge.errors import BridgeError
+from vlm_bridge.model.families import (
+    IMAGE,
+    VIDEO,
+    Kind,
+    base_of,
+    find_family,
+    placeholder_id,
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The encoder's answer for one kind of input.
+
+    Attributes
+    ----------
+    entries : list of Tensor (n_i, d)
+        As the encoder divides its rows: into images, tiles, videos or prompts, in placeholder order.
+    planes : list of list of Tensor (n_i, d)
+        Rows that the decoder adds behind its first layers, divided alike.
+    output : ModelOutput
+    put : callable
+        ``put(output, rows, planes)`` writes others into a copy of the output.
+    stacked : bool
+        Whether the model takes a tensor (entries, n, d) instead of a list.
+    arguments : frozenset of str
+        Inputs that the encoder has consumed.
+    sizes : list of int, optional
+        Rows of each image or video, where the pixels tell.
+    embeds : Tensor (B, L, d), optional
+        The prompt with its images written in, of a model that is given nothing else.
+    """
+
+    entries: list[Tensor]
+    planes: list[list[Tensor]]
+    output: Any
+    put: Callable[[Any, list[Tensor], list[list[Tensor]]], None]
+    stacked: bool
+    arguments: frozenset[str]
+    sizes: list[int] | None = None
+    embeds: Tensor | None = None
+
+    def replaced(self, rows: list[Tensor], planes: Sequence[list[Tensor]]) -> Any:
+        """The output with other rows: a new object, since `generate` changes it. Always with a list of rows."""
+        output: Any = copy.copy(self.output)
+        if any(field.default is MISSING for field in getattr(output, "__dataclass_fields__", {}).values()):
+            output = (
+                BaseModelOutputWithPooling()
+            )  # timm's answer cannot be made of rows alone, as `generate` does
+        self.put(output, rows, list(planes))
+        return output
+
+    @property
+    def listed(self) -> bool:
+        """Whether the rows lie where `generate` looks for them when it copies a prompt."""
+        return getattr(self.output, "pooler_output", None) is not None or self.embeds is not None
+
+    @property
+    def whole(self) -> str:
+        """Why a prompt with these rows cannot be read in chunks; empty where it can."""
+        if self.embeds is not None:
+            return "they are embeddings, and transformers would cut the token ids"
+        beside = [
+            name for name in self.output or () if name.endswith("_features") and name != "deepstack_features"
+        ]
+        if beside or not self.listed:
+            return "transformers does not find all that its encoder gives, to cut it"
+        return ""
+
+
+def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded:
+    """Run the public encoder of `kind` with the arguments it names, as `generate` itself does."""
+    rate = getattr(model.config, "video_pruning_rate", None)
+    if kind is VIDEO and rate:
+        raise BridgeError(
+            f"{type(model).__name__} drops rows of a video by itself (config.video_pruning_rate = {rate}): set it to 0 to "
+            "choose them here, or leave videos to it."
+        )
+    if find_family(model).embeds:
+        return _written_in(model, inputs, find_family(model).embeds)
+    name = f"get_{kind.name}_features"
+    encoder: Any = getattr(base_of(model), name, None)
+    pixels: dict[str, str] = {}
+    if encoder is None and kind is VIDEO and VIDEO.pixels[0] in inspect.signature(model.forward).parameters:
+        encoder = base_of(model).get_image_features  # Perception LM encodes frames as images
+        pixels = {VIDEO.pixels[0]: IMAGE.pixels[0]}
+    if encoder is None:
+        raise BridgeError(f"{type(model).__name__} takes no {kind.name}: it has no {name}.")
+    wanted = inspect.signature(encoder).parameters
+    names = [
+        name
+        for name in inputs
+        if name not in pixels.values() and pixels.get(name, name) in wanted and name != "kwargs"
+    ]
+    output = kind.encoded(inputs)
+    if output is None:
+        output = encoder(**{pixels.get(name, name): inputs[name] for name in names}, return_dict=True)
+    elif any(inputs.get(name) is not None for name in kind.pixels):
+        raise BridgeError(f"pass either pixels or mm_encoder_outputs[{kind.name!r}], not both.")
+    entries, planes, put = _read(model, output)
+    stay = inputs.get("video_compression_mask") if kind is VIDEO else None
+    if stay is not None:  # VideoLLaMA 3 leaves out what hardly changes from frame to frame
+        sizes = [len(rows) for rows in entries]
+        entries = [
+            rows[own] for rows, own in zip(entries, stay.to(entries[0].device).split(sizes), strict=True)
+        ]
+        names.append("video_compression_mask")
+    for plane in planes:
+        if [getattr(rows, "shape", ())[:1] for rows in plane] != [rows.shape[:1] for rows in entries]:
+            raise BridgeError(
+                f"{type(model).__name__} also feeds visual rows to later layers, and not as one list per layer of one "
+                f"tensor per {kind.name}; these cannot be cut."
+            )
+    one = isinstance(getattr(output, "pooler_output", None), Tensor)
+    told = _sizes(model, inputs, kind, entries)
+    return Encoded(entries, planes, output, put, one, frozenset(names), told)
+
+
+def _sizes(model: Any, inputs: Mapping[str, Any], kind: Kind, entries: list[Tensor]) -> list[int] | None:
+    """Rows of each image or video, where the family tells them from pixels and there are any."""
+    sizes, given = find_family(model).sizes, (inputs.get(name) for name in kind.pixels)
+    pixels = next((one for one in given if one is not None), None)
+    return None if sizes is None or pixels is None else sizes(pixels, inputs, sum(map(len, entries)))
+
+
+def _written_in(model: Any, inputs: Mapping[str, Any], writer: str) -> Encoded:
+    """The rows of a model that encodes images only while it writes them into a prompt's embeddings."""
+    ids, base = inputs.get("input_ids"), base_of(model)
+    if ids is None:
+        raise BridgeError(f"{type(model).__name__} finds its images by input_ids: expected them, got none.")
+    write = getattr(base, writer)
+    names = [
+        p for p in inspect.signature(write.forward).parameters if p not in ("input_ids", "inputs_embeds")
+    ]
+    given = {name: inputs[name] for name in names if inputs.get(name) is not None}
+    embeds = write(ids, base.embed_tokens(ids), **given)
+    rows = embeds[ids == placeholder_id(model)]
+    sizes = _sizes(model, inputs, IMAGE, [rows])
+    return Encoded([rows], [], None, _nothing, False, frozenset(names), sizes, embeds)
+
+
+def _nothing(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
+    """There is no output to write into."""
+
+
+def _read(model: Any, output: Any) -> tuple[list[Tensor], list[list[Tensor]], Callable[..., None]]:
+    """Visual rows of each entry, those for later layers, and how others are put in their place."""
+    pooled, deep = getattr(output, "pooler_output", None), getattr(output, "deepstack_features", None) or ()
+    if pooled is not None and not (isinstance(pooled, Tensor) and pooled.ndim != 3):
+
+        def pool(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
+            output.pooler_output = rows
+            if planes:
+                output.deepstack_features = planes
+
+        return list(pooled), [list(plane) for plane in deep], pool
+    if pooled is None and deep and all(isinstance(pair, tuple) and len(pair) == 2 for pair in deep):
+        layers = [layer for layer, _ in deep]  # Granite 4: nothing but rows for layers, each with its number
+
+        def stack(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
+            output.deepstack_features = list(zip(layers, [rows, *planes], strict=True))
+
+        return list(deep[0][1]), [list(rows) for _, rows in deep[1:]], stack
+    hidden = getattr(output, "last_hidden_state", None)
+    projector = getattr(base_of(model), "multi_modal_projector", None)
+    if pooled is None and projector is None and isinstance(hidden, Tensor) and hidden.ndim == 2:
+
+        def hide(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
+            output.last_hidden_state = torch.cat(rows)
+
+        return [hidden], [], hide  # Fuyu: patches of all images, one behind the other
+    if pooled is None and projector is not None and isinstance(hidden, Tensor) and hidden.ndim == 3:
+
+        def unproject(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
+            output.last_hidden_state = torch.cat(planes[0])[None]
+
+        return [projector(rows) for rows in hidden], [list(hidden)], unproject  # Llama 4: forward projects
+    raise BridgeError(f"{type(model).__name__}: the encoder gives no list of visual rows per image.")
+
+
+def stacked(outputs: Mapping[str, Any], kinds: frozenset[str]) -> dict[str, Any]:
+    """The encoder outputs of a pruned call as the model wants them: of `kinds`, one tensor (entries, n, d)."""
+    found = dict(outputs)
+    for name in kinds & found.keys():
+        rows = found[name].pooler_output
+        if not isinstance(rows, Tensor):
+            same = len({len(r) for r in rows}) == 1
+            rows = torch.stack(rows) if same else torch.cat(rows)[:, None]
+            found[name] = copy.copy(found[name])
+            found[name].pooler_output = rows
+    return found

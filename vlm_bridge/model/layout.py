@@ -1,0 +1,249 @@
+"""How a pruned prompt lies in the original one: columns, positions, and the arguments that are cut with it.
+
+Nothing of the model is touched. The shortened prompt and the chosen rows are ordinary arguments of ``forward`` and
+``generate``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlm_bridge.errors import BridgeError
+from vlm_bridge.model.families import (
+    KINDS,
+    base_of,
+    layer_kinds,
+    placeholder_id,
+    window_of,
+)
+from vlm_bridge.model.prompt import Prompt
+
+POSITIONS = ("keep", "compact")
+
+
+_FILL = {"labels": -100, "inputs_embeds": 0, "per_layer_inputs": 0}
+
+
+def positions_of(model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> tuple[Tensor, bool]:
+    """The positions that the unpruned model would use, (B, L) or (axes, B, L), and whether axis 0 turns nothing.
+
+    The caller's, else those of the model's ``get_rope_index`` on the full prompt, else 0, 1, ... over real tokens.
+    In front of time, height and width transformers wants a row of text positions, which no rotary embedding reads.
+    """
+    mask, given = prompt.mask, inputs.get("position_ids")
+    rope = getattr(base_of(model), "get_rope_index", None)
+    text = (mask.long().cumsum(-1) - 1).masked_fill(~mask, 0)
+    if given is not None:
+        given = given.to(mask.device)
+        if given.ndim == 2:
+            return given.expand(mask.shape), False
+        if not callable(rope) or given.ndim != 3 or given.shape[0] not in (3, 4):
+            raise BridgeError(f"position_ids of shape {tuple(given.shape)}: expected (B, L).")
+        found = given.expand(-1, *mask.shape)
+        if axes_of(model) == 4:
+            return found, False
+        return torch.cat([text[None], found[-3:]]), True
+    if not callable(rope):
+        return text, False
+    names = inspect.signature(rope).parameters
+    known = {**inputs, **_as_named_there(inputs)}
+    needed = ["input_ids", "mm_token_type_ids"]
+    needed += [f"{kind.name}_grid_thw" for kind in KINDS if kind.given(inputs)]
+    missing = [name for name in needed if name in names and known.get(name) is None]
+    if missing:
+        raise BridgeError(
+            f"{type(model).__name__} places visual tokens on a grid, which is read from {', '.join(missing)}: pass what "
+            "the processor gives, or position_ids."
+        )
+    arguments = {name: known[name] for name in names if known.get(name) is not None}
+    found = rope(**{**arguments, "attention_mask": mask.long()})[0]
+    if not isinstance(found, Tensor) or found.ndim != 3 or found.shape[1:] != mask.shape:
+        raise BridgeError(f"{type(model).__name__}.get_rope_index gives no positions (axes, B, L).")
+    found = found.to(mask.device)
+    return (torch.cat([text[None], found]), True) if len(found) == 3 else (found, False)
+
+
+def _as_named_there(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What Omni models call by one name in `forward` and by another in ``get_rope_index``."""
+    found = {"second_per_grids": inputs.get("video_second_per_grid"), "audio_seqlens": None}
+    if inputs.get("audio_feature_lengths") is not None:
+        found["audio_seqlens"] = inputs["audio_feature_lengths"]
+    elif inputs.get("feature_attention_mask") is not None:
+        found["audio_seqlens"] = inputs["feature_attention_mask"].sum(1)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def axes_of(model: Any) -> int:
+    """How many axes the model's rotary positions have: one, or as many as its ``mrope_section`` has parts."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    return len(rope.get("mrope_section") or (0,))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a pruned prompt lies in the original one.
+
+    Attributes
+    ----------
+    source : Tensor (B, L')
+        Original column behind each new one; −1 where there is padding.
+    length : int
+        L, columns of the original prompt.
+    mask : Tensor (B, L')
+    positions : Tensor (B, L') or (axes, B, L')
+    longest : int
+        Real tokens of the longest original prompt.
+    gaps : bool
+        Whether positions skip what was dropped.
+    text_axis : bool
+        Whether axis 0 of the positions turns nothing, as in front of time, height and width.
+    """
+
+    source: Tensor
+    length: int
+    mask: Tensor
+    positions: Tensor
+    longest: int
+    gaps: bool
+    text_axis: bool = False
+
+    @classmethod
+    def of(
+        cls, real: Tensor, dropped: Tensor, places: Tensor, positions: str, text_axis: bool = False
+    ) -> Layout:
+        """Take the `dropped` columns out; padding stays on the side where it was, left by default.
+
+        Parameters
+        ----------
+        real, dropped : Tensor (B, L) bool
+        places : Tensor (B, L) or (axes, B, L)
+            Original positions.
+        positions : {"keep", "compact"}
+        text_axis : bool
+            Whether axis 0 of `places` turns nothing.
+        """
+        stay = real & ~dropped
+        length = real.shape[1]
+        width = int(stay.sum(1).max()) if dropped.any() else length
+        right = bool((~real[:, -1]).any()) and bool(real[:, 0].all())
+        order = torch.argsort((~stay if right else stay).long(), dim=1, stable=True)
+        order = order[:, :width] if right else order[:, length - width :]
+        mask = stay.gather(1, order)
+        source = torch.where(mask, order, -1)
+        compact = mask.long().cumsum(-1) - 1
+        found = places.gather(-1, order.expand(*places.shape[:-1], width))
+        if positions == "compact":
+            found = compact.expand_as(found)
+        elif text_axis:  # a gap in it would be read as the border of a packed sequence
+            found = torch.cat([compact[None], found[1:]])
+        found = found.masked_fill(~mask, 0)
+        gaps = positions == "keep" and bool(dropped.any())
+        return cls(source, length, mask.long(), found, int(real.sum(1).max()), gaps, text_axis)
+
+    @property
+    def dropped(self) -> int:
+        """Columns fewer than before."""
+        return self.length - self.source.shape[1]
+
+    def following(self, start: int, count: int) -> Tensor:
+        """Positions (B, count) or (axes, B, count) of tokens after the prompt, from the `start`-th on."""
+        return following(self.positions, self.mask, self.text_axis, start, count)
+
+    def positions_at(self, start: int, count: int, copies: int) -> Tensor:
+        """Positions of the tokens `start` to `start + count` of prompt and answer, each prompt `copies` times."""
+        behind = start + count - self.source.shape[1]
+        found = self.following(max(behind - count, 0), min(max(behind, 0), count))
+        if behind < count:
+            found = torch.cat([self.positions[..., start : start + count], found], dim=-1)
+        return found.repeat_interleave(copies, dim=-2)
+
+    def gather(self, tensor: Tensor, fill: float) -> Tensor:
+        """The columns of `tensor` (B, L, ...) that stay."""
+        index = self.source.clamp(min=0).to(tensor.device)
+        empty = (self.source < 0).to(tensor.device)
+        extra = tensor.ndim - 2
+        index = index.reshape(*index.shape, *[1] * extra).expand(*index.shape, *tensor.shape[2:])
+        return tensor.gather(1, index).masked_fill(empty.reshape(*empty.shape, *[1] * extra), fill)
+
+
+def following(places: Tensor, mask: Tensor, text_axis: bool, start: int, count: int) -> Tensor:
+    """Positions (B, count) or (axes, B, count) of tokens after a prompt, from the `start`-th on.
+
+    Behind the largest of all axes that turn; `places` (B, L) or (axes, B, L) and `mask` (B, L) are the prompt's.
+    """
+    last = (places * mask).amax(-1, keepdim=True)
+    if last.ndim == 3:
+        first = int(text_axis)
+        last = torch.cat([last[:first], last[first:].amax(0, keepdim=True).expand(len(last) - first, -1, -1)])
+    return last + 1 + torch.arange(start, start + count, device=last.device)
+
+
+def check_window(model: Any, layout: Layout, ahead: int) -> None:
+    """Refuse gaps where a sliding window, which is counted in tokens of the cache, would reach over them."""
+    if layout.gaps and "minimax_m3_sparse" in layer_kinds(model):
+        raise BridgeError(
+            f"{type(model).__name__} has layers that choose blocks of keys by the positions of tokens, which must be their "
+            "places in the cache: there can be no gaps. Use positions='compact', which counts both anew."
+        )
+    window, length = window_of(model), layout.longest + ahead
+    if layout.gaps and window is not None and length > window:
+        raise BridgeError(
+            f"{type(model).__name__} has layers that see {window} tokens, and prompt and answer have {length}: behind "
+            "a gap these layers would see further than before. Use positions='compact', which counts both anew."
+        )
+    config = model.config.get_text_config()
+    turn = getattr(config, "original_max_position_embeddings", None)
+    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
+    if layout.gaps and kind == "longrope" and turn and layout.longest <= turn < length:
+        raise BridgeError(
+            f"{type(model).__name__} turns to other rotary frequencies after {turn} tokens, and starts its cache anew "
+            f"there: with gaps that would come too late, and prompt and answer have {length}. Ask for a shorter answer, "
+            "or use positions='compact'."
+        )
+
+
+def shortened(
+    inputs: Mapping[str, Any],
+    layout: Layout,
+    outputs: Mapping[str, Any],
+    consumed: frozenset[str],
+    pad_id: int,
+    embeds: Tensor | None = None,
+) -> dict[str, Any]:
+    """The new inputs: everything of prompt length cut by `layout`, what the encoders read replaced by `outputs`.
+
+    Or by `embeds` (B, L, d), the whole prompt's, which are cut alike.
+    """
+    new = {name: value for name, value in inputs.items() if name not in consumed}
+    types = {name: 0 for name in new if name.endswith("token_type_ids")}
+    new.update({"inputs_embeds": embeds} if embeds is not None else {})
+    for name, fill in {"input_ids": pad_id, **_FILL, **types}.items():
+        value = new.get(name)
+        if isinstance(value, Tensor) and value.ndim >= 2 and value.shape[1] == layout.length:
+            new[name] = layout.gather(value, fill)
+    new["attention_mask"] = layout.mask
+    new["position_ids"] = layout.positions
+    if embeds is None:
+        new["mm_encoder_outputs"] = {**(inputs.get("mm_encoder_outputs") or {}), **outputs}
+    return new
+
+
+def padding_id(model: Any, inputs: Mapping[str, Any], mask: Tensor) -> int:
+    """An id for padding: the one in use, else the model's, never the placeholder. It is masked out anyway."""
+    ids = inputs.get("input_ids")
+    if isinstance(ids, Tensor) and ids.shape == mask.shape and (~mask).any():
+        used = int(ids[~mask.to(ids.device)][0])
+        if used != placeholder_id(model):
+            return used
+    for config in (getattr(model, "generation_config", None), model.config, model.config.get_text_config()):
+        found = getattr(config, "pad_token_id", None)
+        if isinstance(found, int) and found != placeholder_id(model):
+            return found
+    return 0 if placeholder_id(model) != 0 else 1

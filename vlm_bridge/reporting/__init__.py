@@ -1,0 +1,1 @@
+"""What pruning did and what it cost: records, costs, pictures."""

@@ -1,0 +1,1 @@
+"""Which tokens to keep: budgets, requests, relevance, folding."""
