@@ -15,7 +15,8 @@ from cssp import gradients, linalg
 from cssp.certificate import Certificate
 from cssp.errors import UnsupportedError
 from cssp.methods import METHODS, Method
-from cssp.problem import CLEAR, Array, Problem
+from cssp.pivoting import CLEAR
+from cssp.problem import Array, Problem
 from cssp.scaling import shifted, steady
 
 if TYPE_CHECKING:

@@ -29,11 +29,11 @@ class Mutant:
         return mutated
 
 
-_SAMPLING = "cssp/methods/_sampling.py"
+_SAMPLING = "cssp/sampling.py"
 _RELAXATION = "cssp/methods/_relaxation.py"
 _SELECTION = "cssp/selection.py"
-_SPECULATIVE = "cssp/methods/_speculative.py"
-_GRAM = "cssp/methods/_gram.py"
+_SPECULATIVE = "cssp/pivoting/memory.py"
+_GRAM = "cssp/pivoting/gram.py"
 
 MUTANTS = [
     # one column after another
@@ -44,7 +44,7 @@ MUTANTS = [
     Mutant(
         "residual",
         "the last columns",
-        "j = p.argmax(N, open_, DOWNDATE_SLACK * eps * exact)",
+        "j = p.argmax(N, open_, norm_slack(exact, eps))",
         "j = int(xp.max(xp.nonzero(open_)[0]))",
     ),
     Mutant(
