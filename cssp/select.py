@@ -11,7 +11,7 @@ import array_api_compat
 import numpy as np
 
 from cssp import arguments as check
-from cssp import frames, gradients, linalg, passes, scaling
+from cssp import frames, gradients, linalg, passes, scaling, transforms
 from cssp.errors import ArgumentError, RankDeficientError, RankDeficientWarning, UnsupportedError
 from cssp.methods import Method
 from cssp.methods.residual import residual
@@ -116,7 +116,7 @@ def select(
     >>> cssp.select(A, 2).indices
     array([0, 1])
     """
-    detour = gradients.detour(A, weights, target)
+    detour = transforms.detour(A, weights, target)
     if detour is not None:
         same = {"tol": tol, "include": include, "exclude": exclude, "valid": valid, "deficient": deficient}
         same |= {"scale": scale, "rng": rng, "progress": progress, **options}
@@ -191,7 +191,7 @@ def select(
             RankDeficientWarning,
             stacklevel=2,
         )
-    parts = gradients.attached([part for part, _ in solved], live, items)
+    parts = transforms.attached([part for part, _ in solved], live, items)
     return _record(parts, row, options, batch, A)
 
 
@@ -270,6 +270,7 @@ class _Arguments:
             columns=columns,
             width=width,
             given=norms2,
+            record=passes.record_of(A),
         )
 
     def _choice(
@@ -421,7 +422,7 @@ def _included(part: Part) -> list[bool]:
 def _part(p: Problem, picks: Sequence[int], rank: int | None, own: tuple[int, ...] | None = None) -> Part:
     """A part; the picks are the method's own by default."""
     chosen = tuple(int(j) for j in picks)
-    record = passes.record_of(p) if p.in_passes else Part
+    record = p.record if isinstance(p, passes.PassProblem) else Part
     return record(p, chosen, rank, chosen if own is None else own)
 
 

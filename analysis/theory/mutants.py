@@ -32,8 +32,10 @@ class Mutant:
 _SAMPLING = "cssp/sampling.py"
 _RELAXATION = "cssp/methods/_relaxation.py"
 _SELECTION = "cssp/selection.py"
-_SPECULATIVE = "cssp/pivoting/memory.py"
+_MEMORY = "cssp/pivoting/memory.py"
 _GRAM = "cssp/pivoting/gram.py"
+_RUN = "cssp/pivoting/run.py"
+_BASES = "cssp/pivoting/bases.py"
 
 MUTANTS = [
     # one column after another
@@ -61,18 +63,16 @@ MUTANTS = [
     ),
     Mutant("pivoted_qr", "zero pivots taken", "heights > p.noise", "heights >= 0"),
     # runs of picks guessed and judged
-    Mutant("residual", "guesses taken unjudged", "int(np.argmin(right))", "size - 1", _SPECULATIVE),
-    Mutant(
-        "residual", "one guess too many", "int(np.argmin(right))", "int(np.argmin(right)) + 1", _SPECULATIVE
-    ),
-    Mutant("residual", "judged one step late", "- fallen[:-1]", "- fallen[1:]", _SPECULATIVE),
-    Mutant("residual", "not accumulated", "np.cumsum(fallen, axis=0, out=fallen)", "fallen[0]", _SPECULATIVE),
-    Mutant("residual", "worn norms may win", "~worn.any(axis=1)", "True", _SPECULATIVE),
-    Mutant("residual", "worn norms kept", "contend & self._worn(self.N)", "contend & False", _SPECULATIVE),
-    Mutant("residual", "not orthogonal to the basis", "V -= (V @ Q.conj()) @ Q.T", "pass", _SPECULATIVE),
-    Mutant("residual", "Cholesky QR at any price", "CANCELLED = 16", "CANCELLED = 1e300", _SPECULATIVE),
-    Mutant("residual", "guesses never given up", "self.walk = self.pause", "self.walk = 0", _SPECULATIVE),
-    Mutant("residual", "never a guess", "if self.walk or length < 2", "if True or length < 2", _SPECULATIVE),
+    Mutant("residual", "guesses taken unjudged", "int(np.argmin(right))", "size - 1", _RUN),
+    Mutant("residual", "one guess too many", "int(np.argmin(right))", "int(np.argmin(right)) + 1", _RUN),
+    Mutant("residual", "judged one step late", "- fallen[:-1, a:b]", "- fallen[1:, a:b]", _RUN),
+    Mutant("residual", "not accumulated", "np.cumsum(lost, axis=0, out=lost)", "lost", _RUN),
+    Mutant("residual", "worn norms may win", "(worn < bar)", "(bar == bar)", _RUN),
+    Mutant("residual", "worn norms kept", "np.any(contend & worn)", "np.any(contend & False)", _RUN),
+    Mutant("residual", "not orthogonal to the basis", "V -= (V @ Q.conj()) @ Q.T", "pass", _RUN),
+    Mutant("residual", "Cholesky QR at any price", "CANCELLED = 16", "CANCELLED = 1e300", _BASES),
+    Mutant("residual", "guesses never given up", "self.walk = self.pause", "self.walk = 0", _MEMORY),
+    Mutant("residual", "never a guess", "if self.walk or length < 2", "if True or length < 2", _MEMORY),
     # picks from the Gram matrix
     Mutant("residual", "errors never grow", "        E += lost\n        carried += lost\n", "", _GRAM),
     Mutant("residual", "correlated errors not seen", "MOST_GROWTH = 64.0", "MOST_GROWTH = 1e300", _GRAM),
@@ -366,7 +366,7 @@ MUTANTS = [
     Mutant(
         "greedy",
         "a tie to the lowest index",
-        "p.best_gain(score, self.g, fresh, rounding, slack * self.g0)",
+        "p.best_gain(score, self.g, fresh, rounding, slack)",
         "p.argmax(score, fresh, rounding)",
     ),
     Mutant(

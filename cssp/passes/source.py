@@ -7,7 +7,6 @@ right, AX. Everything else happens on vectors of length n and matrices of k colu
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -478,7 +477,3 @@ def factor_of(
     mantissa = np.where(alive & ~dust, w, 0.0)
     exponent = np.where(alive & ~dust, t - s.exponent - e, 0)
     return (mantissa, exponent), e, norms2
-
-
-def norm_of(norms2: np.ndarray) -> float:
-    return math.sqrt(float(np.sum(norms2)))
