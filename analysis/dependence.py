@@ -16,7 +16,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 import cssp
-from cssp.problem import FEW, MANY
+from cssp.pivoting import FEW, MANY
 
 #: Rows and columns of the matrices with orthonormal rows.
 SIZES = ((5, 40), (8, 100), (12, 400), (20, 250), (30, 300), (40, 1000), (50, 2000))

@@ -17,8 +17,8 @@ import numpy as np
 from cssp.errors import ArgumentError
 from cssp.gram import Gram, rough
 from cssp.linalg import squares
-from cssp.methods._sampling import draw, proposals
-from cssp.problem import DOWNDATE_SLACK, TIE_BAND
+from cssp.pivoting import TIE_BAND, norm_slack, stale_level, tie_bar
+from cssp.sampling import draw, proposals
 
 __all__ = ["RULES", "Cholesky", "rank_of"]
 
@@ -206,12 +206,12 @@ class Cholesky:
     def best(self, score: np.ndarray, allowed: np.ndarray, slack: np.ndarray) -> int:
         """Return the allowed index of the largest score, the lowest one in a tie."""
         masked = np.where(allowed, score, -math.inf)
-        return int(np.argmax(masked + slack >= masked.max() * (1 - TIE_BAND * self.G.eps)))
+        return int(np.argmax(masked + slack >= tie_bar(masked.max(), self.G.eps)))
 
 
 def residual(L: Cholesky, rng: np.random.Generator) -> None:
     """Choose the largest diagonal entry of the residual, again and again."""
-    slack = DOWNDATE_SLACK * L.G.eps * L.G.diagonal
+    slack = norm_slack(L.G.diagonal, L.G.eps)
     while L.wanted and not L.reached() and np.any(allowed := L.eligible()):
         L.take(L.best(L.d, allowed, slack))
 
@@ -232,7 +232,7 @@ def greedy(L: Cholesky, rng: np.random.Generator) -> None:
         g = np.where(allowed, L.d, 1.0)
         score = np.where(allowed, f / g, 0.0)
         rounding = np.where(allowed, TIE_BAND * eps * (f0 + score * L.G.diagonal) / g, 0.0)
-        stale = allowed & (f < math.sqrt(eps) * f0)
+        stale = allowed & (f < stale_level(f0, eps))
         if not fresh and np.any(stale & (score + rounding >= score.max())):
             f = f0 = _row_norms2(L)
             fresh = True

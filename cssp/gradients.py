@@ -3,29 +3,21 @@
 With independent chosen columns C = QR the coefficients are R⁻¹QᴴB and the projection is QQᴴB, smooth functions of C and B.
 Dependent columns make both discontinuous. The derivative is then that along matrices of the same rank: of the pseudoinverse
 for the coefficients; for the projection through the independent columns alone, as the others change no span.
-
-Under a transform of ``torch.func`` tensors are wrappers, and what is made of plain ones is wrapped as well: the choice is
-made beneath, in the ``forward`` of a `torch.autograd.Function`, which is given plain values whatever the nesting.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import array_api_compat
-import numpy as np
 
 from cssp import linalg
-from cssp.errors import UnsupportedError
+from cssp.problem import Problem
 from cssp.scaling import shifted
 
-if TYPE_CHECKING:
-    from cssp.selection import Part, Selection
-
-__all__ = ["Live", "attached", "sources", "transformed", "under_transform"]
+__all__ = ["Live", "coefficients", "projection", "sources", "transformed"]
 
 Array = Any
 
@@ -49,9 +41,9 @@ class Live:
             self.unit,
         )
 
-    def matrices(self, part: Part) -> tuple[Array, Array]:
+    def matrices(self, p: Problem, picks: Sequence[int]) -> tuple[Array, Array]:
         """Return the chosen columns and the matrix to be reconstructed, in the units of the problem and the widest precision."""
-        p, X, w = part.problem, linalg.widen(self.A), self.weights
+        X, w = linalg.widen(self.A), self.weights
         if p.columns is not None:
             X, w = linalg.take_columns(X, p.columns), w if w is None else w[..., p.columns]
         if self.unit:
@@ -60,7 +52,7 @@ class Live:
             X = X * w.to(X.device, X.real.dtype)
         X = shifted(X, -p.exponent)
         B = X if self.target is None else shifted(linalg.widen(self.target), -p.target_exponent)
-        return linalg.take_columns(X, list(part.picks)), B
+        return linalg.take_columns(X, list(picks)), B
 
 
 def _unit_columns(X: Array) -> Array:
@@ -86,13 +78,6 @@ def sources(A: Any, weights: Any, target: Any, unit: bool) -> Live | None:
     return Live(A, None if weights is None else torch.as_tensor(weights), target, unit)
 
 
-def attached(parts: list[Part], live: Live | None, items: Sequence[tuple[int, ...]]) -> list[Part]:
-    """Return the parts, each with its share of what carries a graph."""
-    if live is None:
-        return parts
-    return [replace(part, live=live.item(item)) for part, item in zip(parts, items, strict=True)]
-
-
 def transformed(*arguments: Any) -> bool:
     """Return whether one of these is a torch tensor and a transform of ``torch.func`` is at work."""
     if not any(array_api_compat.is_torch_array(x) for x in arguments):
@@ -100,67 +85,6 @@ def transformed(*arguments: Any) -> bool:
     import torch
 
     return torch._C._functorch.peek_interpreter_stack() is not None
-
-
-def under_transform(A: Any, weights: Any, target: Any) -> Callable[..., Selection] | None:
-    """Return how to choose where ``torch.compile`` or a transform of ``torch.func`` is at work; None elsewhere."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.compiler.is_compiling():
-        return untraced
-    return beneath if transformed(A, weights, target) else None
-
-
-def untraced(
-    choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any, unit: bool
-) -> Selection:
-    """Return ``choose(A, weights, target)`` after a break of the graph that ``torch.compile`` traces."""
-    import torch
-
-    return torch.compiler.disable(choose)(A, weights, target)
-
-
-def beneath(
-    choose: Callable[[Any, Any, Any], Selection], A: Any, weights: Any, target: Any, unit: bool
-) -> Selection:
-    """Return ``choose(A, weights, target)`` on the values beneath all transforms, with results that carry the same transforms.
-
-    What is computed from plain values later, errors and the certificate, is computed on the host: NumPy knows no transforms.
-    """
-    import torch
-
-    class Choice(torch.autograd.Function):
-        @staticmethod
-        def forward(A: Any, weights: Any, target: Any, place: Any) -> Any:
-            chosen = choose(A, weights, target)
-            parts = [replace(part, problem=part.problem.numpy()) for part in chosen._parts]
-            place(replace(chosen, _parts=tuple(parts)))
-            return torch.empty(0)
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            ctx.mark_non_differentiable(output)
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Any) -> Any:
-            return None, None, None, None
-
-        @staticmethod
-        def jvp(ctx: Any, *tangents: Any) -> Any:
-            return None
-
-        @staticmethod
-        def vmap(info: Any, dimensions: Any, *arguments: Any) -> Any:
-            raise UnsupportedError(
-                "A is mapped by torch.func.vmap: expected one tensor; pass the batch (b, m, n) to select itself, "
-                "which chooses in each matrix"
-            )
-
-    found: list[Selection] = []
-    Choice.apply(A, weights, target, found.append)
-    (chosen,) = found
-    live = Live(A, None if weights is None else torch.as_tensor(weights), target, unit)
-    items = list(np.ndindex(chosen._batch))
-    return replace(chosen, _parts=tuple(attached(list(chosen._parts), live, items)))
 
 
 def coefficients(C: Array, B: Array, independent: list[bool], cut: float) -> Array:

@@ -22,11 +22,11 @@ from cssp.certificate import Certificate
 from cssp.cholesky import RULES, Cholesky, rank_of
 from cssp.errors import (
     ArgumentError,
-    RankDeficientError,
     RankDeficientWarning,
     UnknownNameError,
     warn,
 )
+from cssp.finish import filled, shortened, within
 from cssp.gram import Gram, as_gram
 from cssp.methods import METHODS
 from cssp.problem import Array
@@ -143,8 +143,7 @@ def select_gram(
 def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> str | None:
     """Cut the picks at the tolerance, fill them up to k; what k exceeds where nobody was told."""
     length = _length(L, counted)
-    unused = np.setdiff1d(np.flatnonzero(L.candidates), L.indices)
-    for j in unused[: max(0, length - len(L.indices))].tolist():
+    for j in filled(L.indices, L.candidates, length)[len(L.indices) :]:
         L.append(j)
     L.cut(length)
     if depend := _dependent(L):
@@ -158,9 +157,7 @@ def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> str | 
         if rank == L.k:
             return None
         limit = f"the numerical rank {rank} of K"
-    if deficient == "raise":
-        raise RankDeficientError(f"k = {len(L.indices)} exceeds {limit} (deficient='raise')")
-    if deficient == "truncate":
+    if shortened(deficient, len(L.indices), lambda: limit):
         L.truncate()
         return None
     return limit
@@ -174,9 +171,9 @@ def _dependent(L: Cholesky) -> list[int]:
 def _length(L: Cholesky, counted: bool) -> int:
     """Return the number of picks: to the first place that meets the tolerance, else k, or the independent ones without k."""
     least = max(1, len(L.include))
-    met = next((t for t, trace in enumerate(L.trace) if trace <= L.goal), None)
+    met = within((trace <= L.goal for trace in L.trace), least)
     if met is not None:
-        return max(least, met)
+        return met
     return L.k if counted else max(least, L.rank + len(_dependent(L)))
 
 

@@ -11,10 +11,11 @@ from cssp import arguments as check
 from cssp import linalg
 from cssp.errors import ArgumentError, check_integer
 from cssp.methods import METHODS, Method
-from cssp.selection import Part, Selection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from cssp.selection import Part, Selection
 
 __all__ = ["error_trace", "spectrum"]
 

@@ -11,31 +11,12 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from cssp import linalg
+from cssp import linalg, pivoting
 from cssp.progress import Report, silent
 
-__all__ = ["CLEAR", "DOWNDATE_SLACK", "FEW", "MANY", "SINGLE_REACH", "TIE_BAND", "Array", "Picks", "Problem"]
+__all__ = ["Array", "Picks", "Problem"]
 
 Array = Any
-
-#: Scores within this many units of rounding of the largest are a tie, and the lowest index wins it.
-TIE_BAND = 64
-
-#: Rounding of a downdated norm in units of its last exact value; closer scores than that are a tie.
-DOWNDATE_SLACK = 8
-
-#: Columns beyond so many no longer raise `Problem.floor`: rounding of one column does not grow with their number, and
-#: n·eps of a million columns in single precision is a tenth.
-MANY = 1 << 14
-
-#: Units of rounding that a QR decomposition adds however small the matrix is.
-FEW = 10
-
-#: Residuals so many times above the threshold of dependence are beyond doubt, whatever rounding downdating has left in them.
-CLEAR = 64
-
-#: Residuals this far below the largest column have lost half the digits of single precision: continue in double precision.
-SINGLE_REACH = 2.0**-10
 
 
 @dataclass(frozen=True)
@@ -48,7 +29,7 @@ class Picks:
         Distinct columns in order of choice, the included ones first; fewer than ``k`` where the method
         ran out of independent columns (``select`` completes them) or met the tolerance.
     rank : int or None
-        Number of linearly independent columns among them, where all are `CLEAR` of the threshold; None otherwise.
+        Number of linearly independent columns among them, where all are `cssp.pivoting.CLEAR` of the threshold; None otherwise.
     exhausted : bool
         Whether the method has seen that no candidate is independent of those found.
     proven : bool
@@ -168,21 +149,26 @@ class Problem:
 
     @cached_property
     def floor(self) -> float:
-        """Residual norm at or below which a column counts as dependent: max(m, n)·unit·`largest`, n up to `MANY`, `FEW` at least.
+        """Residual norm at or below which a column counts as dependent, see `cssp.pivoting.floor`.
 
         The one threshold of the library: rank, errors, coefficients, included columns and picks use it.
         """
-        return max(FEW, self.m, min(self.n, MANY)) * self.unit * self.largest
+        return pivoting.floor(self.m, self.n, self.unit, self.largest)
 
     @cached_property
     def noise(self) -> float:
-        """Residual norm at or below which nothing is left but rounding: 2·√min(m, n)·unit·`largest`.
+        """Residual norm at or below which nothing is left but rounding, see `cssp.pivoting.noise`.
 
         Between `noise` and `floor` a column no longer counts for the rank, but its residual still tells it
         from the others: once no column above `floor` is left, pivoting goes on there, which single precision needs
         (max(m, n)·eps is 5e-4 for m = 4096).
         """
-        return min(max(self.m, self.n), 2 * math.sqrt(min(self.m, self.n))) * self.unit * self.largest
+        return pivoting.noise(self.m, self.n, self.unit, self.largest)
+
+    @property
+    def reach(self) -> float:
+        """Residual norm below which single precision has lost half of its digits."""
+        return pivoting.SINGLE_REACH * self.largest
 
     def eligible(self, norms2: Array, open_: Array) -> Array:
         """Open columns that may be picked: those with residuals above `floor`, or above `noise` where there are none.
@@ -212,7 +198,7 @@ class Problem:
         """Return the columns chosen by largest residual, whose norms were ``heights``; included columns have none."""
         if self.include:
             return Picks(indices)
-        clear = all(height > CLEAR * self.floor for height in heights)
+        clear = all(height > pivoting.CLEAR * self.floor for height in heights)
         short = len(indices) < self.k or not all(height > self.floor for height in heights)
         return Picks(indices, len(indices) if clear else None, short and self.tol is None)
 
@@ -230,7 +216,7 @@ class Problem:
         allowed : bool array, shape (n,)
             At least one True.
         slack : array, shape (n,), or float
-            Rounding error of each score where it is known to exceed ``TIE_BAND`` units of its own size.
+            Rounding error of each score where it is known to exceed `cssp.pivoting.TIE_BAND` units of its own size.
         """
         return self._first(self._tied(scores, scores, allowed, slack))
 
@@ -254,7 +240,7 @@ class Problem:
     def _tied(self, scores: Array, least: Array, allowed: Array, slack: Array | float) -> Array:
         """Return the allowed columns whose scores, but for rounding, reach the largest of what scores are at least."""
         low = self.xp.full_like(scores, -math.inf)
-        bar = self.xp.max(self.xp.where(allowed, least, low)) * (1 - TIE_BAND * self.eps)
+        bar = pivoting.tie_bar(self.xp.max(self.xp.where(allowed, least, low)), self.eps)
         return self.xp.where(allowed, scores, low) + slack >= bar
 
     def _first(self, which: Array) -> int:

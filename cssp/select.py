@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,18 +10,15 @@ import array_api_compat
 import numpy as np
 
 from cssp import arguments as check
-from cssp import frames, gradients, linalg, passes, scaling
-from cssp.errors import ArgumentError, RankDeficientError, RankDeficientWarning, UnsupportedError
+from cssp import frames, gradients, linalg, passes, scaling, transforms
+from cssp.errors import ArgumentError, RankDeficientWarning, UnsupportedError, warn
+from cssp.finish import limit, solved, threshold
 from cssp.methods import Method
-from cssp.methods.residual import residual
 from cssp.problem import Array, Problem
 from cssp.progress import reporting
-from cssp.selection import Part, Selection, relative
+from cssp.selection import Part, Selection
 
 __all__ = ["select"]
-
-#: Columns so much shorter than the longest may be dependent because of their unit alone.
-UNLIKE = 1e-3
 
 _REMEDY = "clean it, or mark the column as padding with valid (exclude only forbids choosing it)"
 
@@ -116,7 +112,7 @@ def select(
     >>> cssp.select(A, 2).indices
     array([0, 1])
     """
-    under_transform = gradients.under_transform(A, weights, target)
+    under_transform = transforms.under_transform(A, weights, target)
     if under_transform is not None:
         same = {"tol": tol, "include": include, "exclude": exclude, "valid": valid, "deficient": deficient}
         same |= {"scale": scale, "rng": rng, "progress": progress, **options}
@@ -175,23 +171,22 @@ def select(
         for i, item in enumerate(items)
     ]
     with reporting(progress, f"select {method}") as report:
-        solved = []
+        done = []
         for problem in problems:
             own = problem if batch else replace(problem, progress=report)
-            solved.append(_solve(own, row, options, deficient, counts is not None))
+            done.append(solved(own, row, options, deficient, counts is not None))
             if batch:
-                report(len(solved), len(problems))
-    short = [part for part, is_short in solved if is_short]
+                report(len(done), len(problems))
+    short = [part for part, is_short in done if is_short]
     if short and deficient == "fill":
         found = ", ".join(sorted({f"{p.rank} of {len(p.picks)}" for p in short})[:3])
         many = f" in {len(short)} of {len(items)} batch items" if batch else ""
-        warnings.warn(
-            f"k exceeds {_limit(short[0])}{many}: only {found} chosen columns are independent. {_threshold(short[0])}. "
+        warn(
+            f"k exceeds {limit(short[0])}{many}: only {found} chosen columns are independent. {threshold(short[0])}. "
             "deficient='fill' keeps dependent columns; pass deficient='truncate' or deficient='raise', or tol, to avoid them",
             RankDeficientWarning,
-            stacklevel=2,
         )
-    parts = gradients.attached([part for part, _ in solved], live, items)
+    parts = transforms.attached([part for part, _ in done], live, items)
     return _record(parts, row, options, batch, A)
 
 
@@ -270,6 +265,7 @@ class _Arguments:
             columns=columns,
             width=width,
             given=norms2,
+            record=passes.record_of(A),
         )
 
     def _choice(
@@ -359,149 +355,6 @@ def _native(A: Array) -> Array:
     ):
         return A
     return linalg.host(A)
-
-
-@scaling.default_floating_errors
-def _solve(
-    p: Problem, row: Method, options: Mapping[str, Any], deficient: str, counted: bool
-) -> tuple[Part, bool]:
-    """Return the picks of one item, cut at the tolerance and completed; and whether k exceeded the rank."""
-
-    def run(q: Problem, options: Mapping[str, Any]) -> tuple[Part, bool]:
-        found = row.function(q, **options)
-        own = None if found.proven else ()
-        return _independent_first(_part(p, found.indices, found.rank, own), found.exhausted), found.exhausted
-
-    part, exhausted = run(p, options)
-    if p.tol is not None:
-        cut = _first_within(part, p.tol)
-        if cut is None and row.deterministic and len(part.picks) < p.k:
-            # The method may have stopped at a goal its own rounding reported too early.
-            again = {
-                name: value for name, value in options.items() if name != "checkpoint"
-            }  # of a run with this tolerance
-            part, exhausted = run(replace(p, tol=None), again)
-            cut = _first_within(part, p.tol)
-        if cut is not None or not counted:
-            given = len(p.include) - sum(_included(part))  # dependent columns that stay
-            length = max(1, part.rank + given if cut is None else cut, len(p.include))
-            picks = part.picks if len(part.picks) >= length else _filled(part)
-            part = _part(p, picks[:length], None, part.own)
-            return _deficient(part, deficient) if given else (part, False)
-    if len(part.picks) < p.k:
-        part = _independent_first(part, exhausted, p.k)
-    if part.rank == p.k:
-        return part, False
-    if deficient != "truncate" and len(part.picks) < p.k:
-        part = _part(p, _filled(part), part.rank, part.own)
-        cut = None if p.tol is None else _first_within(part, p.tol)
-        if (
-            cut is not None
-        ):  # columns that are dependent up to rounding may still meet a tolerance below rounding
-            return _part(p, part.picks[: max(1, cut, len(p.include))], None, part.own), False
-    return _deficient(part, deficient)
-
-
-def _deficient(part: Part, deficient: str) -> tuple[Part, bool]:
-    """Return a part with dependent columns, as the caller wants it."""
-    if deficient == "raise":
-        raise RankDeficientError(
-            f"k = {len(part.picks)} exceeds {_limit(part)} (deficient='raise'). {_threshold(part)}"
-        )
-    if deficient == "truncate":
-        part = _part(part.problem, _independent(part), part.rank, part.own)
-    return part, True
-
-
-def _included(part: Part) -> list[bool]:
-    """Return which included columns are independent of those before them."""
-    return part.independent[: len(part.problem.include)] if part.problem.include else []
-
-
-def _part(p: Problem, picks: Sequence[int], rank: int | None, own: tuple[int, ...] | None = None) -> Part:
-    """Return a part; the picks are the method's own by default."""
-    chosen = tuple(int(j) for j in picks)
-    record = passes.record_of(p) if p.in_passes else Part
-    return record(p, chosen, rank, chosen if own is None else own)
-
-
-def _independent_first(part: Part, exhausted: bool, length: int | None = None) -> Part:
-    """Return the picks, if they are independent or the method is known to have exhausted the columns; otherwise those that are clearly
-    independent, completed by the residual rule to as many as they were, or to ``length``.
-
-    So no dependent column stands where an independent one is left. Picks close to dependence go, too: after them even the
-    residual of a dependent column is far from zero.
-    """
-    p, k = part.problem, length or len(part.picks)
-    if exhausted or part.rank == k:
-        return part
-    clear = [j for j, yes in zip(part.picks, part.clear(), strict=True) if yes and j not in p.include]
-    first = [*p.include, *clear]
-    left = p.xp.asarray(p.candidates, copy=True)
-    for j in first:
-        left[j] = False
-    complete = passes.METHODS["residual"] if p.in_passes else residual
-    found = complete(replace(p, include=tuple(first), candidates=left, tol=None, target=None, k=k))
-    longer = _part(p, found.indices, None, part.own)
-    return longer if longer.rank > part.rank else part
-
-
-@scaling.default_floating_errors
-def _limit(part: Part) -> str:
-    """Return what k exceeds."""
-    given = _included(part)
-    if all(given):
-        return f"the numerical rank {part.rank} of the admissible columns"
-    columns = part.indices[: len(given)][np.logical_not(given)].tolist()
-    shown = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
-    which = f"columns {shown} depend" if len(columns) > 1 else f"column {shown} depends"
-    return f"the rank {part.rank} that the included columns allow ({which} on those included before)"
-
-
-@scaling.default_floating_errors
-def _threshold(part: Part) -> str:
-    """Return what counts as dependent, and whether units are the likely cause: whether more columns would count without them."""
-    p = part.problem
-    with np.errstate(over="ignore"):  # a norm may be beyond the range of entries
-        floor, largest = np.ldexp([p.floor, p.largest], p.exponent)
-    text = (
-        f"A residual counts as zero up to {floor:.1e}, that is max(m, n)·eps times the norm of the "
-        f"largest column, {largest:.1e}"
-    )
-    norms2 = linalg.host(p.norms2)
-    cure = "scale='norm' (or weights=1/norms) chooses among columns divided by their norms"
-    own = norms2[list(part.picks)]
-    if np.any((own > 0) & (own < (UNLIKE * p.largest) ** 2)):
-        scaled = sum(linalg.basis(scaling.unit_columns(part.chosen), p.floor / p.largest)[1])
-        if scaled > part.rank:
-            return (
-                f"{text}. Columns of very different size, such as in different units, are the likely cause: divided by their "
-                f"norms {scaled} of the chosen are independent; {cure}"
-            )
-    short = int(np.count_nonzero((norms2 > 0) & (norms2 <= p.floor**2) & linalg.host(p.candidates)))
-    if short:
-        text += f". {short} columns are not even that long, as where units differ; {cure}"
-    return text
-
-
-def _first_within(part: Part, tol: float) -> int | None:
-    """Return the length of the shortest prefix that meets tol, at least 1; None where none does."""
-    errors = relative(part.trace)
-    return next((max(1, t) for t, error in enumerate(errors) if error <= tol), None)
-
-
-def _independent(part: Part) -> list[int]:
-    """Return the picks that add to the span; one column where none does."""
-    kept = [j for j, yes in zip(part.picks, part.independent, strict=True) if yes]
-    p = part.problem
-    return kept or list(part.picks[:1]) or [int(np.argmax(linalg.host(p.candidates)))]
-
-
-def _filled(part: Part) -> list[int]:
-    """Return the picks completed to k with the lowest unused candidates."""
-    p = part.problem
-    unused = np.setdiff1d(np.flatnonzero(linalg.host(p.candidates)), part.picks)
-    return [*part.picks, *unused[: p.k - len(part.picks)].tolist()]
 
 
 @scaling.default_floating_errors

@@ -15,7 +15,8 @@ from cssp import gradients, linalg
 from cssp.certificate import Certificate
 from cssp.errors import UnsupportedError
 from cssp.methods import METHODS, Method
-from cssp.problem import CLEAR, Array, Problem
+from cssp.pivoting import CLEAR
+from cssp.problem import Array, Problem
 from cssp.scaling import default_floating_errors, shifted
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Part:
         shift = self.wanted_exponent - self.problem.exponent
         Q, independent = self.basis
         if self.live is not None:
-            T = gradients.coefficients(*self.live.matrices(self), independent, self.floor)
+            T = gradients.coefficients(*self.live.matrices(self.problem, self.picks), independent, self.floor)
             return shifted(T, shift)
         C, B = self.chosen, self.problem.B
         xp, place = array_api_compat.array_namespace(C), array_api_compat.device(C)
@@ -156,7 +157,7 @@ class Part:
         """Return P_S B in the unit of ``problem.B``."""
         Q, independent = self.basis
         if self.live is not None:
-            return gradients.projection(*self.live.matrices(self), independent)
+            return gradients.projection(*self.live.matrices(self.problem, self.picks), independent)
         B = self.problem.B
         X = array_api_compat.array_namespace(Q).zeros(
             tuple(B.shape), dtype=Q.dtype, device=array_api_compat.device(Q)

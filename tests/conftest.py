@@ -22,9 +22,9 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True, scope="session")
 def _guess(request):
-    from cssp.methods import _speculative
+    from cssp.pivoting import memory
 
     with pytest.MonkeyPatch.context() as patch:
         if request.config.getoption("--guess"):
-            patch.setattr(_speculative, "CACHE", 0)
+            patch.setattr(memory, "CACHE", 0)
         yield

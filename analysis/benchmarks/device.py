@@ -99,7 +99,7 @@ def contestants(features: Tensor, k: int) -> dict[str, Callable[[], object]]:
     runs: dict[str, Callable[[], object]] = {
         "residual_select": lambda: residual_select(A, k),
         "residual_select, first pass only": lambda: residual_select(A, k, repair=False),
-        "gram and norms": lambda: pivoted_cholesky._gram(A, None),
+        "gram and norms": lambda: pivoted_cholesky.gram_and_norms(A, None),
         "plain torch path": lambda: residual_select(A, k, path="torch"),
         "cdpruner loop": lambda: published.cdpruner(features, relevance, k),
         "divprune loop": lambda: [published.divprune(x, k) for x in features],

@@ -1,6 +1,6 @@
 """Exact laws of the sampling methods, by running their own code on every sequence of random decisions; expectations.
 
-Each random decision of a method passes through ``cssp.methods._sampling``: `draw`, `coin`, `coins`. Here these are
+Each random decision of a method passes through ``cssp.sampling``: `draw`, `coin`, `coins`. Here these are
 replaced by a script that takes one branch after another and multiplies their probabilities, until the tree of
 decisions is exhausted. The result is the law of the code, not of the paper, exact to rounding. Only for small n.
 Where it is out of reach, an expectation is replaced by the lower end of an interval for the mean of independent draws
@@ -21,8 +21,7 @@ import numpy as np
 
 from analysis.theory.instances import EPS, Instance
 from analysis.theory.statements import Value
-from cssp import METHODS, bounds
-from cssp.methods import _sampling as sampling
+from cssp import METHODS, bounds, sampling
 from cssp.problem import Problem
 
 __all__ = ["IDENTITIES", "Expectation", "Identity", "NotEnumerable", "exact_law", "promise_in_expectation"]

@@ -31,11 +31,13 @@ class Mutant:
         return mutated
 
 
-_SAMPLING = "cssp/methods/_sampling.py"
+_SAMPLING = "cssp/sampling.py"
 _RELAXATION = "cssp/methods/_relaxation.py"
 _SELECTION = "cssp/selection.py"
-_SPECULATIVE = "cssp/methods/_speculative.py"
-_GRAM = "cssp/methods/_gram.py"
+_MEMORY = "cssp/pivoting/memory.py"
+_GRAM = "cssp/pivoting/gram.py"
+_RUN = "cssp/pivoting/run.py"
+_BASES = "cssp/pivoting/bases.py"
 
 MUTANTS = [
     # one column after another
@@ -46,7 +48,7 @@ MUTANTS = [
     Mutant(
         "residual",
         "the last columns",
-        "j = p.argmax(N, open_, DOWNDATE_SLACK * eps * exact)",
+        "j = p.argmax(N, open_, norm_slack(exact, eps))",
         "j = int(xp.max(xp.nonzero(open_)[0]))",
     ),
     Mutant(
@@ -63,29 +65,27 @@ MUTANTS = [
     ),
     Mutant("pivoted_qr", "zero pivots taken", "heights > p.noise", "heights >= 0"),
     # several picks guessed, then verified
-    Mutant("residual", "guesses taken unverified", "int(np.argmin(right))", "size - 1", _SPECULATIVE),
-    Mutant(
-        "residual", "one guess too many", "int(np.argmin(right))", "int(np.argmin(right)) + 1", _SPECULATIVE
-    ),
-    Mutant("residual", "verified one step late", "- fallen[:-1]", "- fallen[1:]", _SPECULATIVE),
-    Mutant("residual", "not accumulated", "np.cumsum(fallen, axis=0, out=fallen)", "fallen[0]", _SPECULATIVE),
-    Mutant("residual", "stale norms may win", "~stale.any(axis=1)", "True", _SPECULATIVE),
-    Mutant("residual", "stale norms kept", "contend & self._stale(self.N)", "contend & False", _SPECULATIVE),
-    Mutant("residual", "not orthogonal to the basis", "V -= (V @ Q.conj()) @ Q.T", "pass", _SPECULATIVE),
-    Mutant("residual", "Cholesky QR at any price", "CANCELLED = 16", "CANCELLED = 1e300", _SPECULATIVE),
+    Mutant("residual", "guesses taken unverified", "int(np.argmin(right))", "size - 1", _RUN),
+    Mutant("residual", "one guess too many", "int(np.argmin(right))", "int(np.argmin(right)) + 1", _RUN),
+    Mutant("residual", "verified one step late", "- fallen[:-1, a:b]", "- fallen[1:, a:b]", _RUN),
+    Mutant("residual", "not accumulated", "np.cumsum(lost, axis=0, out=lost)", "lost", _RUN),
+    Mutant("residual", "stale norms may win", "(stale < bar)", "(bar == bar)", _RUN),
+    Mutant("residual", "stale norms kept", "np.any(contend & stale)", "np.any(contend & False)", _RUN),
+    Mutant("residual", "not orthogonal to the basis", "V -= (V @ Q.conj()) @ Q.T", "pass", _RUN),
+    Mutant("residual", "Cholesky QR at any price", "CANCELLED = 16", "CANCELLED = 1e300", _BASES),
     Mutant(
         "residual",
         "guesses never given up",
         "self.steps_before_guess = self.pause",
         "self.steps_before_guess = 0",
-        _SPECULATIVE,
+        _MEMORY,
     ),
     Mutant(
         "residual",
         "never a guess",
         "if self.steps_before_guess or length < 2",
         "if True or length < 2",
-        _SPECULATIVE,
+        _MEMORY,
     ),
     # picks from the Gram matrix
     Mutant("residual", "errors never grow", "        E += lost\n        carried += lost\n", "", _GRAM),
@@ -380,7 +380,7 @@ MUTANTS = [
     Mutant(
         "greedy",
         "a tie to the lowest index",
-        "p.best_gain(score, self.g, fresh, rounding, slack * self.g0)",
+        "p.best_gain(score, self.g, fresh, rounding, slack)",
         "p.argmax(score, fresh, rounding)",
     ),
     Mutant(

@@ -8,14 +8,12 @@ Imported only where it is used. ``TRITON_INTERPRET=1`` in the environment runs i
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from cssp.kernels import pivoted_cholesky as rules_of
+from cssp.kernels.rules import RESOLVED, SEEN, Rules
 
 __all__ = ["gram", "steps"]
 
@@ -36,7 +34,7 @@ def steps(
     kmax: int,
     live: Tensor | None,
     include: Tensor | None,
-    rules: Any,
+    rules: Rules,
     again: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run pivoted partial Cholesky of every item, as the torch path does it.
@@ -88,8 +86,8 @@ def steps(
             rules.floor,
             rules.reach,
             rules.own(kmax),
-            SEEN=rules_of.SEEN,
-            RESOLVED=rules_of.RESOLVED,
+            SEEN=SEEN,
+            RESOLVED=RESOLVED,
             LOW=rules.low,
             HIGH=rules.high,
             EXACT=rules.exact,

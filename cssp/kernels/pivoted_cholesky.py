@@ -28,15 +28,9 @@ import torch
 from torch import Tensor
 
 from cssp.errors import ArgumentError
-from cssp.problem import DOWNDATE_SLACK, MANY, SINGLE_REACH, TIE_BAND
+from cssp.kernels.rules import RESOLVED, SEEN, Rules
 
 __all__ = ["residual_select"]
-
-#: Error of the Gram matrix in units of the difference seen on its diagonal, and what the steps themselves add.
-SEEN, OWN = 1.25, 2.0
-
-#: A pivot is resolved where it exceeds this many times its estimated error.
-RESOLVED = 4.0
 
 #: Widest matrix the fused kernel takes: a row lives in the registers of one program.
 WIDEST = 8192
@@ -181,7 +175,7 @@ def _residual_select(
     else:
         steps = _steps
     rules = Rules.of(A)
-    G, norms = _gram(A, weights)
+    G, norms = gram_and_norms(A, weights)
     found = steps(G, norms, k, kmax, live, include, rules)
     if not repair or A.dtype == torch.float64:
         return found
@@ -204,48 +198,7 @@ def _empty(A: Tensor, kmax: int, fill: int) -> tuple[Tensor, Tensor, Tensor]:
     return indices, A.new_zeros(B, dtype=torch.int64), A.new_ones(B, dtype=torch.bool)
 
 
-class Rules:
-    """Numbers that decide picks, for one precision of the input and one of the steps.
-
-    Attributes
-    ----------
-    band, slack : float
-        Tie band relative to the best score; slack of a score relative to its column's squared norm.
-    refresh : float
-        Below this share the reference forms the norm anew, and its slack shrinks with it.
-    floor : float
-        Pivots below this share of the largest squared norm are not resolved.
-    reach : float
-        Nor are those below this share of the column's own squared norm.
-    eps, low, high : float
-        Rounding of the steps, and the range of squared norms in which they may be trusted.
-    exact : bool
-        Whether a zero is a zero, or may be a square that underflowed.
-    """
-
-    def __init__(self, reference: torch.dtype, compute: torch.dtype, m: int, n: int) -> None:
-        eps = torch.finfo(reference).eps
-        self.band, self.slack, self.refresh = TIE_BAND * eps, DOWNDATE_SLACK * eps, math.sqrt(eps)
-        self.floor = (max(m, min(n, MANY)) * eps) ** 2
-        if reference == torch.float32:
-            self.floor = max(self.floor, SINGLE_REACH**2)
-        self.eps = torch.finfo(compute).eps
-        self.reach = n * self.eps
-        self.low, self.high = (2.0**-60, 2.0**100) if compute == torch.float32 else (2.0**-700, 2.0**900)
-        self.exact = reference != compute
-
-    @classmethod
-    def of(cls, A: Tensor, compute: torch.dtype | None = None) -> Rules:
-        """Return the rules for the input A; halves and float32 are compared as the reference compares float32."""
-        reference = torch.float64 if A.dtype == torch.float64 else torch.float32
-        return cls(reference, compute or reference, *A.shape[1:])
-
-    def own(self, steps: int) -> float:
-        """Return the relative error that the steps themselves add."""
-        return OWN * (1 + math.sqrt(steps) / 8) * self.eps
-
-
-def _gram(A: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def gram_and_norms(A: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return G = diag(w) AᵀA diag(w), and the norms of the columns of A·diag(w), summed separately.
 
     Half precisions stay halves on a GPU, where tensor cores multiply them exactly and sum in float32.
@@ -392,7 +345,7 @@ def _repaired(
         def part(x: Tensor | None) -> Tensor | None:
             return None if x is None else x[doubt]
 
-        G, _ = _gram(A[doubt].double(), part(weights))
+        G, _ = gram_and_norms(A[doubt].double(), part(weights))
         again = steps(G, None, part(k), kmax, part(live), part(include), rules)
         indices[doubt], rank[doubt], safe[doubt] = again
     return indices, rank, safe

@@ -52,11 +52,11 @@ from cssp.methods import (
     volume,
     volume_derandomized,
 )
-from cssp.methods.row import Guarantee, Method
+from cssp.methods.row import METHODS, Guarantee, Method
 
 __all__ = ["METHODS", "Guarantee", "Method"]
 
-METHODS: dict[str, Method] = {
+METHODS |= {
     module.ROW.name: module.ROW
     for module in (
         residual,

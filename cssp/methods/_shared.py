@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cssp.linalg import basis, column_norms2, error_trace, project_off
-from cssp.methods._vectors import leading_svd
 from cssp.methods.residual import residual
 from cssp.problem import Picks, Problem
 from cssp.progress import silent
+from cssp.vectors import leading_svd
 
 __all__ = ["CLEAR", "TIES", "Rest", "completed", "first_equal", "rest", "right_vectors", "shortest"]
 
@@ -61,7 +61,7 @@ class Rest:
     def svd(self, how: str = "exact") -> tuple[np.ndarray, np.ndarray, int]:
         """Return the singular values s and vectors Vᴴ of E, and the k of V_k: at most the numerical rank.
 
-        Of a sketch (``how="sketched"``, see `cssp.methods._vectors`) about k of them.
+        Of a sketch (``how="sketched"``, see `cssp.vectors`) about k of them.
         """
         s, Vh = right_vectors(self.E, self.first, self.k, how, self.problem.rng)
         return s, Vh, min(self.k, int(np.sum(s > self.zero)))

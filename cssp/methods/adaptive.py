@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cssp import bounds
+from cssp import bounds, sampling
 from cssp.errors import ArgumentError, check_integer
-from cssp.methods import _sampling as sampling
 from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 
@@ -34,7 +33,7 @@ def adaptive(p: Problem, *, rounds: int | None = None, batch: int | None = None)
         Columns a round, instead of `rounds`.
     """
     sizes = _sizes(p.free, rounds, batch)
-    E = sampling.Residual(p)
+    E = sampling.Residual(p.numpy("double"))
     for s in sizes:
         if E.reached():
             break

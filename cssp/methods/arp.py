@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cssp import bounds
-from cssp.methods import _sampling as sampling
-from cssp.methods._vectors import exact_only
+from cssp import bounds, sampling
 from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
+from cssp.vectors import exact_only
 
 
 def arp(p: Problem, *, svd: str = "exact") -> Picks:

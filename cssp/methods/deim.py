@@ -12,9 +12,9 @@ import numpy as np
 
 from cssp import bounds
 from cssp.methods._shared import completed, rest
-from cssp.methods._vectors import exact_only
 from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
+from cssp.vectors import exact_only
 
 
 def deim(p: Problem, *, svd: str = "exact") -> Picks:

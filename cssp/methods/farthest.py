@@ -17,7 +17,8 @@ from array_api_compat import array_namespace
 
 from cssp.linalg import BLOCK, basis, column_norms2, host, orthogonalise, take_columns
 from cssp.methods.row import FORCED, NATIVE, Method
-from cssp.problem import TIE_BAND, Array, Picks, Problem
+from cssp.pivoting import tie_bar
+from cssp.problem import Array, Picks, Problem
 
 
 def farthest(p: Problem) -> Picks:
@@ -73,7 +74,7 @@ class _Distances:
         """Return the distances by differences of all columns that may be the farthest; −inf of the others."""
         p = self.p
         allowed = host(allowed)
-        bar = self.low[allowed].max(initial=-math.inf) * (1 - TIE_BAND * p.eps)
+        bar = tie_bar(self.low[allowed].max(initial=-math.inf), p.eps)
         near = np.flatnonzero(allowed & (self.high >= bar))
         self._measure(near)
         self.low[near] = self.high[near] = self.exact[near]

@@ -8,8 +8,6 @@ anew from explicit residuals before cancellation costs more than half of the dig
 
 from __future__ import annotations
 
-import math
-
 from array_api_compat import array_namespace
 
 from cssp.linalg import (
@@ -28,7 +26,8 @@ from cssp.linalg import (
 )
 from cssp.linalg import squares as sq
 from cssp.methods.row import FORCED, NATIVE, PASSES, Guarantee, Method
-from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Array, Picks, Problem
+from cssp.pivoting import norm_slack, stale_level, tie_bar
+from cssp.problem import Array, Picks, Problem
 
 
 def greedy(p: Problem) -> Picks:
@@ -106,20 +105,21 @@ class _State:
         f and g that downdating has cost half of their digits are formed anew where they might win.
         """
         xp, p = self.xp, self.p
-        if self.phi < math.sqrt(self.eps) * self.phi0:
+        if self.phi < stale_level(self.phi0, self.eps):
             self._deflate(open_)
         while True:
-            half, slack = math.sqrt(self.eps), DOWNDATE_SLACK * self.eps
-            stale = open_ & ((self.g < half * self.g0) | (self.f < half * self.f0)) & (self.g0 > p.noise**2)
+            lost = (self.g < stale_level(self.g0, self.eps)) | (self.f < stale_level(self.f0, self.eps))
+            stale = open_ & lost & (self.g0 > p.noise**2)
             fresh = p.eligible(self.g, open_ & ~stale)
             eligible = fresh | stale
             if not bool(xp.any(eligible)):
                 return None
-            g = xp.where(stale, xp.maximum(self.g, slack * self.g0), self.g)
+            slack = norm_slack(self.g0, self.eps)
+            g = xp.where(stale, xp.maximum(self.g, slack), self.g)
             g = xp.where(eligible, g, xp.ones_like(g))
             score = xp.where(eligible, self.f / g, xp.zeros_like(g))
-            rounding = slack * (self.f0 + score * self.g0) / g
-            bar = (1 - TIE_BAND * self.eps) * xp.max(xp.where(stale, xp.zeros_like(g), score))
+            rounding = norm_slack(self.f0 + score * self.g0, self.eps) / g
+            bar = tie_bar(xp.max(xp.where(stale, xp.zeros_like(g), score)), self.eps)
             risky = stale & (score + rounding >= bar)
             if not bool(xp.any(fresh & (self.g > p.floor**2))):
                 risky = stale  # one of them may be the only independent column left
@@ -131,7 +131,7 @@ class _State:
                 self._deflate_columns(risky)
         if self.phi <= self.nothing:
             return p.argmax(xp.zeros_like(g), fresh)
-        return p.best_gain(score, self.g, fresh, rounding, slack * self.g0)
+        return p.best_gain(score, self.g, fresh, rounding, slack)
 
     def add(self, j: int, q: Array) -> None:
         """Extend the basis by the direction q of column j and update.
@@ -167,7 +167,7 @@ class _State:
     def _deflate(self, open_: Array) -> None:
         """Replace A and B by their residuals, in double precision where single has lost half its digits."""
         height = float(self.xp.max(self.xp.where(open_, self.g, self.xp.zeros_like(self.g))))
-        if self.single and height < (SINGLE_REACH * self.p.largest) ** 2:
+        if self.single and height < self.p.reach**2:
             self.A, self.B, self.single = widen(self.p.A), widen(self.p.B), False
             have, _ = basis(take_columns(self.A, self.directions), self.p.noise)
             self.Q, self.r = self._rows(self.p.m).T, have.shape[1]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cssp import sampling
 from cssp.errors import check_integer
 from cssp.linalg import squares
-from cssp.methods import _sampling as sampling
 from cssp.methods.row import FORCED, PASSES, Method
 from cssp.problem import Picks, Problem
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from cssp.errors import check_integer
-from cssp.methods._sampling import in_order
 from cssp.methods._shared import first_equal, right_vectors
 from cssp.methods.row import Guarantee, Method
 from cssp.problem import Picks, Problem
+from cssp.sampling import in_order
 
 
 def leverage_top(p: Problem, *, rank: int | None = None, svd: str = "exact") -> Picks:

@@ -17,7 +17,7 @@ from cssp.errors import ArgumentError, UnsupportedError
 from cssp.linalg import adjoint, basis, column_norms2, frobenius2, host, project_off
 from cssp.linalg import squares as sq
 from cssp.methods._shared import CLEAR, Rest, completed, rest, shortest
-from cssp.methods.row import FORCED, Guarantee, Method
+from cssp.methods.row import FORCED, METHODS, Guarantee, Method
 from cssp.problem import Picks, Problem
 from cssp.progress import UNLIMITED, Deadline, silent
 
@@ -43,8 +43,6 @@ def local_search(p: Problem, *, start: str = "residual", time_limit: float | Non
 
 def searched(p: Problem, start: str, deadline: Deadline) -> Picks:
     """Return the start's columns after all swaps that pay, or as many as there is time for."""
-    from cssp.methods import METHODS
-
     if not isinstance(start, str) or start not in METHODS or start == "local_search":
         names = ", ".join(repr(name) for name in sorted(METHODS) if name != "local_search")
         raise ArgumentError(f"start = {start!r}: expected the name of another method, one of {names}")

@@ -11,9 +11,9 @@ import numpy as np
 
 from cssp import bounds
 from cssp.linalg import host
-from cssp.methods._sampling import in_order
 from cssp.methods.row import FORCED, NATIVE, PASSES, Guarantee, Method
 from cssp.problem import Picks, Problem
+from cssp.sampling import in_order
 
 
 def norm(p: Problem) -> Picks:

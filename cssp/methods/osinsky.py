@@ -14,9 +14,9 @@ import numpy as np
 from cssp import bounds
 from cssp.linalg import adjoint, column_norms2
 from cssp.methods._shared import completed, rest, shortest
-from cssp.methods._vectors import exact_only
 from cssp.methods.row import FORCED, PASSES, Guarantee, Method
 from cssp.problem import Picks, Problem
+from cssp.vectors import exact_only
 
 
 def osinsky(p: Problem, *, svd: str = "exact") -> Picks:

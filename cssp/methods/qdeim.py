@@ -12,10 +12,10 @@ from functools import partial
 
 from cssp import bounds
 from cssp.methods._shared import completed, rest, shortest
-from cssp.methods._vectors import exact_only
 from cssp.methods.residual import residual
 from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
+from cssp.vectors import exact_only
 
 
 def qdeim(p: Problem, *, svd: str = "exact") -> Picks:

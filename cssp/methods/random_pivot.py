@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cssp import bounds
+from cssp import bounds, sampling
 from cssp.errors import ArgumentError
 from cssp.linalg import column_norms2, orthogonalise, project_off
-from cssp.methods import _sampling as sampling
 from cssp.methods.row import FORCED, PASSES, Guarantee, Method
 from cssp.problem import Picks, Problem
 
@@ -38,8 +37,8 @@ def random_pivot(p: Problem, *, accelerated: bool | str = "auto") -> Picks:
     if not (isinstance(accelerated, bool) or (isinstance(accelerated, str) and accelerated == "auto")):
         raise ArgumentError(f"accelerated = {accelerated!r}: expected True, False or 'auto'")
     fast = p.m * p.n >= LARGE if accelerated == "auto" else bool(accelerated)
-    E = sampling.Residual(p)
-    return _rejecting(E, p.rng) if fast else _one_by_one(E, p.rng)
+    E = sampling.Residual(p.numpy("double"))
+    return rejecting(E, p.rng) if fast else _one_by_one(E, p.rng)
 
 
 def _one_by_one(E: sampling.Residual, rng: np.random.Generator) -> Picks:
@@ -52,7 +51,7 @@ def _one_by_one(E: sampling.Residual, rng: np.random.Generator) -> Picks:
     return Picks(E.indices)
 
 
-def _rejecting(E: sampling.Residual, rng: np.random.Generator) -> Picks:
+def rejecting(E: sampling.Residual, rng: np.random.Generator) -> Picks:
     """Propose j from the norms d at the start of a round; accept it with probability (norm now)/d_j."""
     b = FIRST
     while E.wanted and not E.reached():
@@ -61,7 +60,7 @@ def _rejecting(E: sampling.Residual, rng: np.random.Generator) -> Picks:
             break
         S = sampling.proposals(d, b, rng)
         U = rng.random(b)
-        X, start = project_off(E.A[:, S], E.Q[:, : E.r]), E.r
+        X, start = project_off(E.A.take(S.tolist()), E.Q[:, : E.r]), E.r
         # What was proposed has its norm formed anew: one that is rounding alone would be proposed for ever.
         E.N[S] = E.exact[S] = column_norms2(X)
         for j, u, x in zip(S.tolist(), U, X.T, strict=True):

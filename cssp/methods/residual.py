@@ -25,16 +25,17 @@ from cssp.linalg import (
     widen,
 )
 from cssp.methods._fused import fused
-from cssp.methods._speculative import speculative
 from cssp.methods.pivoted_qr import GUARANTEE
 from cssp.methods.row import FORCED, NATIVE, PASSES, Method
-from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, Array, Picks, Problem
+from cssp.pivoting import norm_slack, stale_level
+from cssp.pivoting.memory import speculative
+from cssp.problem import Array, Picks, Problem
 
 
 def residual(p: Problem, *, speculate: bool | None = None) -> Picks:
     """Choose the column farthest from the span of those chosen, k times.
 
-    In host memory several picks are guessed, then verified with one product (`cssp.methods._speculative`): the picks are
+    In host memory several picks are guessed, then verified with one product (`cssp.pivoting.memory`): the picks are
     the same, near-ties apart. ``speculate=False`` passes over A once per pick, as devices do that have no fused kernel
     (`cssp.methods._fused`); so does the default where A is small enough to stay in the cache.
     """
@@ -72,11 +73,11 @@ def textbook(p: Problem) -> Picks:
     while len(indices) < p.k:
         if _reached(p, N, unseen, A, Q[:, :r]) or not bool(xp.any(open_)):
             break
-        j = p.argmax(N, open_, DOWNDATE_SLACK * eps * exact)
+        j = p.argmax(N, open_, norm_slack(exact, eps))
         height = math.sqrt(float(N[j]))
         if not height > p.noise:
             break
-        if single and height < SINGLE_REACH * p.largest:
+        if single and height < p.reach:
             A, Q, N, r = _doubled(p, indices)
             exact, eps, single = xp.asarray(N, copy=True), float(xp.finfo(A.dtype).eps), False
             continue
@@ -93,7 +94,7 @@ def textbook(p: Problem) -> Picks:
         r += 1
         heights.append(norm)
         N = N - squares(conjugate(q) @ A)
-        stale = unseen & (N - math.sqrt(eps) * exact <= 0) & (exact > p.noise**2)
+        stale = unseen & (stale_level(exact, eps) >= N) & (exact > p.noise**2)
         N = xp.where(unseen & (N > 0), N, xp.zeros_like(N))
         if bool(xp.any(stale)):
             N = _refresh(N, stale, A, Q[:, :r])

@@ -9,7 +9,7 @@ from typing import Any
 
 from cssp.problem import Picks
 
-__all__ = ["FORCED", "NATIVE", "PASSES", "Guarantee", "Method"]
+__all__ = ["FORCED", "METHODS", "NATIVE", "PASSES", "Guarantee", "Method"]
 
 #: Backends of a method that leaves the matrix where it is.
 NATIVE = ("numpy", "torch", "array-api")
@@ -97,3 +97,7 @@ class Method:
         """The method's own options and their defaults."""
         parameters = inspect.signature(self.function).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+METHODS: dict[str, Method] = {}
+"""The table of methods, which `cssp.methods` fills: a method that runs another one by name finds it here."""

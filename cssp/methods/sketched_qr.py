@@ -15,9 +15,9 @@ import math
 
 import numpy as np
 
+from cssp import sampling
 from cssp.errors import check_integer
 from cssp.linalg import basis
-from cssp.methods import _sampling as sampling
 from cssp.methods.residual import residual
 from cssp.methods.row import FORCED, PASSES, Method
 from cssp.problem import Picks, Problem

@@ -12,9 +12,9 @@ import math
 
 import numpy as np
 
+from cssp import sampling
 from cssp.errors import check_integer
 from cssp.linalg import squares
-from cssp.methods import _sampling as sampling
 from cssp.methods.row import FORCED, Method
 from cssp.methods.strong_rrqr import strong_rrqr
 from cssp.problem import Picks, Problem

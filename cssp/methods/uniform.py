@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cssp.linalg import host
-from cssp.methods._sampling import in_order
 from cssp.methods.row import FORCED, NATIVE, PASSES, Method
 from cssp.problem import Picks, Problem
+from cssp.sampling import in_order
 
 
 def uniform(p: Problem) -> Picks:

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cssp import bounds
-from cssp.methods import _sampling as sampling
+from cssp import bounds, sampling
 from cssp.methods.row import FORCED, PASSES, Guarantee, Method
 from cssp.problem import Picks, Problem
 

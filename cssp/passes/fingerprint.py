@@ -26,7 +26,7 @@ SUMS, WORDS = 2, 4
 BLOCK = 1 << 16
 
 #: What a problem holds that does not decide about the picks, or stands for A, whose sums do.
-APART = ("A", "given", "rng", "progress")
+APART = ("A", "given", "record", "rng", "progress")
 
 
 def column_sums(X: np.ndarray, first: int = 0) -> np.ndarray:

@@ -10,7 +10,6 @@ singular vectors, found by a sketch; Farahat et al. 2015 [farahat2015] reconstru
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import numpy as np
@@ -18,12 +17,13 @@ import numpy as np
 from cssp.errors import check_integer
 from cssp.linalg import basis, column_norms2, orthogonalise, project_off
 from cssp.linalg import squares as sq
-from cssp.methods._vectors import orthonormal
 from cssp.methods.greedy import greedy as greedy_of
 from cssp.passes.chunks import ChunkSource
 from cssp.passes.problem import PassProblem
 from cssp.passes.source import BLOCK, Local
-from cssp.problem import DOWNDATE_SLACK, TIE_BAND, Picks, Problem
+from cssp.pivoting import norm_slack, stale_level, tie_bar
+from cssp.problem import Picks, Problem
+from cssp.vectors import orthonormal
 
 __all__ = ["greedy"]
 
@@ -158,18 +158,19 @@ def _best_gain(
     eps: float,
 ) -> int | None:
     """Return the open column of largest gain; stale f and g are formed anew where they might win."""
-    half, slack = math.sqrt(eps), DOWNDATE_SLACK * eps
     while True:
-        stale = open_ & ((g < half * g0) | (f < half * f0)) & (g0 > p.noise**2)
+        lost = (g < stale_level(g0, eps)) | (f < stale_level(f0, eps))
+        stale = open_ & lost & (g0 > p.noise**2)
         fresh = p.eligible(g, open_ & ~stale)
         eligible = fresh | stale
         if not eligible.any():
             return None
-        safe = np.where(stale, np.maximum(g, slack * g0), g)
+        slack = norm_slack(g0, eps)
+        safe = np.where(stale, np.maximum(g, slack), g)
         safe = np.where(eligible, safe, 1.0)
         score = np.where(eligible, f / safe, 0.0)
-        rounding = slack * (f0 + score * g0) / safe
-        bar = (1 - TIE_BAND * eps) * np.max(np.where(stale, 0.0, score))
+        rounding = norm_slack(f0 + score * g0, eps) / safe
+        bar = tie_bar(np.max(np.where(stale, 0.0, score)), eps)
         risky = np.flatnonzero(stale & (score + rounding >= bar))
         if not np.any(g[fresh] > p.floor**2):
             risky = np.flatnonzero(stale)  # one of them may be the only independent column left
@@ -181,7 +182,7 @@ def _best_gain(
             E = project_off(A.take(place.tolist()), Q)
             f[place], g[place] = _energy(A, E), column_norms2(E)
         f0[risky], g0[risky] = f[risky], g[risky]
-    return p.best_gain(score, g, fresh, rounding, slack * g0)
+    return p.best_gain(score, g, fresh, rounding, slack)
 
 
 def _energy(A: Local, E: np.ndarray) -> np.ndarray:

@@ -29,10 +29,14 @@ SAME = ("residual", "greedy", "norm", "uniform", "random_pivot", "sketched_qr")
 
 @dataclass(frozen=True, eq=False)
 class PassProblem(Problem):
-    """A problem whose ``A`` is a `Source`, scaled and weighted; ``given`` are the squared norms of its columns."""
+    """A problem whose ``A`` is a `Source`, scaled and weighted.
+
+    ``given`` are the squared norms of its columns, ``record`` computes what is said of its picks, see `cssp.passes.record_of`.
+    """
 
     A: Source
     given: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    record: type[Part] = field(default_factory=lambda: PassPart)
 
     in_passes = True
 
@@ -60,11 +64,8 @@ class PassProblem(Problem):
         return self.A.take(columns)
 
     def independent(self, columns: Sequence[int]) -> list[bool]:
-        """Return which of these columns add to the span of those before, by the one threshold."""
-        from cssp.passes.table import record_of
-
         chosen = tuple(int(j) for j in columns)
-        return record_of(self)(self, chosen, None, chosen).independent
+        return self.record(self, chosen, None, chosen).independent
 
     def numpy(self, dtype: str | None = None) -> PassProblem:
         """Return the same problem, its products in double precision where that is asked for."""

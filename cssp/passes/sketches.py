@@ -13,7 +13,6 @@ import numpy as np
 
 from cssp.errors import check_integer
 from cssp.linalg import basis, project_off
-from cssp.methods._vectors import orthonormal
 from cssp.methods.leverage import leverage as leverage_of
 from cssp.methods.osinsky import osinsky as osinsky_of
 from cssp.methods.residual import residual as residual_of
@@ -25,6 +24,7 @@ from cssp.passes.residual import residual
 from cssp.passes.source import Held
 from cssp.problem import Picks, Problem
 from cssp.scaling import default_floating_errors
+from cssp.vectors import orthonormal
 
 __all__ = ["compressed", "leverage", "osinsky", "sketched_optimum", "sketched_qr", "volume"]
 

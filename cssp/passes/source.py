@@ -7,7 +7,6 @@ right, AX. Everything else happens on vectors of length n and matrices of k colu
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -480,8 +479,3 @@ def factor_of(
     mantissa = np.where(alive & ~negligible, w, 0.0)
     exponent = np.where(alive & ~negligible, t - s.exponent - e, 0)
     return (mantissa, exponent), e, norms2
-
-
-def norm_of(norms2: np.ndarray) -> float:
-    """Return the Frobenius norm from squared column norms."""
-    return math.sqrt(float(np.sum(norms2)))

@@ -17,11 +17,11 @@ import numpy as np
 import scipy.linalg
 
 from cssp import linalg
-from cssp.methods._gram import gram_picks
 from cssp.passes.problem import LARGEST, PassPart, PassProblem
 from cssp.passes.residual import SparseColumns
 from cssp.passes.source import BLOCK, SparseSource
-from cssp.problem import CLEAR
+from cssp.pivoting import CLEAR
+from cssp.pivoting.gram import gram_picks
 
 __all__ = ["SparsePart"]
 

@@ -135,9 +135,9 @@ def _from_frame(frame: Any) -> Any:
     return frame.astype(np.result_type(*plain) if plain else float).to_dask_array(lengths=True)
 
 
-def record_of(p: PassProblem) -> type[PassPart]:
-    """Return the record of picks of this problem."""
-    return SparsePart if isinstance(p.A, SparseSource) else PassPart
+def record_of(A: Source) -> type[PassPart]:
+    """Return the record of picks of this matrix."""
+    return SparsePart if isinstance(A, SparseSource) else PassPart
 
 
 def scaled(
@@ -161,7 +161,15 @@ def problem_of(A: Any) -> PassProblem:
     """Return a problem without arguments: A scaled, its norms known."""
     source, e, norms2 = scaled(source_of(A), None, None, "clean it")
     every = np.ones(source.shape[1], dtype=bool)
-    return PassProblem(A=source, k=1, candidates=every, exponent=e, given=norms2, width=source.shape[1])
+    return PassProblem(
+        A=source,
+        k=1,
+        candidates=every,
+        exponent=e,
+        given=norms2,
+        record=record_of(source),
+        width=source.shape[1],
+    )
 
 
 def _compute_dtype(dtype: Any) -> np.dtype:

@@ -7,7 +7,7 @@ import oracles
 import scipy.linalg
 import torch
 
-from cssp.problem import CLEAR, FEW, MANY
+from cssp.pivoting import CLEAR, FEW, MANY
 
 EPS = float(np.finfo(float).eps)
 

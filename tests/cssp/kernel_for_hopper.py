@@ -12,7 +12,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from cssp.kernels import _triton, pivoted_cholesky
+from cssp.kernels import _triton, rules
 
 OPTIONAL = ("norms", "live", "include", "k", "W")
 POINTERS = {"live": "*i8", "safe": "*i8", "include": "*i64", "k": "*i64", "indices": "*i64", "rank": "*i64"}
@@ -31,8 +31,8 @@ def compiled(variant):
     kernel = _triton._gram if variant == "gram" else _triton._panel
     block = triton.next_power_of_2(n)
     constants = {
-        "SEEN": pivoted_cholesky.SEEN,
-        "RESOLVED": pivoted_cholesky.RESOLVED,
+        "SEEN": rules.SEEN,
+        "RESOLVED": rules.RESOLVED,
         "LOW": 2.0**-60,
         "HIGH": 2.0**100,
         "EXACT": False,

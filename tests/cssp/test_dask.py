@@ -168,29 +168,29 @@ def test_ties_go_to_the_lowest_index(storage):
 @pytest.mark.parametrize("family", ["ties", "noise", "decay"])
 def test_a_wrong_guess_is_not_taken(family, storage, monkeypatch):
     """Guesses in the wrong order, of which only the first is right: a tie in them goes to a higher index, too."""
-    from cssp.passes.residual import PassRun
+    from cssp.pivoting.run import Run
 
-    guess = PassRun._guess
+    guess = Run.guess
 
     def reversed_(self, length):
         found, _ = guess(self, length)
         found = np.concatenate([found[:1], found[:0:-1]])
-        E = self._columns(found.tolist())
+        E = self.matrix.take(found.tolist())
         return found, np.linalg.qr(E - self.basis @ (self.basis.conj().T @ E))[0]
 
     rng = np.random.default_rng(3)
     A = np.hstack([np.eye(12)] * 4) if family == "ties" else rng.standard_normal((12, 48))
     A = A * 0.8 ** np.arange(12)[:, None] if family == "decay" else A
     expected = select(A, 9).indices
-    monkeypatch.setattr(PassRun, "_guess", reversed_)
+    monkeypatch.setattr(Run, "guess", reversed_)
     assert np.array_equal(select(STORAGES[storage](A), 9).indices, expected)
 
 
 def test_stale_norms_end_a_guess(monkeypatch):
     """Guesses as long as they like, through all grades: norms are formed anew before they decide."""
-    from cssp.methods import _speculative
+    from cssp.pivoting import run
 
-    monkeypatch.setattr(_speculative, "DROP", 1e-40)
+    monkeypatch.setattr(run, "DROP", 1e-40)
     for seed in range(20):
         rng = np.random.default_rng(seed)
         U, W = (np.linalg.qr(rng.standard_normal((n, 40)))[0] for n in (40, 60))

@@ -12,8 +12,9 @@ import torch
 from analysis import dependence
 from cssp import METHODS, RankDeficientError, RankDeficientWarning, linalg, select
 from cssp.errors import CsspError
-from cssp.methods import _gram, _speculative
 from cssp.passes.source import SparseSource
+from cssp.pivoting import gram, memory
+from cssp.pivoting.run import Run
 from cssp.problem import Problem
 
 BASES = {name: kind(6, 40, np.random.default_rng(1)) for name, kind in dependence.KINDS.items()}
@@ -209,13 +210,13 @@ def test_dependent_columns_need_no_basis_of_their_own(monkeypatch):
     A[:, -1] = A[:, 0]
     A[:, 50] = A[:, :5].sum(axis=1)
     asked = []
-    residuals = _gram._residuals
+    residuals = gram._residuals
     monkeypatch.setattr(
-        _gram,
+        gram,
         "_residuals",
         lambda A, S, *args, **more: asked.append(len(S)) or residuals(A, S, *args, **more),
     )
-    monkeypatch.setattr(_speculative, "_Run", None)
+    monkeypatch.setattr(memory, "Run", None)
     monkeypatch.setattr(linalg, "basis", None)
     s = select(A, 300, deficient="truncate")
     assert s.rank == len(s.indices) == 298
@@ -272,13 +273,15 @@ def test_single_precision_is_widened_block_by_block(monkeypatch):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RankDeficientWarning)
             expected = select(A, 38)
-            monkeypatch.setattr(_speculative, "WIDENED", 0)
+            monkeypatch.setattr(memory, "WIDENED", 0)
             monkeypatch.setattr(linalg, "BLOCK", 60 * 50)
-            run = _speculative._Run(Problem(A=A, k=38, candidates=np.ones(500, dtype=bool)), A.view(Watched))
+            p = Problem(A=A, k=38, candidates=np.ones(500, dtype=bool))
+            run = Run(p, memory.Matrix(p, A.view(Watched)))
+            pace = memory.Pace(run)
             while len(run.indices) < 38 and run.ready():
-                run.advance(True)
+                pace.advance(run, True)
             monkeypatch.undo()
-        assert run.dtype in (np.float64, np.complex128)
+        assert run.matrix.dtype in (np.float64, np.complex128)
         assert run.indices == expected.indices.tolist()
     assert max(widest) <= 60 * 192
 

@@ -8,17 +8,18 @@ from test_speculation import KINDS, check_family, problem, tokens
 from cssp import select
 from cssp.linalg import take_columns
 from cssp.matrices import MATRICES
-from cssp.methods import _gram, _speculative
-from cssp.methods._gram import DenseColumns, gram_picks
 from cssp.methods.residual import textbook
+from cssp.pivoting import gram as _gram
+from cssp.pivoting import memory
+from cssp.pivoting.gram import DenseColumns, gram_picks
 
 
 @pytest.fixture
 def forced(monkeypatch):
     """The default way for matrices of every size."""
-    monkeypatch.setattr(_speculative, "GRAM_FROM", 0)
-    monkeypatch.setattr(_speculative, "GRAM", 1 << 20)
-    monkeypatch.setattr(_speculative, "GRAM_CACHED", 1 << 20)
+    monkeypatch.setattr(memory, "GRAM_FROM", 0)
+    monkeypatch.setattr(memory, "GRAM", 1 << 20)
+    monkeypatch.setattr(memory, "GRAM_CACHED", 1 << 20)
 
 
 def gram(p, A):
@@ -110,7 +111,7 @@ def test_tolerance_weights_and_exclusion(forced):
 
 def test_it_is_the_default_where_it_is_cheapest(monkeypatch):
     calls = []
-    monkeypatch.setattr(_speculative, "gram_picks", lambda p, A: calls.append(A.A.shape) or gram_picks(p, A))
+    monkeypatch.setattr(memory, "gram_picks", lambda p, A: calls.append(A.A.shape) or gram_picks(p, A))
     rng = np.random.default_rng(3)
     A = rng.standard_normal((4096, 300)).astype(np.float32)
     np.testing.assert_array_equal(select(A, 60).indices, select(A, 60, speculate=False).indices)

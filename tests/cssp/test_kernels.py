@@ -116,7 +116,7 @@ def test_the_error_estimate_holds_and_is_not_idle():
     worst = []
     for family in ("noise", "decay", "mean", "spread"):
         A = matrix(family, 1500, 80, np.random.default_rng(1)).float()
-        G, norms = pivoted_cholesky._gram(A[None], None)
+        G, norms = pivoted_cholesky.gram_and_norms(A[None], None)
         rules = pivoted_cholesky.Rules.of(A[None])
         H = A.double().mT @ A.double()
         gamma = rules.own(30) + pivoted_cholesky.SEEN * float(

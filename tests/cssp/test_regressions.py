@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cssp import METHODS, CsspError, RankDeficientWarning, select
-from cssp.methods import _sampling as sampling
+from cssp import METHODS, CsspError, RankDeficientWarning, sampling, select
 
 A = np.arange(12.0).reshape(3, 4)
 

@@ -17,9 +17,9 @@ import pytest
 import scipy.linalg
 import scipy.stats
 
-from cssp import CsspError, RankDeficientWarning, bounds, select
+from cssp import CsspError, RankDeficientWarning, bounds, sampling, select
 from cssp.matrices import MATRICES, spectra
-from cssp.methods import METHODS, _sampling
+from cssp.methods import METHODS
 from cssp.methods.volume import inclusion
 from cssp.problem import Problem
 
@@ -128,8 +128,8 @@ def ordered_law(name, p, **options):
     while pending:
         path = Path(pending.pop())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_sampling, "draw", lambda w, rng, path=path: path.decide(w))
-            patch.setattr(_sampling, "coin", lambda c, rng, path=path: bool(path.decide([1 - c, c])))
+            patch.setattr(sampling, "draw", lambda w, rng, path=path: path.decide(w))
+            patch.setattr(sampling, "coin", lambda c, rng, path=path: bool(path.decide([1 - c, c])))
             picks = tuple(int(j) for j in METHODS[name].function(p, **options).indices)
         pending += path.others
         assert len(set(picks)) == len(picks)
@@ -488,21 +488,21 @@ class Scripted:
 )
 def test_nothing_of_weight_zero_is_drawn(weights, u):
     w = np.array(weights, dtype=float)
-    assert w[_sampling.draw(w, Scripted(u))] > 0
+    assert w[sampling.draw(w, Scripted(u))] > 0
 
 
 def test_single_draws_and_coins():
     rng = np.random.default_rng(0)
     w = np.array([3.0, 0.0, 1.0, 0.5, 0.0])
     wanted = {frozenset([j]): x / w.sum() for j, x in enumerate(w) if x}
-    assert_chi_square([frozenset([_sampling.draw(w, rng)]) for _ in range(N)], wanted)
-    assert_chi_square([frozenset([int(j)]) for j in _sampling.proposals(w, N, rng)], wanted)
+    assert_chi_square([frozenset([sampling.draw(w, rng)]) for _ in range(N)], wanted)
+    assert_chi_square([frozenset([int(j)]) for j in sampling.proposals(w, N, rng)], wanted)
     heads = {frozenset([True]): 0.3, frozenset([False]): 0.7}
-    assert_chi_square([frozenset([_sampling.coin(0.3, rng)]) for _ in range(N)], heads)
-    assert_chi_square([frozenset([bool(x)]) for x in _sampling.coins(np.full(N, 0.3), rng)], heads)
-    assert not _sampling.coin(0.0, Scripted(0.0))
-    assert _sampling.coin(1.0, Scripted(1 - 2**-53))
-    assert _sampling.coins(np.array([1.0, 0.0]), np.random.default_rng(1)).tolist() == [True, False]
+    assert_chi_square([frozenset([sampling.coin(0.3, rng)]) for _ in range(N)], heads)
+    assert_chi_square([frozenset([bool(x)]) for x in sampling.coins(np.full(N, 0.3), rng)], heads)
+    assert not sampling.coin(0.0, Scripted(0.0))
+    assert sampling.coin(1.0, Scripted(1 - 2**-53))
+    assert sampling.coins(np.array([1.0, 0.0]), np.random.default_rng(1)).tolist() == [True, False]
 
 
 # ---------------------------------------------------------------- leverage scores
@@ -550,10 +550,8 @@ def test_two_stage_samples_rescales_and_pivots(m, rank, k, monkeypatch):
     A, r = gaussian(m, 40, 11), rank or k
     V = np.linalg.svd(A)[2][:r]
     chances, seen = [], []
-    real, second = _sampling.coins, TWO_STAGE.strong_rrqr
-    monkeypatch.setattr(
-        _sampling, "coins", lambda q, rng: chances.append((q, real(q, rng))) or chances[-1][1]
-    )
+    real, second = sampling.coins, TWO_STAGE.strong_rrqr
+    monkeypatch.setattr(sampling, "coins", lambda q, rng: chances.append((q, real(q, rng))) or chances[-1][1])
     monkeypatch.setattr(
         TWO_STAGE, "strong_rrqr", lambda p: seen.append((p, second(p), len(chances))) or seen[-1][1]
     )
@@ -582,7 +580,7 @@ def test_two_stage_draws_again_until_the_sample_spans(monkeypatch):
         sizes.append(q.sum())
         return np.zeros(30, dtype=bool) if len(sizes) < 3 else q >= np.sort(q)[-5]
 
-    monkeypatch.setattr(_sampling, "coins", coins)
+    monkeypatch.setattr(sampling, "coins", coins)
     assert len(METHODS["two_stage"].function(problem(A, 3)).indices) == 3
     assert len(sizes) == 3
     assert sizes[0] < sizes[1] < sizes[2]
@@ -595,7 +593,7 @@ def test_two_stage_wants_the_span_not_the_number(monkeypatch):
         calls.append(q)
         return np.arange(12) < (2 if len(calls) < 3 else 12)
 
-    monkeypatch.setattr(_sampling, "coins", coins)
+    monkeypatch.setattr(sampling, "coins", coins)
     assert select(A, 2, "two_stage").rank == 2
     assert len(calls) == 3
 
@@ -723,8 +721,8 @@ def test_random_pivots_are_nested_and_meet_the_tolerance(accelerated):
 def test_random_pivot_norms_survive_downdating(accelerated):
     """On a spectrum graded to 1e-13 the residual norms stay right to half of the digits, so draws do too."""
     A = oracles.graded(40, 40, 13, np.random.default_rng(1))
-    E = _sampling.Residual(problem(A, 30, rng=np.random.default_rng(0)))
-    run = RANDOM_PIVOT._rejecting if accelerated else RANDOM_PIVOT._one_by_one
+    E = sampling.Residual(problem(A, 30, rng=np.random.default_rng(0)))
+    run = RANDOM_PIVOT.rejecting if accelerated else RANDOM_PIVOT._one_by_one
     S = list(run(E, np.random.default_rng(0)).indices)
     assert len(S) == 30
     exact = sq_norms(oracles.residual_matrix(A, S))

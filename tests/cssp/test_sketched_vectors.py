@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cssp
-from cssp.methods._vectors import OVERSAMPLE, leading_svd
+from cssp.vectors import OVERSAMPLE, leading_svd
 
 SKETCHABLE = ("leverage", "leverage_top", "arp", "deim", "qdeim", "osinsky")
 K = 8

@@ -7,15 +7,16 @@ import torch
 
 from cssp import matrices, select
 from cssp.matrices import MATRICES
-from cssp.methods import _speculative
-from cssp.methods._speculative import _Run, speculative
 from cssp.methods.residual import textbook
+from cssp.pivoting import bases, memory
+from cssp.pivoting.memory import speculative
+from cssp.pivoting.run import Run
 from cssp.problem import Problem
 
 
 @pytest.fixture(autouse=True)
 def _small_matrices_too(monkeypatch):
-    monkeypatch.setattr(_speculative, "CACHE", 0)
+    monkeypatch.setattr(memory, "CACHE", 0)
 
 
 def problem(A, k, **fields):
@@ -25,7 +26,7 @@ def problem(A, k, **fields):
 
 def passes(monkeypatch, A, k):
     """Sizes of the guesses verified, and how many of each were right."""
-    log, verify = [], _Run._verify
+    log, verify = [], Run.verify
 
     def spy(self, guess, V):
         taken = verify(self, guess, V)
@@ -33,7 +34,7 @@ def passes(monkeypatch, A, k):
         return taken
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "_verify", spy)
+        patch.setattr(Run, "verify", spy)
         picks = speculative(problem(A, k))
     return log, list(picks.indices)
 
@@ -112,7 +113,7 @@ def test_ties_go_to_the_lowest_index(n):
 
 def test_few_passes(monkeypatch):
     """Of a matrix whose products cost far more than blocks."""
-    monkeypatch.setattr(_speculative, "BLOCK_COST", 0)
+    monkeypatch.setattr(memory, "BLOCK_COST", 0)
     rng = np.random.default_rng(0)
     for kind in KINDS:
         A = tokens(rng, 400, 900, kind)
@@ -138,7 +139,7 @@ def test_small_matrices_need_no_guess(monkeypatch):
     A = tokens(np.random.default_rng(0), 60, 90, "noise")
     guessed, _ = passes(monkeypatch, A, 30)
     assert any(size > 1 for size, _ in guessed)
-    monkeypatch.setattr(_speculative, "CACHE", A.nbytes)
+    monkeypatch.setattr(memory, "CACHE", A.nbytes)
     walked, picks = passes(monkeypatch, A, 30)
     assert walked == []
     assert picks == list(textbook(problem(A, 30)).indices)
@@ -164,7 +165,7 @@ def test_a_wrong_guess_is_not_taken(monkeypatch):
     rng = np.random.default_rng(2)
     A = tokens(rng, 60, 300, "decay")
     expected = oracles.greedy_residual(A, 40)
-    honest = _Run._pivot
+    honest = Run.pivot
 
     def scrambled(self, G, C, length):
         order, _ = honest(self, G, C, length)
@@ -176,7 +177,7 @@ def test_a_wrong_guess_is_not_taken(monkeypatch):
         P[np.arange(order.size), order] = 1
         return P
 
-    monkeypatch.setattr(_Run, "_pivot", scrambled)
+    monkeypatch.setattr(Run, "pivot", scrambled)
     assert list(speculative(problem(A, 40)).indices) == expected
 
 
@@ -210,7 +211,7 @@ def test_dependent_directions_end_a_guess():
 def test_cancelling_combinations_go_through_householder(monkeypatch):
     """Kahan's matrix: pivots fall slowly, yet R⁻¹ grows like 2^k."""
     calls, qr = [], np.linalg.qr
-    monkeypatch.setattr(_speculative.np.linalg, "qr", lambda X: calls.append(X.shape) or qr(X))
+    monkeypatch.setattr(bases.np.linalg, "qr", lambda X: calls.append(X.shape) or qr(X))
     A = oracles.kahan(60)
     assert speculative(problem(A, 59)).indices == list(range(59))
     assert calls

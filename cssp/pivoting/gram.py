@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from cssp.linalg import BLOCK, column_norms2, squares, take_columns
-from cssp.problem import DOWNDATE_SLACK, SINGLE_REACH, TIE_BAND, Picks, Problem
+from cssp.pivoting import norm_slack, stale_level, tie_bar
+from cssp.problem import Picks, Problem
 
 #: Error of an entry of G, in units of the difference seen on the diagonal and in units of rounding.
 SEEN, LEAST = 2.0, 4.0
@@ -102,8 +103,7 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
     seen = float(np.max(np.abs(G.diagonal().real - N) / np.where(N > 0, N, 1)))
     unit = max(SEEN * seen, LEAST * eps)
     E, carried = unit * N, unit * N
-    band = 1 - TIE_BAND * eps
-    least = max(p.noise, SINGLE_REACH * p.largest if single else 0.0) ** 2
+    least = max(p.noise, p.reach if single else 0.0) ** 2
     score = np.where(p.candidates, N, -math.inf)
     formed = np.full(n, -1)  # the step at which N was formed from the column itself
     R = np.empty((steps, n), dtype=A.dtype)
@@ -129,12 +129,12 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
         if below_rounding:
             break
         # Those that may be among the contenders of the rule, N + slack ≥ band·top; N itself is beyond doubt at first.
-        slack = DOWNDATE_SLACK * eps * exact
+        slack, bar = norm_slack(exact, eps), tie_bar(top, eps)
         doubt = E + float(E[first]) if t else 0.0
-        near = np.flatnonzero(score + slack + doubt >= band * top)[: None if t else 1]
+        near = np.flatnonzero(score + slack + doubt >= bar)[: None if t else 1]
         j = int(near[0])
-        tied = N[j] + slack[j] - 2 * float(E[j] + E[first]) >= band * top  # beyond doubt
-        half = math.sqrt(eps) * exact
+        tied = N[j] + slack[j] - 2 * float(E[j] + E[first]) >= bar  # beyond doubt
+        half = stale_level(exact, eps)
         stale = bool(np.any(half[near] >= N[near]))
         if stale or (near.size > 1 and not tied):
             fresh = near[formed[near] < t]
@@ -149,7 +149,7 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
                 E[fresh] = LEAST * eps * np.sqrt(norms2[fresh] * N[fresh])
                 formed[fresh] = t
                 continue
-            j = int(near[int(np.argmax(N[near] + slack[near] >= band * float(N[near].max())))])
+            j = int(near[int(np.argmax(N[near] + slack[near] >= tie_bar(float(N[near].max()), eps)))])
         # A_S x, x = X r, is the part of a_j in the span so far. Errors of G enter N_j as |x|² of them; where that is much
         # more than what was carried along, errors are correlated (Kahan's matrix), and all estimates are raised.
         x = X[:t, :t] @ R[:t, j]

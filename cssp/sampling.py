@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from cssp.linalg import basis, column_norms2, conjugate, host, orthogonalise, project_off, residual_norms2
+from cssp.linalg import basis, column_norms2, host, orthogonalise, project_off, residual_norms2
 from cssp.linalg import squares as sq
-from cssp.methods._vectors import leading_svd
+from cssp.pivoting import stale_level
+from cssp.pivoting.run import Columns
 from cssp.problem import Picks, Problem
+from cssp.vectors import leading_svd
 
 __all__ = [
     "Residual",
@@ -107,7 +110,7 @@ def leading(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the singular values above rounding, at least one, and the right singular vectors as rows.
 
-    Of a sketch (``how="sketched"``, see `cssp.methods._vectors`) about k of them.
+    Of a sketch (``how="sketched"``, see `cssp.vectors`) about k of them.
 
     Parameters
     ----------
@@ -156,6 +159,25 @@ def in_rounds(p: Problem, choose: Callable[[np.ndarray, int, float], Sequence[in
     return Picks(indices)
 
 
+class InMemory:
+    """An array as `cssp.pivoting.run.Columns`."""
+
+    def __init__(self, A: np.ndarray) -> None:
+        self.A = A
+
+    def take(self, columns: Sequence[int]) -> np.ndarray:
+        """Return these columns, shape (m, c)."""
+        return self.A[:, columns]
+
+    def explained(self, Q: np.ndarray) -> np.ndarray:
+        """Return the squared norms of the columns of QᴴA."""
+        return np.sum(sq(Q.conj().T @ self.A), axis=0)
+
+    def residual_norms2(self, place: Any, Q: np.ndarray) -> np.ndarray:
+        """Return the squared norms of these columns of A - QQᴴA."""
+        return residual_norms2(self.A[:, place], Q)
+
+
 class Residual:
     """An orthonormal basis of the columns chosen and the squared residual norms of all columns.
 
@@ -168,27 +190,26 @@ class Residual:
         [drmac2008].
     """
 
-    def __init__(self, p: Problem) -> None:
-        self.p = p.numpy("double")
-        self.A = np.ascontiguousarray(self.p.A)
+    def __init__(self, p: Problem, A: Columns | None = None) -> None:
+        """Start from a problem in double precision; the columns are those of its A in memory by default."""
+        self.p, self.A = p, InMemory(np.ascontiguousarray(p.A)) if A is None else A
         self.k = p.k
         self.indices: list[int] = []
         self.open_ = self.p.candidates.copy()
         self.unseen = np.ones(p.n, dtype=bool)
-        self.Q = np.zeros((p.m, min(p.k, p.m)), dtype=self.A.dtype)
-        self.r = self.known = 0  # directions in Q, and those of them that N knows of
-        self.include(self.A[:, list(p.include)])
-        self.known = self.r
-        self.N = residual_norms2(self.A, self.Q[:, : self.r])
-        self.exact = self.N.copy()
-
-    def include(self, C: np.ndarray) -> None:
-        """Begin with the included columns C."""
-        have, _ = basis(C, self.p.floor)
-        self.r = have.shape[1]
-        self.Q[:, : self.r] = have
-        self.indices = list(self.p.include)
+        self.indices = list(p.include)
         self.unseen[self.indices] = False
+        C = self.A.take(self.indices)
+        have, _ = basis(C, p.floor)
+        self.r, self.known = have.shape[1], 0  # directions in Q, and those of them that N knows of
+        self.Q = np.zeros((p.m, min(p.k, p.m)), dtype=C.dtype)
+        self.Q[:, : self.r] = have
+        if A is None:
+            self.N, self.known = self.A.residual_norms2(slice(None), have), self.r
+        else:
+            self.N = np.array(p.norms2)
+        self.exact = self.N.copy()
+        self.update()
 
     def weights(self) -> np.ndarray:
         """Return the squared residual norms of the eligible columns, zero for the others."""
@@ -198,7 +219,7 @@ class Residual:
 
     def take(self, j: int) -> bool:
         """Choose column j unless it depends on those chosen; whether it was independent."""
-        e, height = orthogonalise(self.A[:, j], self.Q[:, : self.r])
+        e, height = orthogonalise(self.A.take([j])[:, 0], self.Q[:, : self.r])
         if not (height > self.least and self.r < self.p.m):
             self.N[j] = self.exact[j] = height**2
             self.open_[j] = height > self.p.noise  # to be asked again once no independent column is left
@@ -216,21 +237,23 @@ class Residual:
             return
         Q = self.Q[:, self.known : self.r]
         self.known = self.r
-        self.N = self.N - np.sum(sq(conjugate(Q).T @ self.A), axis=0)
-        half = math.sqrt(float(np.finfo(np.float64).eps))
-        stale = self.unseen & (half * self.exact >= self.N) & (self.exact > self.p.noise**2)
+        self.N = self.N - self.A.explained(Q)
+        stale = self.unseen & (stale_level(self.exact, self.p.eps) >= self.N) & (self.exact > self.p.noise**2)
         self.N = np.where(self.unseen, np.maximum(self.N, 0.0), 0.0)
-        if np.any(stale):
-            self.N[stale] = residual_norms2(self.A[:, stale], self.Q[:, : self.r])
-            self.exact = np.where(stale, self.N, self.exact)
+        self._form(stale)
 
     def reached(self) -> bool:
         """Return whether the residual is below the goal, the downdated norms being confirmed by exact ones."""
         if self.p.tol is None or self.r == 0 or float(np.sum(self.N)) > self.p.goal:
             return False
-        if np.any(self.unseen):
-            self.N[self.unseen] = residual_norms2(self.A[:, self.unseen], self.Q[:, : self.r])
+        self._form(self.unseen)
         return float(np.sum(self.N)) <= self.p.goal
+
+    def _form(self, which: np.ndarray) -> None:
+        """Form the norms of these columns from the columns themselves."""
+        place = np.flatnonzero(which)
+        if place.size:
+            self.N[place] = self.exact[place] = self.A.residual_norms2(place, self.Q[:, : self.r])
 
     @property
     def wanted(self) -> int:

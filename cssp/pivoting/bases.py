@@ -1,0 +1,57 @@
+"""Orthonormal bases of a block of columns by products of matrices, where that is safe.
+
+Cholesky QR costs two products and loses the square of the condition number, so it is taken where columns are clearly
+independent, and repeated.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cssp import linalg
+from cssp.linalg import squares
+
+__all__ = ["basis", "orthonormal", "reorthonormalised"]
+
+#: Cholesky QR is taken where it adds no more than this factor to the rounding of textbook orthogonalisation.
+CANCELLED = 16
+
+
+def orthonormal(E: np.ndarray, R: np.ndarray) -> np.ndarray:
+    """Return rows that span the first 1, 2, ... rows of E, orthonormal where R, the Cholesky factor of their Gram matrix, is accurate.
+
+    Rows are combined with weights R⁻¹, or by Householder QR where these weights cancel more than the residuals themselves do.
+    """
+    X = np.triu(np.linalg.inv(R))
+    norms = np.sqrt(np.sum(squares(R), axis=0))
+    cancelled = (norms @ np.abs(X)) * R.diagonal().real / norms
+    if float(cancelled.max()) > CANCELLED:
+        return np.linalg.qr(E.T)[0].T
+    return X.T @ E
+
+
+def reorthonormalised(V: np.ndarray) -> np.ndarray:
+    """Orthonormalise nearly orthonormal rows by Cholesky QR, cut where they are no longer nearly orthonormal."""
+    s = len(V)
+    G = V.conj() @ V.T
+    off = np.abs(G - np.eye(s))
+    if float(off.max()) > 1 / (4 * s):
+        s = int(np.argmax(np.max(np.tril(off), axis=1) > 1 / (4 * s)))
+        if s < 2:
+            return V[:s]
+    return np.linalg.inv(np.linalg.cholesky(G[:s, :s])).conj() @ V[:s]
+
+
+def basis(C: np.ndarray, noise: float) -> np.ndarray:
+    """Return an orthonormal basis of the columns of C: by Cholesky QR, twice, where clearly independent, else one by one."""
+    V, clear = C.T, float(np.finfo(C.dtype).eps) ** 0.25
+    try:
+        for _ in range(2):
+            L = np.linalg.cholesky(V.conj() @ V.T)
+            d = L.diagonal().real  # residual norms of the columns, in order
+            if not float(d.min()) > max(noise, clear * float(d.max())):
+                return linalg.basis(C, noise)[0]
+            V, noise = np.linalg.inv(L).conj() @ V, 0.0
+    except np.linalg.LinAlgError:
+        return linalg.basis(C, noise)[0]
+    return V.T

@@ -1,0 +1,236 @@
+"""Greedy residual in host memory: from the Gram matrix, by guesses, or with one product a pick, whichever costs least."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cssp import linalg
+from cssp.linalg import blocks, column_norms2, residual_norms2, squares, take_columns
+from cssp.pivoting import norm_slack, stale_level, tie_bar
+from cssp.pivoting.gram import DenseColumns, gram_picks
+from cssp.pivoting.run import Run, fallen
+from cssp.problem import Picks, Problem
+
+__all__ = ["Matrix", "Pace", "speculative"]
+
+#: First and longest guess.
+FIRST, LONGEST = 32, 128
+
+#: Residuals of the block are formed explicitly where their squared norms are below this share of those of the columns.
+FRESH = 2.0**-10
+
+#: A guess costs VERIFY_COST + BLOCK_COST / n textbook picks: its product, and its block, whose cost does not grow with n.
+VERIFY_COST, BLOCK_COST = 4, 24_000
+
+#: After a guess that was right in part the next one is this many times as long as that part.
+GROW = 2.0
+
+#: Bytes of a matrix that is widened as a whole; of a larger one only blocks are.
+WIDENED = 1 << 26
+
+#: Bytes of a matrix that stays in the cache: products are cheaper than guesses there.
+CACHE = 1 << 22
+
+#: The Gram matrix is cheapest from this many columns on, and up to this many times k columns (fewer in the cache).
+GRAM_FROM, GRAM, GRAM_CACHED = 256, 10, 6
+
+
+def speculative(p: Problem, guesses: bool | None = None) -> Picks:
+    """Return the picks of greedy residual, found on the host.
+
+    The default is what costs least: the Gram matrix where k is not small beside n, guesses where A is larger than the cache,
+    one product per pick otherwise. ``guesses=True`` forces guesses, ``guesses=False`` one product per pick.
+    """
+    with np.errstate(invalid="ignore"):  # all numbers are finite; BLAS flags lanes that it does not use
+        return _speculative(p.numpy(), guesses)
+
+
+def _speculative(p: Problem, guesses: bool | None) -> Picks:
+    A = _fit_for_blas(p.A)
+    in_cache = A.nbytes <= CACHE
+    whole, heights = p, None
+    if guesses is None:
+        guesses = not in_cache
+        most = (GRAM_CACHED if in_cache else GRAM) * p.k
+        if GRAM_FROM <= p.n <= most and p.n**2 * A.itemsize <= CACHE and not p.include:
+            found = gram_picks(p, DenseColumns(A, min(p.k, p.m)))
+            begun, heights = list(found.picks.indices), found.heights
+            if found.final:
+                return found.picks
+            left = p.candidates.copy()
+            left[begun] = False
+            p = replace(p, include=tuple(begun), candidates=left)
+    run = Run(p, Matrix(p, A), heights)
+    pace = Pace(run)
+    while len(run.indices) < p.k and run.ready():
+        pace.advance(run, guesses)
+        p.progress(len(run.indices), p.k)
+    return whole.pivots(run.indices, run.heights)
+
+
+class Matrix:
+    """A in host memory, and W = QᴴA for the directions of a run: `cssp.pivoting.run.Guessed`."""
+
+    def __init__(self, p: Problem, A: np.ndarray, dtype: np.dtype | None = None) -> None:
+        self.p, self.A, self.dtype = p, A, A.dtype if dtype is None else dtype
+        self.W = np.zeros((min(p.k, p.m), p.n), dtype=self.dtype)
+
+    def take(self, columns: Any) -> np.ndarray:
+        """Return columns of A in the precision of the computation."""
+        return take_columns(self.A, columns).astype(self.dtype, copy=False)
+
+    def norms2(self) -> np.ndarray:
+        """Return the squared column norms in the precision of the computation."""
+        if self.dtype == self.p.A.dtype:
+            return np.array(self.p.norms2)
+        return np.concatenate([column_norms2(self.A[:, part].astype(self.dtype)) for part in blocks(self.A)])
+
+    def explained(self, Q: np.ndarray) -> np.ndarray:
+        """Return the squared norms of the columns of QᴴA, and store it as W."""
+        W = self.W[: Q.shape[1]]
+        W[:] = self.products(Q)
+        return column_norms2(W)
+
+    def residual_norms2(self, place: np.ndarray, Q: np.ndarray) -> np.ndarray:
+        """Return squared residual norms formed from these columns, block by block."""
+        parts = np.array_split(place, max(1, place.size * self.p.m // linalg.BLOCK))
+        return np.concatenate([residual_norms2(self.take(part.tolist()), Q) for part in parts])
+
+    def fallen(self, run: Run, V: np.ndarray) -> Whole:
+        """Return `cssp.pivoting.run.fallen` of VᴴA, and store VᴴA as the next rows of W."""
+        R = self.W[run.r : run.r + V.shape[1]]
+        R[:] = self.products(V)
+        return Whole(fallen(R))
+
+    def block(self, run: Run, b: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the b columns of largest residual norm, their entries or residuals, and the Gram matrix of the residuals.
+
+        The Gram matrix is that of the columns minus that of their projections, as long as the difference has enough digits,
+        and otherwise that of residuals formed explicitly.
+        """
+        C = run.largest(b)
+        E, W = self.take(C), self.W[: run.r, C]
+        if run.r and float(run.N[C].max()) < FRESH * float(run.exact[C].max()):
+            E -= run.basis @ W
+            G = E.conj().T @ E
+        else:
+            G = E.conj().T @ E - W.conj().T @ W
+        np.fill_diagonal(G, run.N[C])  # the norms that the verification uses
+        return C, E, G
+
+    def widened(self) -> Matrix:
+        """Return the same matrix in double precision; a large A stays as it is, and blocks of it are widened."""
+        dtype = np.dtype(np.complex128 if self.A.dtype.kind == "c" else np.float64)
+        return Matrix(self.p, self.A.astype(dtype) if self.A.nbytes <= WIDENED else self.A, dtype)
+
+    def products(self, V: np.ndarray) -> np.ndarray:
+        """Return VᴴA, block by block where A is in another precision."""
+        if self.A.dtype == self.dtype:
+            return (self.A.T @ V.conj()).T  # n × p is faster than p × n where A lies by columns
+        parts = (self.A[:, part].astype(self.dtype) for part in blocks(self.A))
+        return np.concatenate([V.conj().T @ X for X in parts], axis=1)
+
+
+class Whole:
+    """`cssp.pivoting.run.Held` in one piece."""
+
+    def __init__(self, X: np.ndarray) -> None:
+        self.X = X
+
+    def map(self, f: Callable[..., Any], *vectors: np.ndarray) -> list[Any]:
+        """Return f of the one piece, in a list."""
+        return [f(self.X, 0, *vectors)]
+
+
+class Pace:
+    """When to guess, and how many picks: about as many as were right last time, none for a while where too few were."""
+
+    def __init__(self, run: Run) -> None:
+        self.break_even = VERIFY_COST + min(8, BLOCK_COST // max(1, run.p.n))
+        self.length, self.steps_before_guess, self.pause = FIRST, 1, self.break_even
+
+    def advance(self, run: Run, guesses: bool) -> None:
+        """Pick at least one more column, or find that the first candidate is dependent."""
+        length = run.longest(self.length)
+        if self.steps_before_guess or length < 2 or not guesses:
+            steps = self.steps_before_guess if guesses else run.p.k
+            self.steps_before_guess = max(
+                0, self.steps_before_guess - max(1, _pivot_one_by_one(run, steps) or run.step())
+            )
+            return
+        guess, V = run.guess(length)
+        taken = run.verify(guess, V) if guess.size > 1 else run.step()
+        if taken < self.break_even < length:
+            self.pause = min(2 * self.pause, run.p.k)
+            self.steps_before_guess = self.pause
+        elif taken == length:
+            self.length, self.pause = min(2 * self.length, LONGEST), self.break_even
+        else:
+            self.length, self.pause = (
+                max(self.break_even + 1, min(self.length, int(GROW * taken))),
+                self.break_even,
+            )
+
+
+def _pivot_one_by_one(run: Run, steps: int) -> int:
+    """Make up to ``steps`` textbook picks, one product each, and return how many were made.
+
+    This stops at whatever `ready` must settle first: a norm that may be stale, a residual too small for single precision, a
+    dependent column.
+    """
+    p, M, Q, N, r, eps = run.p, run.matrix, run.Q, run.N, run.r, run.eps
+    assert isinstance(M, Matrix)
+    if M.A.dtype != M.dtype:
+        return 0
+    A, W, noise2 = M.A.T, M.W, p.noise**2
+    score, slack = np.where(run.open, N, -math.inf), norm_slack(run.exact, eps)
+    # Above this bound no norm that may win is stale.
+    stale = stale_level(float(run.exact.max(where=run.open, initial=0)), eps)
+    least = (stale + float(slack.max())) / tie_bar(1.0, eps)
+    least = max(least, noise2, p.reach**2 if run.single else 0.0)
+    fair, lost = np.empty_like(score), np.empty_like(score)
+    for taken in range(min(steps, p.k - len(run.indices), p.m - r)):
+        top = float(score.max())
+        if not top > least or (p.tol is not None and float(N.sum()) <= p.goal):
+            return taken
+        np.add(score, slack, out=fair)
+        j = int((fair >= tie_bar(top, eps)).argmax())
+        e = A[j]
+        if r:
+            V = Q[:, :r]
+            Vh = V.conj().T
+            e = e - V @ (Vh @ e)
+            e -= V @ (Vh @ e)
+        norm2 = float(np.vdot(e, e).real)
+        if not norm2 > noise2:
+            return taken
+        q = e / math.sqrt(norm2)
+        Q[:, r] = q
+        if A.dtype.kind == "c":
+            W[r] = A @ q.conj()
+            lost[:] = squares(W[r])
+        else:
+            np.matmul(A, q, out=W[r])
+            np.square(W[r], out=lost)
+        N -= lost
+        score -= lost
+        N[j], score[j], run.open[j] = 0, -math.inf, False
+        np.maximum(N, 0, out=N)
+        run.indices.append(j)
+        run.r = r = r + 1
+        run.heights.append(math.sqrt(norm2))
+    return steps
+
+
+def _fit_for_blas(A: np.ndarray) -> np.ndarray:
+    """Return A itself where a matrix product reads it without a copy, else a copy."""
+    rows, columns = A.strides
+    size = A.itemsize
+    if (columns == size and rows >= size * A.shape[1]) or (rows == size and columns >= size * A.shape[0]):
+        return A
+    return np.ascontiguousarray(A)
