@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -55,7 +53,7 @@ def load(folder: Path, made_from: Mapping[str, str]) -> dict[str, Answer]:
             str(cell): Answer(str(said), int(tokens), float(seconds), predictors)
             for cell, said, tokens, seconds, predictors in zip(*columns, strict=True)
         }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # a damaged archive fails in as many ways as it has bytes
         return {}
 
 

@@ -27,7 +27,7 @@ def read_npy(path: Path, o: ReadOptions) -> Table:
 
 def read_npz(path: Path, o: ReadOptions) -> Table:
     """Return the one array of an npz file, or the one that ``key`` names."""
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         return _table(file[_only(list(file.files), o.key)], o)
 
 

@@ -358,9 +358,9 @@ def lent(inputs):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_one_model_is_lent_to_one_thread(lent, inputs, expected, method, monkeypatch):
+def test_one_model_is_pruned_by_one_thread(lent, inputs, expected, method, monkeypatch):
     """Two blocks at the same time, which meet between the check and the hooks, and would meet again inside."""
-    module, before, inside = sys.modules["vlm_bridge.prune"], threading.Barrier(2), threading.Barrier(2)
+    module, before, inside = sys.modules["vlm_bridge.live.prune"], threading.Barrier(2), threading.Barrier(2)
     slow = "PromptSession" if method == "spare" else "inside_session"
     made, met = getattr(module, slow), []
 

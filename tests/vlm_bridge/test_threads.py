@@ -264,7 +264,7 @@ def test_a_forgotten_block_is_left_while_another_is_entered(model):
             yield
 
     def enter():
-        with sys.modules["vlm_bridge.prune"]._LOCK:
+        with sys.modules["vlm_bridge.live.prune"]._LOCK:
             gc.collect()
 
     block = forgotten()
