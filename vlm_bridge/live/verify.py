@@ -119,8 +119,8 @@ def verify(
     processor_or_inputs : processor, or mapping
         With a processor two drawn images and questions are used, as a batch; or give the inputs of a call of yours.
     keep, method, **options
-        As of `prune`, `positions` aside; a method that draws random numbers, merges tokens or acts inside the LLM
-        has another right answer, and is refused.
+        As of `prune`, `positions` and `rng` aside; a method that merges tokens or acts inside the LLM has another right
+        answer, and is refused.
     steps : int
         Tokens to answer.
 

@@ -194,10 +194,11 @@ FAMILIES: dict[str, Family] = {
 STATELESS = {"moe", "mlp", "sparse", "dense"}
 """Layer types that work on single tokens."""
 
+_SCORED = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Layer types in which every token is scored against all that the mask lets it see."""
+
 _ATTENTION = STATELESS | {
-    "full_attention",
-    "sliding_attention",
-    "chunked_attention",
+    *_SCORED,
     "indexed_attention",
     "minimax_m3_sparse",
 }
@@ -274,6 +275,11 @@ def recurrent_layers(model: Any) -> tuple[str, ...]:
         return found
     stateful = any(getattr(module, "_is_stateful", False) for module in model.modules())
     return ("recurrent",) if stateful else ()
+
+
+def unscored_layers(model: Any) -> tuple[str, ...]:
+    """Types of the decoder's layers that carry a state, or that choose which tokens they score."""
+    return tuple(sorted((layer_kinds(model) - STATELESS - _SCORED) | set(recurrent_layers(model))))
 
 
 def layer_kinds(model: Any) -> set[str]:

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 
 import cssp
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.model.families import STATELESS, layer_kinds, recurrent_layers
+from vlm_bridge.model.families import unscored_layers
 from vlm_bridge.pruners.relevance import unit_rows
 
 _IMPLEMENTATIONS = ("sdpa", "eager")
-_SCORED = STATELESS | {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 @dataclass(frozen=True)
@@ -138,11 +137,11 @@ def merged_rows(
 
 def check_attention(model: Any) -> None:
     """Refuse attention kernels that take no additive bias."""
-    odd = set(recurrent_layers(model)) | (layer_kinds(model) - _SCORED)
+    odd = unscored_layers(model)
     if odd:
         raise BridgeError(
             f"fold=True adds a bias to the scores of every layer; {type(model).__name__} has layers of type "
-            f"{', '.join(sorted(odd))}, which have none or choose among them. Use fold=False."
+            f"{', '.join(odd)}, which have none or choose among them. Use fold=False."
         )
     if any(getattr(module, "is_kv_shared_layer", False) for module in model.modules()):
         raise BridgeError(

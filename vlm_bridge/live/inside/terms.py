@@ -24,7 +24,7 @@ from vlm_bridge.model.families import (
     decoder_of,
     is_bidirectional,
     layer_kinds,
-    recurrent_layers,
+    unscored_layers,
 )
 from vlm_bridge.model.layout import POSITIONS
 from vlm_bridge.pruners import find_pruner
@@ -118,12 +118,10 @@ def check_model(model: Any) -> Any:
         raise BridgeError(f"{name} is not pruned inside the LLM: tokens of an image see those behind them.")
     config = model.config.get_text_config()
     kinds = layer_kinds(model) - STATELESS
-    odd = (kinds - {"full_attention", "sliding_attention", "chunked_attention"}) | set(
-        recurrent_layers(model)
-    )
+    odd = unscored_layers(model)
     if odd:
         raise BridgeError(
-            f"{name} has layers of type {', '.join(sorted(odd))}, which carry a state from token to token or choose among "
+            f"{name} has layers of type {', '.join(odd)}, which carry a state from token to token or choose among "
             "keys by place: dropped tokens would stay in them. Use a pruner that acts before the LLM, such as 'spare'."
         )
     decoder = decoder_of(model, Family(kind))
