@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from tqdm import tqdm
 
 import cssp
 from analysis import corruptions
+from analysis.corruptions import Kept
 from cssp import stream_state
 from cssp.passes import checkpoint
 from cssp.passes.fingerprint import fingerprint
@@ -43,29 +42,6 @@ def chunked(A: np.ndarray, chunks: Any = (17, 40)) -> Any:
 
 
 STORAGES: tuple[Callable[[np.ndarray], Any], ...] = (chunked, sp.csc_array, aslinearoperator)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A file of kept state, the key of its digest, and how a run goes on from it; ``right`` is what that must give."""
-
-    kind: str
-    content: bytes
-    key: bytes
-    resume: Callable[[Path], Any]
-    right: Any
-
-    def outcome(self, content: bytes, path: Path) -> tuple[str, str]:
-        """Return the outcome of a run on this content, and the reason given."""
-        path.write_bytes(content)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", cssp.RankDeficientWarning)
-                return "harmless" if self.resume(path) == self.right else "wrong", ""
-        except cssp.CsspError as reason:
-            return "refused", str(reason)
-        except Exception as reason:
-            return "escaped", repr(reason)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

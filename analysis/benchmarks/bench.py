@@ -13,14 +13,12 @@ Written to OUT: ``times.csv`` (appended a size and kind at a time; what is there
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ import numpy as np
 from analysis.benchmarks import charts, growth, imports, machine, memory, tables
 from analysis.benchmarks.contestants import CONTESTANTS, Contestant
 from analysis.benchmarks.inputs import KINDS, QUICK, SIZES, Size, matrix
+from analysis.benchmarks.rows import Row, append, read
 from analysis.benchmarks.timing import alternate, once
 
 #: Seconds a single run may take; less where it says little that is new: other kinds of matrices, order, batches.
@@ -39,50 +38,6 @@ SHARE, FLOOR_SHARE = 3.0, 24.0
 
 #: Columns and picks of the part from which the time of the whole is foreseen.
 PART = (512, 32)
-
-
-@dataclass(frozen=True)
-class Row:
-    """What a contestant did with a size and kind: seconds of each repeat, or a note that says why there are none.
-
-    ``error`` is ‖A − P_S A‖ / ‖A‖ of the picks, NaN where there are none; of the first item of a batch.
-    """
-
-    size: str
-    kind: str
-    name: str
-    group: str
-    seconds: tuple[float, ...] = ()
-    error: float = float("nan")
-    note: str = ""
-
-    def cells(self) -> dict[str, str]:
-        """Return the cells as in the CSV file."""
-        return asdict(self) | {
-            "seconds": " ".join(f"{s:.6g}" for s in self.seconds),
-            "error": f"{self.error:.6g}",
-        }
-
-
-def read(path: Path) -> list[Row]:
-    """Return the rows measured so far."""
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        return [
-            Row(**row | {"seconds": tuple(map(float, row["seconds"].split())), "error": float(row["error"])})
-            for row in csv.DictReader(file)
-        ]
-
-
-def append(path: Path, rows: Sequence[Row]) -> None:
-    """Add the rows of a size and kind in one go."""
-    new = not path.exists()
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)])
-        if new:
-            writer.writeheader()
-        writer.writerows(row.cells() for row in rows)
 
 
 def cell(
