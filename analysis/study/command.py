@@ -6,6 +6,7 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from analysis.study import page, user_data
 from analysis.study.plan import COMPLETE, QUICK, confirm, load, run
@@ -59,7 +60,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the study; 2 where the plan, the questions or the rows are at fault."""
     try:
         given = {FIELDS[name]: value for name, value in vars(arguments).items() if name in FIELDS}
-        changes = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}
+        changes: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None
+        }
         plan = replace(COMPLETE if arguments.full and not arguments.quick else QUICK, **changes)
         if arguments.questions is not None:
             folder = arguments.out or Path("out/study-own")
