@@ -1,12 +1,13 @@
 """The table of pruners: what each row of `PRUNERS` needs, does and costs on a model of LLaVA-1.5-7B's shape.
 
-``python -m analysis pruners --docs docs`` writes it, and which pruners read which vision towers. Tokens, FLOPs and KV bytes follow from the rows and the
+``python -m analysis pruners --docs docs`` writes it, and a table of which pruners read which vision towers. Tokens, FLOPs and KV bytes follow from the rows and the
 model's sizes; the time to choose is measured here, on tokens of that shape with a common mean and a decaying
 spectrum.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Mapping
@@ -36,10 +37,19 @@ OF_CSSP = ("residual", "greedy", "strong_rrqr", "osinsky", "volume", "leverage_t
 HEADER = ("pruner", "acts", "reads", "text", "ViT", "what is not kept", "tokens a layer", "FLOPs", "KV", "ms")
 
 
-def main(keep: list[int], out: Path, docs: Path | None, names: list[str] | None = None) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--keep", type=int, nargs="+", default=[64, 192], help="tokens of 576")
+    parser.add_argument("--names", nargs="+", help="only these")
+    parser.add_argument("--docs", type=Path, help="put the table into this folder, too")
+    parser.add_argument("--out", type=Path, default=Path("out/pruners"))
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Measure, print and write a table for every budget."""
+    out, docs = arguments.out, arguments.docs
     out.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(page(one, names) for one in keep)
+    text = "\n".join(page(keep, arguments.names) for keep in arguments.keep)
     print(text)
     (out / "pruners.md").write_text(text)
     if docs is not None:
@@ -49,8 +59,8 @@ def main(keep: list[int], out: Path, docs: Path | None, names: list[str] | None 
 
 
 def towers() -> str:
-    """Return which pruners read which vision towers, and whose rule it is beyond CLIP, as Markdown."""
-    lines = [("pruner", "reads of the tower", "CLIP (LLaVA)", "all others", "whose rule beyond CLIP")]
+    """Return which pruners read which vision towers, and who published the rule for towers other than CLIP, as Markdown."""
+    lines = [("pruner", "reads of the tower", "CLIP (LLaVA)", "all others", "who published the rule for towers other than CLIP")]
     for row in PRUNERS.values():
         if row.elsewhere:
             read = [

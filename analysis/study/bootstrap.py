@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 
 from analysis.study.arms import BLIND, FULL
 from analysis.study.results import Results
@@ -214,24 +214,6 @@ def _spread(draws: np.ndarray) -> np.ndarray:
     mean = np.where(good, draws, 0).sum(0) / count
     spread = np.sqrt(np.where(good, (draws - mean) ** 2, 0).sum(0) / count)
     return np.where(good.sum(0) > 1, spread, np.nan)
-
-
-def p_values(values: np.ndarray) -> np.ndarray:
-    """Return two-sided p of zero for each of (1 + B, m), from the bootstrap's standard error."""
-    spread = _spread(values[1:])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(
-            spread > 0, 2 * norm.sf(np.abs(values[0]) / spread), np.where(values[0] == 0, 1.0, 0.0)
-        )
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Return p adjusted so that the chance of any false rejection stays below the level (Holm 1979)."""
-    order = np.argsort(p)
-    steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
-    found = np.empty(len(p))
-    found[order] = np.minimum(steps, 1)
-    return found
 
 
 # ---- what is drawn from them

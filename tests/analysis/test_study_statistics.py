@@ -117,14 +117,6 @@ def test_paired_differences_are_sharper_than_two_intervals():
     assert gap.high - gap.low < 0.2 * (alone[0].high - alone[0].low)
 
 
-def test_holm_and_p_values():
-    np.testing.assert_allclose(bootstrap.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
-    assert bootstrap.holm(np.array([0.6, 0.7])).tolist() == [1, 1]
-    rng = np.random.default_rng(3)
-    values = np.concatenate([[[0.0, 1.96, 4.0]], rng.normal([0, 1.96, 4], 1, size=(20_000, 3))])
-    np.testing.assert_allclose(bootstrap.p_values(values), [1, 0.05, 6.3e-5], rtol=0.15)
-
-
 def test_few_scenes_say_nothing_about_certainty():
     results = made([0.9, 0.2], [0.1, 0.5], [("a", 0.5), ("b", 0.5)], scenes=bootstrap.LEAST - 1)
     bar = interval(Draws(results).gap("a", "b", 0.5))
