@@ -132,7 +132,7 @@ def _train_options(add: Add) -> None:
 
 
 def _train(**options) -> int:
-    from analysis.training import train
+    from analysis.training.train import train
 
     train(**options)
     return 0
