@@ -139,6 +139,11 @@ def kinds(factors: Tensor) -> Tensor:
 
 def quantiles(norm: Tensor, kind: Tensor) -> Tensor:
     """Return quantiles (5, 33), at equal steps, of the norms of every kind of patches."""
+    missing = [i for i in range(KINDS) if not (kind == i).any()]
+    if missing:
+        raise ValueError(
+            f"expected pictures that show patches of all {KINDS} kinds, got none of kinds {missing}; take more, of both families."
+        )
     at = torch.linspace(0, 1, QUANTILES, device=norm.device)
     return torch.stack([norm[kind == i].quantile(at) for i in range(KINDS)])
 

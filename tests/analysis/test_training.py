@@ -257,10 +257,11 @@ def test_norms_of_neutral_codes_do_not_tell_things_from_background(pictures):
     """Codes are fitted to half of the pictures and looked at on the other half; summed ones give things away."""
     words = model.build(0).get_input_embeddings().weight
     pixels, shown = pictures
-    batch = torch.from_numpy(shown[1::2].astype(np.int64)), codes.normalise(torch.from_numpy(pixels[1::2]))
+    half = len(pixels) // 2
+    batch = torch.from_numpy(shown[half:].astype(np.int64)), codes.normalise(torch.from_numpy(pixels[half:]))
     kinds = codes.kinds(batch[0])
-    summed = codes.Codes(words, pixels[::2], 0).target(*batch)
-    dictionary = codes.Codes(words, pixels[::2], 0, shown[::2])
+    summed = codes.Codes(words, pixels[:half], 0).target(*batch)
+    dictionary = codes.Codes(words, pixels[:half], 0, shown[:half])
     neutral = dictionary.target(*batch)
     assert (areas(summed.norm(dim=-1), kinds) > 0.9).all()
     assert (abs(areas(neutral.norm(dim=-1), kinds) - 0.5) < 0.12).all()
@@ -269,6 +270,12 @@ def test_norms_of_neutral_codes_do_not_tell_things_from_background(pictures):
     assert cosine[summed.norm(dim=-1) < 5].min() > 1 - 1e-5  # but for outliers, scaled only
     far = dictionary.target(*batch, places=3.0)
     assert (areas(far.norm(dim=-1), kinds) < 0.75).all()  # the scale is that of codes at their own strength
+
+
+def test_neutral_codes_ask_for_patches_of_every_kind(pictures):
+    pixels, shown = (of[::2] for of in pictures)
+    with pytest.raises(ValueError, match=r"all 5 kinds, got none of kinds \[4\]"):
+        codes.Codes(model.build(0).get_input_embeddings().weight, pixels, 0, shown)
 
 
 def test_a_quantile_moves_to_the_same_quantile():
@@ -280,8 +287,8 @@ def test_a_quantile_moves_to_the_same_quantile():
 
 
 def test_a_finished_model_goes_on_with_neutral_norms_and_its_own_tower(tmp_path, pictures):
-    """Thirty steps of the projector: most of what norms tell is gone, tokens are near what they were, and the tower is not touched."""
-    pixels, shown = pictures
+    """Twenty-five steps of the projector: most of what norms tell is gone, tokens are near what they were, and the tower is not touched."""
+    pixels, shown = (of[:16] for of in pictures)
     batch = Batch(data.Arrays(pixels, shown, *(np.zeros((len(pixels), 1)) for _ in range(4))))
     net = start_model(tmp_path, 0, (), reference.HERE)
     before = packed.visual_tokens(net, batch.pixels).detach()
@@ -290,7 +297,7 @@ def test_a_finished_model_goes_on_with_neutral_norms_and_its_own_tower(tmp_path,
     recipe.go_on_from(net, batch)
     stage = recipe.stages["project"]
     masters = optimise.Masters(net, stage)
-    for step in range(30):
+    for step in range(25):
         recipe.project(net, batch, step)[0].backward()
         masters.step(1e-3)
     after = packed.visual_tokens(net, batch.pixels).detach()
