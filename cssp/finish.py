@@ -113,7 +113,7 @@ def _included(part: Part) -> list[bool]:
 def _part(p: Problem, picks: Sequence[int], rank: int | None, own: tuple[int, ...] | None = None) -> Part:
     """Return a part; the picks are the method's own by default."""
     chosen = tuple(int(j) for j in picks)
-    record = p.record if isinstance(p, passes.PassProblem) else Part
+    record = passes.record_of(p.A) if p.in_passes else Part
     return record(p, chosen, rank, chosen if own is None else own)
 
 

@@ -20,16 +20,12 @@ import scipy.linalg
 from cssp import arguments as check
 from cssp.certificate import Certificate
 from cssp.cholesky import RULES, Cholesky, rank_of
-from cssp.errors import (
-    ArgumentError,
-    RankDeficientWarning,
-    UnknownNameError,
-    warn,
-)
+from cssp.errors import RankDeficientWarning, UnknownNameError, warn
 from cssp.finish import filled, shortened, within
 from cssp.gram import Gram, as_gram
 from cssp.methods import METHODS
 from cssp.problem import Array
+from cssp.request import requested
 from cssp.scaling import default_floating_errors, shifted
 
 __all__ = ["GramSelection", "select_gram"]
@@ -109,28 +105,13 @@ def select_gram(
     if own and method != "random_pivot":
         raise UnknownNameError(f"option 'accelerated' is unknown to method {method!r}; 'random_pivot' has it")
     G = as_gram(K, X, n, diagonal, weights, options)
-    counts, tol = check.as_counts(k, ()), check.as_tolerance(tol)
-    if counts is None and tol is None:
-        raise ArgumentError(
-            "neither k nor tol is given: expected how many landmarks (k=10), or how small an error (tol=0.01)"
-        )
+    request = requested((), G.n, k=k, tol=tol, include=include, exclude=exclude)
     check.check_deficient(deficient)
-    first, never = (
-        check.as_columns(name, index, (), G.n) for name, index in (("include", include), ("exclude", exclude))
-    )
-    check.check_disjoint(first, never)
-    admissible = G.n - never.size
-    wanted = admissible if counts is None else int(counts)
-    if wanted > admissible or wanted < 1:
-        raise ArgumentError(f"k = {wanted}, but only {admissible} of {G.n} indices may be chosen")
-    if first.size > wanted:
-        raise ArgumentError(f"include has {first.size} indices, more than k = {wanted}")
-    candidates = np.ones(G.n, dtype=bool)
-    candidates[never] = candidates[first] = False
-    L = Cholesky(G, wanted, candidates, first.tolist(), tol)
+    item = request.item(())
+    L = Cholesky(G, item.k, item.candidates, list(item.include), request.tol)
     RULES[method](L, check.as_generator(rng), **own)
     own_picks = tuple(L.indices)
-    limit = _complete(L, method, deficient, counts is not None)
+    limit = _complete(L, method, deficient, request.counted)
     if limit is not None:
         warn(
             f"k exceeds {limit}: only {L.rank} of {len(L.indices)} landmarks are independent, the residuals of the others "
