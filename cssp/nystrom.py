@@ -18,7 +18,7 @@ import numpy as np
 import scipy.linalg
 
 from cssp import arguments as check
-from cssp.certificate import Certificate
+from cssp.certificate import Certificate, promised, ratio_of
 from cssp.cholesky import RULES, Cholesky, rank_of
 from cssp.errors import RankDeficientWarning, UnknownNameError, warn
 from cssp.finish import filled, shortened, within
@@ -101,16 +101,16 @@ def select_gram(
     """
     if not isinstance(method, str) or method not in RULES:
         raise UnknownNameError(f"method = {method!r}: expected one of {', '.join(map(repr, RULES))}")
-    own = {name: options.pop(name) for name in ("accelerated",) if name in options}
-    if own and method != "random_pivot":
+    method_options = {name: options.pop(name) for name in ("accelerated",) if name in options}
+    if method_options and method != "random_pivot":
         raise UnknownNameError(f"option 'accelerated' is unknown to method {method!r}; 'random_pivot' has it")
     G = as_gram(K, X, n, diagonal, weights, options)
     request = requested((), G.n, k=k, tol=tol, include=include, exclude=exclude)
     check.check_deficient(deficient)
     item = request.item(())
     L = Cholesky(G, item.k, item.candidates, list(item.include), request.tol)
-    RULES[method](L, check.as_generator(rng), **own)
-    own_picks = tuple(L.indices)
+    RULES[method](L, check.as_generator(rng), **method_options)
+    method_picks = tuple(L.indices)
     limit = _complete(L, method, deficient, request.counted)
     if limit is not None:
         warn(
@@ -118,7 +118,7 @@ def select_gram(
             "are no more than rounding of K (deficient='fill'); use deficient='truncate' or 'raise', or tol",
             RankDeficientWarning,
         )
-    return _record(K, L, method, own, own_picks)
+    return _record(K, L, method, method_options, method_picks)
 
 
 def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> str | None:
@@ -258,8 +258,8 @@ class GramSelection:
         optimum, next_ = float(np.sum(values[k:])), float(values[k]) if k < G.n else 0.0
         law = METHODS[self.method].guarantee if self._full and self.rank == k else None
         size = (G.n, G.n, k)
-        factor = law.frobenius(*size) if law and law.frobenius else None
-        spectral = law.spectral(*size) if law and law.spectral else None
+        factor = promised(law.frobenius if law else None, size)
+        spectral = promised(law.spectral if law else None, size)
         r = min(k, int(np.sum(values > noise)))
         least = float(np.linalg.svd(V[picks, :r], compute_uv=False)[-1]) if r else 1.0
         scale = 2.0 ** (2 * G.exponent)
@@ -267,7 +267,7 @@ class GramSelection:
             error=math.sqrt(error) * 2.0**G.exponent,
             squared_error=error * scale,
             squared_optimum=min(optimum, error) * scale,
-            ratio=_ratio(error, optimum, noise),
+            ratio=max(1.0, ratio_of(error, optimum, noise)),
             factor=factor,
             source=law.source if law and factor is not None else None,
             a_posteriori=1 / least**2 if least > 4 * G.n * float(np.finfo(np.float64).eps) else math.inf,
@@ -276,7 +276,7 @@ class GramSelection:
             spectral_error=math.sqrt(spread) * 2.0**G.exponent,
             spectral_squared_error=spread * scale,
             spectral_squared_optimum=min(next_, spread) * scale,
-            spectral_ratio=_ratio(spread, next_, noise),
+            spectral_ratio=max(1.0, ratio_of(spread, next_, noise)),
             spectral_factor=spectral,
             spectral_source=law.source if law and spectral is not None else None,
             method=self.method,
@@ -294,13 +294,9 @@ class GramSelection:
         return xp.asarray(x, device=array_api_compat.device(self._like))
 
 
-def _ratio(error: float, optimum: float, noise: float) -> float:
-    if optimum > noise:
-        return max(1.0, error / optimum)
-    return 1.0 if error <= 4 * noise else math.inf if optimum == 0 else error / optimum
-
-
-def _record(K: Any, L: Cholesky, method: str, options: dict[str, Any], own: tuple[int, ...]) -> GramSelection:
+def _record(
+    K: Any, L: Cholesky, method: str, options: dict[str, Any], method_picks: tuple[int, ...]
+) -> GramSelection:
     G = L.G
     like = None
     if array_api_compat.is_array_api_obj(K):
@@ -310,7 +306,7 @@ def _record(K: Any, L: Cholesky, method: str, options: dict[str, Any], own: tupl
         errors = np.ldexp(np.asarray(L.trace), 2 * G.exponent)
     picks = tuple(L.indices)
     row = METHODS[method]
-    sound = own == picks or (row.nested and own[: len(picks)] == picks)
+    unchanged = method_picks == picks or (row.nested and method_picks[: len(picks)] == picks)
     fixed = L.goal < 0 or row.deterministic
     selection = GramSelection(
         indices=np.asarray(picks, dtype=np.int64),
@@ -322,7 +318,7 @@ def _record(K: Any, L: Cholesky, method: str, options: dict[str, Any], own: tupl
         errors=errors,
         _F=L.factor.copy(),
         _picks=picks,
-        _full=sound and fixed and bool(L.candidates.all()),
+        _full=unchanged and fixed and bool(L.candidates.all()),
         _gram=G,
         _like=like,
     )

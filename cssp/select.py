@@ -15,10 +15,11 @@ from cssp.errors import RankDeficientWarning, UnsupportedError, warn
 from cssp.finish import limit, solved, threshold
 from cssp.in_memory import InMemory
 from cssp.methods import Method
+from cssp.part import Part
 from cssp.problem import Array
 from cssp.progress import reporting
 from cssp.request import requested
-from cssp.selection import Part, Selection
+from cssp.selection import Selection
 
 if TYPE_CHECKING:
     from cssp.passes.table import InPasses

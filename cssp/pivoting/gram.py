@@ -181,14 +181,14 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
         N[j], score[j] = 0, -math.inf
         S.append(j)
         heights.append(math.sqrt(height))
-    found = p.pivots(S, heights)
+    rank = p.pivots(S, heights).rank
     left = np.flatnonzero(score > -math.inf)
     # Where more is left than rounding, the first of them show it.
     left = left[np.argsort(-N[left], kind="stable")]
     nothing = below_rounding and not any(
         np.any(_norms2(p, A, S, X[:t, :t], R[:t], part) > p.noise**2) for part in (left[:8], left[8:])
     )
-    return GramRun(Picks(S, found.rank, exhausted=nothing), heights, R[:t], reached or nothing or t == p.k)
+    return GramRun(Picks(S, rank, exhausted=nothing), heights, R[:t], reached or nothing or t == p.k)
 
 
 def _residuals(
