@@ -18,9 +18,10 @@ from cssp.errors import check_integer
 from cssp.linalg import basis, column_norms2, orthogonalise, project_off
 from cssp.linalg import squares as sq
 from cssp.methods.greedy import greedy as greedy_of
+from cssp.passes.blocks import BLOCK
 from cssp.passes.chunks import ChunkSource
 from cssp.passes.problem import PassProblem
-from cssp.passes.source import BLOCK, Local
+from cssp.passes.source import Local
 from cssp.pivoting import norm_slack, stale_level, tie_bar
 from cssp.problem import Picks, Problem
 from cssp.vectors import orthonormal

@@ -9,8 +9,9 @@ import numpy as np
 
 from cssp import linalg
 from cssp.linalg import squares
+from cssp.passes.blocks import residual_norms2
 from cssp.passes.problem import PassProblem
-from cssp.passes.source import Held, Source, residual_norms2
+from cssp.passes.source import Held, Source
 from cssp.pivoting.run import NARROWEST, Run, fallen, row_of
 
 __all__ = ["Pool", "Swept"]

@@ -17,9 +17,10 @@ import numpy as np
 import scipy.linalg
 
 from cssp import linalg
+from cssp.passes.blocks import BLOCK
 from cssp.passes.problem import LARGEST, PassPart, PassProblem
 from cssp.passes.residual import SparseColumns
-from cssp.passes.source import BLOCK, SparseSource
+from cssp.passes.source import SparseSource
 from cssp.pivoting import CLEAR
 from cssp.pivoting.gram import gram_picks
 

@@ -23,8 +23,9 @@ from cssp.passes.operator import OperatorSource, dtype_of
 from cssp.passes.problem import SAME, PassPart, PassProblem
 from cssp.passes.random_pivot import random_pivot
 from cssp.passes.residual import residual
+from cssp.passes.scan import factor_of
 from cssp.passes.sketches import leverage, osinsky, sketched_optimum, sketched_qr, volume
-from cssp.passes.source import Source, SparseSource, factor_of
+from cssp.passes.source import Source, SparseSource
 from cssp.passes.sparse_part import SparsePart
 from cssp.request import Item
 

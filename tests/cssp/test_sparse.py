@@ -10,8 +10,9 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from cssp import CsspError, passes, select
+from cssp.passes.blocks import gaussian_rows
 from cssp.passes.operator import OperatorSource
-from cssp.passes.source import SparseSource, gaussian_rows
+from cssp.passes.source import SparseSource
 
 
 def scattered(rng, m, n, density=0.2, dtype=np.float64):
