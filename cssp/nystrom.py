@@ -56,7 +56,7 @@ def select_gram(
         A symmetric or Hermitian matrix, NumPy or torch, of which only the rows chosen are read; or a function
         ``K(I, J)`` of two int64 arrays that returns the block (len(I), len(J)); or the name of a kernel of
         scikit-learn, such as "rbf", between the rows of `X`. What is read is checked, the rest is not.
-    k : int
+    k : int, optional
         Number of landmarks. It may be left out where `tol` is given.
     method : {"residual", "random_pivot", "greedy", "norm", "uniform"}
         As in `cssp.select` on A with K = AᴴA. "residual" and "random_pivot" evaluate (k + 1)n entries, "greedy"
@@ -71,8 +71,13 @@ def select_gram(
         Stop at the first pick with tr(K - K_S) ≤ tol·tr(K): the square of the tol of `cssp.select`.
     weights : array, shape (n,), optional
         The same as ``select_gram(diag(weights) K diag(weights), ...)``.
-    include, exclude, deficient, rng
-        As in `cssp.select`.
+    include, exclude : sequence of int, optional
+        Landmarks chosen first, in this order; indices never chosen (they still count in the error).
+    deficient : {"fill", "truncate", "raise"}
+        What to do where k exceeds the numerical rank of K, or the rank that the included landmarks allow: complete with the
+        lowest unused indices and warn; return the independent landmarks only; raise `RankDeficientError`.
+    rng : None, int or numpy.random.Generator
+        Randomness of "random_pivot", "norm" and "uniform".
     **options
         ``accelerated`` of "random_pivot": True draws by rejection in blocks, False one by one, "auto" (default) goes
         by n; and the parameters of a named kernel, such as ``gamma``.
@@ -122,7 +127,7 @@ def select_gram(
 
 
 def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> str | None:
-    """Cut the picks at the tolerance, fill them up to k; what k exceeds where nobody was told."""
+    """Cut the picks at the tolerance and fill them up to k; return what k exceeds where the caller is to be warned, else None."""
     length = _length(L, counted)
     for j in filled(L.indices, L.candidates, length)[len(L.indices) :]:
         L.append(j)

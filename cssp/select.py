@@ -51,7 +51,7 @@ def select(
     A : array, shape (..., m, n); or dask array or DataFrame, sparse matrix or array of SciPy, LinearOperator, shape (m, n)
         NumPy, torch, or any Array-API array; real, complex where the method allows it, integer and bool
         (worked on in float64), half precisions (worked on in float32). Never modified.
-    k : int, or one int per batch item
+    k : int, or one int per batch item, optional
         Number of columns. It may be left out where `tol` is given.
     method : str
         Name of a row of `cssp.METHODS`.

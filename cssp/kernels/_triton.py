@@ -187,6 +187,7 @@ def _panel(
     BLOCK: tl.constexpr,
     KBLOCK: tl.constexpr,
 ):
+    # One function on purpose: scores, errors and norms stay in registers from the first pick of the panel to the last.
     b = tl.program_id(0).to(tl.int64)
     if AGAIN:  # noqa: SIM102  (decided at compile time; the inner test at run time)
         if tl.load(safe + b) != 0:

@@ -89,6 +89,9 @@ class GramRun:
 def gram_picks(p: Problem, A: Any) -> GramRun:
     """Run pivoted Cholesky on AᴴA, included columns being left out.
 
+    One loop on purpose: every pick reads and writes the norms, their errors and the factor, a dozen arrays that parts of it
+    would have to hand to each other.
+
     Parameters
     ----------
     p : Problem
