@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from cssp.linalg import host
 from cssp.methods import METHODS
 
-__all__ = ["Certificate"]
+__all__ = ["Certificate", "promised", "ratio_of"]
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,31 @@ class Certificate:
     def _promises(self) -> str:
         """Return what the theorem says, and what these columns allow."""
         law, said = METHODS[self.method].guarantee, []
-        factor, own = _numbers(self.factor), _numbers(self.a_posteriori)
+        factor, theirs = _numbers(self.factor), _numbers(self.a_posteriori)
         if law is not None and np.any(np.isfinite(factor)):
             name = law.name or self.method.replace("_", " ")
             often = "" if self.holds == "every run" else "in expectation "
             said.append(f"{name} promises {often}at most {_span(factor, _number)} times")
-        if np.any(np.isfinite(own)):
-            said.append(f"these columns at most {_span(own, _number)} times")
+        if np.any(np.isfinite(theirs)):
+            said.append(f"these columns at most {_span(theirs, _number)} times")
         return f"; {', '.join(said)}" if said else ""
+
+
+def promised(
+    factor: Callable[..., float | None] | None,
+    size: tuple[int, int, int],
+    options: Mapping[str, Any] | None = None,
+) -> float | None:
+    """Return a theorem's factor for size (m, n, k) and the method's options; None where it promises none."""
+    value = None if factor is None else factor(*size, **(options or {}))
+    return None if value is None else float(value)
+
+
+def ratio_of(error: float, optimum: float, noise: float) -> float:
+    """Return error over optimum, both squared, where the optimum may be ``noise`` alone."""
+    if optimum > noise:
+        return error / optimum
+    return 1.0 if error <= 4 * noise else math.inf if optimum == 0 else error / optimum
 
 
 def _numbers(x: Any) -> np.ndarray:

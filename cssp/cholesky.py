@@ -129,10 +129,10 @@ class Cholesky:
         counts as dependent where half of its digits are gone.
         """
         self._scale()
-        pivot, own, gross = float(c[j].real), float(self.G.diagonal[j]), rough(self.G.eps)
+        pivot, diagonal, gross = float(c[j].real), float(self.G.diagonal[j]), rough(self.G.eps)
         before = [s for s, yes in zip(self.indices, self.independent, strict=True) if yes]
-        if before and own > 0:  # zero but for rounding: that of K, too
-            error = np.abs(c[before]) / np.sqrt(own * self.G.diagonal[before])
+        if before and diagonal > 0:  # zero but for rounding: that of K, too
+            error = np.abs(c[before]) / np.sqrt(diagonal * self.G.diagonal[before])
             self.seen = max(self.seen, float(np.max(error)))
             if self.seen > gross:
                 s = before[int(np.argmax(error))]
@@ -140,7 +140,7 @@ class Cholesky:
         left = self.d - squares(c) / pivot if pivot > self.noise[j] else None
         if left is None or bool(np.any(left < -self.noise)):
             self._doubt(j, c, gross)
-        least = max(self.seen, math.sqrt(self.G.eps) if forced else 0.0) * own
+        least = max(self.seen, math.sqrt(self.G.eps) if forced else 0.0) * diagonal
         independent = left is not None and pivot > least
         self.open_[j] = False
         if left is not None and independent:

@@ -15,8 +15,8 @@ from cssp import linalg, passes, scaling
 from cssp.errors import RankDeficientError
 from cssp.methods import Method
 from cssp.methods.residual import residual
+from cssp.part import Part, relative
 from cssp.problem import Problem
-from cssp.selection import Part, relative
 
 __all__ = ["filled", "limit", "shortened", "solved", "threshold", "within"]
 
@@ -55,9 +55,11 @@ def solved(
     """Return the picks of one item, cut at the tolerance and completed; and whether k exceeded the rank."""
 
     def run(q: Problem, options: Mapping[str, Any]) -> tuple[Part, bool]:
-        found = row.function(q, **options)
-        own = None if found.proven else ()
-        return _independent_first(_part(p, found.indices, found.rank, own), found.exhausted), found.exhausted
+        picks = row.function(q, **options)
+        method_picks = None if picks.proven else ()
+        return _independent_first(
+            _part(p, picks.indices, picks.rank, method_picks), picks.exhausted
+        ), picks.exhausted
 
     part, exhausted = run(p, options)
     if p.tol is not None:
@@ -77,19 +79,19 @@ def solved(
                 if len(part.picks) >= length
                 else filled(part.picks, linalg.host(p.candidates), p.k)
             )
-            part = _part(p, picks[:length], None, part.own)
+            part = _part(p, picks[:length], None, part.method_picks)
             return _deficient(part, deficient) if given else (part, False)
     if len(part.picks) < p.k:
         part = _independent_first(part, exhausted, p.k)
     if part.rank == p.k:
         return part, False
     if deficient != "truncate" and len(part.picks) < p.k:
-        part = _part(p, filled(part.picks, linalg.host(p.candidates), p.k), part.rank, part.own)
+        part = _part(p, filled(part.picks, linalg.host(p.candidates), p.k), part.rank, part.method_picks)
         cut = None if p.tol is None else _cut_at(part, p.tol)
         if (
             cut is not None
         ):  # columns that are dependent up to rounding may still meet a tolerance below rounding
-            return _part(p, part.picks[: max(1, cut, len(p.include))], None, part.own), False
+            return _part(p, part.picks[: max(1, cut, len(p.include))], None, part.method_picks), False
     return _deficient(part, deficient)
 
 
@@ -101,7 +103,7 @@ def _cut_at(part: Part, tol: float) -> int | None:
 def _deficient(part: Part, deficient: str) -> tuple[Part, bool]:
     """Return a part with dependent columns, as the caller wants it."""
     if shortened(deficient, len(part.picks), lambda: limit(part), lambda: f". {threshold(part)}"):
-        part = _part(part.problem, _independent(part), part.rank, part.own)
+        part = _part(part.problem, _independent(part), part.rank, part.method_picks)
     return part, True
 
 
@@ -110,11 +112,13 @@ def _included(part: Part) -> list[bool]:
     return part.independent[: len(part.problem.include)] if part.problem.include else []
 
 
-def _part(p: Problem, picks: Sequence[int], rank: int | None, own: tuple[int, ...] | None = None) -> Part:
+def _part(
+    p: Problem, picks: Sequence[int], rank: int | None, method_picks: tuple[int, ...] | None = None
+) -> Part:
     """Return a part; the picks are the method's own by default."""
     chosen = tuple(int(j) for j in picks)
-    record = p.record if isinstance(p, passes.PassProblem) else Part
-    return record(p, chosen, rank, chosen if own is None else own)
+    record = passes.record_of(p.A) if p.in_passes else Part
+    return record(p, chosen, rank, chosen if method_picks is None else method_picks)
 
 
 def _independent_first(part: Part, exhausted: bool, length: int | None = None) -> Part:
@@ -133,8 +137,8 @@ def _independent_first(part: Part, exhausted: bool, length: int | None = None) -
     for j in first:
         left[j] = False
     complete = passes.METHODS["residual"] if p.in_passes else residual
-    found = complete(replace(p, include=tuple(first), candidates=left, tol=None, target=None, k=k))
-    longer = _part(p, found.indices, None, part.own)
+    picks = complete(replace(p, include=tuple(first), candidates=left, tol=None, target=None, k=k))
+    longer = _part(p, picks.indices, None, part.method_picks)
     return longer if longer.rank > part.rank else part
 
 
@@ -162,8 +166,8 @@ def threshold(part: Part) -> str:
     )
     norms2 = linalg.host(p.norms2)
     cure = "scale='norm' (or weights=1/norms) chooses among columns divided by their norms"
-    own = norms2[list(part.picks)]
-    if np.any((own > 0) & (own < (UNLIKE * p.largest) ** 2)):
+    chosen2 = norms2[list(part.picks)]
+    if np.any((chosen2 > 0) & (chosen2 < (UNLIKE * p.largest) ** 2)):
         scaled = sum(linalg.basis(scaling.unit_columns(part.chosen), p.floor / p.largest)[1])
         if scaled > part.rank:
             return (

@@ -189,7 +189,7 @@ def as_gram(K: Any, X: Any, n: Any, diagonal: Any, weights: Any, parameters: dic
             read = _function(K, size)
         else:
             if n is not None or diagonal is not None:
-                raise ArgumentError("n and diagonal belong to a function K(I, J); a matrix has its own")
+                raise ArgumentError("n and diagonal belong to a function K(I, J); a matrix has its known")
             read, size, diagonal = _matrix(K)
     w = check.as_weights(weights, (), size)
     if w is not None:
@@ -284,10 +284,10 @@ def _named(K: str, X: Any, parameters: dict[str, Any]) -> tuple[Reader, int, flo
     bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
     if bad.size:
         raise ArgumentError(f"X has NaN or Inf in row {bad[0]}; remove the point or clean it")
-    own = [p for p in inspect.signature(kernels[K]).parameters if p not in ("X", "Y", "dense_output")]
+    known = [p for p in inspect.signature(kernels[K]).parameters if p not in ("X", "Y", "dense_output")]
     for name in parameters:
-        if name not in own:
-            raise UnknownNameError(f"option {name!r} is unknown to kernel {K!r}; its parameters are {own}")
+        if name not in known:
+            raise UnknownNameError(f"option {name!r} is unknown to kernel {K!r}; its parameters are {known}")
 
     def read(I: np.ndarray, J: np.ndarray | None) -> np.ndarray:
         try:

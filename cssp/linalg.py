@@ -186,16 +186,16 @@ def residual_norms2(X: Array, Q: Array) -> Array:
     return _namespace(X).concat([column_norms2(project_off(X[:, part], Q)) for part in blocks(X)])
 
 
-def basis(C: Array, floor: float) -> tuple[Array, list[bool]]:
+def basis(C: Array, cut: float) -> tuple[Array, list[bool]]:
     """Return an orthonormal basis of the columns of C, in their order, and which columns add to it.
 
-    The rank is that of column-pivoted QR: the number of pivots above ``floor``. Where it is below k, the columns that
+    The rank is that of column-pivoted QR: the number of pivots above ``cut``. Where it is below k, the columns that
     depend on the others are set aside, the latest ones first.
 
     Parameters
     ----------
     C : array, shape (m, k)
-    floor : float
+    cut : float
         In the unit of C.
 
     Returns
@@ -210,7 +210,7 @@ def basis(C: Array, floor: float) -> tuple[Array, list[bool]]:
     if k == 0:
         return C, []
     Q, R = xp.linalg.qr(C)
-    independent = first_independent(host(R), floor)
+    independent = first_independent(host(R), cut)
     kept = np.flatnonzero(independent)
     if kept.size == k:
         return Q, [True] * k
@@ -219,20 +219,20 @@ def basis(C: Array, floor: float) -> tuple[Array, list[bool]]:
     return Q[:, : kept.size], independent.tolist()
 
 
-def independent_columns(C: Array, floor: float) -> list[bool]:
-    """Return which columns add to the basis, as `basis` says, without a basis: from the Gram matrix, where ``floor`` is far above
+def independent_columns(C: Array, cut: float) -> list[bool]:
+    """Return which columns add to the basis, as `basis` says, without a basis: from the Gram matrix, where ``cut`` is far above
     what that can resolve."""
     xp = _namespace(C)
     norms2 = column_norms2(C)
     scale = math.sqrt(float(xp.max(norms2))) if C.shape[1] else 0.0
     eps = float(xp.finfo(C.dtype).eps)
-    if not C.shape[1] or floor < GRAM_RESOLVES * math.sqrt(eps) * scale:
-        return basis(C, floor)[1]
+    if not C.shape[1] or cut < GRAM_RESOLVES * math.sqrt(eps) * scale:
+        return basis(C, cut)[1]
     lam, V = np.linalg.eigh(host(gram(C)))
-    return first_independent(np.sqrt(np.maximum(lam, 0))[:, None] * V.conj().T, floor).tolist()
+    return first_independent(np.sqrt(np.maximum(lam, 0))[:, None] * V.conj().T, cut).tolist()
 
 
-def first_independent(R: np.ndarray, floor: float) -> np.ndarray:
+def first_independent(R: np.ndarray, cut: float) -> np.ndarray:
     """Return which columns of a matrix of few rows to keep, so that as many as its rank remain, the earliest where possible.
 
     Pivoted QR decides how many: one column after the other, a small residual would get a direction made of rounding, and
@@ -242,12 +242,12 @@ def first_independent(R: np.ndarray, floor: float) -> np.ndarray:
     k = R.shape[1]
     R = _without_negligible_parts(R)
     F, order = scipy.linalg.qr(R, mode="r", pivoting=True, check_finite=False)
-    r = int(np.count_nonzero(np.abs(np.diagonal(F)) > floor))
+    r = int(np.count_nonzero(np.abs(np.diagonal(F)) > cut))
     keep = np.ones(k, dtype=bool)
     if r == k:
         return keep
     norms = np.sqrt(column_norms2(R))
-    keep[norms <= floor] = False
+    keep[norms <= cut] = False
     rest = order[r:][keep[order[r:]]]
     if not rest.size:
         return keep
@@ -260,7 +260,7 @@ def first_independent(R: np.ndarray, floor: float) -> np.ndarray:
     N /= np.sqrt(column_norms2(N))
     for clear in (float(np.finfo(R.dtype).eps) ** 0.25, 0.02, 0.3):
         kept = _set_aside(N, keep, clear)
-        if np.count_nonzero(kept) == r and _least_pivot(R[:, kept]) > floor / 2:
+        if np.count_nonzero(kept) == r and _least_pivot(R[:, kept]) > cut / 2:
             return kept
     keep[:] = False  # the earliest are too close to dependence
     keep[order[:r]] = True
@@ -320,7 +320,7 @@ def triangle(B: Array) -> np.ndarray:
 
 
 def spectrum(
-    R: np.ndarray, C: np.ndarray | None, picks: list[int], floor: float
+    R: np.ndarray, C: np.ndarray | None, picks: list[int], cut: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return, from a triangular factor of A, its singular values, its right singular vectors at the picks (rows of an array
     (min(m, n), k)), and the spectral norm of what the picks leave of it.
@@ -333,7 +333,7 @@ def spectrum(
         The chosen columns where m ≤ n; None elsewhere.
     """
     X, C_ = (R, R[:, picks]) if C is None else (adjoint(R), C)
-    left = project_off(X, basis(C_, floor)[0])
+    left = project_off(X, basis(C_, cut)[0])
     spectral = float(scipy.linalg.svdvals(left, overwrite_a=True, check_finite=False)[0])
     del X, left
     _, s, Vh = svd(R)

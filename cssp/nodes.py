@@ -11,7 +11,7 @@ from cssp.linalg import adjoint, basis, project_off, take_columns
 from cssp.scaling import shifted
 from cssp.select import select
 
-__all__ = ["Node", "choose", "floor", "merged", "norm", "projected"]
+__all__ = ["Node", "choose", "merged", "noise", "norm", "projected"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def choose(node: Node, k: int, method: str) -> np.ndarray:
 def projected(node: Node, picks: np.ndarray) -> Node:
     """Return the node on the picks alone: P_S of what it knew, and the loss."""
     C = take_columns(node.C, picks)
-    Q, _ = basis(C, floor(C))
+    Q, _ = basis(C, noise(C))
     known = adjoint(Q) @ node.W
     lost = norm(project_off(node.W, Q))
     if known.shape[1] > known.shape[0]:
@@ -68,8 +68,8 @@ def projected(node: Node, picks: np.ndarray) -> Node:
     return Node(C, node.place[picks], W, node.lost + lost)
 
 
-def floor(C: np.ndarray) -> float:
-    """Return the residual norm at which a column counts as dependent."""
+def noise(C: np.ndarray) -> float:
+    """Return the residual norm at or below which nothing is left but rounding, as `cssp.pivoting.noise` has it."""
     return float(2 * math.sqrt(min(C.shape)) * np.finfo(C.dtype).eps * max(norm(c) for c in C.T))
 
 

@@ -18,18 +18,14 @@ import numpy as np
 import scipy.linalg
 
 from cssp import arguments as check
-from cssp.certificate import Certificate
+from cssp.certificate import Certificate, promised, ratio_of
 from cssp.cholesky import RULES, Cholesky, rank_of
-from cssp.errors import (
-    ArgumentError,
-    RankDeficientWarning,
-    UnknownNameError,
-    warn,
-)
+from cssp.errors import RankDeficientWarning, UnknownNameError, warn
 from cssp.finish import filled, shortened, within
 from cssp.gram import Gram, as_gram
 from cssp.methods import METHODS
 from cssp.problem import Array
+from cssp.request import requested
 from cssp.scaling import default_floating_errors, shifted
 
 __all__ = ["GramSelection", "select_gram"]
@@ -60,7 +56,7 @@ def select_gram(
         A symmetric or Hermitian matrix, NumPy or torch, of which only the rows chosen are read; or a function
         ``K(I, J)`` of two int64 arrays that returns the block (len(I), len(J)); or the name of a kernel of
         scikit-learn, such as "rbf", between the rows of `X`. What is read is checked, the rest is not.
-    k : int
+    k : int, optional
         Number of landmarks. It may be left out where `tol` is given.
     method : {"residual", "random_pivot", "greedy", "norm", "uniform"}
         As in `cssp.select` on A with K = AᴴA. "residual" and "random_pivot" evaluate (k + 1)n entries, "greedy"
@@ -75,8 +71,13 @@ def select_gram(
         Stop at the first pick with tr(K - K_S) ≤ tol·tr(K): the square of the tol of `cssp.select`.
     weights : array, shape (n,), optional
         The same as ``select_gram(diag(weights) K diag(weights), ...)``.
-    include, exclude, deficient, rng
-        As in `cssp.select`.
+    include, exclude : sequence of int, optional
+        Landmarks chosen first, in this order; indices never chosen (they still count in the error).
+    deficient : {"fill", "truncate", "raise"}
+        What to do where k exceeds the numerical rank of K, or the rank that the included landmarks allow: complete with the
+        lowest unused indices and warn; return the independent landmarks only; raise `RankDeficientError`.
+    rng : None, int or numpy.random.Generator
+        Randomness of "random_pivot", "norm" and "uniform".
     **options
         ``accelerated`` of "random_pivot": True draws by rejection in blocks, False one by one, "auto" (default) goes
         by n; and the parameters of a named kernel, such as ``gamma``.
@@ -105,43 +106,28 @@ def select_gram(
     """
     if not isinstance(method, str) or method not in RULES:
         raise UnknownNameError(f"method = {method!r}: expected one of {', '.join(map(repr, RULES))}")
-    own = {name: options.pop(name) for name in ("accelerated",) if name in options}
-    if own and method != "random_pivot":
+    method_options = {name: options.pop(name) for name in ("accelerated",) if name in options}
+    if method_options and method != "random_pivot":
         raise UnknownNameError(f"option 'accelerated' is unknown to method {method!r}; 'random_pivot' has it")
     G = as_gram(K, X, n, diagonal, weights, options)
-    counts, tol = check.as_counts(k, ()), check.as_tolerance(tol)
-    if counts is None and tol is None:
-        raise ArgumentError(
-            "neither k nor tol is given: expected how many landmarks (k=10), or how small an error (tol=0.01)"
-        )
+    request = requested((), G.n, k=k, tol=tol, include=include, exclude=exclude)
     check.check_deficient(deficient)
-    first, never = (
-        check.as_columns(name, index, (), G.n) for name, index in (("include", include), ("exclude", exclude))
-    )
-    check.check_disjoint(first, never)
-    admissible = G.n - never.size
-    wanted = admissible if counts is None else int(counts)
-    if wanted > admissible or wanted < 1:
-        raise ArgumentError(f"k = {wanted}, but only {admissible} of {G.n} indices may be chosen")
-    if first.size > wanted:
-        raise ArgumentError(f"include has {first.size} indices, more than k = {wanted}")
-    candidates = np.ones(G.n, dtype=bool)
-    candidates[never] = candidates[first] = False
-    L = Cholesky(G, wanted, candidates, first.tolist(), tol)
-    RULES[method](L, check.as_generator(rng), **own)
-    own_picks = tuple(L.indices)
-    limit = _complete(L, method, deficient, counts is not None)
+    item = request.item(())
+    L = Cholesky(G, item.k, item.candidates, list(item.include), request.tol)
+    RULES[method](L, check.as_generator(rng), **method_options)
+    method_picks = tuple(L.indices)
+    limit = _complete(L, method, deficient, request.counted)
     if limit is not None:
         warn(
             f"k exceeds {limit}: only {L.rank} of {len(L.indices)} landmarks are independent, the residuals of the others "
             "are no more than rounding of K (deficient='fill'); use deficient='truncate' or 'raise', or tol",
             RankDeficientWarning,
         )
-    return _record(K, L, method, own, own_picks)
+    return _record(K, L, method, method_options, method_picks)
 
 
 def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> str | None:
-    """Cut the picks at the tolerance, fill them up to k; what k exceeds where nobody was told."""
+    """Cut the picks at the tolerance and fill them up to k; return what k exceeds where the caller is to be warned, else None."""
     length = _length(L, counted)
     for j in filled(L.indices, L.candidates, length)[len(L.indices) :]:
         L.append(j)
@@ -277,8 +263,8 @@ class GramSelection:
         optimum, next_ = float(np.sum(values[k:])), float(values[k]) if k < G.n else 0.0
         law = METHODS[self.method].guarantee if self._full and self.rank == k else None
         size = (G.n, G.n, k)
-        factor = law.frobenius(*size) if law and law.frobenius else None
-        spectral = law.spectral(*size) if law and law.spectral else None
+        factor = promised(law.frobenius if law else None, size)
+        spectral = promised(law.spectral if law else None, size)
         r = min(k, int(np.sum(values > noise)))
         least = float(np.linalg.svd(V[picks, :r], compute_uv=False)[-1]) if r else 1.0
         scale = 2.0 ** (2 * G.exponent)
@@ -286,7 +272,7 @@ class GramSelection:
             error=math.sqrt(error) * 2.0**G.exponent,
             squared_error=error * scale,
             squared_optimum=min(optimum, error) * scale,
-            ratio=_ratio(error, optimum, noise),
+            ratio=max(1.0, ratio_of(error, optimum, noise)),
             factor=factor,
             source=law.source if law and factor is not None else None,
             a_posteriori=1 / least**2 if least > 4 * G.n * float(np.finfo(np.float64).eps) else math.inf,
@@ -295,7 +281,7 @@ class GramSelection:
             spectral_error=math.sqrt(spread) * 2.0**G.exponent,
             spectral_squared_error=spread * scale,
             spectral_squared_optimum=min(next_, spread) * scale,
-            spectral_ratio=_ratio(spread, next_, noise),
+            spectral_ratio=max(1.0, ratio_of(spread, next_, noise)),
             spectral_factor=spectral,
             spectral_source=law.source if law and spectral is not None else None,
             method=self.method,
@@ -313,13 +299,9 @@ class GramSelection:
         return xp.asarray(x, device=array_api_compat.device(self._like))
 
 
-def _ratio(error: float, optimum: float, noise: float) -> float:
-    if optimum > noise:
-        return max(1.0, error / optimum)
-    return 1.0 if error <= 4 * noise else math.inf if optimum == 0 else error / optimum
-
-
-def _record(K: Any, L: Cholesky, method: str, options: dict[str, Any], own: tuple[int, ...]) -> GramSelection:
+def _record(
+    K: Any, L: Cholesky, method: str, options: dict[str, Any], method_picks: tuple[int, ...]
+) -> GramSelection:
     G = L.G
     like = None
     if array_api_compat.is_array_api_obj(K):
@@ -329,7 +311,7 @@ def _record(K: Any, L: Cholesky, method: str, options: dict[str, Any], own: tupl
         errors = np.ldexp(np.asarray(L.trace), 2 * G.exponent)
     picks = tuple(L.indices)
     row = METHODS[method]
-    sound = own == picks or (row.nested and own[: len(picks)] == picks)
+    unchanged = method_picks == picks or (row.nested and method_picks[: len(picks)] == picks)
     fixed = L.goal < 0 or row.deterministic
     selection = GramSelection(
         indices=np.asarray(picks, dtype=np.int64),
@@ -341,7 +323,7 @@ def _record(K: Any, L: Cholesky, method: str, options: dict[str, Any], own: tupl
         errors=errors,
         _F=L.factor.copy(),
         _picks=picks,
-        _full=sound and fixed and bool(L.candidates.all()),
+        _full=unchanged and fixed and bool(L.candidates.all()),
         _gram=G,
         _like=like,
     )

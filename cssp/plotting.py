@@ -15,7 +15,8 @@ from cssp.methods import METHODS, Method
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from cssp.selection import Part, Selection
+    from cssp.part import Part
+    from cssp.selection import Selection
 
 __all__ = ["error_trace", "spectrum"]
 
@@ -177,9 +178,9 @@ def _logarithmic(ax: Axes, values: np.ndarray) -> None:
     """Set a logarithmic scale that ends above rounding."""
     ax.set_yscale("log")
     top = float(values.max(initial=0.0))
-    floor = top * 1e-14
-    positive = values[values > floor]
-    if positive.size and float(values.min()) <= floor:
+    lowest = top * 1e-14
+    positive = values[values > lowest]
+    if positive.size and float(values.min()) <= lowest:
         ax.set_ylim(bottom=float(positive.min()) / 3)
 
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy as np
 
 from cssp import arguments as check
-from cssp import frames, gradients, linalg, passes, scaling, transforms
-from cssp.errors import ArgumentError, RankDeficientWarning, UnsupportedError, warn
+from cssp import gradients, passes, scaling, transforms
+from cssp.errors import RankDeficientWarning, UnsupportedError, warn
 from cssp.finish import limit, solved, threshold
+from cssp.in_memory import InMemory
 from cssp.methods import Method
-from cssp.problem import Array, Problem
+from cssp.part import Part
+from cssp.problem import Array
 from cssp.progress import reporting
-from cssp.selection import Part, Selection
+from cssp.request import requested
+from cssp.selection import Selection
+
+if TYPE_CHECKING:
+    from cssp.passes.table import InPasses
 
 __all__ = ["select"]
-
-_REMEDY = "clean it, or mark the column as padding with valid (exclude only forbids choosing it)"
 
 
 def select(
@@ -47,7 +51,7 @@ def select(
     A : array, shape (..., m, n); or dask array or DataFrame, sparse matrix or array of SciPy, LinearOperator, shape (m, n)
         NumPy, torch, or any Array-API array; real, complex where the method allows it, integer and bool
         (worked on in float64), half precisions (worked on in float32). Never modified.
-    k : int, or one int per batch item
+    k : int, or one int per batch item, optional
         Number of columns. It may be left out where `tol` is given.
     method : str
         Name of a row of `cssp.METHODS`.
@@ -120,251 +124,70 @@ def select(
             lambda A, w, B: select(A, k, method, weights=w, target=B, **same),
             *(A, weights, target, check.as_scale(scale)),
         )
-    row = check.find_method(method)
-    if passes.kind_of(A) == "mapped":
-        A = passes.settled(A, row, options, k, target)
-    in_passes = passes.kind_of(A) is not None
-    if in_passes:
-        row = passes.row_for(row, A)
-    check.check_options(row, options)
-    live = gradients.sources(A, weights, target, check.as_scale(scale))
-    names = frames.names_of(A)
-    A = passes.source_of(A, row, "checkpoint" in options) if in_passes else check.as_matrix("A", A, row)
-    *lead, _, n = (int(s) for s in A.shape)
+    row, unit = check.find_method(method), check.as_scale(scale)
+    live = gradients.sources(A, weights, target, unit)
+    matrices = _opened(A, row, options, k, target, unit)
+    row, (*lead, _, n) = matrices.row, matrices.shape
     batch = tuple(lead)
-    counts, tol = check.as_counts(k, batch), check.as_tolerance(tol)
-    if counts is None and tol is None:
-        raise ArgumentError(
-            "neither k nor tol is given: expected how many columns (k=10), or how small an error (tol=0.01)"
-        )
     check.check_deficient(deficient)
     if deficient == "truncate" and batch:
         raise UnsupportedError("deficient = 'truncate' needs a 2-D A: the items of a batch keep one length")
-    if counts is None and in_passes and method not in passes.OPEN_ENDED:
-        raise UnsupportedError(
-            f"tol without k: method {method!r} needs k on a matrix read in passes; "
-            f"methods that do not: {', '.join(map(repr, passes.OPEN_ENDED))}"
-        )
-    for name, value in (("tol", tol), ("include", include), ("exclude", exclude), ("target", target)):
+    for name, value in (("tol", tol), ("include", include), ("exclude", exclude)):
         if value is not None:
             check.check_supported(row, name, name)
-    wanted = _Arguments(
-        A=A,
-        in_passes=in_passes,
-        target=None if target is None else _as_target(target, A, row),
-        counts=counts,
-        tol=tol,
-        weights=check.as_weights(weights, batch, n),
-        unit=check.as_scale(scale),
-        include=check.as_columns("include", include, batch, n),
-        exclude=check.as_columns("exclude", exclude, batch, n),
-        valid=check.as_mask(valid, batch, n),
-        names=names,
+    request = requested(
+        batch, n, k=k, tol=tol, include=include, exclude=exclude, weights=weights, valid=valid
     )
-    check.check_disjoint(wanted.include, wanted.exclude)
-    generator = check.as_generator(rng)
-    items = list(np.ndindex(batch))
+    generator, places = check.as_generator(rng), list(request.places())
     chance = bool(options) or not row.deterministic  # an option may bring chance in: a random start
-    generators = [generator] if not batch else generator.spawn(len(items)) if chance else None
+    generators = generator.spawn(len(places)) if batch and chance else [generator] * len(places)
     problems = [
-        wanted.problem(item, generator if generators is None else generators[i])
-        for i, item in enumerate(items)
+        matrices.problem(place, request.item(place), g) for place, g in zip(places, generators, strict=True)
     ]
     with reporting(progress, f"select {method}") as report:
-        done = []
+        answers = []
         for problem in problems:
-            own = problem if batch else replace(problem, progress=report)
-            done.append(solved(own, row, options, deficient, counts is not None))
+            watched = problem if batch else replace(problem, progress=report)
+            answers.append(solved(watched, row, options, deficient, request.counted))
             if batch:
-                report(len(done), len(problems))
-    short = [part for part, is_short in done if is_short]
-    if short and deficient == "fill":
-        found = ", ".join(sorted({f"{p.rank} of {len(p.picks)}" for p in short})[:3])
-        many = f" in {len(short)} of {len(items)} batch items" if batch else ""
-        warn(
-            f"k exceeds {limit(short[0])}{many}: only {found} chosen columns are independent. {threshold(short[0])}. "
-            "deficient='fill' keeps dependent columns; pass deficient='truncate' or deficient='raise', or tol, to avoid them",
-            RankDeficientWarning,
-        )
-    parts = transforms.attached([part for part, _ in done], live, items)
-    return _record(parts, row, options, batch, A)
+                report(len(answers), len(problems))
+    if deficient == "fill":
+        _warn_of_dependence([part for part, is_short in answers if is_short], len(places) if batch else 0)
+    parts = transforms.attached([part for part, _ in answers], live, places)
+    return _record(parts, matrices, options)
 
 
-@dataclass(frozen=True, eq=False)
-class _Arguments:
-    """Checked arguments of one call, host vectors spread over the batch."""
-
-    A: Array
-    in_passes: bool
-    target: Array | None
-    counts: np.ndarray | None
-    tol: float | None
-    weights: np.ndarray | None
-    unit: bool
-    include: np.ndarray
-    exclude: np.ndarray
-    valid: np.ndarray | None
-    names: list[str] | None
-
-    @scaling.default_floating_errors
-    def problem(self, item: tuple[int, ...], rng: np.random.Generator) -> Problem:
-        """Return the two-dimensional problem of one batch item."""
-        where = f" of batch item {item[0] if len(item) == 1 else item}" if item else ""
-        width = int(self.A.shape[-1])
-        columns = None if self.valid is None or self.valid[item].all() else np.flatnonzero(self.valid[item])
-        if columns is not None and not columns.size:
-            raise ArgumentError(f"valid{where} is all False: expected at least one column")
-        if self.in_passes:
-            return self._in_passes(columns, rng)
-        A = _native(self.A[(*item, ...)] if item else self.A)
-        xp = array_api_compat.array_namespace(A)
-        if columns is not None:
-            A = linalg.take_columns(A, columns)
-        A = xp.astype(A, check.compute_dtype(A), copy=False)
-        top = check.check_finite("A", A, columns, where, _REMEDY, self.names)
-        if self.unit:
-            A, top = scaling.unit_columns(A), 1.0
-        if self.weights is None:
-            A, exponent = scaling.normalised(A, top)
-        else:
-            w = self.weights[item] if columns is None else self.weights[item][columns]
-            check.check_weights(w, columns, where)
-            A, exponent = scaling.weighted(A, w, top)
-        k, free, include = self._choice(item, columns, int(A.shape[1]), where)
-        problem = Problem(
-            A=A,
-            k=k,
-            candidates=xp.asarray(free, device=array_api_compat.device(A)),
-            include=include,
-            tol=self.tol,
-            rng=rng,
-            exponent=exponent,
-            columns=columns,
-            width=width,
-        )
-        problem = _flush_negligible_columns(problem)
-        return problem if self.target is None else self._aimed(problem, item, where)
-
-    def _in_passes(self, columns: np.ndarray | None, rng: np.random.Generator) -> Problem:
-        """Return the problem of a matrix that is read in passes."""
-        w, width = self.weights, int(self.A.shape[1])
-        if w is not None:
-            w = w if columns is None else w[columns]
-            check.check_weights(w, columns, "")
-        A = self.A if columns is None else self.A.narrowed(columns)
-        k, free, include = self._choice((), columns, int(A.shape[1]), "")
-        A, exponent, norms2 = passes.scaled(A, w, columns, _REMEDY, self.unit)
-        return passes.PassProblem(
-            A=A,
-            k=k,
-            candidates=free,
-            include=include,
-            tol=self.tol,
-            rng=rng,
-            exponent=exponent,
-            columns=columns,
-            width=width,
-            given=norms2,
-            record=passes.record_of(A),
-        )
-
-    def _choice(
-        self, item: tuple[int, ...], columns: np.ndarray | None, n: int, where: str
-    ) -> tuple[int, np.ndarray, tuple[int, ...]]:
-        """Return k, the columns that may be chosen freely, and those included, numbered among the valid ones."""
-        include, exclude = self.include[item], self.exclude[item]
-        if columns is not None:
-            include = _renumbered("include", include, columns, where)
-            exclude = np.searchsorted(columns, exclude[np.isin(exclude, columns)])
-        k = self._count(item, n - len(exclude), int(self.A.shape[-1]), len(include), where)
-        free = np.ones(n, dtype=bool)
-        free[exclude] = False
-        free[include] = False
-        return k, free, tuple(int(j) for j in include)
-
-    def _count(self, item: tuple[int, ...], admissible: int, width: int, included: int, where: str) -> int:
-        """Return k of one item, checked against the columns that may be chosen."""
-        k = admissible if self.counts is None else int(self.counts[item])
-        if k > admissible:
-            why = "" if admissible == width else " (valid and exclude taken into account)"
-            raise ArgumentError(
-                f"k = {k}{where}, but only {admissible} of {width} columns may be chosen{why}"
-            )
-        if k < 1:
-            raise ArgumentError(f"exclude{where} leaves no column to choose")
-        if included > k:
-            raise ArgumentError(f"include{where} has {included} columns, more than k = {k}")
-        return k
-
-    def _aimed(self, problem: Problem, item: tuple[int, ...], where: str) -> Problem:
-        """Return the problem with its target."""
-        assert self.target is not None
-        B = _native(self.target[(*item, ...)] if item and self.target.ndim > 2 else self.target)
-        B = problem.xp.astype(B, check.compute_dtype(B), copy=False)
-        top = check.check_finite("target", B, None, where, "clean it")
-        B, exponent = scaling.normalised(B, top, always=B.dtype != problem.A.dtype)
-        B = problem.xp.astype(B, problem.A.dtype, copy=False)
-        return replace(problem, target=B, target_exponent=exponent)
-
-
-def _as_target(target: Any, A: Array, row: Method) -> Array:
-    B = check.as_matrix("target", target, row)
-    if array_api_compat.array_namespace(B) is not array_api_compat.array_namespace(A):
-        raise ArgumentError(
-            f"target is a {type(B).__name__} and A a {type(A).__name__}: expected arrays of the same library"
-        )
-    lead, m = tuple(B.shape[:-2]), B.shape[-2]
-    if m != A.shape[-2] or lead not in ((), tuple(A.shape[:-2])):
-        raise ArgumentError(
-            f"target has shape {tuple(B.shape)}: "
-            f"expected (..., {A.shape[-2]}, p), with the batch of A, {tuple(A.shape)}"
-        )
-    complex_ = [array_api_compat.array_namespace(X).isdtype(X.dtype, "complex floating") for X in (A, B)]
-    if complex_ == [False, True]:
-        raise ArgumentError("target is complex and A is real: make A complex too")
-    return B
-
-
-def _renumbered(argument: str, index: np.ndarray, columns: np.ndarray, where: str) -> np.ndarray:
-    """Return the places of column numbers among the valid ones."""
-    outside = index[~np.isin(index, columns)]
-    if outside.size:
-        raise ArgumentError(f"{argument}{where} contains column {outside[0]}, which valid marks as padding")
-    return np.searchsorted(columns, index)
-
-
-def _flush_negligible_columns(p: Problem) -> Problem:
-    """Return the problem with columns set to zero whose squared norms underflow beside the largest."""
-    xp = p.xp
-    negligible = p.norms2 < 2.0 ** (-120 if p.eps > 1e-10 else -900)
-    if not bool(xp.any(negligible)):
-        return p
-    if not bool(xp.any(linalg.take_columns(p.A, linalg.places(negligible)) != 0)):
-        return p
-    return replace(p, A=xp.where(negligible[None, :], xp.zeros_like(p.A), p.A))
-
-
-def _native(A: Array) -> Array:
-    """Return A where methods can work on it in place, a host copy otherwise (immutable arrays)."""
-    xp = array_api_compat
-    if (
-        xp.is_numpy_array(A)
-        or xp.is_torch_array(A)
-        or xp.is_cupy_array(A)
-        or xp.is_array_api_strict_namespace(xp.array_namespace(A))
-    ):
-        return A
-    return linalg.host(A)
+def _opened(
+    A: Any, row: Method, options: Mapping[str, Any], k: Any, target: Any, unit: bool
+) -> InMemory | InPasses:
+    """Return what makes the problems: of arrays in memory, or of a matrix that is read in passes."""
+    if passes.kind_of(A) == "mapped":
+        A = passes.settled(A, row, options, k, target)
+    if passes.kind_of(A) is None:
+        return InMemory(A, row, options, target, unit)
+    made: InPasses = passes.InPasses(A, row, options, target, unit)
+    return made
 
 
 @scaling.default_floating_errors
-def _record(
-    parts: list[Part], row: Method, options: Mapping[str, Any], batch: tuple[int, ...], A: Array
-) -> Selection:
-    """Return the parts as one record in the namespace and on the device of A."""
-    read = A.passes[0] if any(part.problem.in_passes for part in parts) else None
-    A = np.empty(0) if read is not None else A
-    xp, device = array_api_compat.array_namespace(A), array_api_compat.device(A)
+def _warn_of_dependence(short: list[Part], items: int) -> None:
+    """Warn of the parts whose k exceeds the rank; ``items`` is the size of the batch, 0 where there is none."""
+    if short:
+        ranks = ", ".join(sorted({f"{p.rank} of {len(p.picks)}" for p in short})[:3])
+        many = f" in {len(short)} of {items} batch items" if items else ""
+        warn(
+            f"k exceeds {limit(short[0])}{many}: only {ranks} chosen columns are independent. {threshold(short[0])}. "
+            "deficient='fill' keeps dependent columns; pass deficient='truncate' or deficient='raise', or tol, to avoid them",
+            RankDeficientWarning,
+        )
+
+
+@scaling.default_floating_errors
+def _record(parts: list[Part], matrices: InMemory | InPasses, options: Mapping[str, Any]) -> Selection:
+    """Return the parts as one record in the namespace and on the device of the matrices."""
+    read = matrices.passes  # before the rank is asked for, which may read the matrix again
+    batch, like = matrices.shape[:-2], matrices.like
+    xp, device = array_api_compat.array_namespace(like), array_api_compat.device(like)
     length = max((len(part.picks) for part in parts), default=0)
     indices = np.full((len(parts), length), -1, dtype=np.int64)
     for line, part in zip(indices, parts, strict=True):
@@ -377,12 +200,12 @@ def _record(
 
     return Selection(
         indices=xp.asarray(indices.reshape((*batch, length)), device=device),
-        method=row.name,
+        method=matrices.row.name,
         rank=numbers([part.rank for part in parts]),
         k=numbers([len(part.picks) for part in parts]),
         options=dict(options),
         passes=read,
         _parts=tuple(parts),
         _batch=batch,
-        _like=xp.empty((0,), device=device),
+        _like=like,
     )

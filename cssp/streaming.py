@@ -21,7 +21,7 @@ from cssp import stream_state
 from cssp.errors import ArgumentError, RankDeficientWarning, UnknownNameError, check_integer
 from cssp.files import as_path
 from cssp.linalg import basis, host, project_off, take_columns
-from cssp.nodes import Node, choose, floor, merged, norm, projected
+from cssp.nodes import Node, choose, merged, noise, norm, projected
 from cssp.problem import Array
 from cssp.scaling import default_floating_errors
 
@@ -262,7 +262,7 @@ class StreamingSelector:
             warnings.simplefilter("ignore", RankDeficientWarning)
             picks = choose(node, self.k, self.method)
         C = take_columns(node.C, picks)
-        Q, independent = basis(C, floor(C))
+        Q, independent = basis(C, noise(C))
         final = projected(node, picks)
         return StreamSelection(
             indices=node.place[picks],

@@ -15,7 +15,8 @@ import numpy as np
 
 from cssp.errors import UnsupportedError
 from cssp.gradients import Live, transformed
-from cssp.selection import Part, Selection
+from cssp.part import Part
+from cssp.selection import Selection
 
 __all__ = ["attached", "under_transform"]
 

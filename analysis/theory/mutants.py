@@ -33,7 +33,7 @@ class Mutant:
 
 _SAMPLING = "cssp/sampling.py"
 _RELAXATION = "cssp/methods/_relaxation.py"
-_SELECTION = "cssp/selection.py"
+_PART = "cssp/part.py"
 _MEMORY = "cssp/pivoting/memory.py"
 _GRAM = "cssp/pivoting/gram.py"
 _RUN = "cssp/pivoting/run.py"
@@ -404,34 +404,36 @@ MUTANTS = [
         "optimum one off",
         "float(np.sum(s[k:] ** 2)), noise)",
         "float(np.sum(s[k + 1 :] ** 2)), noise)",
-        _SELECTION,
+        _PART,
     ),
-    Mutant(
-        "certificate", "missing square", "max(1.0, 1 / smallest**2)", "max(1.0, 1 / smallest)", _SELECTION
-    ),
+    Mutant("certificate", "missing square", "max(1.0, 1 / smallest**2)", "max(1.0, 1 / smallest)", _PART),
     Mutant(
         "certificate",
         "optimum above the error",
         "min(error, optimum) if close else optimum",
         "optimum",
-        _SELECTION,
+        _PART,
     ),
     Mutant(
         "certificate",
         "theorem claimed after include or exclude",
-        "return free and own",
-        "return own",
-        _SELECTION,
+        "return free and unchanged",
+        "return unchanged",
+        _PART,
     ),
     Mutant(
-        "certificate", "expectation claimed after tol", "and own and fixed and", "and own and", _SELECTION
+        "certificate",
+        "expectation claimed after tol",
+        "and unchanged and fixed and",
+        "and unchanged and",
+        _PART,
     ),
-    Mutant("certificate", "dependent columns certified", "and self.rank == k", "", _SELECTION),
+    Mutant("certificate", "dependent columns certified", "and self.rank == k", "", _PART),
     Mutant(
         "certificate",
         "other rank's factor as it is",
         "None if factor is None else factor * theirs / optimum",
         "factor",
-        _SELECTION,
+        _PART,
     ),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import cssp
@@ -66,7 +67,13 @@ def _add_select(commands: Any) -> None:
     )
     p.set_defaults(run=_select)
     p.add_argument("data", help=f"a file ({', '.join(SUFFIXES)}), or - for standard input")
-    add = p.add_argument_group("input").add_argument
+    _add_input(p.add_argument_group("input").add_argument)
+    _add_choice(p.add_argument_group("choice").add_argument)
+    _add_output(p.add_argument_group("output").add_argument)
+
+
+def _add_input(add: Callable[..., Any]) -> None:
+    """Add how the file is read."""
     add("--format", metavar="NAME", help="the format where the ending does not tell it (standard input: csv)")
     add("--columns", action="append", metavar="A,B,...", help=f"use these columns only; {_COLUMNS}")
     add(
@@ -94,7 +101,10 @@ def _add_select(commands: Any) -> None:
     add("--decimal", default=".", metavar="C", help="the decimal mark of a csv: . (default) or ,")
     add("--encoding", default="utf-8-sig", metavar="NAME", help="the encoding of a csv (default utf-8)")
     add("--key", help="the array of an npz file or a zarr group that holds several")
-    add = p.add_argument_group("choice").add_argument
+
+
+def _add_choice(add: Callable[..., Any]) -> None:
+    """Add what is chosen, and by which method."""
     add("-k", type=int, help="number of columns")
     add("--tol", type=float, help="stop at this relative error; with or instead of -k")
     add("--method", default="residual", help="one of `cssp methods` (default residual)")
@@ -120,7 +130,10 @@ def _add_select(commands: Any) -> None:
         help="where k exceeds the rank: fill up (default), truncate, or raise an error",
     )
     add("--rng", type=int, help="seed of the methods that draw")
-    add = p.add_argument_group("output").add_argument
+
+
+def _add_output(add: Callable[..., Any]) -> None:
+    """Add what is done with the answer."""
     add("-o", "--output", metavar="FILE", help="write the result there, not on stdout")
     add("--save-matrix", metavar="FILE", help="write the chosen columns (npy, npz, csv, tsv, parquet)")
     add("--certificate", action="store_true", help="compare with the best any columns could do")

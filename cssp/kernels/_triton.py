@@ -83,9 +83,9 @@ def steps(
             rules.band,
             rules.slack,
             rules.refresh,
-            rules.floor,
+            rules.least,
             rules.reach,
-            rules.own(kmax),
+            rules.added(kmax),
             SEEN=SEEN,
             RESOLVED=RESOLVED,
             LOW=rules.low,
@@ -174,9 +174,9 @@ def _panel(
     band,
     slack,
     refresh,
-    floor,
+    least,
     reach,
-    own,
+    added,
     SEEN: tl.constexpr,
     RESOLVED: tl.constexpr,
     LOW: tl.constexpr,
@@ -187,6 +187,7 @@ def _panel(
     BLOCK: tl.constexpr,
     KBLOCK: tl.constexpr,
 ):
+    # One function on purpose: scores, errors and norms stay in registers from the first pick of the panel to the last.
     b = tl.program_id(0).to(tl.int64)
     if AGAIN:  # noqa: SIM102  (decided at compile time; the inner test at run time)
         if tl.load(safe + b) != 0:
@@ -215,7 +216,7 @@ def _panel(
         trusted = tl.min(tl.where(alive & (finite == 0), 0, 1), 0)
         alive = alive & finite
         d0 = tl.where(alive, d0, 0)
-        gamma = tl.zeros((), number) + own
+        gamma = tl.zeros((), number) + added
         if norms is not None:
             norm = tl.load(norms + b * n + cols, mask=alive, other=0)
             seen = alive & (norm > 0)
@@ -260,7 +261,7 @@ def _panel(
         Ep = tl.load(errors + p)
         d0p = tl.load(begun + p)
         sure = (p == last) | (dp - Ep + slack * tl.load(formed + p) >= high * (1 - band))
-        good = dp > tl.maximum(tl.maximum(RESOLVED * Ep, reach * d0p), floor * top)
+        good = dp > tl.maximum(tl.maximum(RESOLVED * Ep, reach * d0p), least * top)
         fine = tl.where(good, sure, high <= 0)
         if include is not None:
             fine = tl.where(forced, good | (d0p == 0), fine)

@@ -176,11 +176,11 @@ def _residual_select(
         steps = _steps
     rules = Rules.of(A)
     G, norms = gram_and_norms(A, weights)
-    found = steps(G, norms, k, kmax, live, include, rules)
+    answer = steps(G, norms, k, kmax, live, include, rules)
     if not repair or A.dtype == torch.float64:
-        return found
+        return answer
     del G
-    return _repaired(A, k, kmax, weights, live, include, steps, rules, found)
+    return _repaired(A, k, kmax, weights, live, include, steps, rules, answer)
 
 
 _op = torch.library.custom_op("cssp::residual_select", _residual_select, mutates_args=())
@@ -269,7 +269,7 @@ def _steps(
     finite = torch.isfinite(d0)
     safe &= (finite | ~alive).all(1)
     alive = alive & finite
-    gamma = G.new_full((B, 1), rules.own(kmax))
+    gamma = G.new_full((B, 1), rules.added(kmax))
     if norms is not None:
         apart = torch.where(alive & (norms > 0), (d0 / norms.square() - 1).abs(), 0)
         gamma = gamma + SEEN * apart.amax(1, keepdim=True)
@@ -294,7 +294,7 @@ def _steps(
             p = torch.where(forced, include[:, t], p)
         dp, Ep = d[item, p], E[item, p]
         sure = (p == last) | (dp - Ep + rules.slack * X[item, p] >= high * (1 - rules.band))
-        good = dp > torch.maximum(torch.maximum(RESOLVED * Ep, rules.reach * d0[item, p]), rules.floor * top)
+        good = dp > torch.maximum(torch.maximum(RESOLVED * Ep, rules.reach * d0[item, p]), rules.least * top)
         # Nothing but zeros left is a sound end; a zero column may be included soundly.
         safe &= ~going | torch.where(forced, good | (d0[item, p] == 0), torch.where(good, sure, high <= 0))
         going = going & (good | forced)
@@ -322,23 +322,23 @@ def _repaired(
     include: Tensor | None,
     steps: Any,
     rules: Rules,
-    found: tuple[Tensor, Tensor, Tensor],
+    answer: tuple[Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the answer with items in doubt done again from a Gram matrix in double precision.
 
     On the host they are taken out of the batch; on a device, where nobody may ask how many they are, the kernels pass
     over the others.
     """
-    indices, rank, safe = found
+    indices, rank, safe = answer
     rules = Rules.of(A, torch.float64)
     if steps is not _steps:
         from cssp.kernels import _triton
 
         if 8 * A.shape[0] * A.shape[2] ** 2 > REPAIR_BYTES:
-            return found
-        return steps(_triton.gram(A, weights, safe), None, k, kmax, live, include, rules, again=found)
+            return answer
+        return steps(_triton.gram(A, weights, safe), None, k, kmax, live, include, rules, again=answer)
     if A.is_cuda:
-        return found
+        return answer
     doubt = (~safe).nonzero()[:, 0]
     if doubt.numel():
 

@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from cssp.pivoting import MANY, SINGLE_REACH, TIE_BAND, norm_slack, stale_level
+from cssp.pivoting import SINGLE_REACH, TIE_BAND, floor, norm_slack, stale_level
 
 __all__ = ["RESOLVED", "SEEN", "Rules"]
 
 #: Error of the Gram matrix in units of the difference seen on its diagonal, and what the steps themselves add.
-SEEN, OWN = 1.25, 2.0
+SEEN, ADDED = 1.25, 2.0
 
 #: A pivot is resolved where it exceeds this many times its estimated error.
 RESOLVED = 4.0
@@ -27,7 +27,7 @@ class Rules:
         Tie band relative to the best score; slack of a score relative to its column's squared norm.
     refresh : float
         Below this share the reference forms the norm anew, and its slack shrinks with it.
-    floor : float
+    least : float
         Pivots below this share of the largest squared norm are not resolved.
     reach : float
         Nor are those below this share of the column's own squared norm.
@@ -40,9 +40,9 @@ class Rules:
     def __init__(self, reference: torch.dtype, compute: torch.dtype, m: int, n: int) -> None:
         eps = torch.finfo(reference).eps
         self.band, self.slack, self.refresh = TIE_BAND * eps, norm_slack(1.0, eps), stale_level(1.0, eps)
-        self.floor = (max(m, min(n, MANY)) * eps) ** 2
+        self.least = floor(m, n, eps, 1.0) ** 2
         if reference == torch.float32:
-            self.floor = max(self.floor, SINGLE_REACH**2)
+            self.least = max(self.least, SINGLE_REACH**2)
         self.eps = torch.finfo(compute).eps
         self.reach = n * self.eps
         self.low, self.high = (2.0**-60, 2.0**100) if compute == torch.float32 else (2.0**-700, 2.0**900)
@@ -54,6 +54,6 @@ class Rules:
         reference = torch.float64 if A.dtype == torch.float64 else torch.float32
         return cls(reference, compute or reference, *A.shape[1:])
 
-    def own(self, steps: int) -> float:
+    def added(self, steps: int) -> float:
         """Return the relative error that the steps themselves add."""
-        return OWN * (1 + math.sqrt(steps) / 8) * self.eps
+        return ADDED * (1 + math.sqrt(steps) / 8) * self.eps

@@ -157,7 +157,8 @@ class _Search:
         """Return the partial sets with one column more that may still win.
 
         Child t takes the t-th column and forbids those before it, so that each set is met once. The column of
-        least promise comes first: its child ends soon, and no other has to consider it.
+        least promise comes first: its child ends soon, and no other has to consider it. The cuts stand in one function, as
+        each narrows the same arrays for the next, dearer one.
         """
         B, enough = node.B, self.error * (1 - EQUAL)
         norms = np.sqrt(np.sum(_sq(node.E), axis=0))

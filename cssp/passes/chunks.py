@@ -15,19 +15,9 @@ import numpy as np
 
 from cssp.errors import ArgumentError
 from cssp.linalg import column_norms2
-from cssp.passes.source import (
-    Held,
-    Scan,
-    Source,
-    dense,
-    gaussian_rows,
-    joined,
-    ready,
-    residual_norms2,
-    scan_from,
-    seed_of,
-    stretched,
-)
+from cssp.passes.blocks import dense, gaussian_rows, ready, residual_norms2, seed_of, stretched
+from cssp.passes.scan import Scan, joined, scan_from
+from cssp.passes.source import Held, Source
 
 __all__ = ["ChunkSource"]
 

@@ -18,9 +18,10 @@ from cssp.errors import check_integer
 from cssp.linalg import basis, column_norms2, orthogonalise, project_off
 from cssp.linalg import squares as sq
 from cssp.methods.greedy import greedy as greedy_of
+from cssp.passes.blocks import BLOCK
 from cssp.passes.chunks import ChunkSource
 from cssp.passes.problem import PassProblem
-from cssp.passes.source import BLOCK, Local
+from cssp.passes.source import Local
 from cssp.pivoting import norm_slack, stale_level, tie_bar
 from cssp.problem import Picks, Problem
 from cssp.vectors import orthonormal
@@ -100,7 +101,11 @@ def _best(
 
 
 def _direct(p: PassProblem) -> Picks:
-    """Choose argmax f_j/g_j, f_j = ‖Eᴴe_j‖² and g_j = ‖e_j‖² of residuals; f, g downdated and formed anew as in memory."""
+    """Choose argmax f_j/g_j, f_j = ‖Eᴴe_j‖² and g_j = ‖e_j‖² of residuals; f, g downdated and formed anew as in memory.
+
+    In memory the residual of a column formed anew replaces the column. Here the column itself stays in use, so that every later
+    product with it rounds by eps·‖a_j‖: f0 and g0, which rounding is relative to, grow by what that costs.
+    """
     p = p.numpy("double")
     A = p.A
     assert isinstance(A, Local)
@@ -109,7 +114,8 @@ def _direct(p: PassProblem) -> Picks:
     r = 0
     g = np.array(p.norms2)
     f = A.gains()
-    f0, g0 = f.copy(), g.copy()
+    f0, g0, norms = f.copy(), g.copy(), np.sqrt(g)
+    renewed = np.zeros(p.n, dtype=bool)  # f and g were formed anew, and more than rounding was left
     open_ = p.candidates.copy()
     indices = list(p.include)
     given = list(basis(A.take(indices), p.floor)[0].T)  # directions of the included columns
@@ -124,7 +130,7 @@ def _direct(p: PassProblem) -> Picks:
                 and float(np.sum(A.residual_norms2(Q[:, :r]))) <= p.goal
             ):
                 break
-            j = _best_gain(p, A, Q[:, :r], open_, f, g, f0, g0, eps)
+            j = _best_gain(p, A, Q[:, :r], open_, f, g, f0, g0, renewed, eps)
             if j is None:
                 break
             e, norm = orthogonalise(A.take([j])[:, 0], Q[:, :r])
@@ -141,6 +147,9 @@ def _direct(p: PassProblem) -> Picks:
         r += 1
         ss = float(np.sum(sq(w)))
         h = A.sweep(v[:, None])[0].whole()[0] + ss * w
+        size, reach = np.abs(w), float(np.linalg.norm(v)) + 2 * ss
+        g0 += np.where(renewed, norms * size, 0)
+        f0 += np.where(renewed, norms * (np.abs(h) + size * reach), 0)
         f = np.maximum(f - 2 * (w.conj() * h).real + ss * sq(w), 0)
         g = np.maximum(g - sq(w), 0)
     return Picks(indices)
@@ -155,9 +164,10 @@ def _best_gain(
     g: np.ndarray,
     f0: np.ndarray,
     g0: np.ndarray,
+    renewed: np.ndarray,
     eps: float,
 ) -> int | None:
-    """Return the open column of largest gain; stale f and g are formed anew where they might win."""
+    """Return the open column of largest gain; stale f and g are formed anew where they might win, and marked as renewed."""
     while True:
         lost = (g < stale_level(g0, eps)) | (f < stale_level(f0, eps))
         stale = open_ & lost & (g0 > p.noise**2)
@@ -170,9 +180,10 @@ def _best_gain(
         safe = np.where(eligible, safe, 1.0)
         score = np.where(eligible, f / safe, 0.0)
         rounding = norm_slack(f0 + score * g0, eps) / safe
-        bar = tie_bar(np.max(np.where(stale, 0.0, score)), eps)
+        sure = np.where(stale, np.where(renewed, score - rounding, 0.0), score)
+        bar = tie_bar(max(0.0, np.max(sure)), eps)
         risky = np.flatnonzero(stale & (score + rounding >= bar))
-        if not np.any(g[fresh] > p.floor**2):
+        if not np.any(g[fresh] > p.floor**2) and not np.any((g - slack)[risky] > p.floor**2):
             risky = np.flatnonzero(stale)  # one of them may be the only independent column left
         if not risky.size:
             break
@@ -182,6 +193,7 @@ def _best_gain(
             E = project_off(A.take(place.tolist()), Q)
             f[place], g[place] = _energy(A, E), column_norms2(E)
         f0[risky], g0[risky] = f[risky], g[risky]
+        renewed[risky] = g[risky] > p.noise**2
     return p.best_gain(score, g, fresh, rounding, slack)
 
 

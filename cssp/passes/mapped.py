@@ -13,19 +13,9 @@ from typing import Any
 import numpy as np
 
 from cssp.linalg import SLAB, column_norms2
-from cssp.passes.source import (
-    BLOCK,
-    Held,
-    Local,
-    Pieces,
-    Scan,
-    Source,
-    joined,
-    ready,
-    residual_norms2,
-    scan_from,
-    stacked,
-)
+from cssp.passes.blocks import BLOCK, ready, residual_norms2
+from cssp.passes.scan import Scan, joined, scan_from, stacked
+from cssp.passes.source import Held, Local, Pieces, Source
 
 __all__ = ["MappedSource"]
 

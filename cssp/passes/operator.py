@@ -9,7 +9,9 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from cssp.errors import ArgumentError, UnsupportedError
-from cssp.passes.source import BLOCK, Products, Scan, dense, joined, scan_from
+from cssp.passes.blocks import BLOCK, dense
+from cssp.passes.scan import Scan, joined, scan_from
+from cssp.passes.source import Products
 
 __all__ = ["OperatorSource", "dtype_of"]
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from cssp import linalg
 from cssp.linalg import squares
+from cssp.passes.blocks import residual_norms2
 from cssp.passes.problem import PassProblem
-from cssp.passes.source import Held, Source, residual_norms2
-from cssp.pivoting.run import NARROWEST, Run, fallen, row
+from cssp.passes.source import Held, Source
+from cssp.pivoting.run import NARROWEST, Run, fallen, row_of
 
 __all__ = ["Pool", "Swept"]
 
@@ -40,7 +41,7 @@ class Swept:
 
     def explained(self, Q: np.ndarray) -> np.ndarray:
         """Return the squared norms of the columns of QᴴA, from one pass."""
-        return np.concatenate(self.source.sweep(Q, after=_energy)[0].map(row))
+        return np.concatenate(self.source.sweep(Q, after=_energy)[0].map(row_of))
 
     def residual_norms2(self, place: np.ndarray, Q: np.ndarray) -> np.ndarray:
         """Return squared residual norms formed from these columns, or in a pass where they are many."""

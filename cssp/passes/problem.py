@@ -13,10 +13,10 @@ import numpy as np
 from cssp import linalg
 from cssp.errors import UnsupportedError
 from cssp.methods.row import Method
+from cssp.part import Part
 from cssp.passes.chunks import ChunkSource
 from cssp.passes.source import Source
 from cssp.problem import Array, Problem
-from cssp.selection import Part
 
 __all__ = ["LARGEST", "PassPart", "PassProblem"]
 
@@ -163,7 +163,7 @@ class PassPart(Part):
                 f"min(m, n) = {min(m, n)}: the singular values of a matrix read in passes need a triangular factor of this "
                 f"order, and {linalg.SQUARE} is the most; error and relative_error are exact, and cssp.passes.sketched_optimum(A, k) estimates the optimum"
             )
-        return linalg.spectrum(A.triangle(), self.chosen if m <= n else None, picks, self.floor)
+        return linalg.spectrum(A.triangle(), self.chosen if m <= n else None, picks, self.cut)
 
 
 def _energies(G: np.ndarray) -> np.ndarray:

@@ -42,13 +42,13 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
         is damaged or belongs to another matrix or other arguments.
     """
     if isinstance(p.A, SparseSource) and checkpoint is None and not p.include and gram_is_cheap(p.A, p.k):
-        found = gram_picks(p.numpy("double"), SparseColumns(p.A.view(p.A.wide)))
-        begun = list(found.picks.indices)
-        if found.final:
-            return found.picks
+        certain = gram_picks(p.numpy("double"), SparseColumns(p.A.view(p.A.wide)))
+        begun = list(certain.picks.indices)
+        if certain.final:
+            return certain.picks
         left = p.candidates.copy()
         left[begun] = False
-        run = Run(replace(p, include=tuple(begun), candidates=left), Pool(p), found.heights)
+        run = Run(replace(p, include=tuple(begun), candidates=left), Pool(p), certain.heights)
     else:
         run = Run(p, Pool(p))
     length = FIRST

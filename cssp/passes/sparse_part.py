@@ -17,9 +17,10 @@ import numpy as np
 import scipy.linalg
 
 from cssp import linalg
+from cssp.passes.blocks import BLOCK
 from cssp.passes.problem import LARGEST, PassPart, PassProblem
 from cssp.passes.residual import SparseColumns
-from cssp.passes.source import BLOCK, SparseSource
+from cssp.passes.source import SparseSource
 from cssp.pivoting import CLEAR
 from cssp.pivoting.gram import gram_picks
 
@@ -79,9 +80,11 @@ class SparsePart(PassPart):
         if not picks or len(picks) ** 2 > LARGEST:
             return None
         every = np.ones(len(picks), dtype=bool)
-        own = A.narrowed(np.asarray(picks))
-        part = replace(p, A=own, given=p.given[picks], candidates=every, include=(), k=len(picks), tol=None)
-        run = gram_picks(part.numpy("double"), SparseColumns(own))
+        subset = A.narrowed(np.asarray(picks))
+        part = replace(
+            p, A=subset, given=p.given[picks], candidates=every, include=(), k=len(picks), tol=None
+        )
+        run = gram_picks(part.numpy("double"), SparseColumns(subset))
         S = list(run.picks.indices)
         least = max(CONDITION * part.largest, CLEAR * p.floor)
         small = any(height <= least for height in run.heights)
@@ -89,7 +92,7 @@ class SparsePart(PassPart):
             return None
         independent = linalg.first_independent(run.R, 0.5 * CONDITION * part.largest)
         kept = np.flatnonzero(independent)
-        C = own.A[:, kept]
+        C = subset.A[:, kept]
         R = scipy.linalg.qr(run.R[:, kept], mode="r", check_finite=False)[0]
         X = scipy.linalg.solve_triangular(R, np.eye(len(R)))
         condition = part.largest / min(run.heights)
@@ -131,10 +134,10 @@ class SparsePart(PassPart):
             return super().coefficients()
         A.passes[0] += 1
         T = np.zeros((len(self.picks), self.problem.n), dtype=A.dtype)
-        own = f.times(A.A[:, list(self.picks)])
+        R = f.times(A.A[:, list(self.picks)])
         for columns in self._blocks():
             G = self._residual(A.take(columns.tolist()))[1]
-            T[:, columns] = linalg.least_norm(own, G)
+            T[:, columns] = linalg.least_norm(R, G)
         return T
 
     def reconstruct(self) -> np.ndarray:

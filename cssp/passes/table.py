@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from cssp import linalg
-from cssp.arguments import check_supported
+from cssp import arguments as check
+from cssp import linalg, scaling
 from cssp.errors import ArgumentError, UnsupportedError
+from cssp.in_memory import REMEDY
 from cssp.methods.norm import norm
 from cssp.methods.row import Method
 from cssp.methods.uniform import uniform
@@ -22,20 +23,22 @@ from cssp.passes.operator import OperatorSource, dtype_of
 from cssp.passes.problem import SAME, PassPart, PassProblem
 from cssp.passes.random_pivot import random_pivot
 from cssp.passes.residual import residual
+from cssp.passes.scan import factor_of
 from cssp.passes.sketches import leverage, osinsky, sketched_optimum, sketched_qr, volume
-from cssp.passes.source import Source, SparseSource, factor_of
+from cssp.passes.source import Source, SparseSource
 from cssp.passes.sparse_part import SparsePart
+from cssp.request import Item
 
 __all__ = [
     "METHODS",
     "OPEN_ENDED",
+    "InPasses",
     "PassPart",
     "PassProblem",
     "Source",
     "problem_of",
     "record_of",
     "row_for",
-    "scaled",
     "settled",
     "sketched_optimum",
     "source_of",
@@ -102,7 +105,7 @@ def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source
         )
     dtype = _compute_dtype(dtype_of(A) if kind == "operator" else A.dtype)
     if row is not None and dtype.kind == "c" and "complex" not in row.supports:
-        check_supported(row, "complex", "complex A")
+        check.check_supported(row, "complex", "complex A")
     source: Source | None = None
     if 0 not in A.shape:
         source = _SOURCES[kind](A, dtype)  # which finds out sizes of chunks that were unknown
@@ -140,8 +143,56 @@ def record_of(A: Source) -> type[PassPart]:
     return SparsePart if isinstance(A, SparseSource) else PassPart
 
 
-def scaled(
-    A: Source, weights: np.ndarray | None, columns: np.ndarray | None, remedy: str, unit: bool = False
+class InPasses:
+    """The matrix of one call, read in passes: what `cssp.in_memory.InMemory` is for arrays in memory."""
+
+    like = np.empty((0,))
+
+    def __init__(self, A: Any, row: Method, options: Mapping[str, Any], target: Any, unit: bool) -> None:
+        """Check the matrix; with ``unit`` columns will be divided by their norms."""
+        self.row, self.unit = row_for(row, A), unit
+        check.check_options(self.row, options)
+        if target is not None:
+            check.check_supported(self.row, "target", "target")
+        self.A = source_of(A, self.row, "checkpoint" in options)
+        self.shape = self.A.shape
+
+    @property
+    def passes(self) -> float:
+        """How often A was read so far."""
+        return self.A.passes[0]
+
+    @scaling.default_floating_errors
+    def problem(self, place: tuple[int, ...], item: Item, rng: np.random.Generator) -> PassProblem:
+        """Return the problem; there is no batch."""
+        if not item.counted and self.row.name not in OPEN_ENDED:
+            raise UnsupportedError(
+                f"tol without k: method {self.row.name!r} needs k on a matrix read in passes; "
+                f"methods that do not: {', '.join(map(repr, OPEN_ENDED))}"
+            )
+        A = self.A if item.columns is None else self.A.narrowed(item.columns)
+        A, exponent, norms2 = _scaled(A, item.weights, item.columns, self.unit)
+        return PassProblem(
+            A=A,
+            k=item.k,
+            candidates=item.candidates,
+            include=item.include,
+            tol=item.tol,
+            rng=rng,
+            exponent=exponent,
+            columns=item.columns,
+            width=item.width,
+            given=norms2,
+            record=record_of(A),
+        )
+
+
+def _scaled(
+    A: Source,
+    weights: np.ndarray | None = None,
+    columns: np.ndarray | None = None,
+    unit: bool = False,
+    remedy: str = REMEDY,
 ) -> tuple[Source, int, np.ndarray]:
     """Return A·diag(w)·2**-e, e and its squared column norms; the first column with NaN or Inf is refused by name.
 
@@ -159,7 +210,7 @@ def scaled(
 
 def problem_of(A: Any) -> PassProblem:
     """Return a problem without arguments: A scaled, its norms known."""
-    source, e, norms2 = scaled(source_of(A), None, None, "clean it")
+    source, e, norms2 = _scaled(source_of(A), remedy="clean it")
     every = np.ones(source.shape[1], dtype=bool)
     return PassProblem(
         A=source,

@@ -89,6 +89,9 @@ class GramRun:
 def gram_picks(p: Problem, A: Any) -> GramRun:
     """Run pivoted Cholesky on AᴴA, included columns being left out.
 
+    One loop on purpose: every pick reads and writes the norms, their errors and the factor, a dozen arrays that parts of it
+    would have to hand to each other.
+
     Parameters
     ----------
     p : Problem
@@ -181,14 +184,14 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
         N[j], score[j] = 0, -math.inf
         S.append(j)
         heights.append(math.sqrt(height))
-    found = p.pivots(S, heights)
+    rank = p.pivots(S, heights).rank
     left = np.flatnonzero(score > -math.inf)
     # Where more is left than rounding, the first of them show it.
     left = left[np.argsort(-N[left], kind="stable")]
     nothing = below_rounding and not any(
         np.any(_norms2(p, A, S, X[:t, :t], R[:t], part) > p.noise**2) for part in (left[:8], left[8:])
     )
-    return GramRun(Picks(S, found.rank, exhausted=nothing), heights, R[:t], reached or nothing or t == p.k)
+    return GramRun(Picks(S, rank, exhausted=nothing), heights, R[:t], reached or nothing or t == p.k)
 
 
 def _residuals(

@@ -58,10 +58,10 @@ def _speculative(p: Problem, guesses: bool | None) -> Picks:
         guesses = not in_cache
         most = (GRAM_CACHED if in_cache else GRAM) * p.k
         if GRAM_FROM <= p.n <= most and p.n**2 * A.itemsize <= CACHE and not p.include:
-            found = gram_picks(p, DenseColumns(A, min(p.k, p.m)))
-            begun, heights = list(found.picks.indices), found.heights
-            if found.final:
-                return found.picks
+            certain = gram_picks(p, DenseColumns(A, min(p.k, p.m)))
+            begun, heights = list(certain.picks.indices), certain.heights
+            if certain.final:
+                return certain.picks
             left = p.candidates.copy()
             left[begun] = False
             p = replace(p, include=tuple(begun), candidates=left)

@@ -29,7 +29,7 @@ from cssp.pivoting import TIE_BAND, norm_slack, stale_level, tie_bar
 from cssp.pivoting.bases import basis, orthonormal, reorthonormalised
 from cssp.problem import Problem
 
-__all__ = ["NARROWEST", "Columns", "Guessed", "Held", "Run", "fallen", "row"]
+__all__ = ["NARROWEST", "Columns", "Guessed", "Held", "Run", "fallen", "row_of"]
 
 #: Columns in the block for each pick guessed, and fewest columns in a block.
 WIDTH, NARROWEST = 3, 192
@@ -244,10 +244,10 @@ class Run:
         top = np.array([self.N[self.first]])
         if size > 1:
             ask = partial(_prefix_maxima, guess=guess, eps=self.eps)
-            highest, own, below, stale = np.max(held.map(ask, self.N, self.exact, self.open), axis=0)
+            highest, guessed, below, stale = np.max(held.map(ask, self.N, self.exact, self.open), axis=0)
             top = np.append(top, highest)
             bar = tie_bar(highest, self.eps)
-            right = (own >= bar) & (below < bar) & (stale < bar) & (highest > p.noise**2)
+            right = (guessed >= bar) & (below < bar) & (stale < bar) & (highest > p.noise**2)
             if self.single:
                 right &= highest >= p.reach**2
             taken += size - 1 if right.all() else int(np.argmin(right))
@@ -255,7 +255,7 @@ class Run:
         self.Q[:, self.r : self.r + taken] = V[:, :taken]
         self.r += taken
         self.heights += np.sqrt(top[:taken]).tolist()
-        self.N -= np.concatenate(held.map(partial(row, s=taken - 1)))
+        self.N -= np.concatenate(held.map(partial(row_of, s=taken - 1)))
         np.maximum(self.N, 0, out=self.N)
         self.N[chosen] = 0
         self.open[chosen] = False
@@ -272,7 +272,7 @@ def fallen(R: np.ndarray) -> np.ndarray:
     return np.cumsum(lost, axis=0, out=lost)
 
 
-def row(part: np.ndarray, start: int, s: int = 0) -> np.ndarray:
+def row_of(part: np.ndarray, start: int, s: int = 0) -> np.ndarray:
     """Return row s of a part."""
     out: np.ndarray = part[s]
     return out

@@ -49,7 +49,7 @@ def compiled(variant):
             signature[name] = "constexpr"
         elif name in INTEGERS:
             signature[name] = "i32"
-        elif name in ("band", "slack", "refresh", "floor", "reach", "own"):
+        elif name in ("band", "slack", "refresh", "least", "reach", "added"):
             signature[name] = "fp32"
         else:
             signature[name] = POINTERS.get(name, "*bf16" if name == "A" else f"*{number}")

@@ -340,14 +340,14 @@ def test_picks_cut_from_a_longer_run_are_not_the_methods_own():
     chosen = select(gaussian(6, 9), 4, "residual")
     (part,) = chosen._parts
     assert part.is_a_run_of(METHODS["residual"])
-    cut = type(part)(part.problem, part.picks[:2], 2, part.own)
+    cut = type(part)(part.problem, part.picks[:2], 2, part.method_picks)
     assert cut.is_a_run_of(METHODS["residual"])  # nested
     assert not cut.is_a_run_of(row)
-    other = min(set(range(9)) - set(part.own))
-    filled = type(part)(part.problem, (*part.picks[:3], other), 4, part.own)
+    other = min(set(range(9)) - set(part.method_picks))
+    filled = type(part)(part.problem, (*part.picks[:3], other), 4, part.method_picks)
     assert not filled.is_a_run_of(METHODS["residual"])
     assert not filled.is_a_run_of(row)
-    dependent = type(part)(part.problem, part.picks, 3, part.own)
+    dependent = type(part)(part.problem, part.picks, 3, part.method_picks)
     assert not dependent.is_a_run_of(METHODS["residual"])
 
 

@@ -171,6 +171,14 @@ def test_rank_deficiency():
     assert len(picks(few[0])) == 3
 
 
+@pytest.mark.parametrize(("units", "rank"), [(5, 1), (12, 2)])
+def test_a_short_column_counts_as_it_does_for_select(units, rank):
+    """However small the matrix, a column of fewer than 10 units of rounding of the largest one does not count."""
+    A = torch.diag(torch.tensor([1.0, units * 2.0**-52], dtype=torch.float64))
+    assert residual_select(A[None], 2)[1].tolist() == [rank]
+    assert cssp.select(A, 2, deficient="truncate").rank == rank
+
+
 def test_dependent_and_zero_includes():
     A = torch.eye(4, 6)
     A[:, 4] = A[:, 0]

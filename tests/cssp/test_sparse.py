@@ -1,15 +1,18 @@
 """Sparse matrices and linear operators: the picks of memory, without a dense copy."""
 
 import tracemalloc
+from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from cssp import CsspError, passes, select
+from cssp.passes.blocks import gaussian_rows
 from cssp.passes.operator import OperatorSource
-from cssp.passes.source import SparseSource, gaussian_rows
+from cssp.passes.source import SparseSource
 
 
 def scattered(rng, m, n, density=0.2, dtype=np.float64):
@@ -72,6 +75,31 @@ def test_recursions_survive_graded_columns(method):
             s = select(S, 30, method)
             assert np.array_equal(s.indices, expected.indices)
             assert s.rank == expected.rank
+
+
+def exact_gains(A, S):
+    """How much each column takes off the squared error after S, in rational arithmetic."""
+    R = np.array([[Fraction(float(x)) for x in row] for row in A])
+    for j in S:
+        q = R[:, j].copy()
+        R = R - np.outer(q, q @ R) / (q @ q)
+    G, heights = R.T @ R, np.sum(R * R, axis=0)
+    return np.array([float(sum(G[j] ** 2) / h) if h else 0.0 for j, h in enumerate(heights)])
+
+
+@pytest.mark.parametrize("form", [sp.csc_array, aslinearoperator])
+@pytest.mark.parametrize("seed", [3, 38, 39])
+def test_greedy_gain_is_the_largest_where_residuals_are_1e_9_of_the_columns(seed, form):
+    """After two picks residuals are 2**-30 of the columns; products with the columns themselves round by more than gains differ."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(5, 9))
+    A = rng.choice([-1.0, 0.0, 1.0], (8, n)) * 2.0**-30
+    A[:2] = rng.choice([-1.0, 1.0, 2.0, 3.0], (2, n))
+    A = scipy.linalg.hadamard(8) @ A
+    picks = select(form(A), n, "greedy", deficient="truncate").indices.tolist()
+    for t, j in enumerate(picks):
+        gains = exact_gains(A, picks[:t])
+        assert gains[j] >= (1 - 1e-5) * gains.max(), t
 
 
 def test_an_operator_needs_its_products_only():

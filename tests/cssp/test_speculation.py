@@ -181,6 +181,20 @@ def test_a_wrong_guess_is_not_taken(monkeypatch):
     assert list(speculative(problem(A, 40)).indices) == expected
 
 
+def test_norms_that_go_stale_within_a_guess_are_formed_anew():
+    """Behind a common mean of 1e4 the order of choice is that of the heights h, twins of which differ by 1e-8 of themselves.
+
+    Downdated norms know 2e-7 of themselves and lose half of their digits while a guess is verified: the guess, which takes
+    the lowest index among such equals, is then wrong about twins.
+    """
+    n = 300
+    h2 = np.linspace(1.2, 0.4, n)
+    h2[10:40:5] = h2[11:41:5] * (1 - 1e-8)  # the later one of each pair is higher
+    order = np.argsort(-h2)
+    A = np.concatenate([np.full((1, n), 1e4), np.diag(np.sqrt(h2))])
+    assert list(speculative(problem(A, 60), guesses=True).indices) == order[:60].tolist()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_weights_include_exclude_tolerance_and_padding(dtype):
     rng = np.random.default_rng(3)
