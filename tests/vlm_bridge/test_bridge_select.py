@@ -364,7 +364,7 @@ def test_missing_signals_are_named(tokens):
         ({"method": "divprune", "alpha": 1}, "'divprune' has no option 'alpha'. Its options: none"),
         ({"method": "greedy", "beta": 1}, "beta"),
         ({"method": "divprune", "relevance": "anti"}, "uses no relevance"),
-        ({"relevance": "positive"}, "allowed are 'anti', 'normal'"),
+        ({"relevance": "positive"}, "expected 'anti', 'normal'"),
         ({"relevance": torch.ones(39)}, r"expected \(40,\)"),
         ({"relevance": -torch.ones(40)}, "not negative"),
         ({"relevance": torch.full((40,), torch.nan)}, "finite"),
@@ -406,3 +406,16 @@ def test_bad_relevance(field):
 
 def _signals(tokens):
     return {name: value for name, value in tokens.items() if name != "features"}
+
+
+def test_settings_are_given_by_name_and_signals_apart_from_options():
+    from vlm_bridge.live.settings import Settings
+    from vlm_bridge.selection.given import signals_and_options
+
+    signals, options = signals_and_options({"llm_text": torch.ones(1, 2), "clip_text": None, "alpha": 2})
+    assert list(signals) == ["llm_text"]
+    assert options == {"alpha": 2}
+    with pytest.raises(TypeError, match="positional"):
+        Settings(64, "spare")
+    with pytest.raises(BridgeError, match="no option 'llm_text'"):
+        Settings(keep=64, method="spare", options=signals)

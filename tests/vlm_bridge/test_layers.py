@@ -623,7 +623,7 @@ def test_refusals(deep):
     refused(model, inputs, "image 1: keep = 37", keep=[4, 37])
     refused(model, inputs, "keep = 0", keep=[4, 0])
     refused(model, inputs, "keep = 1.5", keep=1.5)
-    refused(model, inputs, "one piece", keep=Shared(9))
+    refused(model, inputs, "each image as a whole", keep=Shared(9))
     refused(model, inputs, "3 budgets for 2 images", keep=[4, 4, 4])
     refused(model, inputs, "keep = None", keep=None)
     refused(model, inputs, "relevance", relevance="anti")

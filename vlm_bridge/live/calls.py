@@ -14,7 +14,7 @@ from transformers.generation import utils as generation
 
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.live.session import Session
-from vlm_bridge.model.families import is_bidirectional
+from vlm_bridge.model.decoder import is_bidirectional
 
 _LOOP = "its decoding loop is no part of transformers any more; it is fetched from the hub and sees the pruned prompt"
 

@@ -15,13 +15,8 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.model.families import (
-    KINDS,
-    base_of,
-    layer_kinds,
-    placeholder_id,
-    window_of,
-)
+from vlm_bridge.model.decoder import layer_kinds, window_of
+from vlm_bridge.model.families import KINDS, base_of, placeholder_id
 from vlm_bridge.model.prompt import Prompt
 
 POSITIONS = ("keep", "compact")

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 import cssp
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.model.families import unscored_layers
+from vlm_bridge.model.decoder import unscored_layers
+from vlm_bridge.pruners import find_pruner
 from vlm_bridge.pruners.relevance import unit_rows
 
 _IMPLEMENTATIONS = ("sdpa", "eager")
@@ -75,7 +76,23 @@ FOLDS: dict[str, Callable[[Tensor, Tensor], Folded]] = {
     "cluster": by_cluster,
     "interpolation": by_interpolation,
 }
-"""Ways to fold."""
+"""How a dropped token is divided among the kept ones, by the name that `prune` calls it."""
+
+
+def fold_name(fold: bool | str, method: str) -> str:
+    """Return the key of `FOLDS` that `fold` asks for; empty where nothing is folded.
+
+    Raises
+    ------
+    BridgeError
+        There is no such key, or the pruner merges tokens by itself.
+    """
+    name = "cluster" if fold is True else fold or ""
+    if name and name not in FOLDS:
+        raise BridgeError(f"fold = {fold!r}: allowed are True, False, {', '.join(map(repr, FOLDS))}.")
+    if name and find_pruner(method).merges:
+        raise BridgeError(f"pruner {method!r} merges tokens itself; use fold=False.")
+    return name
 
 
 def _owners(features: Tensor, kept: Tensor) -> Tensor:
