@@ -122,7 +122,7 @@ def check_scores(given: Tensor, features: Tensor) -> Tensor:
     """Refuse relevance scores that cannot serve as column weights; return the others."""
     if given.shape != features.shape[:-1]:
         raise BridgeError(
-            f"relevance scores of shape {tuple(given.shape)}: expected one for each token, {tuple(features.shape[:-1])}."
+            f"relevance scores of shape {tuple(given.shape)}: expected {tuple(features.shape[:-1])}, one for each token."
         )
     if not torch.isfinite(given).all() or (given < 0).any():
         raise BridgeError(
