@@ -632,7 +632,7 @@ def test_refusals(deep):
     refused(model, inputs, "positions", positions="packed")
     refused(model, inputs, "attention", attention=torch.zeros(1))
     refused(model, inputs, "9.75 is the least", "pyramiddrop", keep=9)
-    refused(model, inputs, "must ascend", "pyramiddrop", keep=None, stages=(2, 1, 3))
+    refused(model, inputs, "ascending order", "pyramiddrop", keep=None, stages=(2, 1, 3))
     refused(model, inputs, "shares", "pyramiddrop", keep=None, shares=(0.5, 0.6, 0.1))
     refused(model, inputs, "version = 3", "sparsevlm", version=3)
     refused(model, inputs, "official lists", "sparsevlm", keep=100, budget="preset")

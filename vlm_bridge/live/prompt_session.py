@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.live.calls import check_chunks, check_generate, expected_tokens, inferred_mask, moved_lengths
 from vlm_bridge.live.filled import check_cropped, remember, remembered
-from vlm_bridge.live.full_view import FullView, Internals, restored, shown_in_full
+from vlm_bridge.live.full_view import FullView, Internals, restored, show_in_full
 from vlm_bridge.live.rewrite import Rewritten, rewrite
 from vlm_bridge.live.session import Call, Session, autograd_state, check_checkpointing, named
 from vlm_bridge.live.settings import Settings
@@ -94,7 +94,7 @@ class PromptSession(Session[PromptCall]):
         moved_lengths(self.model, arguments, done.layout.dropped)
         if full is not None:
             view = FullView(full, arguments["input_ids"].shape[1], mask)
-        shown_in_full(arguments, view)
+        show_in_full(arguments, view)
         output = self.generate(**arguments)
         self._keep(output, done)
         return output if view is None else restored(output, view)

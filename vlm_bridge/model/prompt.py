@@ -181,7 +181,7 @@ class Prompt:
 
 
 def _run(group: Tensor, column: Tensor) -> Tensor:
-    """Number the unbroken runs of ascending columns, each within one group, and return the run of each column."""
+    """Find the unbroken runs of ascending columns, each within one group, and return the run of each column."""
     starts = torch.zeros_like(column)
     starts[1:] = (group.diff() != 0) | (column.diff() != 1)
     return starts.cumsum(0)

@@ -33,7 +33,7 @@ STAGES, SHARES = (8, 16, 24), (0.5, 0.25, 0.125)
 
 
 def pyramiddrop(features: Tensor, k: int, weights: None, *, attention: Tensor) -> Plan:
-    """The k tokens with the most attention from the last query, by head mean."""
+    """Pick the k tokens with the most attention from the last query, by head mean."""
     return Plan(indices=most_attended(attention[:, -1:], k))
 
 
@@ -45,7 +45,7 @@ def schedule(
     stages: Sequence[int] | None = None,
     shares: Sequence[float] = SHARES,
 ) -> tuple[Stage, ...]:
-    """Counts at the stages: the official shares, or shares scaled to an average over all layers."""
+    """Schedule the stages by the official shares, or by shares scaled to an average over all layers."""
     found = check_stages(scaled_stages(STAGES, layers) if stages is None else stages, layers)
     check_shares(shares, found)
     if keep is None:
@@ -56,7 +56,7 @@ def schedule(
 
 
 def average_of(keep: Any, n: int) -> Any:
-    """The average that a count, a share or an `AtMost` of n asks for; a share is not rounded."""
+    """Return the average that a count, a share or an `AtMost` asks for, of n tokens; a share is not rounded."""
     count = count_of(keep, n)
     return keep * n if is_share(keep) else count
 

@@ -19,7 +19,7 @@ from torch import nn
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.live.calls import check_generate
 from vlm_bridge.live.filled import check_cropped, remember, remembered
-from vlm_bridge.live.full_view import shown_in_full
+from vlm_bridge.live.full_view import show_in_full
 from vlm_bridge.live.inside.image import Image
 from vlm_bridge.live.inside.passage import Passage
 from vlm_bridge.live.inside.terms import InsideSettings, check_cache, check_decoding, check_model, kernel_form
@@ -89,7 +89,7 @@ class LayerSession(Session[LayerCall]):
                 for name in ("input_ids", "inputs", "inputs_embeds")
                 if arguments.get(name) is not None
             )
-            shown_in_full(arguments, None)
+            show_in_full(arguments, None)
             call.prompts, call.steps = prompt.shape[0], True
             return self.generate(**arguments)
 
