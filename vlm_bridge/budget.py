@@ -117,7 +117,7 @@ class Spectral:
 
     Examples
     --------
-    >>> Spectral(0.9).count(torch.diag(torch.tensor([3.0, 1.0, 0.1])))
+    >>> Spectral(0.8).count(torch.diag(torch.tensor([3.0, 1.0, 0.1])))
     1
     """
 

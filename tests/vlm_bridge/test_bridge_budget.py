@@ -79,8 +79,8 @@ def test_spectral_counts_directions(batch):
     [
         (lambda: PerTile(0), "at least one token"),
         (lambda: Shared(1.5), "expected a share in"),
-        (lambda: Spectral(0), "must be in"),
-        (lambda: Spectral("all"), "must be in"),
+        (lambda: Spectral(0), r"in \(0, 1\]"),
+        (lambda: Spectral("all"), r"in \(0, 1\]"),
         (lambda: AtMost(0), "at least one token"),
         (lambda: AtMost(0.5), "a share such as 0.25 never asks"),
         (lambda: AtMost(True), "expected a token count"),

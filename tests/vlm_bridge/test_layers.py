@@ -643,6 +643,9 @@ def test_refusals(deep):
         prune_inputs(model, inputs, 5, "fastv")
     videos = {**inputs, "pixel_values_videos": inputs["pixel_values"]}
     refused(model, inputs, "video", call=lambda: model.generate(**videos))
+    with torch.no_grad():
+        encoded = {"image": model.get_image_features(inputs["pixel_values"], return_dict=True)}
+    refused(model, inputs, "either pixels or", call=lambda: model(**inputs, mm_encoder_outputs=encoded))
     cache = DynamicCache()
     with torch.no_grad():
         model(**inputs, past_key_values=cache)
