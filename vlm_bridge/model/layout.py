@@ -51,10 +51,10 @@ def positions_of(model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> tuple
             raise BridgeError(
                 f"position_ids of shape {tuple(given.shape)}: expected (B, L), or (axes, B, L) of a model with get_rope_index."
             )
-        found = given.expand(-1, *mask.shape)
+        positions = given.expand(-1, *mask.shape)
         if axes_of(model) == 4:
-            return found, False
-        return torch.cat([text[None], found[-3:]]), True
+            return positions, False
+        return torch.cat([text[None], positions[-3:]]), True
     if not callable(rope):
         return text, False
     names = inspect.signature(rope).parameters
@@ -68,21 +68,21 @@ def positions_of(model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> tuple
             "the processor gives, or position_ids."
         )
     arguments = {name: known[name] for name in names if known.get(name) is not None}
-    found = rope(**{**arguments, "attention_mask": mask.long()})[0]
-    if not isinstance(found, Tensor) or found.ndim != 3 or found.shape[1:] != mask.shape:
+    positions = rope(**{**arguments, "attention_mask": mask.long()})[0]
+    if not isinstance(positions, Tensor) or positions.ndim != 3 or positions.shape[1:] != mask.shape:
         raise BridgeError(f"{type(model).__name__}.get_rope_index gives no positions (axes, B, L).")
-    found = found.to(mask.device)
-    return (torch.cat([text[None], found]), True) if len(found) == 3 else (found, False)
+    positions = positions.to(mask.device)
+    return (torch.cat([text[None], positions]), True) if len(positions) == 3 else (positions, False)
 
 
 def _as_named_there(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the arguments that Omni models call by one name in `forward` and by another in ``get_rope_index``."""
-    found = {"second_per_grids": inputs.get("video_second_per_grid"), "audio_seqlens": None}
+    renamed = {"second_per_grids": inputs.get("video_second_per_grid"), "audio_seqlens": None}
     if inputs.get("audio_feature_lengths") is not None:
-        found["audio_seqlens"] = inputs["audio_feature_lengths"]
+        renamed["audio_seqlens"] = inputs["audio_feature_lengths"]
     elif inputs.get("feature_attention_mask") is not None:
-        found["audio_seqlens"] = inputs["feature_attention_mask"].sum(1)
-    return {name: value for name, value in found.items() if value is not None}
+        renamed["audio_seqlens"] = inputs["feature_attention_mask"].sum(1)
+    return {name: value for name, value in renamed.items() if value is not None}
 
 
 def axes_of(model: Any) -> int:
@@ -166,10 +166,10 @@ class Layout:
     def positions_at(self, start: int, count: int, copies: int) -> Tensor:
         """Return positions of tokens `start` to `start + count` of prompt and answer, each prompt `copies` times."""
         behind = start + count - self.source.shape[1]
-        found = self.following(max(behind - count, 0), min(max(behind, 0), count))
+        later = self.following(max(behind - count, 0), min(max(behind, 0), count))
         if behind < count:
-            found = torch.cat([self.positions[..., start : start + count], found], dim=-1)
-        return found.repeat_interleave(copies, dim=-2)
+            later = torch.cat([self.positions[..., start : start + count], later], dim=-1)
+        return later.repeat_interleave(copies, dim=-2)
 
     def gather(self, tensor: Tensor, fill: float) -> Tensor:
         """Gather the columns of `tensor` (B, L, ...) that remain; padding is filled with `fill`."""

@@ -29,8 +29,7 @@ def in_sequence(base: Any, shape: torch.Size, inputs: Inputs, g: int) -> Tensor:
 
 def one_by_one(projector: Any, rows: Tensor, g: int) -> Tensor:
     """Project rows that the projector takes as they are."""
-    found: Tensor = projector(rows[None])[0]
-    return found
+    return projector(rows[None])[0]
 
 
 @dataclass(frozen=True)
@@ -105,10 +104,10 @@ def patches_per_token(model: Any, family: Family) -> int:
 def projector_of(base: Any, family: Family) -> nn.Module | None:
     """Return the module that maps rows of the vision tower to the LLM's width; None where there is none."""
     try:
-        found = attrgetter(family.projector)(base)
+        projector = attrgetter(family.projector)(base)
     except AttributeError:
         return None
-    return found if isinstance(found, nn.Module) else None
+    return projector if isinstance(projector, nn.Module) else None
 
 
 class Projection(nn.Module):
@@ -137,13 +136,13 @@ def projection(model: Any, family: Family) -> Projection | None:
 
 def in_squares(heights: list[int], widths: list[int], side: int) -> Tensor:
     """Join squares of patches, in raster order, of images (h, w) that follow one another in a sequence."""
-    found, start = [], 0
+    joined, start = [], 0
     for h, w in zip(heights, widths, strict=True):
         numbers = torch.arange(h * w, dtype=torch.float64).view(1, 1, h, w)
         squares = nn.functional.unfold(numbers, side, stride=side)[0].mT
-        found.append(start + squares.long())
+        joined.append(start + squares.long())
         start += h * w
-    return torch.cat(found)
+    return torch.cat(joined)
 
 
 def _numbers(shape: torch.Size, g: int) -> tuple[Tensor, int]:
@@ -156,15 +155,14 @@ def _shuffled_by_internvl(base: Any, shape: torch.Size, inputs: Inputs, g: int) 
     """Run InternVL's pixel shuffle on the indices of the patches."""
     numbers, side = _numbers(shape, g)
     grid = numbers.view(-1, side, side, 1)
-    found: Tensor = base.pixel_shuffle(grid, scale_factor=base.config.downsample_ratio)
-    return found.reshape(-1, g).long()
+    return base.pixel_shuffle(grid, scale_factor=base.config.downsample_ratio).reshape(-1, g).long()
 
 
 def _shuffled_by_idefics(base: Any, shape: torch.Size, inputs: Inputs, g: int) -> Tensor:
     """Run the pixel shuffle of Idefics3 and SmolVLM on the indices of the patches."""
     numbers, _ = _numbers(shape, g)
-    found: Tensor = base.connector.pixel_shuffle(numbers[..., None], base.connector.scale_factor)
-    return found.reshape(-1, g).long()
+    shuffle, factor = base.connector.pixel_shuffle, base.connector.scale_factor
+    return shuffle(numbers[..., None], factor).reshape(-1, g).long()
 
 
 def _squares_of_gemma(base: Any, shape: torch.Size, inputs: Inputs, g: int) -> Tensor:
@@ -194,28 +192,24 @@ def _behind_windows(base: Any, grid: Tensor) -> Tensor:
             window_size=tower.window_size,
             patch_size=tower.patch_size,
         )
-    order: Tensor = torch.as_tensor(windows).argsort()
-    return order
+    return torch.as_tensor(windows).argsort()
 
 
 def _patch_by_patch(projector: Any, rows: Tensor, g: int) -> Tensor:
     """Project rows of g concatenated patches by a merger that takes patches."""
-    found: Tensor = projector(rows.unflatten(-1, (g, -1)).flatten(0, 1))
-    return found
+    return projector(rows.unflatten(-1, (g, -1)).flatten(0, 1))
 
 
 def _as_one_column(projector: Any, rows: Tensor, g: int) -> Tensor:
     """Project by Mistral3's merger, as tokens of an image that is one token wide."""
     merger = projector.patch_merger
     side = merger.spatial_merge_size * merger.patch_size
-    found: Tensor = projector(rows.unflatten(-1, (g, -1)).flatten(0, 1), [(side * len(rows), side)])
-    return found
+    return projector(rows.unflatten(-1, (g, -1)).flatten(0, 1), [(side * len(rows), side)])
 
 
 def _behind_pooling(projector: Any, rows: Tensor, g: int) -> Tensor:
     """Project means of patches by what Gemma3 does after pooling."""
-    found: Tensor = projector.mm_soft_emb_norm(rows) @ projector.mm_input_projection_weight
-    return found.type_as(rows)
+    return (projector.mm_soft_emb_norm(rows) @ projector.mm_input_projection_weight).type_as(rows)
 
 
 _QWEN = Connector(lambda base: int(base.visual.spatial_merge_size) ** 2, project=_patch_by_patch, videos=True)

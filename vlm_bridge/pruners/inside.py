@@ -79,24 +79,24 @@ def scaled_stages(official: Sequence[int], layers: int, of: int = 32) -> tuple[i
     >>> scaled_stages((8, 16, 24), layers=24)
     (6, 12, 18)
     """
-    found: list[int] = []
+    moved: list[int] = []
     for layer in official:
-        found.append(max(round(layer * layers / of), found[-1] + 1 if found else 1))
-    return tuple(found)
+        moved.append(max(round(layer * layers / of), moved[-1] + 1 if moved else 1))
+    return tuple(moved)
 
 
 def check_stages(stages: Sequence[int], layers: int) -> tuple[int, ...]:
     """Return stages as a tuple; refuse all but ascending layers in [1, layers)."""
-    found = tuple(stages)
-    whole = all(isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in found)
-    if not whole or not found or min(found) < 1 or max(found) >= layers:
+    given = tuple(stages)
+    whole = all(isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in given)
+    if not whole or not given or min(given) < 1 or max(given) >= layers:
         raise BridgeError(
-            f"layer or stages = {found}: expected layers from 1 to {layers - 1} of this decoder; to prune before "
+            f"layer or stages = {given}: expected layers from 1 to {layers - 1} of this decoder; to prune before "
             "layer 0 use a pruner that acts before the LLM."
         )
-    if list(found) != sorted(set(found)):
-        raise BridgeError(f"stages = {found}: expected layers in ascending order, each once.")
-    return tuple(int(s) for s in found)
+    if list(given) != sorted(set(given)):
+        raise BridgeError(f"stages = {given}: expected layers in ascending order, each once.")
+    return tuple(int(s) for s in given)
 
 
 def count_of(keep: Any, n: int) -> int:

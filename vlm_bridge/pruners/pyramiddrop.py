@@ -46,13 +46,13 @@ def schedule(
     shares: Sequence[float] = SHARES,
 ) -> tuple[Stage, ...]:
     """Schedule the stages by the official shares, or by shares scaled to an average over all layers."""
-    found = check_stages(scaled_stages(STAGES, layers) if stages is None else stages, layers)
-    check_shares(shares, found)
+    cut = check_stages(scaled_stages(STAGES, layers) if stages is None else stages, layers)
+    check_shares(shares, cut)
     if keep is None:
         counts: Sequence[int] = [max(1, int(n * share)) for share in shares]
     else:
-        counts = counts_for_average(layers, found, n, shares, average_of(keep, n))
-    return tuple(Stage(layer, count) for layer, count in zip(found, counts, strict=True))
+        counts = counts_for_average(layers, cut, n, shares, average_of(keep, n))
+    return tuple(Stage(layer, count) for layer, count in zip(cut, counts, strict=True))
 
 
 def average_of(keep: Any, n: int) -> Any:

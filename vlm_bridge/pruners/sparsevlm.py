@@ -213,20 +213,20 @@ def schedule(
         raise BridgeError(f"budget = {budget!r}: allowed are {', '.join(_BUDGETS)}.")
     if scale is not None and budget != "rank":
         raise BridgeError(f"scale = {scale}: it belongs to budget='rank'.")
-    found = check_stages(scaled_stages(STAGES, layers) if stages is None else stages, layers)
+    cut = check_stages(scaled_stages(STAGES, layers) if stages is None else stages, layers)
     if budget == "rank":
-        return tuple(Stage(layer, n, {"scale": 1.0 if scale is None else scale}) for layer in found)
+        return tuple(Stage(layer, n, {"scale": 1.0 if scale is None else scale}) for layer in cut)
     if shares is not None and budget == "preset":
         raise BridgeError("shares belong to budget='average'.")
     if budget == "average" and (keep is not None or shares is not None):
         wanted = [c / _OF for c in PRESETS[version][192]] if shares is None else list(shares)
-        check_shares(wanted, found)
+        check_shares(wanted, cut)
         if keep is None:
             counts: Sequence[int] = [max(1, int(n * share)) for share in wanted]
         else:
-            counts = counts_for_average(layers, found, n, wanted, average_of(keep, n))
-        return tuple(Stage(layer, count) for layer, count in zip(found, counts, strict=True))
-    return _preset(found, n, 192 if keep is None else keep, version, recycled)
+            counts = counts_for_average(layers, cut, n, wanted, average_of(keep, n))
+        return tuple(Stage(layer, count) for layer, count in zip(cut, counts, strict=True))
+    return _preset(cut, n, 192 if keep is None else keep, version, recycled)
 
 
 def _preset(
@@ -241,14 +241,14 @@ def _preset(
     counts = PRESETS[version][keep]
     if len(counts) != len(stages):
         raise BridgeError(f"stages = {tuple(stages)}: the official lists have {len(counts)} stages.")
-    found, now = [], n
+    scaled, now = [], n
     for layer, count in zip(stages, counts, strict=True):
         selected = max(1, min(round(count * n / _OF), now - 1))
         more = recycled_count(now - selected) if recycled is None else recycled
         more = 0 if version == 2 else more
-        found.append(Stage(layer, selected + more, {"recycled": more}))
+        scaled.append(Stage(layer, selected + more, {"recycled": more}))
         now = selected + more
-    return tuple(found)
+    return tuple(scaled)
 
 
 def check_version(version: Any) -> None:

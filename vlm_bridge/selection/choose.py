@@ -94,21 +94,21 @@ def choose_all(
     for part in parts:
         first = part.rows[0][0]
         if len(part.rows) == 1 and part.n == len(images[first]):
-            found = choose_one(
+            choice = choose_one(
                 request, images[first], part.k, factors[first], tol, rngs[first], signals[first], memory
             )
-            kept[first], merged[first] = list(found.indices), [] if found.merge is None else [found.merge]
-            reused[first] = found.reused
+            kept[first], merged[first] = list(choice.indices), [] if choice.merge is None else [choice.merge]
+            reused[first] = choice.reused
             continue
-        found, owners = _choose_part(request, images, factors, signals, part, tol, rngs[first], memory)
+        choice, owners = _choose_part(request, images, factors, signals, part, tol, rngs[first], memory)
         for image, _ in part.rows:
-            reused[image] &= found.reused
-        for position, j in enumerate(found.indices):
+            reused[image] &= choice.reused
+        for position, j in enumerate(choice.indices):
             image, row = owners[j]
             kept[image].append(row)
-            if found.merge is not None:
-                spread = found.merge.new_zeros(len(images[image]))
-                spread[part.rows[0][1].to(spread.device)] = found.merge[position]
+            if choice.merge is not None:
+                spread = choice.merge.new_zeros(len(images[image]))
+                spread[part.rows[0][1].to(spread.device)] = choice.merge[position]
                 merged[image].append(spread[None])
     return [
         Choice(tuple(k), torch.cat(m) if m else None, again)
@@ -150,19 +150,19 @@ def _choose_part(
     if factors[part.rows[0][0]] is not None:
         factor = torch.cat([f[rows.to(f.device)] for i, rows in part.rows if (f := factors[i]) is not None])
     owners = [(i, int(row)) for i, rows in part.rows for row in rows]
-    found = choose_one(request, features, part.k, factor, tol, rng, read, memory)
-    return _at_least_one(found, owners, features.norm(dim=-1)), owners
+    choice = choose_one(request, features, part.k, factor, tol, rng, read, memory)
+    return _at_least_one(choice, owners, features.norm(dim=-1)), owners
 
 
-def _at_least_one(found: Choice, owners: list[tuple[int, int]], norms: Tensor) -> Choice:
+def _at_least_one(choice: Choice, owners: list[tuple[int, int]], norms: Tensor) -> Choice:
     """Replace the last picks so that every image keeps a token, its row of largest norm."""
-    chosen = list(found.indices)
+    chosen = list(choice.indices)
     for image in dict.fromkeys(i for i, _ in owners):
         if all(owners[j][0] != image for j in chosen):
             counts = Counter(owners[j][0] for j in chosen)
             spare = max(p for p, j in enumerate(chosen) if counts[owners[j][0]] > 1)
             chosen[spare] = max((j for j, (i, _) in enumerate(owners) if i == image), key=norms.__getitem__)
-    return replace(found, indices=tuple(chosen))
+    return replace(choice, indices=tuple(chosen))
 
 
 def choose_one(
@@ -191,10 +191,10 @@ def choose_one(
     if known is not None:
         return known
     before = _next(rng)
-    found = _chosen(request, features, k, factor, tol, rng, read)
+    choice = _chosen(request, features, k, factor, tol, rng, read)
     if _next(rng) == before:
-        memory.store(key, replace(found, reused=True))
-    return found
+        memory.store(key, replace(choice, reused=True))
+    return choice
 
 
 def _next(rng: np.random.Generator) -> int:
@@ -252,7 +252,7 @@ def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list
         return list(range(n))
 
     def chosen(deficient: str) -> list[int]:
-        found = cssp.select(
+        selection = cssp.select(
             columns,
             None if k == n else k,
             method=plan.method,
@@ -263,7 +263,7 @@ def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list
             rng=rng,
             **plan.options,
         )
-        return [int(j) for j in torch.as_tensor(found.indices).tolist()]  # one transfer from the device
+        return [int(j) for j in torch.as_tensor(selection.indices).tolist()]  # one transfer from the device
 
     before = rng.bit_generator.state
     try:

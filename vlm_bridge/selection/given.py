@@ -67,14 +67,14 @@ def signals_of_images(
 ) -> list[dict[str, Any]]:
     """Return the signals `names`, as far as they are given, for each image of `features` (..., n, d)."""
     lead, n = features.shape[:-2], features.shape[-2]
-    found: list[dict[str, Any]] = [{} for _ in range(int(np.prod(lead)))]
+    split: list[dict[str, Any]] = [{} for _ in range(int(np.prod(lead)))]
     for name in names:
         if name in signals:
             values = _split(name, signals[name], lead, features.device)
-            for image, value in zip(found, values, strict=True):
+            for image, value in zip(split, values, strict=True):
                 image[name] = value
                 check_signal(name, value, n)
-    return found
+    return split
 
 
 def _split(name: str, value: Any, lead: tuple[int, ...], device: Any) -> list[Any]:

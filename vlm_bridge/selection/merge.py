@@ -78,17 +78,17 @@ def merge_tokens(
     given, options = signals_and_options(signals)
     features, read, choices = choose(features, keep, method, relevance, tol, rng, given, options)
     images = features.reshape(-1, *features.shape[-2:])
-    found = []
+    results = []
     for image, vision, choice in zip(images, read, choices, strict=True):
         indices, coefficients = choice.ascending()
         sizes = torch.ones(len(indices), device=image.device)
         if way:
             folded = FOLDS[way](image, indices)
-            found.append(Merged(indices, folded.rows, folded.coefficients, folded.sizes))
+            results.append(Merged(indices, folded.rows, folded.coefficients, folded.sizes))
             continue
         if coefficients is None:
             coefficients = torch.nn.functional.one_hot(indices, len(image)).to(image)
         project = given.get("projector") if before_projector else None
         rows = merged_rows(image, indices, coefficients, vision if project else {}, project)
-        found.append(Merged(indices, rows, coefficients, sizes))
-    return found
+        results.append(Merged(indices, rows, coefficients, sizes))
+    return results

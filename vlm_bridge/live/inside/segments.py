@@ -91,14 +91,14 @@ class Segment:
         closed = False if given.dtype == torch.bool else torch.finfo(given.dtype).min
         if prompt:
             given = take(given, self.source, 2, fill=closed)
-        found = take(given, columns, 3, fill=closed)
+        cut = take(given, columns, 3, fill=closed)
         if (
             prompt and self.ragged
         ):  # some kernels return NaN for a query that sees nothing: padding sees itself
             open_ = True if given.dtype == torch.bool else 0
             itself = torch.diag_embed(~self.valid)[:, None]
-            found = found.masked_fill(itself, open_)
-        return found
+            cut = cut.masked_fill(itself, open_)
+        return cut
 
     def _columns(self, keys: int) -> Tensor:
         """Return the columns (B, K') in the full mask of the segment's keys and of all that followed the prompt."""
@@ -112,10 +112,10 @@ class Segment:
         if form == "2d":
             return seen.long()
         causal = torch.ones(queries, keys, dtype=torch.bool, device=seen.device).tril(keys - queries)
-        found = (causal & seen[:, None])[:, None]
+        mask = (causal & seen[:, None])[:, None]
         if queries == keys:
-            found = found | torch.diag_embed(~seen)[:, None]
-        return found
+            mask = mask | torch.diag_embed(~seen)[:, None]
+        return mask
 
 
 def take(tensor: Tensor, index: Tensor, axis: int, fill: float = 0) -> Tensor:
@@ -125,15 +125,15 @@ def take(tensor: Tensor, index: Tensor, axis: int, fill: float = 0) -> Tensor:
     index = index.to(tensor.device).reshape(shape)
     target = list(tensor.shape)
     target[axis] = index.shape[axis]
-    found = tensor.gather(axis, index.clamp(min=0).expand(target))
-    return found.masked_fill(index < 0, fill)
+    entries = tensor.gather(axis, index.clamp(min=0).expand(target))
+    return entries.masked_fill(index < 0, fill)
 
 
 def visible(given: Tensor | None, segment: Segment, item: int, queries: Tensor) -> Tensor:
     """Turn the mask `given` into a bias (Q, L') on what places `queries` (Q,) of an item see: 0, or −∞."""
     if given is not None and given.ndim == 4:
-        found = given[item if given.shape[0] > 1 else 0, 0, queries]
-        return found if found.dtype != torch.bool else _bias(found)
+        seen = given[item if given.shape[0] > 1 else 0, 0, queries]
+        return seen if seen.dtype != torch.bool else _bias(seen)
     places = torch.arange(segment.source.shape[1], device=queries.device)
     return _bias((places <= queries[:, None]) & segment.valid[item].to(queries.device))
 
