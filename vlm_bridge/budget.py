@@ -1,7 +1,7 @@
-"""How many tokens to keep, and of what: an image, a tile, or several images together.
+"""Say how many tokens to keep, and of what: an image, a tile, or several images together.
 
-A budget is a token count, a share, an `AtMost`, one of these per image, or a `PerTile`, `Shared` or `Spectral`.
-It comes down to *parts*: sets of rows of which so many are kept.
+A budget is a token count, a share, an `AtMost`, one of these for each image, or a `PerTile`, `Shared` or `Spectral`. It
+comes down to *parts*: sets of rows, each with the number of rows to keep.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _ALLOWED = "a token count (int >= 1), a share (float in (0, 1]), AtMost(count) o
 
 @dataclass(frozen=True)
 class AtMost:
-    """So many tokens of an image, and all tokens of an image that has fewer.
+    """Keep this many tokens of an image, and all tokens of an image that has fewer.
 
-    A plain count is refused where an image has fewer tokens. Under a dynamic resolution some images are small, and
-    an evaluation should not end at them.
+    A plain count is refused where an image has fewer tokens. `AtMost` is for dynamic resolutions, under which some images
+    are small.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class AtMost:
     Raises
     ------
     BridgeError
-        No whole number, or one below 1. A share never asks for more than an image has.
+        `tokens` is no whole number, or below 1.
 
     Examples
     --------
@@ -57,13 +57,23 @@ class AtMost:
             raise BridgeError(f"AtMost(tokens={self.tokens}): at least one token of an image must stay.")
 
     def of(self, n: int) -> int:
-        """Tokens to keep of `n`."""
+        """Return the number of tokens to keep of `n`."""
         return min(int(self.tokens), n)
 
 
 @dataclass(frozen=True)
 class PerTile:
-    """So many tokens (or this share, or `AtMost` so many) of every tile; rows that separate tiles' rows go."""
+    """Keep this many tokens, or this share, or at most so many, of every tile; separator rows are dropped.
+
+    Parameters
+    ----------
+    tokens : int, float or AtMost
+
+    Raises
+    ------
+    BridgeError
+        A count below 1, or a share outside (0, 1].
+    """
 
     tokens: int | float | AtMost
 
@@ -73,7 +83,17 @@ class PerTile:
 
 @dataclass(frozen=True)
 class Shared:
-    """So many tokens (or this share, or `AtMost` so many) of all images of a prompt together, at least one of each."""
+    """Keep this many tokens, or this share, or at most so many, of all images of a prompt together, but one of each.
+
+    Parameters
+    ----------
+    tokens : int, float or AtMost
+
+    Raises
+    ------
+    BridgeError
+        A count below 1, or a share outside (0, 1].
+    """
 
     tokens: int | float | AtMost
 
@@ -83,16 +103,32 @@ class Shared:
 
 @dataclass(frozen=True)
 class Spectral:
-    """As many tokens as singular directions are needed for this share of an image's squared norm."""
+    """Keep as many tokens as singular directions are needed for this share of an image's squared norm.
+
+    Parameters
+    ----------
+    energy : float
+        In (0, 1].
+
+    Raises
+    ------
+    BridgeError
+        `energy` is outside (0, 1].
+
+    Examples
+    --------
+    >>> Spectral(0.8).count(torch.diag(torch.tensor([3.0, 1.0, 0.1])))
+    1
+    """
 
     energy: float
 
     def __post_init__(self) -> None:
         if not (isinstance(self.energy, numbers.Real) and 0 < float(self.energy) <= 1):
-            raise BridgeError(f"Spectral(energy={self.energy!r}): a share of the energy must be in (0, 1].")
+            raise BridgeError(f"Spectral(energy={self.energy!r}): expected a share of the energy in (0, 1].")
 
     def count(self, features: Tensor) -> int:
-        """The fewest r with σ₁² + … + σ_r² ≥ energy · ‖X‖²; at least 1."""
+        """Return the smallest r >= 1 with σ₁² + … + σ_r² ≥ energy · ‖X‖², for the rows X (n, d) of an image."""
         wide = features.detach().double()
         wide = wide.mT if wide.shape[0] > wide.shape[1] else wide
         peak = wide.abs().max()
@@ -104,21 +140,30 @@ class Spectral:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of which `k` are kept: pairs (image, its rows), one pair unless images share a budget."""
+    """Rows of which `k` are kept.
+
+    Attributes
+    ----------
+    rows : tuple of (int, Tensor)
+        Pairs (image, indices of its rows); one pair unless images share a budget.
+    k : int
+    """
 
     rows: tuple[tuple[int, Tensor], ...]
     k: int
 
     @property
     def n(self) -> int:
-        """Rows in all."""
+        """Number of rows of all images together."""
         return sum(len(rows) for _, rows in self.rows)
 
 
 def check_keep(keep: Any, tol: float | None = None) -> None:
-    """Refuse a `keep` that no number of tokens could make right; ``None`` needs `tol`."""
+    """Refuse a `keep` that is wrong for any number of tokens; ``None`` needs `tol`."""
     if tol is not None and not (isinstance(tol, numbers.Real) and 0 < float(tol) <= 1):
-        raise BridgeError(f"tol = {tol!r}: it must be in (0, 1], the relative reconstruction error to reach.")
+        raise BridgeError(
+            f"tol = {tol!r}: expected a number in (0, 1], the relative reconstruction error to reach."
+        )
     if keep is None:
         if tol is None:
             raise BridgeError(f"keep = None needs tol; otherwise keep is {_ALLOWED}.")
@@ -136,22 +181,23 @@ def parts_of(
     prompts: Sequence[int] | None = None,
     tiles: Sequence[Tensor] | None = None,
 ) -> list[Part]:
-    """What to keep so many rows of.
+    """Divide the rows of images into parts, each with the number of rows to keep.
 
     Parameters
     ----------
     keep : int, float, AtMost, sequence of these, PerTile, Shared, Spectral, or None
     images : sequence of Tensor (n_i, d)
     tol : float, optional
+        In (0, 1]; needed where `keep` is None.
     prompts : sequence of int, optional
-        Prompt of each image, for `Shared`; by default all belong to one.
+        Number of the prompt that each image belongs to, for `Shared`; by default all belong to one.
     tiles : sequence of Tensor (n_i,), optional
-        Tile of each row, negative for separators, for `PerTile`; by default an image is a tile.
+        Number of the tile of each row, negative for separators, for `PerTile`; by default an image is one tile.
 
     Raises
     ------
     BridgeError
-        As `token_counts`.
+        As in `token_counts`.
     """
     check_keep(keep, tol)
     sizes = [len(image) for image in images]
@@ -164,13 +210,13 @@ def parts_of(
             for group in groups
         ]
     if isinstance(keep, PerTile):
-        found = []
+        parts = []
         for i, rows in enumerate(whole if tiles is None else tiles):
             of_tile = torch.zeros_like(rows) if tiles is None else rows.cpu()
             for tile in of_tile[of_tile >= 0].unique().tolist():
                 inside = (of_tile == tile).nonzero()[:, 0]
-                found.append(Part(((i, inside),), count_of(keep.tokens, len(inside), f"a tile of image {i}")))
-        return found
+                parts.append(Part(((i, inside),), count_of(keep.tokens, len(inside), f"a tile of image {i}")))
+        return parts
     if isinstance(keep, Spectral):
         counts = [keep.count(image) for image in images]
     else:
@@ -179,15 +225,16 @@ def parts_of(
 
 
 def token_counts(keep: Any, sizes: Sequence[int], tol: float | None = None) -> list[int]:
-    """Tokens to keep of each image.
+    """Return the number of tokens to keep of each image.
 
     Parameters
     ----------
     keep : int, float, AtMost, sequence of these, or None
-        A share is rounded half to even, and is at least 1. ``None`` (with `tol`): all, stop by tolerance.
+        A share of the tokens is rounded half to even, to at least 1. ``None`` keeps all, until `tol` is reached.
     sizes : sequence of int
-        Rows of each image before pruning.
+        Number of rows of each image before pruning.
     tol : float, optional
+        In (0, 1]; needed where `keep` is None.
 
     Returns
     -------
@@ -196,7 +243,13 @@ def token_counts(keep: Any, sizes: Sequence[int], tol: float | None = None) -> l
     Raises
     ------
     BridgeError
-        0, more than an image has, a share outside (0, 1], or a list of the wrong length; the image is named.
+        A count below 1 or above an image's number of tokens, a share outside (0, 1], or a list of the wrong length. The
+        message names the image.
+
+    Examples
+    --------
+    >>> token_counts([64, 0.25], sizes=[576, 100])
+    [64, 25]
     """
     check_keep(keep, tol)
     if keep is None:
@@ -210,7 +263,7 @@ def token_counts(keep: Any, sizes: Sequence[int], tol: float | None = None) -> l
 
 
 def count_of(one: Any, n: int, what: str = "the image") -> int:
-    """Tokens to keep of the `n` of `what`, for a count, a share or an `AtMost`."""
+    """Return how many of the `n` tokens of `what` a count, a share or an `AtMost` keeps."""
     if isinstance(one, AtMost):
         return one.of(n)
     if is_share(one):
@@ -224,23 +277,22 @@ def count_of(one: Any, n: int, what: str = "the image") -> int:
 
 
 def is_share(one: Any) -> bool:
-    """Whether a budget is a share, that is a number that is no whole number by its type."""
+    """Tell whether a budget is a share: a number whose type is not that of whole numbers."""
     return isinstance(one, numbers.Real) and not isinstance(one, numbers.Integral)
 
 
 def read_keep(text: str) -> int | float | AtMost:
-    """A budget as a command line or a harness spells it: ``64``, ``0.25`` or ``at-most-64``.
+    """Read a budget as a command line or a harness spells it: ``64``, ``0.25`` or ``at-most-64``.
 
     Raises
     ------
     BridgeError
-        None of these, or out of range.
+        The text is none of these, or out of range.
     """
-    found: int | float | AtMost
     try:
         if text.startswith("at-most-"):
             return AtMost(int(text.removeprefix("at-most-")))
-        found = int(text) if text.strip().lstrip("+-").isdigit() else float(text)
+        keep: int | float = int(text) if text.strip().lstrip("+-").isdigit() else float(text)
     except ValueError as error:
         if isinstance(error, BridgeError):
             raise
@@ -248,30 +300,35 @@ def read_keep(text: str) -> int | float | AtMost:
             f"keep = {text!r}: expected a token count (64), a share (0.25) or at-most-64, which keeps all tokens of "
             "a smaller image."
         ) from None
-    check_keep(found)
-    return found
+    check_keep(keep)
+    return keep
 
 
 def _shared(tokens: Any, sizes: list[int], group: list[int]) -> int:
+    """Return how many tokens images that share a budget keep together."""
     k = count_of(tokens, sum(sizes), f"what images {', '.join(map(str, group))} show together")
     if k < len(group) and not is_share(tokens):
-        raise BridgeError(f"Shared({tokens}): {len(group)} images share it, and each must keep a token.")
+        raise BridgeError(
+            f"Shared({tokens}): {len(group)} images share it, and each must keep a token: expected at least {len(group)}."
+        )
     return max(k, len(group))
 
 
 def _check_one(one: Any) -> None:
+    """Refuse a budget for one image that is no count, share or `AtMost`."""
     if isinstance(one, AtMost):
         return
     if isinstance(one, (bool, np.bool_)) or not isinstance(one, numbers.Real):
-        raise BridgeError(f"keep = {one!r}: it must be {_ALLOWED}, PerTile, Shared or Spectral.")
+        raise BridgeError(f"keep = {one!r}: expected {_ALLOWED}, PerTile, Shared or Spectral.")
     if isinstance(one, numbers.Integral):
         if int(one) < 1:
             raise BridgeError(f"keep = {one}: at least one token of an image must stay.")
     elif not 0 < float(one) <= 1:
-        raise BridgeError(f"keep = {one!r}: a share must be in (0, 1]; for a token count pass an int.")
+        raise BridgeError(f"keep = {one!r}: expected a share in (0, 1], or an int for a token count.")
 
 
 def _is_list(keep: Any) -> bool:
+    """Tell whether a budget lists one for each image."""
     if isinstance(keep, (np.ndarray, torch.Tensor)):
         return keep.ndim > 0
     return isinstance(keep, Iterable) and not isinstance(keep, (str, bytes))

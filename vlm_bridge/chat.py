@@ -1,4 +1,4 @@
-"""From conversations to a model's inputs."""
+"""Turn conversations into a model's inputs."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from typing import Any
 from vlm_bridge.errors import BridgeError
 
 Conversation = Sequence[Mapping[str, Any]]
-"""Messages: ``{"role": ..., "content": [{"type": "image", "image": ...}, {"type": "text", "text": ...}, ...]}``."""
+"""Messages of the form ``{"role": ..., "content": [{"type": "image", "image": ...}, {"type": "text", "text": ...}, ...]}``."""
 
 
 def question(images: Sequence[Any], text: str) -> Conversation:
-    """One message: images, then text."""
+    """Make a conversation of one message: images, then text.
+
+    >>> question([], "What is shown?")
+    [{'role': 'user', 'content': [{'type': 'text', 'text': 'What is shown?'}]}]
+    """
     content = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
 
 
 def prepare(processor: Any, conversations: Sequence[Conversation]) -> Any:
-    """Inputs of a batch, padded on the left.
+    """Process a batch of conversations into inputs, padded on the left.
 
-    By the chat template where there is one; else image tokens in front of the text of one message, unless the
-    text has them.
+    The chat template is used where there is one. Otherwise image tokens are put in front of the text of a single message,
+    unless the text has them.
 
     Raises
     ------
     BridgeError
-        Without a template: no image token, more than one message, or a video.
+        There is neither template nor image token, or without a template there is a second message or a video.
     """
     template = getattr(processor, "chat_template", None)
     template = template or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
@@ -37,7 +41,7 @@ def prepare(processor: Any, conversations: Sequence[Conversation]) -> Any:
         images = [image for images, _ in read for image in images]
         texts = [text for _, text in read]
         return processor(images=images or None, text=texts, return_tensors="pt", **padding)
-    # Options of the processor have a place of their own in newer releases.
+    # Newer releases of transformers take the processor's options in one argument.
     apart = "processor_kwargs" in inspect.signature(processor.apply_chat_template).parameters
     return processor.apply_chat_template(
         list(conversations),
@@ -51,13 +55,13 @@ def prepare(processor: Any, conversations: Sequence[Conversation]) -> Any:
 
 
 def _plain(processor: Any, conversation: Conversation) -> tuple[list[Any], str]:
-    """Images and text of one message, for a processor without a chat template."""
+    """Take images and text of one message, for a processor without a chat template."""
     name, token = type(processor).__name__, getattr(processor, "image_token", None)
     if token is None:
-        raise BridgeError(f"{name} has neither a chat template nor an image token.")
+        raise BridgeError(f"{name} has neither a chat template nor an image token: expected one of them.")
     content = [item for message in conversation for item in message["content"]]
     if len(conversation) > 1 or any(item["type"] not in ("image", "text") for item in content):
-        raise BridgeError(f"{name} has no chat template: it takes one message, of images and text.")
+        raise BridgeError(f"{name} has no chat template: expected one message, of images and text.")
     images = [item["image"] for item in content if item["type"] == "image"]
     text = "\n".join(item["text"] for item in content if item["type"] == "text")
     return images, text if token in text else f"{token} " * len(images) + text

@@ -1,4 +1,4 @@
-"""The command line: a question about an image, answered on pruned tokens; a model's self-check; the table of pruners.
+"""Command line: answer a question about an image on pruned tokens, verify a model, or print the table of pruners.
 
 ``python -m vlm_bridge generate --model PATH --image x.jpg --prompt "..." --keep 64 --method spare`` takes a
 folder written by ``save_pretrained`` or a name on the hub. Weights come from safetensors only, and no code of
@@ -31,14 +31,14 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line for a wrong command line."""
+    """A parser that answers a wrong command line by one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 class _List(argparse.Action):
-    """Print the table of pruners, whatever else is asked for."""
+    """An option that prints the table of pruners and stops, whatever else is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         print(table())
@@ -86,7 +86,7 @@ def _model_options(command: argparse.ArgumentParser, dtype: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; what goes wrong is one line on stderr and exit code 2."""
+    """Run a command, and return its exit code; an error is one line on stderr and exit code 2."""
     args = _parser().parse_args(arguments)
     if args.command == "pruners":
         print(table())
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def table() -> str:
-    """Name, needed signals, what becomes of the tokens not kept, and summary of every row of `PRUNERS`."""
+    """Format `PRUNERS`: name, required signals, what becomes of tokens that are not kept, and summary."""
     rows = [("name", "needs", "merges", "summary")]
     rows += [
         (row.name, ", ".join(row.needs) or "-", row.merges or "-", row.summary) for row in PRUNERS.values()
@@ -116,12 +116,12 @@ def table() -> str:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Print what `verify` finds; 1 where not everything is right."""
+    """Print what `verify` returns; return 1 where not everything is right, else 0."""
     find_pruner(args.method)
     model, processor = load(args.model, _device(args), args.dtype, args.trust_remote_code)
-    found = verify(model, processor, args.keep, args.method)
-    print(found)
-    return int(not found.ok)
+    verification = verify(model, processor, args.keep, args.method)
+    print(verification)
+    return int(not verification.ok)
 
 
 def _device(args: argparse.Namespace) -> str:
@@ -129,7 +129,7 @@ def _device(args: argparse.Namespace) -> str:
 
 
 def generate(args: argparse.Namespace) -> None:
-    """Answer, and say what pruning did. Cheap checks come before the checkpoint is loaded."""
+    """Print the answer and what pruning did; cheap checks come before the checkpoint is loaded."""
     find_pruner(args.method)
     if args.picture is not None:
         picture.check_path(args.picture)
@@ -165,14 +165,14 @@ def generate(args: argparse.Namespace) -> None:
 
 
 def load(path: str, device: str, dtype: str = "auto", trust_remote_code: bool = False) -> tuple[Any, Any]:
-    """Model in evaluation mode, and processor; of a folder nothing is looked up on the hub.
+    """Load a model, in evaluation mode, and its processor; for a folder nothing is looked up on the hub.
 
     Raises
     ------
     BridgeError
-        No such folder, or a processor that takes no images.
+        There is no such folder, or the processor takes no images.
     OSError, ValueError
-        From transformers: no safetensors, an architecture without image input, code of the checkpoint's own.
+        Raised by transformers: no safetensors, an architecture without image input, or code of the checkpoint's own.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -184,14 +184,16 @@ def load(path: str, device: str, dtype: str = "auto", trust_remote_code: bool = 
         stored = torch.float32
     processor = AutoProcessor.from_pretrained(path, **common)
     if getattr(processor, "image_processor", None) is None:
-        raise BridgeError(f"--model {path}: {type(processor).__name__} takes no images.")
+        raise BridgeError(
+            f"--model {path}: {type(processor).__name__} takes no images: expected a vision-language model."
+        )
     loader: Any = AutoModelForImageTextToText
     model = loader.from_pretrained(path, dtype=stored, use_safetensors=True, **common)
     return model.to(device).eval(), processor
 
 
 def load_clip(path: str, device: str) -> tuple[Any, Any]:
-    """CLIP in evaluation mode, and its tokenizer."""
+    """Load a CLIP model, in evaluation mode, and its tokenizer."""
     from transformers import AutoTokenizer, CLIPModel
 
     local = Path(path).is_dir()
@@ -213,12 +215,14 @@ def _opened(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except OSError as error:
-        raise BridgeError(f"--image {path}: no image that can be read ({error}).") from error
+        raise BridgeError(
+            f"--image {path}: expected an image file, which cannot be read ({error})."
+        ) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave stderr to the error line: no progress bars and advice of transformers meanwhile."""
+    """Silence progress bars and warnings of transformers inside the block, so that stderr holds the error line alone."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

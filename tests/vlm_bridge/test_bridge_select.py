@@ -322,10 +322,10 @@ def test_constant_relevance_weighs_nothing(tokens):
         (0, "keep = 0"),
         (-3, "keep = -3"),
         (41, r"keep = 41, but image 0 has 40 tokens"),
-        (0.0, r"a share must be in \(0, 1\]"),
-        (1.5, r"a share must be in \(0, 1\]"),
-        (float("nan"), "a share must be"),
-        (64.0, "for a token count pass an int"),
+        (0.0, r"expected a share in \(0, 1\]"),
+        (1.5, r"expected a share in \(0, 1\]"),
+        (float("nan"), "expected a share"),
+        (64.0, "an int for a token count"),
         (True, "keep = True"),
         ("all", "keep = 'all'"),
         (None, "keep = None needs tol"),
@@ -364,12 +364,12 @@ def test_missing_signals_are_named(tokens):
         ({"method": "divprune", "alpha": 1}, "'divprune' has no option 'alpha'. Its options: none"),
         ({"method": "greedy", "beta": 1}, "beta"),
         ({"method": "divprune", "relevance": "anti"}, "uses no relevance"),
-        ({"relevance": "positive"}, "allowed are 'anti', 'normal'"),
+        ({"relevance": "positive"}, "expected 'anti', 'normal'"),
         ({"relevance": torch.ones(39)}, r"expected \(40,\)"),
         ({"relevance": -torch.ones(40)}, "not negative"),
         ({"relevance": torch.full((40,), torch.nan)}, "finite"),
         ({"order": "random"}, "allowed are 'ascending' and 'chosen'"),
-        ({"tol": 0.0}, r"must be in \(0, 1\]"),
+        ({"tol": 0.0}, r"expected a number in \(0, 1\]"),
         ({"method": "uniform_grid", "tol": 0.1}, "cannot honour tol"),
     ],
 )
@@ -406,3 +406,16 @@ def test_bad_relevance(field):
 
 def _signals(tokens):
     return {name: value for name, value in tokens.items() if name != "features"}
+
+
+def test_settings_are_given_by_name_and_signals_apart_from_options():
+    from vlm_bridge.live.settings import Settings
+    from vlm_bridge.selection.given import signals_and_options
+
+    signals, options = signals_and_options({"llm_text": torch.ones(1, 2), "clip_text": None, "alpha": 2})
+    assert list(signals) == ["llm_text"]
+    assert options == {"alpha": 2}
+    with pytest.raises(TypeError, match="positional"):
+        Settings(64, "spare")
+    with pytest.raises(BridgeError, match="no option 'llm_text'"):
+        Settings(keep=64, method="spare", options=signals)

@@ -198,7 +198,7 @@ def test_break_even_is_where_the_two_sides_meet():
 
 @pytest.mark.parametrize("rates", [(0, 1), (-1, 1), (1, 0), (math.nan, 1), (1, math.nan)])
 def test_rates_are_positive(rates):
-    with pytest.raises(BridgeError, match="a positive rate is wanted"):
+    with pytest.raises(BridgeError, match="expected a positive rate"):
         SAVES.break_even(*rates)
 
 

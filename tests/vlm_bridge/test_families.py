@@ -241,7 +241,7 @@ def test_separators_count():
     [
         (("mm_token_type_ids",), "read from mm_token_type_ids"),
         (("image_grid_thw",), "image_grid_thw"),
-        (("input_ids",), "neither input_ids nor inputs_embeds"),
+        (("input_ids",), "expected input_ids or inputs_embeds"),
     ],
 )
 def test_what_the_processor_gives_is_needed(without, message):

@@ -360,7 +360,7 @@ def test_guidance_with_folded_tokens_is_refused(llava):
 def test_every_argument_of_generate_has_been_looked_at():
     """A new argument of a later release is sorted in here first: right, refused, or of no concern to the prompt."""
     tried = {name for options in ARGUMENTS.values() for name in options} | set(REFUSED)
-    elsewhere = {  # tested in this file, in test_bridge_loan, test_layers or test_families
+    elsewhere = {  # tested in this file, in test_bridge_live, test_layers or test_families
         "inputs", "streamer", "assistant_model", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn",
         "stop_strings", "prompt_lookup_num_tokens", "prefill_chunk_size", "return_dict_in_generate", "output_logits",
         "num_return_sequences", "pad_token_id", "eos_token_id",

@@ -623,7 +623,7 @@ def test_refusals(deep):
     refused(model, inputs, "image 1: keep = 37", keep=[4, 37])
     refused(model, inputs, "keep = 0", keep=[4, 0])
     refused(model, inputs, "keep = 1.5", keep=1.5)
-    refused(model, inputs, "one piece", keep=Shared(9))
+    refused(model, inputs, "each image as a whole", keep=Shared(9))
     refused(model, inputs, "3 budgets for 2 images", keep=[4, 4, 4])
     refused(model, inputs, "keep = None", keep=None)
     refused(model, inputs, "relevance", relevance="anti")
@@ -632,7 +632,7 @@ def test_refusals(deep):
     refused(model, inputs, "positions", positions="packed")
     refused(model, inputs, "attention", attention=torch.zeros(1))
     refused(model, inputs, "9.75 is the least", "pyramiddrop", keep=9)
-    refused(model, inputs, "must ascend", "pyramiddrop", keep=None, stages=(2, 1, 3))
+    refused(model, inputs, "ascending order", "pyramiddrop", keep=None, stages=(2, 1, 3))
     refused(model, inputs, "shares", "pyramiddrop", keep=None, shares=(0.5, 0.6, 0.1))
     refused(model, inputs, "version = 3", "sparsevlm", version=3)
     refused(model, inputs, "official lists", "sparsevlm", keep=100, budget="preset")
@@ -643,6 +643,9 @@ def test_refusals(deep):
         prune_inputs(model, inputs, 5, "fastv")
     videos = {**inputs, "pixel_values_videos": inputs["pixel_values"]}
     refused(model, inputs, "video", call=lambda: model.generate(**videos))
+    with torch.no_grad():
+        encoded = {"image": model.get_image_features(inputs["pixel_values"], return_dict=True)}
+    refused(model, inputs, "either pixels or", call=lambda: model(**inputs, mm_encoder_outputs=encoded))
     cache = DynamicCache()
     with torch.no_grad():
         model(**inputs, past_key_values=cache)

@@ -67,5 +67,5 @@ def test_clean_needs_a_reader_and_leaves_something(llava, tokenizer):
     empty = prune(llava, 5, "resprune", clean=lambda text: " ", processor=tokenizer)
     with empty, pytest.raises(BridgeError, match="left nothing"):
         llava(**inputs)
-    with pytest.raises(BridgeError, match="must be a function"), prune(llava, 5, clean="all"):
+    with pytest.raises(BridgeError, match="expected a function"), prune(llava, 5, clean="all"):
         pass

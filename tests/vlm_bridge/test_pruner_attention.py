@@ -526,19 +526,19 @@ def test_batches_are_their_images(row):
 @pytest.mark.parametrize(
     ("row", "option", "message"),
     [
-        (VISPRUNER, {"important_ratio": 1.5}, "important_ratio = 1.5: allowed are numbers from 0 to 1"),
+        (VISPRUNER, {"important_ratio": 1.5}, "important_ratio = 1.5: expected a number from 0 to 1"),
         (VISPRUNER, {"important_ratio": float("nan")}, "important_ratio = nan"),
         (VISPRUNER, {"important_ratio": True}, "important_ratio = True"),
         (VISIONZIP, {"contextual_ratio": -0.1}, "contextual_ratio = -0.1"),
-        (PRUMERGE, {"neighbors": 0}, "neighbors = 0: allowed are whole numbers from 1"),
+        (PRUMERGE, {"neighbors": 0}, "neighbors = 0: expected a whole number of at least 1"),
         (PRUMERGE, {"neighbors": 2.0}, "neighbors = 2.0"),
-        (PRUMERGE, {"plus": 1}, "plus = 1: allowed are True and False"),
+        (PRUMERGE, {"plus": 1}, "plus = 1: expected True or False"),
         (PRUMERGE, {"adaptive": "yes"}, "adaptive = 'yes'"),
         (TRIM, {"mean": None}, "mean = None"),
         (TRIM, {"adaptive": 0}, "adaptive = 0"),
         (TRIM, {"clip_text": torch.ones(1, 3)}, "clip_text has dimension 3, clip_patches has 10"),
         (HOLOV, {"crops": 0}, "crops = 0"),
-        (HOLOV, {"cls_attention": -torch.ones(20)}, "cls_attention must not be negative"),
+        (HOLOV, {"cls_attention": -torch.ones(20)}, "cls_attention: expected no negative"),
         (HOLOV, {"ratio": 0.5}, "no option 'ratio'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Adapters for evaluation harnesses; see ``docs/harnesses.md``. Imported by the harness, never by the bridge."""
+"""Adapters for evaluation harnesses, imported by the harness and never by the bridge; see ``docs/harnesses.md``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def manifest() -> Any:
-    """What lmms-eval asks for through the entry point: which classes stand behind ``--model vlm_bridge``."""
+    """Tell lmms-eval, through the entry point, which classes serve ``--model vlm_bridge``."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     here = "vlm_bridge.harness.lmms"

@@ -1,9 +1,9 @@
-"""lmms-eval: any checkpoint through the bridge, pruned or not.
+"""Evaluate any checkpoint by lmms-eval, pruned or not.
 
 ``python -m lmms_eval --model vlm_bridge --model_args pretrained=PATH,keep=64,method=spare --tasks ...``
 
-`Chat` takes whole messages from the task and is what lmms-eval prefers; `Simple`, with ``--force_simple``,
-takes text and images apart, and is what tasks of likelihoods ask for.
+`Chat` takes whole messages from the task and is what lmms-eval prefers. `Simple`, chosen by ``--force_simple``, takes text
+and images separately, and is what tasks of likelihoods need.
 """
 
 from __future__ import annotations
@@ -36,30 +36,29 @@ from vlm_bridge.harness.tally import Tally
 from vlm_bridge.live.prune import prune
 
 NEW_TOKENS = 1024
-"""Answers of tasks that set no length end here."""
+"""Longest answer, in tokens, of tasks that set no length."""
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 
 
 class Pruned(lmms):
-    """What both interfaces have in common.
+    """A model for lmms-eval, without the form in which a task passes its data.
 
     Parameters
     ----------
     pretrained : str
         Folder of a checkpoint, or its name on the hub.
     keep, method, relevance, positions, fold, **options
-        As in `vlm_bridge.prune`; ``keep=at-most-64`` stands for ``AtMost(64)``; ``method="none"`` leaves the model
-        alone.
+        As in `vlm_bridge.prune`. ``keep=at-most-64`` stands for ``AtMost(64)``, and ``method="none"`` does not prune.
     clip : str, optional
         A CLIP checkpoint with the model's own vision tower.
     dtype, device, trust_remote_code
         As on the command line of `vlm_bridge`.
     batch_size : int
     seed : int
-        For pruners that draw.
+        For pruners that draw random numbers.
     max_batch_size : optional
-        Of no use; the harness hands it to every model.
+        Not used; the harness passes it to every model.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class Pruned(lmms):
                 "vlm_bridge in lmms-eval runs in one process: start it without `accelerate launch`."
             )
         if not str(batch_size).isdigit():
-            raise BridgeError(f"batch_size = {batch_size!r}: a number is wanted.")
+            raise BridgeError(f"batch_size = {batch_size!r}: expected a number.")
         self.batch_size = int(batch_size)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model, self.processor = load(str(pretrained), str(self.device), dtype, trust_remote_code)
@@ -108,7 +107,7 @@ class Pruned(lmms):
 
     @contextmanager
     def pruned(self) -> Iterator[None]:
-        """One borrowing of the model; what it did goes into the tally."""
+        """Prune the model inside the block, and add what was done to the tally."""
         if self.method == "none":
             yield
             return
@@ -117,19 +116,19 @@ class Pruned(lmms):
         self.tally.add(report)
 
     def document(self, task: str, split: str, doc_id: int) -> Any:
-        """A row of a task's data."""
+        """Return one document of a task's data."""
         return self.task_dict[task][split][doc_id]
 
     def conversation(self, args: tuple[Any, ...]) -> Conversation:
-        """The conversation that a request asks to continue."""
+        """Return the conversation that a request asks to continue."""
         raise NotImplementedError
 
     def settings(self, args: tuple[Any, ...]) -> Mapping[str, Any]:
-        """How a request wants to be answered."""
+        """Return the generation settings of a request."""
         raise NotImplementedError
 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
-        """Answers, in batches of requests with the same settings, in the order of the data."""
+        """Answer requests, in batches of equal settings; return the answers in the order of the data."""
         order = Collator([r.args for r in requests], lambda args: args[3], self.settings, grouping=True)
         found: list[GenerationResult] = []
         start = perf_counter()
@@ -146,7 +145,7 @@ class Pruned(lmms):
         return order.get_original(found)
 
     def answers(self, conversations: list[Conversation], given: Mapping[str, Any]) -> list[GenerationResult]:
-        """The model's answers to a batch, cut before the first of the strings in ``given["until"]``."""
+        """Answer a batch; answers are cut before the first of the strings in ``given["until"]``."""
         inputs = prepare(self.processor, conversations).to(device=self.device, dtype=self.model.dtype)
         new = self.model.generate(**inputs, **generation(given))[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.batch_decode(new, skip_special_tokens=True)
@@ -158,13 +157,13 @@ class Pruned(lmms):
         ]
 
     def log(self, found: Sequence[GenerationResult], seconds: float) -> None:
-        """Speed, kept tokens and cost, among the harness's own metrics."""
+        """Log speed, kept tokens and cost among the harness's own metrics."""
         tokens = sum(one.token_counts.output_tokens or 0 for one in found if one.token_counts)
         log_metrics(seconds, tokens, tokens / seconds, self.tally.numbers() if self.tally.images else None)
         logger.info(f"vlm_bridge, {self.method}: {self.tally}")
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[list[str]]:
-        """The answers of all rounds of every request; an image that comes back is chosen from once."""
+        """Answer all rounds of every request, in one block, so that an image that comes back is chosen from once."""
         found = []
         for request in tqdm(requests, desc="vlm_bridge, rounds", disable=self.rank != 0):
             with self.pruned():
@@ -173,13 +172,13 @@ class Pruned(lmms):
         return found
 
     def first_round(self, args: tuple[Any, ...]) -> tuple[Conversation, Callable[..., Any]]:
-        """The first conversation, and what gives (conversation, at an end, outputs, note) of later ones."""
+        """Return the first conversation, and a function that gives (conversation, done, outputs, note) of later ones."""
         raise NotImplementedError
 
     def rounds(
         self, conversation: Conversation, follow: Callable[..., Any], given: Mapping[str, Any]
     ) -> list[str]:
-        """Ask, and ask what the task makes of the answers, until it says that it is done."""
+        """Answer round by round, with what the task makes of the answers, until it says that it is done."""
         outputs: list[str] = []
         note = None
         while True:
@@ -191,10 +190,10 @@ class Pruned(lmms):
                 return outputs
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
-        """Mean negative log-likelihood of each continuation, and whether greedy decoding would give it.
+        """Return the mean negative log-likelihood of each continuation, and whether greedy decoding gives it.
 
-        Its sign and scale are those that the harness compares choices by. The choices of a document are asked
-        for in one block of `prune`, and pruning reads the question, never the continuation.
+        Sign and scale are those by which the harness compares choices. The choices of a document are scored in one block
+        of `prune`, and pruning reads the question, never the continuation.
         """
         if any(len(request.args) < 6 for request in requests):
             raise NotImplementedError("likelihoods without a question (acc_mutual_info) are not supported.")
@@ -211,7 +210,7 @@ class Pruned(lmms):
         return [GenerationResult(pair) for pair in found]
 
     def losses(self, batch: list[tuple[Any, ...]]) -> list[tuple[float, bool]]:
-        """`generate` is led along the continuations, and its logits are read on the way."""
+        """Score continuations by a `generate` that is forced to follow them."""
         questions, targets = [], []
         for context, target, visuals, doc_id, task, split in batch:
             doc = self.document(task, split, doc_id)
@@ -219,7 +218,9 @@ class Pruned(lmms):
             targets.append(target(doc) if callable(target) else target)
         ids = [self.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in targets]
         if not all(ids):
-            raise BridgeError(f"the continuation {targets[ids.index([])]!r} has no tokens.")
+            raise BridgeError(
+                f"the continuation {targets[ids.index([])]!r} has no tokens: expected at least one."
+            )
         longest = max(map(len, ids))
         words = torch.tensor([row + row[-1:] * (longest - len(row)) for row in ids], device=self.device)
         inputs = prepare(self.processor, questions).to(device=self.device, dtype=self.model.dtype)
@@ -228,7 +229,7 @@ class Pruned(lmms):
             max_new_tokens=longest,
             do_sample=False,
             num_beams=1,
-            logits_processor=LogitsProcessorList([_Led(words, inputs["input_ids"].shape[1])]),
+            logits_processor=LogitsProcessorList([_Forced(words, inputs["input_ids"].shape[1])]),
             output_logits=True,
             return_dict_in_generate=True,
         )
@@ -243,21 +244,21 @@ class Pruned(lmms):
 
 
 class Chat(Pruned):
-    """Whole messages: ``(context, messages of a document, settings, document, task, split)``."""
+    """A model that takes whole messages: ``(context, messages of a document, settings, document, task, split)``."""
 
     is_simple = False
 
     def settings(self, args: tuple[Any, ...]) -> Mapping[str, Any]:
-        """How a request wants to be answered."""
+        """Return the generation settings of a request."""
         return args[2]
 
     def conversation(self, args: tuple[Any, ...]) -> Conversation:
-        """The task's messages."""
+        """Return the task's messages."""
         _, messages, _, doc_id, task, split = args
         return _read(messages(self.document(task, split, doc_id)))
 
     def first_round(self, args: tuple[Any, ...]) -> tuple[Conversation, Callable[..., Any]]:
-        """The task's messages say when to stop."""
+        """Return the first conversation; the task's messages say when to stop."""
         _, messages, _, doc_id, task, split = args
         doc = self.document(task, split, doc_id)
 
@@ -271,21 +272,21 @@ class Chat(Pruned):
 
 
 class Simple(Pruned):
-    """Text and images apart: ``(context, settings, images of a document, document, task, split)``."""
+    """A model that takes text and images separately: ``(context, settings, images of a document, document, task, split)``."""
 
     is_simple = True
 
     def settings(self, args: tuple[Any, ...]) -> Mapping[str, Any]:
-        """How a request wants to be answered."""
+        """Return the generation settings of a request."""
         return args[1]
 
     def conversation(self, args: tuple[Any, ...]) -> Conversation:
-        """Images, then the context."""
+        """Put the images in front of the context."""
         context, _, visuals, doc_id, task, split = args
         return turn(visuals(self.document(task, split, doc_id)), context)
 
     def first_round(self, args: tuple[Any, ...]) -> tuple[Conversation, Callable[..., Any]]:
-        """The task's text says when to stop."""
+        """Return the first conversation; the task's text says when to stop."""
         context, _, visuals, text_of, doc_id, task, split = args
         doc = self.document(task, split, doc_id)
 
@@ -296,8 +297,8 @@ class Simple(Pruned):
         return turn(visuals(doc), context), follow
 
 
-class _Led(LogitsProcessor):
-    """Only the given words (B, T) may follow a prompt of `length` tokens."""
+class _Forced(LogitsProcessor):
+    """Force the given words (B, T) to follow a prompt of `length` tokens."""
 
     def __init__(self, words: Tensor, length: int) -> None:
         self.words, self.length = words, length
@@ -308,7 +309,7 @@ class _Led(LogitsProcessor):
 
 
 def turn(visuals: Sequence[Any] | None, text: str) -> Conversation:
-    """One message: pictures, and files of videos, then text."""
+    """Make a conversation of one message: images, and files of videos, then text."""
     content = [
         {"type": "image", "image": one.convert("RGB")}
         if isinstance(one, Image.Image)
@@ -319,7 +320,7 @@ def turn(visuals: Sequence[Any] | None, text: str) -> Conversation:
 
 
 def _read(messages: Any) -> Conversation:
-    """The harness's messages in the form that processors read."""
+    """Convert the harness's messages to the form that processors read."""
     found = ChatMessages(messages=messages).to_hf_messages()
     for item in (item for message in found for item in message["content"]):
         if isinstance(item.get("image"), Image.Image):
@@ -328,7 +329,7 @@ def _read(messages: Any) -> Conversation:
 
 
 def generation(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `generate`: what it knows of a task's settings, greedy unless a temperature is set."""
+    """Select the arguments of `generate` among a task's settings; greedy unless a temperature is set."""
     known = GenerationConfig()
     found = {name: value for name, value in given.items() if hasattr(known, name) and value is not None}
     if found.get("max_new_tokens") is None:
@@ -340,7 +341,7 @@ def generation(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cut(text: str, until: str | Sequence[str] | None) -> str:
-    """The text before the first of the strings."""
+    """Cut a text before the first of some strings."""
     for end in [until] if isinstance(until, str) else until or ():
         if end:
             text = text.split(end)[0]

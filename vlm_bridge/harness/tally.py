@@ -1,4 +1,4 @@
-"""What pruning did over many blocks of `prune`, in numbers that add up."""
+"""Sum up what pruning did over many blocks of `prune`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from vlm_bridge.reporting.report import Report
 
 @dataclass
 class Tally:
-    """Sums over reports; a long evaluation keeps no tensors.
+    """Sums over reports, so that a long evaluation keeps no tensors.
 
     Attributes
     ----------
     images, reused : int
-        Images and videos, and how many of them were chosen from before.
+        Number of images and videos, and of those for which an earlier choice was used again.
     error : float
-        Summed relative reconstruction errors.
+        Sum of the relative reconstruction errors.
     cost : Cost
     """
 
@@ -27,14 +27,14 @@ class Tally:
     cost: Cost = field(default_factory=Cost)
 
     def add(self, report: Report) -> None:
-        """Count a report in."""
+        """Add a report to the sums."""
         self.images += len(report.kept)
         self.reused += sum(report.reused)
         self.error += sum(report.errors)
         self.cost += report.cost
 
     def numbers(self) -> dict[str, float]:
-        """Names and values, for a log of numbers."""
+        """Return the sums and means by name, for a log of numbers."""
         cost, images = self.cost, max(self.images, 1)
         return {
             "images": self.images,
@@ -55,6 +55,6 @@ class Tally:
         cost = self.cost
         return (
             f"kept {cost.tokens_after} of {cost.tokens_before} visual tokens in {self.images} images "
-            f"({self.reused} chosen from before), relative error {self.error / self.images:.4f}; "
+            f"({self.reused} of them as before), relative error {self.error / self.images:.4f}; "
             f"{cost.seconds:.3f} s to choose; {cost}"
         )

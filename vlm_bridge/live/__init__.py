@@ -1,1 +1,1 @@
-"""Pruning a live model: the block, the calls in it, and what is put on the model."""
+"""Prune a live model: the block, the calls in it, and what is put on the model."""

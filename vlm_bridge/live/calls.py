@@ -1,7 +1,4 @@
-"""`generate` on a pruned prompt that looks, from outside, like `generate` on the full one: lengths and refusals.
-
-The prompt that `generate` works on is shorter; lengths are moved accordingly, what cannot be made right is refused.
-"""
+"""Adapt the arguments of `generate` to a pruned prompt: correct lengths, and refuse what cannot be made right."""
 
 from __future__ import annotations
 
@@ -14,18 +11,18 @@ from transformers.generation import utils as generation
 
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.live.session import Session
-from vlm_bridge.model.families import is_bidirectional
+from vlm_bridge.model.decoder import is_bidirectional
 
-_LOOP = "its decoding loop is no part of transformers any more; it is fetched from the hub and sees the pruned prompt"
+_LOOP = "its decoding loop has left transformers; it is fetched from the hub and would see the pruned prompt"
 
 _REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "custom_generate": (lambda v: True, "a custom decoding loop sees the pruned prompt"),
+    "custom_generate": (lambda v: True, "a custom decoding loop would see the pruned prompt"),
     "penalty_alpha": (lambda v: v > 0, _LOOP),
     "dola_layers": (lambda v: True, _LOOP),
     "num_beam_groups": (lambda v: v > 1, _LOOP),
     "constraints": (lambda v: True, _LOOP),
     "force_words_ids": (lambda v: True, _LOOP),
-    "token_healing": (bool, "the prompt is decoded and tokenized anew, which loses its images"),
+    "token_healing": (bool, "the prompt would be decoded and tokenized again, without its images"),
     "assistant_early_exit": (bool, "it drafts with this model's own generate, which is running already"),
     "use_mtp": (
         bool,
@@ -44,7 +41,7 @@ _REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_generate(model: Any, arguments: Mapping[str, Any], folding: bool = False) -> None:
-    """Refuse what cannot be made right, with the reason."""
+    """Refuse arguments of `generate` under which a pruned prompt would be answered differently; name the reason."""
     for name, (wrong, reason) in _REFUSED.items():
         value = _set(model, arguments, name)
         if value is not None and wrong(value):
@@ -66,17 +63,18 @@ def check_generate(model: Any, arguments: Mapping[str, Any], folding: bool = Fal
     chunk = arguments.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
     if chunk is not None and not hasattr(generation, "_slice_mm_encoder_output"):
         raise BridgeError(
-            "generate(prefill_chunk_size=...) drops images in this release; upgrade transformers."
+            "generate(prefill_chunk_size=...) drops images in this release of transformers: upgrade it, or leave it out."
         )
     cache = arguments.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
         raise BridgeError(
-            "generate with images and a filled cache: pruning rewrites whole prompts; pass none."
+            "generate with images and a filled cache: expected an empty cache or none, since pruning rewrites whole "
+            "prompts. Pass the whole prompt again."
         )
 
 
 def inferred_mask(model: Any, arguments: Mapping[str, Any]) -> Tensor | None:
-    """The mask `generate` would infer from padding ids; None where it would not."""
+    """Return the mask that `generate` would infer from padding ids; None where it would infer none."""
     ids = arguments.get("input_ids")
     if arguments.get("attention_mask") is not None or not isinstance(ids, Tensor):
         return None
@@ -90,7 +88,7 @@ def inferred_mask(model: Any, arguments: Mapping[str, Any]) -> Tensor | None:
 
 
 def moved_lengths(model: Any, arguments: dict[str, Any], dropped: int) -> None:
-    """Move lengths that count the prompt by `dropped`, so that the answer may be as long as before."""
+    """Reduce lengths that count the prompt by the `dropped` tokens, so that the answer may be as long as before."""
     configs = [arguments.get("generation_config"), getattr(model, "generation_config", None)]
     for name, newer in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
         if arguments.get(newer, _first(configs, newer)) is not None:
@@ -105,17 +103,17 @@ def moved_lengths(model: Any, arguments: dict[str, Any], dropped: int) -> None:
 
 
 def check_chunks(model: Any, arguments: Mapping[str, Any], reason: str = "") -> None:
-    """Refuse to read a prompt in chunks: for a `reason`, or where visual tokens see those behind them."""
+    """Refuse to read a prompt in chunks, for a `reason` or where visual tokens see those behind them."""
     if not reason and is_bidirectional(model):
         reason = "its visual tokens see those behind them, which are in a later chunk"
     if reason and _set(model, arguments, "prefill_chunk_size"):
         raise BridgeError(
-            f"generate(prefill_chunk_size=...): prompts of {type(model).__name__} cannot be read in chunks, since {reason}."
+            f"generate(prefill_chunk_size=...): prompts of {type(model).__name__} cannot be read in chunks, since {reason}. Leave it out."
         )
 
 
 def expected_tokens(model: Any, arguments: Mapping[str, Any]) -> int:
-    """How many tokens `generate` will add at most."""
+    """Return how many tokens `generate` will add at most."""
     new = _set(model, arguments, "max_new_tokens")
     if new is not None:
         return int(new)
@@ -127,11 +125,12 @@ def expected_tokens(model: Any, arguments: Mapping[str, Any]) -> int:
 
 
 def _set(model: Any, arguments: Mapping[str, Any], name: str) -> Any:
-    """What the call, its generation config or the model's own says."""
+    """Return an argument of the call, else of its generation config, else of the model's."""
     if arguments.get(name) is not None:
         return arguments[name]
     return _first([arguments.get("generation_config"), getattr(model, "generation_config", None)], name)
 
 
 def _first(configs: list[Any], name: str) -> Any:
+    """Return the first value of that name that is not None."""
     return next((v for v in (getattr(c, name, None) for c in configs) if v is not None), None)

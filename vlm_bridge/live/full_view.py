@@ -1,6 +1,6 @@
-"""What looks at the prompt while `generate` works on a shorter one is shown the full prompt.
+"""Show the full prompt to whatever looks at it while `generate` works on the pruned one.
 
-Logits processors and stopping criteria, the caller's and those that `generate` makes itself from its arguments
+These are logits processors and stopping criteria, both the caller's and those that `generate` makes from its arguments
 (``repetition_penalty``, ``no_repeat_ngram_size``, ``sequence_bias``, ``stop_strings``, ...), streamers, and the answer.
 """
 
@@ -21,97 +21,100 @@ from vlm_bridge.live.session import Replaced, apart
 
 
 class FullView:
-    """Turns a pruned prompt with its continuation into the full prompt with the same continuation.
+    """Turn a pruned prompt with its continuation into the full prompt with the same continuation.
 
     Parameters
     ----------
     full : Tensor (B, L)
         Token ids of the full prompts.
     pruned_length : int
-        L', columns of the pruned prompt.
+        L', the number of columns of the pruned prompt.
     mask : Tensor (B, L), optional
-        Real tokens of the full prompts; None where all are real.
+        1 at tokens of the full prompts, 0 at padding; None where there is no padding.
     """
 
     def __init__(self, full: Tensor, pruned_length: int, mask: Tensor | None = None) -> None:
         self.full, self.pruned_length, self.mask = full, pruned_length, mask
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """(B·e, L' + t) → (B·e, L + t); a prompt's e beams or samples are neighbours."""
+        """Map ids (B·e, L' + t) to (B·e, L + t), where each prompt has e neighbouring beams or samples."""
         return torch.cat([self.repeated(self.full, ids), ids[:, self.pruned_length :]], dim=1)
 
     def repeated(self, prompts: Tensor, like: Tensor) -> Tensor:
-        """(B, L) → (B·e, L), as many rows as `like` has, and on its device."""
+        """Repeat prompts (B, L) to (B·e, L), as many sequences as `like` has, on its device."""
         if like.shape[0] % prompts.shape[0]:
             raise BridgeError(
-                f"{like.shape[0]} sequences for {prompts.shape[0]} prompts: cannot put the prompts back."
+                f"{like.shape[0]} sequences for {prompts.shape[0]} prompts: expected equally many for each, to put the full "
+                "prompts back."
             )
         return prompts.to(like.device).repeat_interleave(like.shape[0] // prompts.shape[0], dim=0)
 
     def longer(self, config: Any) -> Any:
-        """A copy of the prepared generation config with lengths that count the full prompt."""
-        found = copy.copy(config)
+        """Copy a prepared generation config, with lengths that count the full prompt."""
+        longer = copy.copy(config)
         dropped = self.full.shape[1] - self.pruned_length
         for name in ("max_length", "min_length"):
-            if getattr(found, name, None):
-                setattr(found, name, getattr(found, name) + dropped)
-        return found
+            if getattr(longer, name, None):
+                setattr(longer, name, getattr(longer, name) + dropped)
+        return longer
 
 
 class Internals:
-    """Replaces what makes the processors and stopping criteria of a call, so that all see the full prompt.
+    """Replace the methods by which `generate` makes logits processors and stopping criteria; these see the full prompt.
 
-    A call is known by the lists that `shown_in_full` has put into its arguments; other calls are left alone.
+    A pruned call is recognised by the lists that `show_in_full` has put into its arguments; other calls are left alone.
     """
 
     def __init__(self, model: Any) -> None:
         replaced = {"_get_logits_processor": self.processors, "_get_stopping_criteria": self.criteria}
-        self.own = {name: getattr(model, name, None) for name in replaced}
+        self.originals = {name: getattr(model, name, None) for name in replaced}
         self.replaced = [
-            Replaced(model, name, value) for name, value in replaced.items() if self.own[name] is not None
+            Replaced(model, name, value)
+            for name, value in replaced.items()
+            if self.originals[name] is not None
         ]
 
     def remove(self) -> None:
-        """Take them back."""
+        """Restore the methods."""
         for one in self.replaced:
             one.remove()
 
     def processors(self, **kwargs: Any) -> Any:
-        """What `generate` makes of its arguments, told and shown the full prompt."""
-        make, given = self.own["_get_logits_processor"], kwargs.get("logits_processor")
+        """Make the logits processors of a call from the full prompt, and show it to them."""
+        make, given = self.originals["_get_logits_processor"], kwargs.get("logits_processor")
         assert make is not None
         if not isinstance(given, _Processors):
             return make(**kwargs)
         view, like = given.view, kwargs["encoder_input_ids"]
-        told: dict[str, Any] = {
+        full_prompt: dict[str, Any] = {
             "logits_processor": LogitsProcessorList(given.inner),
             "generation_config": view.longer(kwargs["generation_config"]),
             "input_ids_seq_length": view.full.shape[1],
         }
         if like.ndim == 2 and not like.is_floating_point():
-            told["encoder_input_ids"] = view.full.to(like.device)
+            full_prompt["encoder_input_ids"] = view.full.to(like.device)
         arguments = kwargs.get("model_kwargs") or {}
         mask = arguments.get("attention_mask")
         if mask is not None:
             full = torch.ones_like(view.full) if view.mask is None else view.mask
-            told["model_kwargs"] = {**arguments, "attention_mask": view.repeated(full, mask)}
-        return LogitsProcessorList([_Processor(one, view) for one in make(**{**kwargs, **told})])
+            full_prompt["model_kwargs"] = {**arguments, "attention_mask": view.repeated(full, mask)}
+        return LogitsProcessorList([_Processor(one, view) for one in make(**{**kwargs, **full_prompt})])
 
     def criteria(self, **kwargs: Any) -> Any:
-        """The same for stopping criteria; lengths stay those of the pruned prompt."""
-        make, given = self.own["_get_stopping_criteria"], kwargs.get("stopping_criteria")
+        """Make the stopping criteria of a call; they see the full prompt, while lengths count the pruned one."""
+        make, given = self.originals["_get_stopping_criteria"], kwargs.get("stopping_criteria")
         assert make is not None
         if not isinstance(given, _Criteria):
             return make(**kwargs)
         shown = [_Shown(one, given.view) for one in given.inner]
-        found = make(**{**kwargs, "stopping_criteria": StoppingCriteriaList(shown)})
+        criteria = make(**{**kwargs, "stopping_criteria": StoppingCriteriaList(shown)})
         return StoppingCriteriaList(
-            [_Shown(one, given.view) if isinstance(one, StopStringCriteria) else one for one in found]
+            [_Shown(one, given.view) if isinstance(one, StopStringCriteria) else one for one in criteria]
         )
 
 
 class _Marked:
-    """The caller's list on its way to `Internals`, which takes it apart; used as a list it would see too little."""
+    """A list of the caller's on its way to `Internals`, which unpacks it; calling it would show the pruned prompt."""
 
     def __init__(self, inner: Iterable[Any], view: FullView) -> None:
         super().__init__()
@@ -119,28 +122,28 @@ class _Marked:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise BridgeError(
-            "generate of this release of transformers, or of this model, does not make its logits processors in "
+            "`generate` of this model, or of this release of transformers, does not make its logits processors in "
             "_get_logits_processor and its stopping criteria in _get_stopping_criteria, so that they would see the "
-            "pruned prompt; use prune_inputs, and read its lengths and ids as those of the pruned prompt."
+            "pruned prompt: use prune_inputs, where lengths and ids are those of the pruned prompt."
         )
 
     def __len__(self) -> int:
-        return 1  # an empty list may be left out unseen
+        return 1  # `generate` skips empty lists
 
     def __iter__(self) -> Any:
         return iter([self])
 
 
 class _Processors(_Marked, LogitsProcessorList):
-    pass
+    """Marked logits processors."""
 
 
 class _Criteria(_Marked, StoppingCriteriaList):
-    pass
+    """Marked stopping criteria."""
 
 
 class _Shown:
-    """A function of the caller's, or of `generate`'s own: shown the full prompt where there is a view.
+    """A function that `generate` calls, the caller's or its own, wrapped to see the full prompt where there is a view.
 
     It runs apart from the call, so that it may call the model itself.
     """
@@ -158,13 +161,13 @@ class _Shown:
 
 
 class _Processor(_Shown):
-    """A logits processor."""
+    """A wrapped logits processor."""
 
     def __init__(self, inner: Any, view: FullView | None) -> None:
         if len(inspect.signature(inner.__call__).parameters) > 2:
             name = type(inner).__name__
             raise BridgeError(
-                f"logits processor {name} takes more than (input_ids, scores), which is not supported."
+                f"logits processor {name} takes more than (input_ids, scores): expected these two arguments."
             )
         super().__init__(inner, view)
 
@@ -173,14 +176,14 @@ class _Processor(_Shown):
 
 
 class _Streamer(_Shown):
-    """A streamer whose first chunk is the full prompt."""
+    """A wrapped streamer, whose first chunk is the full prompt."""
 
     def __init__(self, inner: Any, view: FullView | None) -> None:
         super().__init__(inner, view)
         self._first = view is not None
 
     def put(self, value: Tensor) -> None:
-        """Pass on; the prompt, which comes first, in full."""
+        """Pass tokens on; in place of the first chunk, the prompt, the full one."""
         if self._first and self._view is not None:
             value = self._view.full.cpu()
         self._first = False
@@ -188,16 +191,16 @@ class _Streamer(_Shown):
             self._inner.put(value)
 
     def end(self) -> None:
-        """Pass on."""
+        """Pass the end on."""
         with apart():
             self._inner.end()
 
 
-def shown_in_full(arguments: dict[str, Any], view: FullView | None) -> None:
-    """Wrap what the caller passed and what looks at the prompt.
+def show_in_full(arguments: dict[str, Any], view: FullView | None) -> None:
+    """Wrap, among the arguments of `generate`, whatever looks at the prompt.
 
-    With a view `Internals` must be on the model, which takes the marked lists; without one the prompt is in full
-    already, or of embeddings.
+    With a view, `Internals` must be on the model to unpack the marked lists. Without one the prompt is in full already, or
+    consists of embeddings.
     """
     if arguments.get("streamer") is not None:
         arguments["streamer"] = _Streamer(arguments["streamer"], view)
@@ -220,7 +223,7 @@ def shown_in_full(arguments: dict[str, Any], view: FullView | None) -> None:
 
 
 def restored(output: Any, view: FullView) -> Any:
-    """The answer with the full prompts in front, in whichever form `generate` returns it."""
+    """Put the full prompts in front of an answer, in whichever form `generate` returns it."""
     if isinstance(output, Tensor):
         return view(output)
     output.sequences = view(output.sequences)

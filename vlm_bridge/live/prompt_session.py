@@ -1,7 +1,4 @@
-"""What a model carries while it is pruned, and how it is given back.
-
-*Instance* attributes ``forward`` and ``generate`` and hooks; nothing is assigned to a class.
-"""
+"""Prune the prompts of a live model's calls before its LLM sees them."""
 
 from __future__ import annotations
 
@@ -14,16 +11,11 @@ from torch import Tensor, nn
 
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.live.calls import check_chunks, check_generate, expected_tokens, inferred_mask, moved_lengths
-from vlm_bridge.live.full_view import FullView, Internals, restored, shown_in_full
-from vlm_bridge.live.rewrite import Rewritten, Settings, rewrite
-from vlm_bridge.live.session import (
-    Call,
-    Session,
-    autograd_state,
-    check_checkpointing,
-    check_cropped,
-    named,
-)
+from vlm_bridge.live.filled import check_cropped, remember, remembered
+from vlm_bridge.live.full_view import FullView, Internals, restored, show_in_full
+from vlm_bridge.live.rewrite import Rewritten, rewrite
+from vlm_bridge.live.session import Call, Session, autograd_state, check_checkpointing, named
+from vlm_bridge.live.settings import Settings
 from vlm_bridge.model.encoding import stacked
 from vlm_bridge.model.layout import Layout, check_window
 from vlm_bridge.model.prompt import has_visuals
@@ -34,7 +26,17 @@ from vlm_bridge.selection.fold import KeyBias
 
 @dataclass(eq=False)
 class PromptCall(Call):
-    """A call whose prompt may have been pruned: how, the bias of its keys, and how autograd stood when it began."""
+    """A call whose prompt may have been pruned.
+
+    Attributes
+    ----------
+    done : Rewritten, optional
+        The pruned prompt.
+    bias : Tensor (B, L'), optional
+        Bias on the keys of folded tokens.
+    autograd : tuple
+        `autograd_state` when the call began.
+    """
 
     done: Rewritten | None = None
     bias: Tensor | None = None
@@ -42,7 +44,7 @@ class PromptCall(Call):
 
 
 class PromptSession(Session[PromptCall]):
-    """What a model carries while it is pruned, and how it is given back."""
+    """Prune the prompt of every call of a model, and keep one `Report` of them."""
 
     call_type = PromptCall
 
@@ -55,19 +57,19 @@ class PromptSession(Session[PromptCall]):
         self.memory = Memory()
 
     def attach(self, hooked: bool = False) -> None:
-        """Lend `forward` and `generate`, and put hooks on."""
+        """Replace `forward` and `generate`, and add the hooks of folding and of the full view."""
         super().attach(hooked=bool(self.modules))
         self.handles.append(KeyBias(self.modules, self._bias))
         self.handles.append(Internals(self.model))
 
     def pruned_generate(self, *args: Any, **kwargs: Any) -> Any:
-        """The caller's `generate`, on a pruned prompt."""
+        """Run the model's `generate` on a pruned prompt."""
         assert self.generate is not None
         arguments = named(self.generate, args, kwargs)
         if arguments.get("inputs") is not None:
             arguments["input_ids"] = arguments.pop("inputs")
         with self.calling() as call:
-            filled = self.remembered(arguments.get("past_key_values"))
+            filled = remembered(arguments.get("past_key_values"), self)
             if not has_visuals(arguments):
                 if filled is not None:
                     raise BridgeError(
@@ -92,7 +94,7 @@ class PromptSession(Session[PromptCall]):
         moved_lengths(self.model, arguments, done.layout.dropped)
         if full is not None:
             view = FullView(full, arguments["input_ids"].shape[1], mask)
-        shown_in_full(arguments, view)
+        show_in_full(arguments, view)
         output = self.generate(**arguments)
         self._keep(output, done)
         return output if view is None else restored(output, view)
@@ -110,35 +112,33 @@ class PromptSession(Session[PromptCall]):
                 return None
             if cache is not None and cache.get_seq_length() > 0:
                 raise BridgeError(
-                    "a call with images on a filled cache: pruning rewrites whole prompts; pass none."
+                    "a call with images on a filled cache: expected an empty cache or none, since pruning rewrites whole "
+                    "prompts. Pass the whole prompt again."
                 )
             if self.modules:
                 check_checkpointing(self.model.modules(), "folding")
             call.done = done = self._rewritten(arguments)
             call.bias = done.bias
             return (), _with_stacks(_either(done.inputs), done.stacked)
-        if cache is not None and (remembered := self.remembered(cache)) is not None:
-            layout, call.bias = remembered
+        if cache is not None and (known := remembered(cache, self)) is not None:
+            layout, call.bias = known
             continued = _continued(arguments, layout, cache.get_seq_length())
             check_window(self.model, layout, continued["attention_mask"].shape[1] - layout.mask.shape[1])
             return (), continued
         return None
 
     def ended(self, call: PromptCall, output: Any) -> None:
-        """Remember the cache a pruned prompt went into."""
+        """Note on the cache in the output that a pruned prompt is in it."""
         if call.done is not None:
             self._keep(output, call.done)
 
     def _keep(self, output: Any, done: Rewritten) -> None:
-        """Remember the cache in an output, if there is one."""
+        """Note the layout and bias of a pruned prompt on the cache in an output, if there is one."""
         layout, bias = done.layout, done.bias
-        rows = [
-            layout.mask,
-            *layout.positions.reshape(-1, *layout.mask.shape),
-            *([] if bias is None else [bias]),
-        ]
-        differ = any(bool((part != part[:1]).any()) for part in rows)
-        self.remember(getattr(output, "past_key_values", None), (layout, bias), differ)
+        by_item = [layout.mask, *layout.positions.reshape(-1, *layout.mask.shape)]
+        by_item += [] if bias is None else [bias]
+        differ = any(bool((part != part[:1]).any()) for part in by_item)
+        remember(getattr(output, "past_key_values", None), self, (layout, bias), fixed_order=differ)
 
     def _rewritten(self, arguments: dict[str, Any], ahead: int = 0) -> Rewritten:
         done = rewrite(self.model, arguments, self.settings, self.rng, self.report, ahead, self.memory)
@@ -146,10 +146,10 @@ class PromptSession(Session[PromptCall]):
         return done
 
     def _during_generate(self, kwargs: dict[str, Any], done: Rewritten) -> dict[str, Any]:
-        """What `generate` hands to the model, with positions, mask and the form of visual rows put right.
+        """Correct positions, mask and the form of visual rows in what `generate` passes to the model.
 
-        Some models' own preparation drops the positions, or counts them anew: they are the layout's, whatever it
-        says. `generate` copies lists of rows prompt by prompt, but one tensor as a whole: it was given lists.
+        Some models prepare their inputs by dropping the positions or counting them anew; here they are the layout's.
+        `generate` copies a list of rows prompt by prompt but a tensor as a whole, so that it was given lists.
         """
         outputs = kwargs.get("mm_encoder_outputs")
         if outputs and done.copied:
@@ -161,37 +161,38 @@ class PromptSession(Session[PromptCall]):
         return _with_stacks(_with_mask(_with_positions(kwargs, done.layout)), done.stacked)
 
     def _bias(self) -> Tensor | None:
-        """Of the call that runs in this thread."""
+        """Return the bias on the keys of the call that runs in this thread."""
         call = self.current()
         if call is None or call.bias is None:
             return None
         if call.autograd != autograd_state():
             raise BridgeError(
-                "a part of the model is run under no_grad or torch.utils.checkpoint, which runs it again when the call is "
-                "over and without the bias of folded tokens: switch that off, checkpoint the whole call, or use fold=False."
+                "a part of the model runs under no_grad or torch.utils.checkpoint, which would run it again after the call "
+                "and without the bias of folded tokens: switch that off, checkpoint the whole call, or use fold=False."
             )
         return call.bias
 
 
 def _either(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of a `forward`, which takes embeddings or tokens."""
+    """Drop the ids where there are embeddings, since a `forward` takes only one of them."""
     embedded = inputs.get("inputs_embeds") is not None
     return {name: value for name, value in inputs.items() if not (embedded and name == "input_ids")}
 
 
 def _tokens(arguments: dict[str, Any]) -> Tensor:
-    """Tokens (B, L) of a call, or their embeddings (B, L, d)."""
+    """Return the tokens (B, L) of a call, or their embeddings (B, L, d)."""
     tokens = arguments.get("input_ids")
     return arguments["inputs_embeds"] if tokens is None else tokens
 
 
 def _with_stacks(kwargs: dict[str, Any], kinds: frozenset[str]) -> dict[str, Any]:
+    """Stack the visual rows of `kinds`, of which the model takes one tensor."""
     outputs = kwargs.get("mm_encoder_outputs")
     return {**kwargs, "mm_encoder_outputs": stacked(outputs, kinds)} if outputs else kwargs
 
 
 def _with_positions(kwargs: dict[str, Any], layout: Layout) -> dict[str, Any]:
-    """This step with the layout's positions."""
+    """Set the positions of this step to the layout's."""
     tokens = _tokens(kwargs)
     cache = kwargs.get("past_key_values")
     past = 0 if cache is None else int(cache.get_seq_length())
@@ -200,7 +201,7 @@ def _with_positions(kwargs: dict[str, Any], layout: Layout) -> dict[str, Any]:
 
 
 def _with_mask(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Without cache and mask, gaps in the positions are read as packed sequences: put the mask back."""
+    """Add a mask of ones where there is neither mask nor cache: transformers would read gaps as packed sequences."""
     if kwargs.get("attention_mask") is not None or kwargs.get("past_key_values") is not None:
         return kwargs
     tokens = _tokens(kwargs)
@@ -208,10 +209,12 @@ def _with_mask(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _continued(arguments: dict[str, Any], layout: Layout, past: int) -> dict[str, Any]:
-    """A decoding step on a pruned cache: the mask of what is in it, and the positions that follow."""
+    """Complete a decoding step on a pruned cache: the mask of what is in it, and the positions that follow."""
     batch, new = _tokens(arguments).shape[:2]
     if batch != layout.mask.shape[0]:
-        raise BridgeError(f"{batch} sequences continue a cache of {layout.mask.shape[0]} pruned prompts.")
+        raise BridgeError(
+            f"{batch} sequences continue a cache of {layout.mask.shape[0]} pruned prompts: expected one for each prompt."
+        )
     width = layout.mask.shape[1]
     check_cropped(past, width)
     given = arguments.get("attention_mask")
@@ -221,8 +224,8 @@ def _continued(arguments: dict[str, Any], layout: Layout, past: int) -> dict[str
         tail = given[:, layout.length :].to(layout.mask)
     else:
         raise BridgeError(
-            f"attention_mask has {given.shape[1]} columns; the full prompt has {layout.length}, and "
-            f"{past - width + new} tokens follow it."
+            f"attention_mask has {given.shape[1]} columns: expected {layout.length + past - width + new}, for the "
+            f"{layout.length} tokens of the full prompt and {past - width + new} that follow it; or pass none."
         )
     result = {**arguments, "attention_mask": torch.cat([layout.mask, tail], dim=1)}
     if arguments.get("position_ids") is None:

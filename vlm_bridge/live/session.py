@@ -1,39 +1,36 @@
-"""What every session on a model has in common: ``forward``, ``generate`` and hooks, the calls that run, and giving all of it back.
+"""Replace ``forward`` and ``generate`` of a live model for the length of a block, and restore them.
 
-Any number of threads may use a model in a session. What has to be known of a call hangs on a `Call` that only its own
-thread finds, in a context variable; the session holds what all calls share.
+Any number of threads may use the model meanwhile. What belongs to one call is kept on a `Call`, which a context variable
+shows to its own thread only; the `Session` holds what all calls share.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, Generic, TypeVar
-from weakref import ref
 
 import torch
 
 from vlm_bridge.errors import BridgeError
+from vlm_bridge.live.stack import callers, layers_of, running_elsewhere, runs
 from vlm_bridge.model.families import base_of
 from vlm_bridge.model.prompt import has_visuals
 
-_CURRENT: ContextVar[Any] = ContextVar(
-    "the innermost call of a model in a session in this thread", default=None
-)
+_CURRENT: ContextVar[Any] = ContextVar("the innermost call of a pruned model in this thread", default=None)
 
 
 @dataclass(eq=False)
 class Call:
-    """One `generate` or one `forward` of a model in a session, while it runs.
+    """One `generate` or one `forward` of a pruned model, while it runs.
 
     Attributes
     ----------
@@ -41,13 +38,13 @@ class Call:
     whole : Call, optional
         The `generate` of which this `forward` is a step.
     forward : bool
-        Whether this is one `forward`.
+        Whether this is a `forward`, and not a `generate`.
     steps : bool
-        Whether calls of the model that are made now are steps of this `generate`.
+        Whether this is a `generate` that has begun to decode, so that each `forward` inside it is one of its steps.
     outer : Call, optional
-        The call, of any model, in which this one is made.
+        The call, of this or another model, inside which this one was made.
     depth : int
-        How many calls of the same model run around this one, in the same thread.
+        Number of calls of the same model that this one is nested in, in the same thread.
     """
 
     session: Any
@@ -61,31 +58,10 @@ class Call:
 C = TypeVar("C", bound=Call)
 
 
-@dataclass(eq=False)
-class Filled:
-    """On a cache: whose prompt went into it, and how that was pruned. Copies of the cache are filled alike.
-
-    Attributes
-    ----------
-    session : callable
-        A weak reference; None of a cache that was stored and read again.
-    known : Any
-    """
-
-    session: Any
-    known: Any
-
-    def __deepcopy__(self, memo: Any) -> Filled:
-        return self
-
-    def __reduce__(self) -> Any:
-        return Filled, (None, None)
-
-
 class Session(ABC, Generic[C]):
-    """A model with another `generate` and some hooks; nothing is assigned to a class.
+    """Own the instance attributes and hooks that a model carries inside a block; nothing is assigned to a class.
 
-    Subclasses say in `call_type` what they remember of a call, and what happens before and after a `forward`.
+    A subclass names in `call_type` what it keeps of a call, and defines `pruned_generate`, `begun` and `ended`.
     """
 
     call_type: type[C]
@@ -95,6 +71,7 @@ class Session(ABC, Generic[C]):
         self.handles: list[Any] = []
         self.own_generate = model.__dict__.get("generate")
         self.generate = getattr(model, "generate", None)
+        self.generate_layers = layers_of(getattr(type(model), "generate", None))
         self.running: Counter[threading.Thread] = Counter()
         self.changed = threading.Condition()
         self.left = self.returned = False
@@ -103,24 +80,23 @@ class Session(ABC, Generic[C]):
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise BridgeError(
             "a model cannot be copied or pickled while it is being pruned, since a copy would bring along hooks that "
-            "belong to this model; do it before or behind the `with` block (save_pretrained works inside, too)."
+            "belong to this model. Copy it before or after the `with` block; save_pretrained works inside, too."
         )
 
     def attach(self, hooked: bool = False) -> None:
-        """Lend `forward` and `generate`.
+        """Replace `forward` and `generate` of the model.
 
-        `forward` is replaced, and not hooked, since wrappers may call it past the hooks, as PEFT's do. Of a compiled model
-        the graph breaks here; where modules inside are `hooked`, which compiled code may not notice, calls are not
-        compiled.
+        `forward` is replaced and not hooked, since wrappers such as PEFT's call it directly, past the hooks. In a compiled
+        model the graph breaks here. With `hooked`, modules inside carry hooks, which compiled code may not notice, so
+        that calls run uncompiled.
 
         Raises
         ------
         BridgeError
-            A function that `generate` of this model calls opens the block: what it asks the model could not be told from
-            the steps of that `generate`.
+            The block is opened by a function that `generate` of this model calls. Its calls of the model could not be
+            told from the steps of that `generate`.
         """
-        layers = self._generate_layers()
-        if any(_runs(frame, layers, self.model) for frame in _outwards(sys._getframe())):
+        if any(runs(frame, self.generate_layers, self.model) for frame in callers()):
             raise BridgeError(
                 "prune was called by a function that `generate` of the same model calls, such as a logits processor: begin "
                 "the block around that `generate`, or use prune_inputs there."
@@ -141,7 +117,7 @@ class Session(ABC, Generic[C]):
             finally:
                 after(output)
 
-        if self.generate is not None:  # first, so that whoever copies the model meets what refuses it
+        if self.generate is not None:  # first, so that a copy made meanwhile meets __reduce_ex__
             self.model.__dict__["generate"] = self.pruned_generate
         self.handles.append(
             Replaced(self.model, "forward", torch.compiler.disable(forward) if hooked else forward)
@@ -150,23 +126,13 @@ class Session(ABC, Generic[C]):
         base = base_of(self.model)
         if base is not self.model:
             self.handles.append(Replaced(base, "forward", self._guarded(base.forward)))
-        layers = {
-            torch.nn.Module._call_impl.__code__: None,
-            **_layers(type(self.model).forward),
-            **self._generate_layers(),
-        }
-        self.earlier = [
-            frame
-            for thread, top in sys._current_frames().items()
-            if thread != threading.get_ident()
-            for frame in _outwards(top)
-            if _runs(frame, layers, self.model)
-        ]
+        forward_layers = {torch.nn.Module._call_impl.__code__: None, **layers_of(type(self.model).forward)}
+        self.earlier = running_elsewhere({**forward_layers, **self.generate_layers}, self.model)
 
     def detach(self) -> None:
-        """Take everything off, whatever was on, when the calls of other threads have ended."""
+        """Wait until the calls of other threads have ended, then take off whatever has been put on."""
         try:
-            with self.changed:  # no call begins between the two
+            with self.changed:  # so that no call begins between restoring and waiting
                 self.model.__dict__.pop("generate", None)
                 if self.own_generate is not None:
                     self.model.__dict__["generate"] = self.own_generate
@@ -180,71 +146,42 @@ class Session(ABC, Generic[C]):
             self.handles.clear()
             self.earlier.clear()
             call = _CURRENT.get()
-            while call is not None and call.session is self:  # left behind by an interrupt
+            while call is not None and call.session is self:  # an interrupt may have left calls behind
                 call = call.outer
             _CURRENT.set(call)
 
-    # calls ----------------------------------------------------------------------------------------
-
     @contextmanager
     def calling(self) -> Iterator[C]:
-        """A call of `generate`, from beginning to end."""
+        """Run a `generate` inside the ``with`` block of this method."""
         call = self.call_type(self)
         if not self._begin(call):
-            raise BridgeError("this `generate` belongs to a `with prune(...)` block that has been left.")
+            raise BridgeError(
+                "this `generate` belongs to a `with prune(...)` block that has been left: take model.generate anew."
+            )
         try:
             yield call
         finally:
             self._end(call)
 
     def current(self) -> C | None:
-        """The `forward` of this model that runs in this thread, if hooks are called for it."""
+        """Return the `forward` of this model that runs in this thread; None outside of one."""
         call = _CURRENT.get()
         return call if self._mine(call) and call.forward else None
-
-    def remember(self, cache: Any, known: Any, in_order: bool = False) -> None:
-        """Note on a cache what a pruned prompt in it has to be gone on with; `in_order` fixes its rows."""
-        if cache is not None:
-            cache.pruned_prompt = Filled(ref(self), known)
-            if in_order:
-                cache.reorder_cache = cache.batch_select_indices = in_their_order
-
-    def remembered(self, cache: Any) -> Any:
-        """What is known of the pruned prompt in a cache; None where there is no such prompt.
-
-        Raises
-        ------
-        BridgeError
-            The prompt was pruned in another block, or the cache was stored and read again.
-        """
-        filled = getattr(cache, "pruned_prompt", None)
-        if filled is None:
-            return None
-        if cache.get_seq_length() == 0:  # emptied since
-            for name in ("pruned_prompt", "reorder_cache", "batch_select_indices"):
-                vars(cache).pop(name, None)
-            return None
-        if filled.session is None or filled.session() is not self:
-            raise BridgeError(
-                "past_key_values holds a prompt that was pruned in another `with prune(...)` block: expected a cache that "
-                "was filled in this block, or a copy of it. Pass the whole prompt again."
-            )
-        return filled.known
 
     def before_forward(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Begin a `forward`."""
+        """Begin a `forward`, and return the arguments that replace its own; None leaves them."""
         outer = _CURRENT.get()
         call = self.call_type(self, whole=outer if self._mine(outer) and outer.steps else None, forward=True)
         return self.begun(call, args, kwargs) if self._begin(call) else None
 
     def _no_replica(self, module: Any, args: Any) -> None:
-        """Refuse a copy of the model, whose `forward` would be the model's."""
+        """Refuse a call of a copy of the model: the copied `forward` is bound to the original."""
         if module is not self.model:
             raise BridgeError(
                 "a copy of the model was called that carries what `prune` has put on it, as torch.nn.DataParallel makes "
-                "them; run one process a device, or prune inside of each."
+                "them: run one process for each device, or prune inside each of them."
             )
 
     def after_forward(self, output: Any) -> None:
@@ -259,48 +196,45 @@ class Session(ABC, Generic[C]):
 
     @abstractmethod
     def pruned_generate(self, *args: Any, **kwargs: Any) -> Any:
-        """What the model's `generate` is inside the block."""
+        """Stand in for the model's `generate` inside the block."""
 
     @abstractmethod
     def begun(
         self, call: C, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """What the model is to be called with instead."""
+        """Return the arguments that a `forward` gets instead of its own; None leaves them."""
 
     @abstractmethod
     def ended(self, call: C, output: Any) -> None:
-        """What is remembered of a call; `output` is None where it failed."""
+        """Keep what is needed of a `forward` that has ended; `output` is None where it failed."""
 
     def stands_aside(self) -> bool:
-        """Whether this is done for a call, of `generate` or of `forward`, that began before the block.
+        """Tell whether the current `forward` serves a call, of `generate` or `forward`, that began before the block.
 
         Raises
         ------
         BridgeError
-            It is done for a `generate` that began since, and went past the one of the session.
+            The `forward` serves a `generate` that began inside the block but is not the session's.
         """
-        own, ours, past = self._generate_layers(), {type(self).pruned_generate.__code__: None}, False
-        for frame in _outwards(sys._getframe()):
+        ours, bypassed = layers_of(type(self).pruned_generate), False
+        for frame in callers():
             if frame in self.earlier:
                 return True
-            if _runs(frame, ours, self):
+            if runs(frame, ours, self):
                 return False
-            if _runs(frame, own, self.model) and own[frame.f_code] is None:
-                if past:
+            if runs(frame, self.generate_layers, self.model) and self.generate_layers[frame.f_code] is None:
+                if bypassed:
                     break
-                past = True
-        if past:
+                bypassed = True
+        if bypassed:
             raise BridgeError(
-                "this `generate` was taken from the model, or from its class, before the block began, and would be pruned "
-                "by halves: call model.generate(...) inside the block."
+                "this `generate` was taken from the model, or from its class, before the block began, and only a part of "
+                "its work would be pruned: call model.generate(...) inside the block."
             )
         return False
 
-    def _generate_layers(self) -> dict[CodeType, Any]:
-        return _layers(getattr(type(self.model), "generate", None))
-
     def _guarded(self, own: Any) -> Any:
-        """The `forward` of the model below the head, which refuses images that have come past the one of the session."""
+        """Wrap the `forward` of the model below the head: it refuses images that did not come through `forward` above."""
 
         @torch.compiler.disable
         def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -310,8 +244,8 @@ class Session(ABC, Generic[C]):
                 if self.left or self.stands_aside():
                     return
             raise BridgeError(
-                "this call reached the model past `model.forward`, and would not be pruned: inside the block call "
-                "model(...), and no part of it, and no `forward` that was taken from it, or compiled, before the block."
+                "this call did not go through `model.forward` and would not be pruned: inside the block call model(...), "
+                "no part of it, and no `forward` that was taken from it, or compiled, before the block."
             )
 
         @functools.wraps(own)
@@ -322,7 +256,7 @@ class Session(ABC, Generic[C]):
         return forward
 
     def _begin(self, call: C) -> bool:
-        """Whether it is in time: the block may have been left since."""
+        """Enter a call; return False where the block has been left since and nothing may begin."""
         thread = threading.current_thread()
         with self.changed:
             call.depth = self.running[thread]
@@ -337,7 +271,7 @@ class Session(ABC, Generic[C]):
         _CURRENT.set(call.outer)
         with self.changed:
             self.running[threading.current_thread()] = call.depth
-            self.running += Counter()  # forgets threads that have no call
+            self.running += Counter()  # drops threads whose count is zero
             self.changed.notify_all()
 
     def _mine(self, call: Any) -> bool:
@@ -350,7 +284,7 @@ class Session(ABC, Generic[C]):
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Where the caller's own functions run in the midst of a call: what they ask the model is no part of it."""
+    """Run the caller's own function during a call, so that its calls of the model are not taken for steps of that call."""
     call = _CURRENT.get()
     token = _CURRENT.set(None)
     try:
@@ -359,37 +293,12 @@ def apart() -> Iterator[None]:
         _CURRENT.reset(token)
     if call is not None and call.session.returned:
         raise BridgeError(
-            "the `with prune(...)` block was left by a function that `generate` called; go on outside."
+            "the `with prune(...)` block was left by a function that `generate` called: leave it after `generate`."
         )
 
 
-def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-
-def _layers(method: Any) -> dict[CodeType, Any]:
-    """The code of a method and of its decorators, and what each of these calls."""
-    found = {}
-    while method is not None:
-        inner = getattr(method, "__wrapped__", None)
-        found[method.__code__] = inner
-        method = inner
-    return found
-
-
-def _runs(frame: FrameType, layers: Mapping[CodeType, Any], owner: Any) -> bool:
-    """Whether the frame is the owner's method or a decorator of it; the decorators' code is that of other functions, too."""
-    if frame.f_code not in layers:
-        return False
-    inner, values = layers[frame.f_code], frame.f_locals
-    first = values["self"] if "self" in values else next(iter(values.get("args", ())), None)
-    return first is owner and (inner is None or any(value is inner for value in values.values()))
-
-
 def check_checkpointing(layers: Iterable[Any], what: str) -> None:
-    """Refuse gradient checkpointing where hooks act on layers, which it runs again when the call is over."""
+    """Refuse gradient checkpointing of layers with hooks: it runs them again, without the hooks, in the backward pass."""
     if torch.is_grad_enabled() and any(
         layer.training and getattr(layer, "gradient_checkpointing", False) for layer in layers
     ):
@@ -399,44 +308,27 @@ def check_checkpointing(layers: Iterable[Any], what: str) -> None:
         )
 
 
-def in_their_order(rows: Any) -> None:
-    """In place of what reorders a cache of prompts that are pruned each in its own way: refuse to."""
-    raise BridgeError(
-        "the rows of this cache hold prompts that were pruned differently, and each is gone on with at its own positions: "
-        "expected them to stay in their order. Let generate(num_beams=...) reorder them, or fill a cache for each prompt."
-    )
-
-
-def check_cropped(past: int, prompt: int) -> None:
-    """Refuse a cache of `past` tokens that has lost some of the pruned prompt's, `prompt` of them."""
-    if past < prompt:
-        raise BridgeError(
-            f"past_key_values was cropped to {past} tokens, fewer than the {prompt} of the pruned prompt in it: expected a "
-            "cache that ends behind the prompt. Crop less, or pass the whole prompt again."
-        )
-
-
 def autograd_state() -> tuple[Any, ...]:
-    """Changes where a checkpoint begins: it records nothing, or packs what is saved for the backward pass."""
+    """Return what a checkpoint changes: whether gradients are recorded, and the hooks on what is saved for them."""
     return torch.is_grad_enabled(), torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
 class Replaced:
-    """An instance attribute of a model that is another for a while."""
+    """Set an instance attribute of a model until `remove` restores what was there."""
 
     def __init__(self, model: Any, name: str, value: Any) -> None:
         self.model, self.name, self.before = model, name, model.__dict__.get(name)
         model.__dict__[name] = value
 
     def remove(self) -> None:
-        """Put back what was there."""
+        """Restore the attribute."""
         self.model.__dict__.pop(self.name, None)
         if self.before is not None:
             self.model.__dict__[self.name] = self.before
 
 
 def named(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments of a call by name."""
+    """Return all arguments of a call by their names in the function's signature."""
     signature = inspect.signature(function)
     bound = dict(signature.bind_partial(*args, **kwargs).arguments)
     rest = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)

@@ -1,47 +1,43 @@
-"""A self-check for any checkpoint: does this model, pruned, compute what it should?
-
-The judge is the unpruned model itself. What its decoder is given (rows and positions) is seen from outside, by a hook;
-nothing that the bridge knows of the family goes into the right answer.
-"""
+"""Check that a model, pruned, computes what it should, with the unpruned model as the judge: `verify`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from vlm_bridge.chat import prepare, question
 from vlm_bridge.errors import BridgeError
+from vlm_bridge.live.judge import Judge
 from vlm_bridge.live.prune import prune
-from vlm_bridge.live.rewrite import Settings, rewrite
+from vlm_bridge.live.rewrite import rewrite
 from vlm_bridge.live.session import Replaced
-from vlm_bridge.model.families import decoder_of, find_family, recurrent_layers
+from vlm_bridge.live.settings import Settings
 from vlm_bridge.model.layout import Layout
 from vlm_bridge.model.prompt import has_visuals
 from vlm_bridge.model.wrappers import model_inside
 from vlm_bridge.pruners import find_pruner
 from vlm_bridge.reporting.report import Report
+from vlm_bridge.selection.given import signals_and_options
 
 Outcome = Literal["right", "wrong", "refused", "cannot tell"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was tried.
+    """One check of `verify` and its outcome.
 
     Attributes
     ----------
     name : str
     outcome : {"right", "wrong", "refused", "cannot tell"}
     said : str
-        In words, with the numbers.
+        The outcome in words, with its numbers.
     difference : float, optional
         Largest absolute difference of a logit.
     """
@@ -54,7 +50,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found; printed, it is a report in words.
+    """The outcome of `verify`; ``print`` shows it in words.
 
     Attributes
     ----------
@@ -62,11 +58,12 @@ class Verification:
         The model's class.
     checks : tuple of Check
     effect : float
-        How far pruning moves a logit of the first answered token.
+        Largest change by pruning of a logit of the first answered token.
     tolerance : float
-        Differences up to here are rounding.
+        Differences of logits up to this are taken for rounding.
     recurrent : tuple of str
-        Types of the decoder's layers that carry a state; with any, a dropped token is one that is never fed.
+        Types of the decoder's layers that carry a state from token to token. Where there are any, a dropped token is
+        one that is never fed; else it is one that is masked out.
     """
 
     model: str
@@ -106,7 +103,7 @@ def verify(
     steps: int = 4,
     **options: Any,
 ) -> Verification:
-    """Check on this very model that pruning computes what it should. Run it first on a checkpoint that is new to you.
+    """Check on a checkpoint that pruning computes what it should; run it first on one that is new to you.
 
     Checked are: ``keep=1.0`` changes nothing, in `forward` and `generate`; the pruned `forward` equals the unpruned
     model with the dropped tokens masked out at their original positions (or, with recurrent layers, given the
@@ -117,22 +114,22 @@ def verify(
     model : PreTrainedModel
         Best in float32: rounding in half precision hides small faults, and the report then says so.
     processor_or_inputs : processor, or mapping
-        With a processor two drawn images and questions are used, as a batch; or give the inputs of a call of yours.
+        With a processor, two synthetic images with questions are used, as a batch; or pass the inputs of a call.
     keep, method, **options
-        As of `prune`, `positions` and `rng` aside; a method that merges tokens or acts inside the LLM has another right
+        As in `prune`, without `positions` and `rng`. A pruner that merges tokens or acts inside the LLM has another right
         answer, and is refused.
     steps : int
-        Tokens to answer.
+        Number of tokens to answer.
 
     Returns
     -------
     Verification
-        ``print`` it; `ok` says whether all is right. A refusal of the bridge is a check of its own, not an error.
+        ``print`` it; `ok` says whether all is right. A model that the bridge refuses is an outcome, not an error.
 
     Raises
     ------
     BridgeError
-        The inputs show no image or video; a method with another right answer.
+        A pruner with another right answer, or positions other than "keep".
 
     Examples
     --------
@@ -140,8 +137,8 @@ def verify(
     Qwen2_5_VLForConditionalGeneration: right.
     ...
     """
-    row = find_pruner(method)
-    if row.inside is not None or row.merges or options.get("fold"):
+    pruner = find_pruner(method)
+    if pruner.inside is not None or pruner.merges or options.get("fold"):
         raise BridgeError(
             f"method = {method!r}{', fold' if options.get('fold') else ''}: expected a pruner that chooses tokens in "
             "front of the LLM and leaves them as they are, such as 'spare', 'divprune' or 'uniform_grid'."
@@ -162,245 +159,150 @@ def verify(
 
 
 class _Trial:
-    """One model, one call, and what the unpruned model makes of it."""
+    """One model and one call, tried pruned and judged by the unpruned model."""
 
     def __init__(self, model: Any, inputs: dict[str, Any], asked: dict[str, Any], steps: int) -> None:
-        self.model, self.inputs, self.asked, self.steps = model, inputs, asked, steps
-        self.decoder = decoder_of(model, find_family(model))
-        self.recurrent = recurrent_layers(model)
+        self.model, self.inputs, self.asked = model, inputs, asked
+        self.judge = Judge(model, inputs, steps)
         self.checks: list[Check] = []
 
     @torch.no_grad()
     def run(self) -> Verification:
-        """Try everything, in plain greedy decoding, whatever the model's own generation config asks for."""
+        """Run all checks in plain greedy decoding, whatever the model's own generation config asks for."""
         with prune(self.model, **self.asked):
-            pass  # is refused now, where it is refused at all
-        own = getattr(self.model, "generation_config", None)
-        plain = GenerationConfig(pad_token_id=getattr(own, "pad_token_id", None), use_cache=True)
-        plainly = Replaced(self.model, "generation_config", plain)
+            pass  # raises now where the model is refused
+        config = getattr(self.model, "generation_config", None)
+        greedy = GenerationConfig(pad_token_id=getattr(config, "pad_token_id", None), use_cache=True)
+        replaced = Replaced(self.model, "generation_config", greedy)
         try:
             return self._run()
         finally:
-            plainly.remove()
+            replaced.remove()
 
     def _run(self) -> Verification:
+        """Answer unpruned, then check what pruning does and what it leaves behind."""
         try:
-            with self._watched() as seen:
-                plain = self._generate()
+            self.plain = _logits(self.judge.answer())
         except Exception as error:
             raise BridgeError(
                 f"the unpruned model does not answer these inputs: {type(error).__name__}: {error}"
             ) from error
-        before = _marks(self.model)  # transformers leaves hooks of its own on its first use
-        self.seen = [{k: v.clone() if isinstance(v, Tensor) else v for k, v in one.items()} for one in seen]
-        full = self.model(**self.inputs).logits
-        lowest = torch.finfo(full.dtype).min / 2  # of tokens that are never to be said
-        scale = float(full[full > lowest].abs().max())
-        wide = full.dtype in (torch.float32, torch.float64)
-        self.tolerance = (64 if wide else 16) * torch.finfo(full.dtype).eps * scale
-        mask = self._mask().bool().to(full.device)
-        again = float((self.model(**self.inputs).logits - full)[mask].abs().max())
-        if not again <= self.tolerance:
-            raise BridgeError(
-                f"the unpruned model answers the same call differently from one time to the next, by {again:.1e} in a "
-                f"logit, expected up to {self.tolerance:.1e}: call model.eval(), which switches dropout off, and look for "
-                "random numbers and NaN in it."
-            )
-
-        def forward(**changes: Any) -> Tensor:
-            with prune(self.model, **{**self.asked, "rng": 0, **changes}):
-                return self.model(**self.inputs).logits
-
-        def generate(**changes: Any) -> Any:
-            with prune(self.model, **{**self.asked, "rng": 0, **changes}):
-                return self._generate()
-
-        def all_forward() -> Tensor:
-            return (forward(keep=1.0, tol=None) - full)[mask]
-
-        def all_generate() -> Tensor:
-            return _logits(generate(keep=1.0, tol=None)) - _logits(plain)
-
-        self._check("forward with keep=1.0 equals the unpruned model", all_forward)
-        self._check("generate with keep=1.0 equals the unpruned model", all_generate)
-        effect = 0.0
-        try:
-            answer, logits = generate(), forward()
-            tokens = answer.sequences[:, -self.steps :]
-            first, later = self._judge(self._layout(), tokens)
-            effect = float((_logits(answer)[:, 0] - _logits(plain)[:, 0]).abs().max())
-            self._check("the pruned forward equals " + self._judged_by(), lambda: first(logits), effect)
-            self._check("generate equals forward, token by token", lambda: _logits(answer) - later, effect)
-        except BridgeError as error:
-            self.checks.append(Check("pruning", "refused", str(error)))
+        before = _marks(self.model)  # transformers adds hooks of its own on its first use
+        self.full = self.model(**self.inputs).logits
+        self.mask = self.judge.mask.bool().to(self.full.device)
+        self.tolerance = self._rounding()
+        self._check_nothing_dropped()
+        effect = self._check_pruned()
         after = _marks(self.model)
         left = sorted(name for name in before | after if before.get(name) != after.get(name))
-        word: Outcome = "wrong" if left else "right"
+        outcome: Outcome = "wrong" if left else "right"
         said = f"changed: {', '.join(left)}" if left else "no hook and no attribute"
-        self.checks.append(Check("nothing is left on the model", word, said))
-        return Verification(
-            type(self.model).__name__, tuple(self.checks), effect, self.tolerance, self.recurrent
-        )
+        self.checks.append(Check("nothing is left on the model", outcome, said))
+        name = type(self.model).__name__
+        return Verification(name, tuple(self.checks), effect, self.tolerance, self.judge.recurrent)
+
+    def _rounding(self) -> float:
+        """Return the difference of logits that may be rounding; refuse a model that does not repeat its answer."""
+        dtype = torch.finfo(self.full.dtype)
+        scale = float(
+            self.full[self.full > dtype.min / 2].abs().max()
+        )  # lower: tokens that are never to be said
+        tolerance = (64 if dtype.bits >= 32 else 16) * dtype.eps * scale
+        again = float((self.model(**self.inputs).logits - self.full)[self.mask].abs().max())
+        if not again <= tolerance:
+            raise BridgeError(
+                f"the unpruned model answers the same call differently from one time to the next, by {again:.1e} in a "
+                f"logit, expected up to {tolerance:.1e}: call model.eval(), which switches dropout off, and look for "
+                "random numbers and NaN in it."
+            )
+        return tolerance
+
+    def _forward(self, **changes: Any) -> Tensor:
+        """Return the logits (B, L', vocabulary) of a pruned `forward`."""
+        with prune(self.model, **{**self.asked, "rng": 0, **changes}):
+            return self.model(**self.inputs).logits
+
+    def _generate(self, **changes: Any) -> Any:
+        """Return the output of a pruned `generate`."""
+        with prune(self.model, **{**self.asked, "rng": 0, **changes}):
+            return self.judge.generate()
+
+    def _check_nothing_dropped(self) -> None:
+        """Check that keeping all tokens changes nothing."""
+
+        def forward() -> Tensor:
+            return (self._forward(keep=1.0, tol=None) - self.full)[self.mask]
+
+        def generate() -> Tensor:
+            return _logits(self._generate(keep=1.0, tol=None)) - self.plain
+
+        self._check("forward with keep=1.0 equals the unpruned model", forward)
+        self._check("generate with keep=1.0 equals the unpruned model", generate)
+
+    def _check_pruned(self) -> float:
+        """Check pruned `forward` and `generate`; return how far pruning moves a logit of the first answered token."""
+        effect = 0.0
+        try:
+            answer, logits, layout = self._generate(), self._forward(), self._layout()
+            answered = _logits(answer)
+            tokens = answer.sequences[:, -self.judge.steps :]
+            prompt, later = self.judge.expected(layout, tokens)
+            effect = float((answered[:, 0] - self.plain[:, 0]).abs().max())
+            name = f"the pruned forward equals {self.judge.words}"
+            self._check(name, lambda: logits[layout.source >= 0] - prompt, effect)
+            self._check("generate equals forward, token by token", lambda: answered - later, effect)
+        except BridgeError as error:
+            self.checks.append(Check("pruning", "refused", str(error)))
+        return effect
 
     def _check(self, name: str, differences: Callable[[], Tensor], effect: float | None = None) -> None:
-        """Run one check, and say what came out."""
+        """Run one check, and note its outcome."""
         try:
-            found = float(differences().abs().max())
+            largest = float(differences().abs().max())
         except BridgeError as error:
             self.checks.append(Check(name, "refused", str(error)))
             return
-        said = f"largest difference of a logit {found:.1e}"
-        outcome: Outcome = "right" if found <= self.tolerance else "wrong"
+        said = f"largest difference of a logit {largest:.1e}"
+        outcome: Outcome = "right" if largest <= self.tolerance else "wrong"
         if outcome == "right" and effect is not None and effect < 4 * self.tolerance:
             outcome = "cannot tell"
             said += (
                 f", but pruning itself moves logits by {effect:.1e} only, and {self.tolerance:.1e} may be rounding: "
                 "load the model in float32, keep less, or use an image that matters to the question"
             )
-        self.checks.append(Check(name, outcome, said, found))
-
-    def _generate(self) -> Any:
-        return self.model.generate(
-            **self.inputs,
-            max_new_tokens=self.steps,
-            min_new_tokens=self.steps,
-            do_sample=False,
-            num_beams=1,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
-
-    @contextmanager
-    def _watched(self) -> Iterator[list[dict[str, Any]]]:
-        """What the decoder is called with, call by call."""
-        seen: list[dict[str, Any]] = []
-        handle = self.decoder.register_forward_pre_hook(
-            lambda module, args, kwargs: seen.append(dict(kwargs)), with_kwargs=True
-        )
-        try:
-            yield seen
-        finally:
-            handle.remove()
-
-    @contextmanager
-    def _fed(self, row: int, columns: Tensor) -> Iterator[None]:
-        """In its next prompt the decoder is given the rows that it was given in some columns of the full one."""
-        rows = {name: self.seen[0].get(name) for name in ("inputs_embeds", "per_layer_inputs")}
-        rows = {name: whole[row : row + 1, columns] for name, whole in rows.items() if whole is not None}
-
-        def swap(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            handle.remove()
-            return args, {**kwargs, **rows}
-
-        handle = self.decoder.register_forward_pre_hook(swap, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def _mask(self) -> Tensor:
-        given = self.inputs.get("attention_mask")
-        return torch.ones_like(self.inputs["input_ids"]) if given is None else given
+        self.checks.append(Check(name, outcome, said, largest))
 
     def _layout(self) -> Layout:
-        """Which columns of the prompt are left."""
+        """Return the layout of the pruned prompt."""
         known = {field.name for field in fields(Settings)}
-        own = {name: value for name, value in self.asked.items() if name in known}
-        given = {name: value for name, value in self.asked.items() if name not in known}
-        settings = Settings(**own, given=given)
+        named = {name: value for name, value in self.asked.items() if name in known}
+        signals, options = signals_and_options({k: v for k, v in self.asked.items() if k not in known})
+        settings = Settings(**named, signals=signals, options=options)
         done = rewrite(self.model, self.inputs, settings, np.random.default_rng(0), Report("verify"))
         assert done is not None
         return done.layout
 
-    def _judged_by(self) -> str:
-        return (
-            "the model given the shorter sequence"
-            if self.recurrent
-            else "the model with dropped tokens masked out"
-        )
-
-    def _judge(self, layout: Layout, tokens: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """The right logits: a function that compares those of the pruned prompt, and those behind each token."""
-        there = layout.source >= 0
-        if not self.recurrent:
-            stay = torch.zeros_like(self._mask(), dtype=torch.bool)
-            rows = torch.arange(len(stay), device=stay.device)[:, None].expand_as(there)
-            stay[rows[there], layout.source[there]] = True
-            inputs = {**self.inputs, "attention_mask": stay.long()}
-            prompt, later = self._decoded(inputs, tokens, stay, lambda kept: kept)
-            want = prompt[rows[there], layout.source[there]]
-            return lambda logits: logits[there] - want, later
-        prompts, laters = [], []
-        for row, columns in enumerate(layout.source):
-            columns = columns[columns >= 0]
-            ids = self.inputs["input_ids"][row : row + 1, columns]
-            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            cut = partial(_of_row, row=row, columns=columns)
-            with self._fed(row, columns):
-                prompt, later = self._decoded(inputs, tokens[row : row + 1], inputs["attention_mask"], cut)
-            prompts.append(prompt[0])
-            laters.append(later)
-        return lambda logits: logits[there] - torch.cat(prompts), torch.cat(laters)
-
-    def _decoded(
-        self, inputs: dict[str, Any], tokens: Tensor, stay: Tensor, cut: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Logits of the prompt, and those behind each of `tokens`, which are fed one after the other."""
-        cache = DynamicCache(config=self.model.config.get_text_config())
-        whole = {**inputs, **self._positions(0, cut)}
-        answer = self.model(**whole, past_key_values=cache, use_cache=True)
-        prompt, found, mask = answer.logits, [answer.logits[:, -1]], stay.long()
-        for step in range(1, self.steps):
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            answer = self.model(
-                input_ids=tokens[:, step - 1 : step],
-                attention_mask=mask,
-                past_key_values=cache,
-                use_cache=True,
-                **self._positions(step, cut),
-            )
-            found.append(answer.logits[:, -1])
-        return prompt, torch.stack(found, dim=1)
-
-    def _positions(self, step: int, cut: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """Positions as the unpruned model's decoder was given them at this step; none where it counts itself."""
-        given = self.seen[step].get("position_ids")
-        if given is None and not self.recurrent:
-            return {}
-        if given is None:
-            length = self.seen[0]["inputs_embeds"].shape[1]
-            batch = len(self._mask())
-            start = 0 if step == 0 else length + step - 1
-            given = torch.arange(start, start + (length if step == 0 else 1)).expand(batch, -1)
-        return {"position_ids": cut(given.to(self._mask().device))}
-
-
-def _of_row(positions: Tensor, row: int, columns: Tensor) -> Tensor:
-    """One row's positions, of some columns where there are as many as in the prompt."""
-    own = positions[..., row : row + 1, :] if positions.shape[-2] > 1 else positions
-    return own[..., columns] if own.shape[-1] > 1 else own
-
 
 def _logits(answer: Any) -> Tensor:
-    """(B, steps, vocabulary)."""
+    """Stack the logits of an answer (B, steps, vocabulary)."""
     return torch.stack(tuple(answer.logits), dim=1)
 
 
 def _marks(model: Any) -> dict[str, Any]:
-    """Numbers of hooks of all modules, and which functions and configurations are attributes of theirs."""
+    """Count the hooks of all modules, and list the functions and configurations among their attributes."""
     slots = ("_forward_pre_hooks", "_forward_hooks")
-    found: dict[str, Any] = {}
+    marks: dict[str, Any] = {}
     for name, module in model.named_modules():
         where = name or "the model"
-        found[f"hooks of {where}"] = tuple(len(getattr(module, slot)) for slot in slots)
+        marks[f"hooks of {where}"] = tuple(len(getattr(module, slot)) for slot in slots)
         for attribute, value in vars(module).items():
             if callable(value) or isinstance(value, PreTrainedConfig):
-                found[f"{attribute} of {where}"] = id(value)
-    return found
+                marks[f"{attribute} of {where}"] = id(value)
+    return marks
 
 
 def _inputs(model: Any, given: Any) -> dict[str, Any]:
-    """The call to be tried."""
+    """Return the inputs to try: the caller's, or two synthetic images with questions by the processor."""
     if isinstance(given, Mapping):
         inputs = dict(given)
     else:

@@ -1,1 +1,1 @@
-"""What a vision-language model is made of: families, prompts, encoders, towers, wrappers."""
+"""Read a vision-language model: family, prompt, encoder, vision tower, decoder, wrappers."""

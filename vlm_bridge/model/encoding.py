@@ -1,4 +1,4 @@
-"""Running a model's own encoder, and putting chosen rows in place of its answer."""
+"""Run a model's own encoder, and put chosen rows in place of its output."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ from vlm_bridge.model.families import (
 
 @dataclass(frozen=True)
 class Encoded:
-    """The encoder's answer for one kind of input.
+    """The encoder's output for one kind of input.
 
     Attributes
     ----------
     entries : list of Tensor (n_i, d)
-        As the encoder divides its rows: into images, tiles, videos or prompts, in placeholder order.
+        The visual rows as the encoder divides them: into images, tiles, videos or prompts, in placeholder order.
     planes : list of list of Tensor (n_i, d)
-        Rows that the decoder adds behind its first layers, divided alike.
+        For each of the decoder's first layers, rows that it adds behind that layer, divided likewise.
     output : ModelOutput
+        The output itself.
     put : callable
-        ``put(output, rows, planes)`` writes others into a copy of the output.
+        ``put(output, rows, planes)`` writes other rows into an output.
     stacked : bool
         Whether the model takes a tensor (entries, n, d) instead of a list.
     arguments : frozenset of str
-        Inputs that the encoder has consumed.
+        Names of the inputs that the encoder has consumed.
     sizes : list of int, optional
-        Rows of each image or video, where the pixels tell.
+        Number of rows of each image or video, where they follow from the pixels.
     embeds : Tensor (B, L, d), optional
-        The prompt with its images written in, of a model that is given nothing else.
+        Embeddings of the prompt with its images written in, of a model that takes images in no other way.
     """
 
     entries: list[Tensor]
@@ -56,12 +57,11 @@ class Encoded:
     embeds: Tensor | None = None
 
     def replaced(self, rows: list[Tensor], planes: Sequence[list[Tensor]]) -> Any:
-        """The output with other rows: a new object, since `generate` changes it. Always with a list of rows."""
+        """Return a copy of the output with other rows, as a list; a new one each time, since `generate` changes it."""
         output: Any = copy.copy(self.output)
         if any(field.default is MISSING for field in getattr(output, "__dataclass_fields__", {}).values()):
-            output = (
-                BaseModelOutputWithPooling()
-            )  # timm's answer cannot be made of rows alone, as `generate` does
+            # `generate` makes such an object from its rows alone, which timm's outputs do not allow.
+            output = BaseModelOutputWithPooling()
         self.put(output, rows, list(planes))
         return output
 
@@ -79,17 +79,25 @@ class Encoded:
             name for name in self.output or () if name.endswith("_features") and name != "deepstack_features"
         ]
         if beside or not self.listed:
-            return "transformers does not find all that its encoder gives, to cut it"
+            return "transformers does not find everything that its encoder returns, to cut it"
         return ""
 
 
 def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded:
-    """Run the public encoder of `kind` with the arguments it names, as `generate` itself does."""
+    """Run the model's encoder of `kind` on the inputs that it names, as `generate` does.
+
+    An output that the caller passes in ``mm_encoder_outputs`` is used as it is.
+
+    Raises
+    ------
+    BridgeError
+        The model takes no such input, its output cannot be cut, or both pixels and an output are passed.
+    """
     rate = getattr(model.config, "video_pruning_rate", None)
     if kind is VIDEO and rate:
         raise BridgeError(
             f"{type(model).__name__} drops rows of a video by itself (config.video_pruning_rate = {rate}): set it to 0 to "
-            "choose them here, or leave videos to it."
+            "choose them here, or call the model outside the block."
         )
     if find_family(model).embeds:
         return _written_in(model, inputs, find_family(model).embeds)
@@ -111,13 +119,13 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
     if output is None:
         output = encoder(**{pixels.get(name, name): inputs[name] for name in names}, return_dict=True)
     elif any(inputs.get(name) is not None for name in kind.pixels):
-        raise BridgeError(f"pass either pixels or mm_encoder_outputs[{kind.name!r}], not both.")
+        raise BridgeError(f"expected either pixels or mm_encoder_outputs[{kind.name!r}], got both.")
     entries, planes, put = _read(model, output)
     stay = inputs.get("video_compression_mask") if kind is VIDEO else None
     if stay is not None:  # VideoLLaMA 3 leaves out what hardly changes from frame to frame
         sizes = [len(rows) for rows in entries]
         entries = [
-            rows[own] for rows, own in zip(entries, stay.to(entries[0].device).split(sizes), strict=True)
+            rows[part] for rows, part in zip(entries, stay.to(entries[0].device).split(sizes), strict=True)
         ]
         names.append("video_compression_mask")
     for plane in planes:
@@ -132,17 +140,19 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
 
 
 def _sizes(model: Any, inputs: Mapping[str, Any], kind: Kind, entries: list[Tensor]) -> list[int] | None:
-    """Rows of each image or video, where the family tells them from pixels and there are any."""
+    """Count the rows of each image or video by the family's rule; None without a rule or without pixels."""
     sizes, given = find_family(model).sizes, (inputs.get(name) for name in kind.pixels)
     pixels = next((one for one in given if one is not None), None)
     return None if sizes is None or pixels is None else sizes(pixels, inputs, sum(map(len, entries)))
 
 
 def _written_in(model: Any, inputs: Mapping[str, Any], writer: str) -> Encoded:
-    """The rows of a model that encodes images only while it writes them into a prompt's embeddings."""
+    """Encode the images of a model that does so only while it writes them into a prompt's embeddings."""
     ids, base = inputs.get("input_ids"), base_of(model)
     if ids is None:
-        raise BridgeError(f"{type(model).__name__} finds its images by input_ids: expected them, got none.")
+        raise BridgeError(
+            f"{type(model).__name__} finds its images by input_ids: expected them among the inputs, got none."
+        )
     write = getattr(base, writer)
     names = [
         p for p in inspect.signature(write.forward).parameters if p not in ("input_ids", "inputs_embeds")
@@ -155,11 +165,11 @@ def _written_in(model: Any, inputs: Mapping[str, Any], writer: str) -> Encoded:
 
 
 def _nothing(output: Any, rows: list[Tensor], planes: list[list[Tensor]]) -> None:
-    """There is no output to write into."""
+    """Write nothing, since there is no output."""
 
 
 def _read(model: Any, output: Any) -> tuple[list[Tensor], list[list[Tensor]], Callable[..., None]]:
-    """Visual rows of each entry, those for later layers, and how others are put in their place."""
+    """Read visual rows of each entry, rows for later layers, and the function that puts others in their place."""
     pooled, deep = getattr(output, "pooler_output", None), getattr(output, "deepstack_features", None) or ()
     if pooled is not None and not (isinstance(pooled, Tensor) and pooled.ndim != 3):
 
@@ -194,13 +204,13 @@ def _read(model: Any, output: Any) -> tuple[list[Tensor], list[list[Tensor]], Ca
 
 
 def stacked(outputs: Mapping[str, Any], kinds: frozenset[str]) -> dict[str, Any]:
-    """The encoder outputs of a pruned call as the model wants them: of `kinds`, one tensor (entries, n, d)."""
-    found = dict(outputs)
-    for name in kinds & found.keys():
-        rows = found[name].pooler_output
+    """Turn the lists of rows of `kinds` into the one tensor (entries, n, d) that the model expects."""
+    new = dict(outputs)
+    for name in kinds & new.keys():
+        rows = new[name].pooler_output
         if not isinstance(rows, Tensor):
             same = len({len(r) for r in rows}) == 1
             rows = torch.stack(rows) if same else torch.cat(rows)[:, None]
-            found[name] = copy.copy(found[name])
-            found[name].pooler_output = rows
-    return found
+            new[name] = copy.copy(new[name])
+            new[name].pooler_output = rows
+    return new

@@ -1,7 +1,6 @@
-"""How a pruned prompt lies in the original one: columns, positions, and the arguments that are cut with it.
+"""Shorten a prompt: which columns remain, at which positions, and the arguments that are cut with it.
 
-Nothing of the model is touched. The shortened prompt and the chosen rows are ordinary arguments of ``forward`` and
-``generate``.
+The model is not touched: the shortened prompt and the chosen rows are ordinary arguments of ``forward`` and ``generate``.
 """
 
 from __future__ import annotations
@@ -15,13 +14,8 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.model.families import (
-    KINDS,
-    base_of,
-    layer_kinds,
-    placeholder_id,
-    window_of,
-)
+from vlm_bridge.model.decoder import layer_kinds, window_of
+from vlm_bridge.model.families import KINDS, base_of, placeholder_id
 from vlm_bridge.model.prompt import Prompt
 
 POSITIONS = ("keep", "compact")
@@ -31,10 +25,20 @@ _FILL = {"labels": -100, "inputs_embeds": 0, "per_layer_inputs": 0}
 
 
 def positions_of(model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> tuple[Tensor, bool]:
-    """The positions that the unpruned model would use, (B, L) or (axes, B, L), and whether axis 0 turns nothing.
+    """Return the positions that the unpruned model would use, and whether axis 0 is one of text positions.
 
-    The caller's, else those of the model's ``get_rope_index`` on the full prompt, else 0, 1, ... over real tokens.
-    In front of time, height and width transformers wants a row of text positions, which no rotary embedding reads.
+    They are the caller's, else those of the model's ``get_rope_index`` on the full prompt, else 0, 1, ... over real tokens.
+    In front of time, height and width transformers expects an axis of text positions, which no rotary embedding reads.
+
+    Returns
+    -------
+    positions : Tensor (B, L) or (axes, B, L)
+    text_axis : bool
+
+    Raises
+    ------
+    BridgeError
+        The call lacks what ``get_rope_index`` reads, or positions have another shape.
     """
     mask, given = prompt.mask, inputs.get("position_ids")
     rope = getattr(base_of(model), "get_rope_index", None)
@@ -44,11 +48,13 @@ def positions_of(model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> tuple
         if given.ndim == 2:
             return given.expand(mask.shape), False
         if not callable(rope) or given.ndim != 3 or given.shape[0] not in (3, 4):
-            raise BridgeError(f"position_ids of shape {tuple(given.shape)}: expected (B, L).")
-        found = given.expand(-1, *mask.shape)
+            raise BridgeError(
+                f"position_ids of shape {tuple(given.shape)}: expected (B, L), or (axes, B, L) of a model with get_rope_index."
+            )
+        positions = given.expand(-1, *mask.shape)
         if axes_of(model) == 4:
-            return found, False
-        return torch.cat([text[None], found[-3:]]), True
+            return positions, False
+        return torch.cat([text[None], positions[-3:]]), True
     if not callable(rope):
         return text, False
     names = inspect.signature(rope).parameters
@@ -62,25 +68,25 @@ def positions_of(model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> tuple
             "the processor gives, or position_ids."
         )
     arguments = {name: known[name] for name in names if known.get(name) is not None}
-    found = rope(**{**arguments, "attention_mask": mask.long()})[0]
-    if not isinstance(found, Tensor) or found.ndim != 3 or found.shape[1:] != mask.shape:
+    positions = rope(**{**arguments, "attention_mask": mask.long()})[0]
+    if not isinstance(positions, Tensor) or positions.ndim != 3 or positions.shape[1:] != mask.shape:
         raise BridgeError(f"{type(model).__name__}.get_rope_index gives no positions (axes, B, L).")
-    found = found.to(mask.device)
-    return (torch.cat([text[None], found]), True) if len(found) == 3 else (found, False)
+    positions = positions.to(mask.device)
+    return (torch.cat([text[None], positions]), True) if len(positions) == 3 else (positions, False)
 
 
 def _as_named_there(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What Omni models call by one name in `forward` and by another in ``get_rope_index``."""
-    found = {"second_per_grids": inputs.get("video_second_per_grid"), "audio_seqlens": None}
+    """Rename the arguments that Omni models call by one name in `forward` and by another in ``get_rope_index``."""
+    renamed = {"second_per_grids": inputs.get("video_second_per_grid"), "audio_seqlens": None}
     if inputs.get("audio_feature_lengths") is not None:
-        found["audio_seqlens"] = inputs["audio_feature_lengths"]
+        renamed["audio_seqlens"] = inputs["audio_feature_lengths"]
     elif inputs.get("feature_attention_mask") is not None:
-        found["audio_seqlens"] = inputs["feature_attention_mask"].sum(1)
-    return {name: value for name, value in found.items() if value is not None}
+        renamed["audio_seqlens"] = inputs["feature_attention_mask"].sum(1)
+    return {name: value for name, value in renamed.items() if value is not None}
 
 
 def axes_of(model: Any) -> int:
-    """How many axes the model's rotary positions have: one, or as many as its ``mrope_section`` has parts."""
+    """Count the axes of the model's rotary positions: one, or as many as its ``mrope_section`` has parts."""
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     return len(rope.get("mrope_section") or (0,))
@@ -88,22 +94,23 @@ def axes_of(model: Any) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a pruned prompt lies in the original one.
+    """Which columns of a prompt remain after pruning, and at which positions.
 
     Attributes
     ----------
     source : Tensor (B, L')
-        Original column behind each new one; −1 where there is padding.
+        Original column of each new one; −1 at padding.
     length : int
-        L, columns of the original prompt.
-    mask : Tensor (B, L')
+        L, the number of columns of the original prompt.
+    mask : Tensor (B, L') of int64
+        1 at tokens, 0 at padding.
     positions : Tensor (B, L') or (axes, B, L')
     longest : int
-        Real tokens of the longest original prompt.
+        Number of tokens of the longest original prompt, without padding.
     gaps : bool
-        Whether positions skip what was dropped.
+        Whether positions skip those of dropped tokens.
     text_axis : bool
-        Whether axis 0 of the positions turns nothing, as in front of time, height and width.
+        Whether axis 0 of the positions holds text positions, which no rotary embedding reads.
     """
 
     source: Tensor
@@ -118,7 +125,7 @@ class Layout:
     def of(
         cls, real: Tensor, dropped: Tensor, places: Tensor, positions: str, text_axis: bool = False
     ) -> Layout:
-        """Take the `dropped` columns out; padding stays on the side where it was, left by default.
+        """Take the `dropped` columns out; padding stays on the side where it was, on the left where there was none.
 
         Parameters
         ----------
@@ -127,7 +134,7 @@ class Layout:
             Original positions.
         positions : {"keep", "compact"}
         text_axis : bool
-            Whether axis 0 of `places` turns nothing.
+            Whether axis 0 of `places` holds text positions.
         """
         stay = real & ~dropped
         length = real.shape[1]
@@ -138,34 +145,34 @@ class Layout:
         mask = stay.gather(1, order)
         source = torch.where(mask, order, -1)
         compact = mask.long().cumsum(-1) - 1
-        found = places.gather(-1, order.expand(*places.shape[:-1], width))
+        kept = places.gather(-1, order.expand(*places.shape[:-1], width))
         if positions == "compact":
-            found = compact.expand_as(found)
+            kept = compact.expand_as(kept)
         elif text_axis:  # a gap in it would be read as the border of a packed sequence
-            found = torch.cat([compact[None], found[1:]])
-        found = found.masked_fill(~mask, 0)
+            kept = torch.cat([compact[None], kept[1:]])
+        kept = kept.masked_fill(~mask, 0)
         gaps = positions == "keep" and bool(dropped.any())
-        return cls(source, length, mask.long(), found, int(real.sum(1).max()), gaps, text_axis)
+        return cls(source, length, mask.long(), kept, int(real.sum(1).max()), gaps, text_axis)
 
     @property
     def dropped(self) -> int:
-        """Columns fewer than before."""
+        """Number of columns that were taken out."""
         return self.length - self.source.shape[1]
 
     def following(self, start: int, count: int) -> Tensor:
-        """Positions (B, count) or (axes, B, count) of tokens after the prompt, from the `start`-th on."""
+        """Return positions (B, count) or (axes, B, count) of tokens after the prompt, from the `start`-th on."""
         return following(self.positions, self.mask, self.text_axis, start, count)
 
     def positions_at(self, start: int, count: int, copies: int) -> Tensor:
-        """Positions of the tokens `start` to `start + count` of prompt and answer, each prompt `copies` times."""
+        """Return positions of tokens `start` to `start + count` of prompt and answer, each prompt `copies` times."""
         behind = start + count - self.source.shape[1]
-        found = self.following(max(behind - count, 0), min(max(behind, 0), count))
+        later = self.following(max(behind - count, 0), min(max(behind, 0), count))
         if behind < count:
-            found = torch.cat([self.positions[..., start : start + count], found], dim=-1)
-        return found.repeat_interleave(copies, dim=-2)
+            later = torch.cat([self.positions[..., start : start + count], later], dim=-1)
+        return later.repeat_interleave(copies, dim=-2)
 
     def gather(self, tensor: Tensor, fill: float) -> Tensor:
-        """The columns of `tensor` (B, L, ...) that stay."""
+        """Gather the columns of `tensor` (B, L, ...) that remain; padding is filled with `fill`."""
         index = self.source.clamp(min=0).to(tensor.device)
         empty = (self.source < 0).to(tensor.device)
         extra = tensor.ndim - 2
@@ -174,9 +181,10 @@ class Layout:
 
 
 def following(places: Tensor, mask: Tensor, text_axis: bool, start: int, count: int) -> Tensor:
-    """Positions (B, count) or (axes, B, count) of tokens after a prompt, from the `start`-th on.
+    """Return positions (B, count) or (axes, B, count) of tokens after a prompt, from the `start`-th on.
 
-    Behind the largest of all axes that turn; `places` (B, L) or (axes, B, L) and `mask` (B, L) are the prompt's.
+    They follow the largest position of all axes but the text axis; `places` (B, L) or (axes, B, L) are the prompt's
+    positions, `mask` (B, L) its tokens.
     """
     last = (places * mask).amax(-1, keepdim=True)
     if last.ndim == 3:
@@ -186,7 +194,7 @@ def following(places: Tensor, mask: Tensor, text_axis: bool, start: int, count: 
 
 
 def check_window(model: Any, layout: Layout, ahead: int) -> None:
-    """Refuse gaps where a sliding window, which is counted in tokens of the cache, would reach over them."""
+    """Refuse gaps in the positions where a layer counts tokens of the cache, as sliding windows do, and would reach too far."""
     if layout.gaps and "minimax_m3_sparse" in layer_kinds(model):
         raise BridgeError(
             f"{type(model).__name__} has layers that choose blocks of keys by the positions of tokens, which must be their "
@@ -195,7 +203,7 @@ def check_window(model: Any, layout: Layout, ahead: int) -> None:
     window, length = window_of(model), layout.longest + ahead
     if layout.gaps and window is not None and length > window:
         raise BridgeError(
-            f"{type(model).__name__} has layers that see {window} tokens, and prompt and answer have {length}: behind "
+            f"{type(model).__name__} has layers that see {window} tokens, and prompt and answer have {length}: after "
             "a gap these layers would see further than before. Use positions='compact', which counts both anew."
         )
     config = model.config.get_text_config()
@@ -217,9 +225,9 @@ def shortened(
     pad_id: int,
     embeds: Tensor | None = None,
 ) -> dict[str, Any]:
-    """The new inputs: everything of prompt length cut by `layout`, what the encoders read replaced by `outputs`.
+    """Cut everything of prompt length, and replace what the encoders read by their `outputs`.
 
-    Or by `embeds` (B, L, d), the whole prompt's, which are cut alike.
+    Or replace it by `embeds` (B, L, d), the embeddings of the whole prompt, which are cut likewise.
     """
     new = {name: value for name, value in inputs.items() if name not in consumed}
     types = {name: 0 for name in new if name.endswith("token_type_ids")}
@@ -236,7 +244,7 @@ def shortened(
 
 
 def padding_id(model: Any, inputs: Mapping[str, Any], mask: Tensor) -> int:
-    """An id for padding: the one in use, else the model's, never the placeholder. It is masked out anyway."""
+    """Return an id for padding, which is masked out: the one in use, else the model's, never the placeholder."""
     ids = inputs.get("input_ids")
     if isinstance(ids, Tensor) and ids.shape == mask.shape and (~mask).any():
         used = int(ids[~mask.to(ids.device)][0])

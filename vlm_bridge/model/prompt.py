@@ -1,4 +1,4 @@
-"""The text side of a call: where its visual tokens stand, and which of them belong to one image or video."""
+"""Find where the visual tokens of a call stand in its prompts, and which of them belong to one image or video."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from vlm_bridge.model.families import (
 
 
 def has_visuals(inputs: Mapping[str, Any]) -> bool:
-    """Whether the call brings an image or a video."""
+    """Tell whether the call brings an image or a video."""
     return any(kind.given(inputs) for kind in KINDS)
 
 
 def has_images(inputs: Mapping[str, Any]) -> bool:
-    """Whether the call brings an image; video is refused."""
+    """Tell whether the call brings an image; refuse videos."""
     if VIDEO.given(inputs):
         raise BridgeError(
             "video inputs are not pruned inside the LLM yet; pass images only, use a pruner that acts before it, or "
@@ -45,19 +45,20 @@ class Visual:
     Attributes
     ----------
     kind : Kind
-    row : int
-        Of the batch.
+    item : int
+        Index of the prompt in the batch.
     columns : Tensor (n,)
-        Of the prompt.
+        Columns of the prompt at which its tokens stand.
     rows : Tensor (n, d)
+        The visual rows that enter the LLM.
     planes : tuple of Tensor (n, d)
-        Its rows for later layers.
+        Rows that the decoder adds behind its first layers.
     tiles : Tensor (n,)
-        Of the encoder's entry, and of the unbroken run of placeholders, that each row stands in.
+        Number of the tile of each row: of the encoder's entry, and the unbroken run of placeholders, that it is in.
     """
 
     kind: Kind
-    row: int
+    item: int
     columns: Tensor
     rows: Tensor
     planes: tuple[Tensor, ...]
@@ -66,16 +67,16 @@ class Visual:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The text side of a call.
+    """The prompts of a call: real tokens, and placeholders of visual tokens.
 
     Attributes
     ----------
     of_kind : mapping from the name of a kind to Tensor (B, L) bool
-        Placeholders.
+        Where placeholders of the kind stand.
     mask : Tensor (B, L) bool
-        Real tokens.
+        True at tokens, false at padding.
     ids : Tensor (B, L), optional
-        The tokens, where they are given.
+        Ids of the tokens, where the call has them.
     """
 
     of_kind: Mapping[str, Tensor]
@@ -84,7 +85,7 @@ class Prompt:
 
     @classmethod
     def of(cls, model: Any, inputs: Mapping[str, Any]) -> Prompt:
-        """Read ``input_ids`` or ``inputs_embeds``, and ``attention_mask``."""
+        """Read ``input_ids`` or ``inputs_embeds``, and ``attention_mask``, of a call."""
         found = _placeholders(model, inputs)
         like = found[IMAGE.name]
         given = inputs.get("attention_mask")
@@ -98,16 +99,16 @@ class Prompt:
 
     @property
     def placeholders(self) -> Tensor:
-        """(B, L) bool, of all kinds."""
+        """Placeholders (B, L) bool of all kinds."""
         return torch.stack(list(self.of_kind.values())).any(0)
 
     def places(self, sizes: list[int], token_id: int, kind: Kind = IMAGE) -> list[tuple[int, Tensor]]:
-        """(row, columns (n_i,)) of every image, in placeholder order.
+        """Return (batch item, columns (n_i,)) of every image of `sizes` rows, in the order of the placeholders.
 
         Raises
         ------
         BridgeError
-            As many placeholders as visual rows are needed, and no image may straddle two prompts.
+            There are more or fewer placeholders than visual rows, or an image begins in one prompt and ends in another.
         """
         name = kind.name
         where = self.of_kind[name].nonzero()
@@ -120,44 +121,47 @@ class Prompt:
         for i, span in enumerate(where.split(sizes)):
             if (span[:, 0] != span[0, 0]).any():
                 raise BridgeError(
-                    f"{name} {i} has {len(span)} visual rows, but the placeholders of row {int(span[0, 0])} "
-                    f"end before."
+                    f"{name} {i} has {len(span)} visual rows, but the placeholders of batch item {int(span[0, 0])} "
+                    f"end before them."
                 )
             spans.append((int(span[0, 0]), span[:, 1]))
         return spans
 
     def units(self, kind: Kind, unit: str) -> list[int]:
-        """Numbers of placeholders in each image or video; `unit` as in `Family`."""
-        rows, columns = self.of_kind[kind.name].nonzero().T
+        """Count the placeholders of each image or video; `unit` is as in `Family`."""
+        items, columns = self.of_kind[kind.name].nonzero().T
         if unit == "prompt":
-            return torch.unique_consecutive(rows, return_counts=True)[1].tolist()
-        sizes = torch.unique_consecutive(_run(rows, columns), return_counts=True)[1].tolist()
+            return torch.unique_consecutive(items, return_counts=True)[1].tolist()
+        sizes = torch.unique_consecutive(_run(items, columns), return_counts=True)[1].tolist()
         if unit == "run":
             return sizes
-        runs = list(zip(rows.split(sizes), columns.split(sizes), strict=True))
-        found: list[int] = []
-        for i, (size, (row, own)) in enumerate(zip(sizes, runs, strict=True)):
-            same = i > 0 and bool(runs[i - 1][0][0] == row[0])
-            if same and self._joined(unit, int(row[0]), int(runs[i - 1][1][-1]), int(own[0]), rows, columns):
-                found[-1] += size
+        runs = list(zip(items.split(sizes), columns.split(sizes), strict=True))
+        counts: list[int] = []
+        for i, (size, (item, here)) in enumerate(zip(sizes, runs, strict=True)):
+            same = i > 0 and bool(runs[i - 1][0][0] == item[0])
+            shown = columns[items == item[0]]
+            if same and self._joined(unit, int(item[0]), int(runs[i - 1][1][-1]), int(here[0]), shown):
+                counts[-1] += size
             else:
-                found.append(size)
-        return found
+                counts.append(size)
+        return counts
 
-    def _joined(self, unit: str, row: int, last: int, first: int, rows: Tensor, columns: Tensor) -> bool:
-        """Whether runs that end at column `last` and begin at `first` are of one image."""
+    def _joined(self, unit: str, item: int, last: int, first: int, shown: Tensor) -> bool:
+        """Tell whether runs that end at column `last` and begin at `first` belong to one image.
+
+        `shown` holds the columns of all placeholders of the item.
+        """
         if unit == "near":
             return first - last <= 2
         if self.ids is None:
             return False
-        own = columns[rows == row]
         if unit == "open":
-            return bool(self.ids[row, first - 1] != self.ids[row, int(own[0]) - 1])
-        behind = int(own[-1]) + 1
-        return behind < self.ids.shape[1] and bool(self.ids[row, last + 1] != self.ids[row, behind])
+            return bool(self.ids[item, first - 1] != self.ids[item, int(shown[0]) - 1])
+        behind = int(shown[-1]) + 1
+        return behind < self.ids.shape[1] and bool(self.ids[item, last + 1] != self.ids[item, behind])
 
     def visuals(self, model: Any, family: Family, encoded: Mapping[Kind, Encoded]) -> list[Visual]:
-        """What the encoders gave, image by image and video by video, in placeholder order."""
+        """Divide the encoders' rows into images and videos, in the order of their placeholders."""
         found = []
         for kind, answer in encoded.items():
             sizes = [len(rows) for rows in answer.entries if len(rows)]
@@ -170,21 +174,21 @@ class Prompt:
             places = self.places(sizes, placeholder_id(model, kind), kind)
             rows = torch.cat(answer.entries).split(sizes) if sizes else ()
             planes = [torch.cat(plane).split(sizes) for plane in answer.planes]
-            for i, ((row, columns), tile) in enumerate(zip(places, entry.split(sizes), strict=True)):
+            for i, ((item, columns), tile) in enumerate(zip(places, entry.split(sizes), strict=True)):
                 tiles = _run(tile.to(columns.device), columns)
-                found.append(Visual(kind, row, columns, rows[i], tuple(p[i] for p in planes), tiles))
-        return sorted(found, key=lambda visual: (visual.row, int(visual.columns[0])))
+                found.append(Visual(kind, item, columns, rows[i], tuple(p[i] for p in planes), tiles))
+        return sorted(found, key=lambda visual: (visual.item, int(visual.columns[0])))
 
 
 def _run(group: Tensor, column: Tensor) -> Tensor:
-    """Number of the unbroken run, inside of one group, that each of some places, in order, belongs to."""
+    """Find the unbroken runs of ascending columns, each within one group, and return the run of each column."""
     starts = torch.zeros_like(column)
     starts[1:] = (group.diff() != 0) | (column.diff() != 1)
     return starts.cumsum(0)
 
 
 def _placeholders(model: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Where each kind's placeholders are. The model looks for them in the embeddings where it is given any."""
+    """Find the placeholders of each kind; in the embeddings where there are any, as the model does."""
     ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
     test: Callable[[int], Tensor]
     if embeds is not None:
@@ -196,7 +200,9 @@ def _placeholders(model: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     elif ids is not None:
         like, test = ids, lambda token: ids == token
     else:
-        raise BridgeError("inputs hold an image but neither input_ids nor inputs_embeds.")
+        raise BridgeError(
+            "the inputs hold an image or video: expected input_ids or inputs_embeds with it, got neither."
+        )
     none = torch.zeros_like(like, dtype=torch.bool)
     found = {
         kind.name: test(placeholder_id(model, kind)) if kind is IMAGE or kind.given(inputs) else none
@@ -210,7 +216,7 @@ def _placeholders(model: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _check_same_prompt(model: Any, ids: Tensor, of_embeds: Mapping[str, Tensor]) -> None:
-    """Refuse ids beside embeddings of another prompt. Without a grid, ids of another length are a mere record."""
+    """Refuse ids beside embeddings of another prompt; where no grid is read, ids of another length are not used."""
     like = of_embeds[IMAGE.name]
     if ids.shape != like.shape:
         if callable(getattr(base_of(model), "get_rope_index", None)) or ids.shape[0] != like.shape[0]:
@@ -230,7 +236,7 @@ def _check_same_prompt(model: Any, ids: Tensor, of_embeds: Mapping[str, Tensor])
 
 
 def _frames(model: Any, inputs: Mapping[str, Any], both: Tensor) -> dict[str, Tensor]:
-    """Placeholders of images and videos of a model that shows frames with the placeholder of images, as GLM does."""
+    """Tell images from videos in a model that marks both by the placeholder of images, as GLM does."""
     ids, find = inputs.get("input_ids"), getattr(base_of(model), "get_placeholder_mask", None)
     if not IMAGE.given(inputs):
         return {IMAGE.name: torch.zeros_like(both), VIDEO.name: both}
@@ -240,6 +246,6 @@ def _frames(model: Any, inputs: Mapping[str, Any], both: Tensor) -> dict[str, Te
         if not (image & video).any():
             return {IMAGE.name: image, VIDEO.name: video}
     raise BridgeError(
-        f"{type(model).__name__} shows frames of a video with the placeholder of images, and tells them apart in no "
-        "way: expected images or videos in a call, got both."
+        f"{type(model).__name__} marks images and frames of a video by one placeholder and does not tell them apart: "
+        "expected images or videos in a call, got both."
     )

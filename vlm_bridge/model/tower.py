@@ -1,13 +1,13 @@
-"""What pruners read of a vision tower, seen while the encoder runs.
+"""Record what pruners read of a vision tower while the encoder runs.
 
-Rows before the projector, the CLS row, and keys and attention of the layer whose output the projector is
-given (the last one, unless the model chooses). Queries and keys are seen where the layer hands them to its
-attention kernel, so behind rotary positions and norms, window by window where there are windows, and for any
-kernel. Of the attention only what is needed is formed.
+Recorded are the rows before the projector, the CLS row, and keys and attention of the *feature layer*: the layer whose
+output the projector is given, the last one unless the model chooses. Queries and keys are recorded where the layer calls
+its attention kernel: after rotary positions and norms, window by window where there are windows, and for any kernel. Of the
+attention only the part that is needed is computed.
 
-A tower without a CLS token has none that attends to the whole image. What a patch receives on average from
-all patches that see it stands in, as the authors of VisPruner, VisionZip and HoloV do for Qwen2.5-VL. Where
-the projector joins patches, a token has the mean of its patches' attention and of their keys.
+In a tower without a CLS token no token attends to the whole image. The mean attention that a patch receives from all
+patches that see it takes its place, as the authors of VisPruner, VisionZip and HoloV do for Qwen2.5-VL. Where the
+projector joins patches, a token has the mean of its patches' attention and of their keys.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vlm_bridge.model.families import IMAGE, Family, Kind, base_of
 from vlm_bridge.model.patches import Joined, connector_of, joined, projector_of
 
 CAPTURED = ("vision_clip", "vision_mean", "vision_cls", "vision_keys", "cls_attention")
-"""Signals that are had by watching the tower."""
+"""Signals that are recorded from the tower."""
 
 _OF_THE_LAYER = {"vision_cls", "vision_keys", "cls_attention"}
 _TOWERS = ("vision_tower", "visual", "vision_model")
@@ -41,9 +41,9 @@ _ATTENTION = ("self_attn", "attention", "attn")
 _CLS = ("class_embedding", "cls_token")
 _SEEN = "vlm_bridge_seen"
 _ENTRIES = 2**24
-"""Entries of attention that are formed at once."""
+"""Number of entries of attention that are computed at once."""
 _ONE_AT_A_TIME = RLock()
-"""Held while a tower is watched: two threads may share a model."""
+"""Held while a tower is recorded, since two threads may share a model."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Attended:
 
     @classmethod
     def of(cls, query: Tensor, key: Tensor, mask: Any, options: Mapping[str, Any]) -> list[Attended]:
-        """As the kernel was called; sequences that stand behind one another apart."""
+        """Read a call of the kernel; packed sequences become calls of their own."""
         scale = options.get("scaling")
         scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # several queries may share a key
@@ -78,7 +78,7 @@ class Attended:
         return [cls(query, key, None if mask is None else mask.bool(), scale)]
 
     def table(self, start: int, stop: int) -> Tensor:
-        """Attention (B, H, stop − start, L) of some queries, in float32."""
+        """Compute the attention (B, H, stop − start, L) of some queries, in float32."""
         scores = self.query[:, :, start:stop].float() @ self.key.float().mT * self.scale
         if self.mask is not None:
             mask = self.mask if self.mask.shape[-2] == 1 else self.mask[..., start:stop, :]
@@ -86,7 +86,7 @@ class Attended:
         return scores.softmax(-1)
 
     def received(self) -> Tensor:
-        """Mean (B, H, L) over the queries that see a key of their attention to it; padding is no query."""
+        """Compute the mean attention (B, H, L) that each key receives from the queries that see it, padding aside."""
         length = self.key.shape[2]
         total = torch.zeros_like(self.key[..., 0], dtype=torch.float32)
         seen = self.mask
@@ -104,20 +104,20 @@ class Attended:
 
 @dataclass
 class Tower:
-    """What was seen of the images, or the videos, of a call.
+    """What was recorded of the images, or the videos, of a call.
 
     Attributes
     ----------
     given, made : list of Tensor (..., d)
-        What the projector was given and what it made of it.
+        Inputs and outputs of the projector.
     calls : list of Attended
-        Of the feature layer's attention.
+        Calls of the feature layer's attention kernel.
     outputs : list of Tensor (T, 1 + n, d)
-        Of the feature layer.
+        Outputs of the feature layer.
     prefix : int
         1 where a CLS token stands in front of the patches.
     thread : int
-        The one that watches; what others run is none of its business.
+        Identifier of the recording thread; calls of other threads are not recorded.
     """
 
     base: Any
@@ -133,29 +133,41 @@ class Tower:
 
     @property
     def tiles(self) -> int:
-        """T, the tiles that the projector was given."""
+        """T, the number of tiles that the projector was given."""
         return len(self._given) if self._given.ndim == 3 else 1
 
     @torch.no_grad()
     def signal(self, name: str) -> Tensor:
-        """Signal `name` of every token, in the LLM's order: (M, d), of keys (M, H, w), of attention (M, H)."""
+        """Return a signal of all M tokens in the LLM's order: rows (M, d), keys (M, H, w) or attention (M, H).
+
+        Raises
+        ------
+        BridgeError
+            What was recorded does not say which patches belong to which token.
+        """
         if name in ("vision_clip", "vision_mean"):
             side_by_side, mean = self._rows
             return side_by_side if name == "vision_clip" else mean
         if not self.calls:
             raise BridgeError("the layers of the vision tower were not found")
-        found = torch.cat([self._of_call(call, name) for call in self.calls])
-        own = self._joined
-        if len(found) != self._patches:
+        by_patch = torch.cat([self._of_call(call, name) for call in self.calls])
+        tokens = self._joined
+        if len(by_patch) != self._patches:
             raise BridgeError(
-                f"the vision tower attends to {len(found)} patches, its projector is given {self._patches}: how they "
+                f"the vision tower attends to {len(by_patch)} patches, its projector is given {self._patches}: how they "
                 "belong together is not known"
             )
-        return found[own.patches[own.order]].mean(1)
+        return by_patch[tokens.patches[tokens.order]].mean(1)
 
     @torch.no_grad()
     def cls_rows(self) -> Tensor:
-        """CLS rows (T, d) that the projector could be given."""
+        """Return the CLS rows (T, d), which the projector can be given.
+
+        Raises
+        ------
+        BridgeError
+            There are none, or the projector cannot take a single one.
+        """
         if not self.prefix or not self.outputs:
             raise BridgeError("the vision tower has no CLS token in front of its patches")
         if self._joined.patches.shape[1] > 1:
@@ -168,7 +180,7 @@ class Tower:
         return rows
 
     def check(self, tokens: Tensor) -> None:
-        """Refuse `tokens` (M, D) of the LLM that are not, in this order, what the projector made."""
+        """Refuse `tokens` (M, D) of the LLM that are not the projector's outputs in this order."""
         made = torch.cat([rows.flatten(0, -2) for rows in self.made])[self._joined.order]
         if made.shape != tokens.shape or not torch.equal(made.to(tokens), tokens):
             raise BridgeError(
@@ -177,7 +189,7 @@ class Tower:
             )
 
     def _of_call(self, call: Attended, name: str) -> Tensor:
-        """Of one call, patch by patch."""
+        """Return a signal of the patches of one call of the kernel."""
         if name == "vision_keys":
             found = call.key
         else:
@@ -188,7 +200,7 @@ class Tower:
     @cached_property
     def _given(self) -> Tensor:
         if not self.given:
-            raise BridgeError("no rows of the vision tower were seen")
+            raise BridgeError("no rows of the vision tower were recorded")
         if len({rows.shape[1:] for rows in self.given}) > 1:
             raise BridgeError(
                 "the projector is given grids of several sizes, one after the other; whose patches they are is not known"
@@ -201,13 +213,13 @@ class Tower:
 
     @property
     def _patches(self) -> int:
-        """How many patches the projector was given."""
+        """Number of patches that the projector was given."""
         count, own = self._given.shape[:-1].numel(), self._joined.patches
         return int(own.numel()) if count == len(own) else count
 
     @cached_property
     def _rows(self) -> tuple[Tensor, Tensor]:
-        """The rows of each token's patches, as the projector takes them, and their mean."""
+        """Rows of each token's patches as the projector takes them, and their mean."""
         rows, own = self._given.flatten(0, -2), self._joined
         if len(rows) == len(own.patches):  # side by side already
             rows = rows[own.order]
@@ -221,7 +233,7 @@ class Tower:
 def watched(
     model: Any, family: Family, inputs: Mapping[str, Any], wanted: tuple[str, ...], kind: Kind = IMAGE
 ) -> Iterator[Tower]:
-    """Watch the tower, as far as the signals `wanted` need it, while the encoder runs inside the block."""
+    """Record the tower, as far as the signals `wanted` need it, while the encoder runs inside the block."""
     base = base_of(model)
     tower, handles = Tower(base, family, inputs, kind), []
     needs = set(wanted)
@@ -246,37 +258,37 @@ def watched(
 
 
 def vision_model(base: Any) -> Any:
-    """The vision tower below wrappers; None where unknown."""
+    """Return the vision tower below wrappers; None where it is in none of the usual places."""
     tower = next((found for name in _TOWERS if (found := getattr(base, name, None)) is not None), None)
     return getattr(tower, "vision_model", tower)
 
 
 def feature_layer(base: Any, inputs: Mapping[str, Any]) -> Any:
-    """The encoder layer whose output the projector is given (the last, of several); None where unknown."""
+    """Return the layer whose output the projector is given, the last of several; None where it is unknown."""
     layers = _first(vision_model(base), _LAYERS)
     at = inputs.get("vision_feature_layer")
     at = getattr(base.config, "vision_feature_layer", None) if at is None else at
     at = at[-1] if isinstance(at, (list, tuple)) else at
     at = -1 if at is None else at
-    if layers is None or not at:  # 0 is what the first layer is given
+    if layers is None or not at:  # 0 means the input of the first layer
         return None
     found = layers[at if at < 0 else at - 1]
     return found if getattr(attention_of(found), "config", None) is not None else None
 
 
 def attention_of(layer: Any) -> Any:
-    """The attention module of a layer."""
+    """Return the attention module of a layer; None where it has none."""
     return _first(layer, _ATTENTION)
 
 
 def cls_tokens(base: Any) -> int:
-    """1 where the tower puts a CLS token in front of its patches, else 0."""
+    """Return 1 where the tower puts a CLS token in front of its patches, else 0."""
     embeddings = getattr(vision_model(base), "embeddings", None)
     return int(any(getattr(embeddings, name, None) is not None for name in _CLS))
 
 
 def _first(module: Any, paths: tuple[str, ...]) -> Any:
-    """What stands at the first of the paths that leads anywhere; None."""
+    """Return the attribute at the first of the paths that exists; None where none does."""
     for path in paths:
         try:
             return attrgetter(path)(module)
@@ -286,6 +298,8 @@ def _first(module: Any, paths: tuple[str, ...]) -> Any:
 
 
 def _ends_of(tower: Tower) -> Callable[..., None]:
+    """Make a hook that records input and output of the projector."""
+
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if get_ident() == tower.thread:
             tower.given.append(args[0].detach())
@@ -295,6 +309,8 @@ def _ends_of(tower: Tower) -> Callable[..., None]:
 
 
 def _output_of(tower: Tower) -> Callable[..., None]:
+    """Make a hook that records the output of the feature layer."""
+
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if get_ident() == tower.thread:
             tower.outputs.append((output[0] if isinstance(output, tuple) else output).detach())
@@ -303,7 +319,7 @@ def _output_of(tower: Tower) -> Callable[..., None]:
 
 
 def _watching(config: Any, tower: Tower) -> Any:
-    """A copy of the configuration whose kernel shows `tower` what it is given, then runs the configured one."""
+    """Copy a configuration and set a kernel that records its inputs on `tower`, then runs the configured one."""
     own = copy(config)
     own._attn_implementation = _SEEN
     own.vlm_bridge_kernel, own.vlm_bridge_tower = config._attn_implementation, tower
@@ -313,6 +329,7 @@ def _watching(config: Any, tower: Tower) -> Any:
 def _see(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
 ) -> Any:
+    """Record a call of the attention kernel, then make it."""
     config = module.config
     if get_ident() == config.vlm_bridge_tower.thread:
         config.vlm_bridge_tower.calls += Attended.of(query.detach(), key.detach(), attention_mask, options)

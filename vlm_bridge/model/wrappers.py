@@ -1,4 +1,4 @@
-"""The model inside of what wraps it; pruning acts on that one, which the wrapper calls."""
+"""Find the model of transformers inside a wrapper that calls it, such as ``torch.compile`` or PEFT's."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _NO_MODELS = {
 
 
 def model_inside(model: Any) -> Any:
-    """The model of transformers that `model` is, or wraps.
+    """Return the model of transformers that `model` is, or wraps.
 
-    Wrappers are ``torch.compile``, ``DataParallel`` on one device, ``DistributedDataParallel`` and PEFT's models. Their
-    calls reach the model inside through its ``forward`` and ``generate``.
+    Wrappers are ``torch.compile``, ``DataParallel`` on one device, ``DistributedDataParallel`` and PEFT's models. They call
+    the model inside by its ``forward`` and ``generate``.
 
     Raises
     ------
     BridgeError
-        No model, a part of one or one of text alone, a wrapper that would not show the pruned prompt to its adapters
-        or to copies on other devices.
+        `model` is no model, a part of one, a model of text alone, or a wrapper whose adapters or copies on other devices
+        would not see the pruned prompt.
     """
     while True:
         inner = _inner(model)
@@ -45,7 +45,7 @@ def model_inside(model: Any) -> Any:
 
 
 def _inner(model: Any) -> Any:
-    """What `model` wraps; None where it is no wrapper."""
+    """Return what `model` wraps; None where it is no wrapper."""
     if not isinstance(model, nn.Module):
         return None
     if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
@@ -69,9 +69,11 @@ def _inner(model: Any) -> Any:
 
 
 def _short(value: Any) -> str:
+    """Cut a value's repr to 40 characters."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _article(name: str) -> str:
+    """Put "a" or "an" in front of a name."""
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

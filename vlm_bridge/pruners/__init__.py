@@ -1,8 +1,8 @@
 """The table of pruners.
 
-`PRUNERS` maps names to rows. A published system has a small file that says which columns it forms, how it
-weighs them and which cssp method picks; every cssp method is a pruner on raw tokens under its own name, with
-`relevance` as column weights and its own options.
+`PRUNERS` maps names to rows of the table. A published system has a small file, which says which columns it forms, how it
+weights them and which cssp method picks. Every cssp method is also a pruner on raw tokens under its own name, with
+`relevance` as column weights and with its own options.
 """
 
 from __future__ import annotations
@@ -47,10 +47,12 @@ from vlm_bridge.pruners.plan import Plan, Pruner
 
 
 def _columns(features: Tensor, k: int, weights: Tensor | None, /, method: str, **options: Any) -> Plan:
+    """Plan to pick raw tokens by a cssp method."""
     return Plan(features.mT, method, weights, options=options)
 
 
 def _row_of_method(name: str) -> Pruner:
+    """Make the row of a cssp method."""
     method = cssp.METHODS[name]
     plan = partial(_columns, method=name)
     return Pruner(name, f"cssp: {method.summary}", method.citation, plan, open_options=True)
@@ -68,7 +70,18 @@ PRUNERS |= {name: _row_of_method(name) for name in cssp.METHODS if name not in P
 
 
 def find_pruner(name: str) -> Pruner:
-    """The row of that name; an unknown one is refused with the nearest names."""
+    """Return the row of that name.
+
+    Raises
+    ------
+    BridgeError
+        There is none; the message suggests the nearest names.
+
+    Examples
+    --------
+    >>> find_pruner("divprune").summary
+    'max-min cosine distance'
+    """
     if isinstance(name, str) and name in PRUNERS:
         return PRUNERS[name]
     near = difflib.get_close_matches(str(name), PRUNERS, n=3)

@@ -1,4 +1,4 @@
-"""Pieces shared by the rules that choose by themselves: ties, min-max scales, max-min greedy."""
+"""Shared by pruners that choose by rules of their own: ties, min-max scales, max-min greedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TIE = 1e-12
 
 
 def number(name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False) -> float:
-    """An option that must be a finite number in [low, high], or (low, high] with `open_low`."""
+    """Return an option as a float; refuse all but finite numbers in [low, high], or (low, high] with `open_low`."""
     right = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not right or value > high or value < low or (open_low and value == low):
         bounds = f"{'(' if open_low else '['}{low:g}, {high:g}{']' if high < math.inf else ')'}"
@@ -24,32 +24,32 @@ def number(name: str, value: Any, low: float, high: float = math.inf, *, open_lo
 
 
 def doubles(rows: Tensor) -> Tensor:
-    """Rows in float64, divided by the largest entry, so that no square overflows."""
+    """Convert rows to float64 and divide them by the largest entry, so that no square overflows."""
     rows = rows.detach().double()
     peak = rows.abs().amax()
     return rows / torch.where(peak > 0, peak, 1)
 
 
 def largest(values: Tensor, k: int) -> tuple[int, ...]:
-    """Indices of the k largest values in descending order; equal values in ascending order of index."""
+    """Return the indices of the k largest values in descending order; ties go to the lowest index."""
     return tuple(torch.sort(values, descending=True, stable=True).indices[:k].tolist())
 
 
 def first_copies(rows: Tensor) -> Tensor:
-    """For each row of `rows` (n, d) the lowest index of an equal row."""
+    """Return for each row of `rows` (n, d) the lowest index of an equal row."""
     _, group = torch.unique(rows, dim=0, return_inverse=True)
     first = torch.full_like(group, len(rows))
     return first.scatter_reduce(0, group, torch.arange(len(rows), device=rows.device), "amin")[group]
 
 
 def first_largest(values: Tensor) -> int:
-    """Lowest index whose value is the largest up to rounding."""
+    """Return the lowest index whose value is the largest up to rounding."""
     top = values.max()
     return int((values >= top - _TIE * top.abs()).nonzero()[0])
 
 
 def min_max(values: Tensor, flat: float = _TIE) -> Tensor:
-    """Values scaled to [0, 1] in float64; all ones where their spread is at most `flat` of the largest."""
+    """Scale values to [0, 1] in float64; all are ones where their spread is at most `flat` of the largest."""
     values = values.double()
     low, spread = values.amin(), values.amax() - values.amin()
     if spread <= flat * values.abs().amax():
@@ -58,7 +58,7 @@ def min_max(values: Tensor, flat: float = _TIE) -> Tensor:
 
 
 def max_min(unit: Tensor, quality: Tensor, k: int, first: int) -> tuple[int, ...]:
-    """Greedily the largest quality_i · (1 − largest cosine to those chosen), from the token `first`.
+    """Pick greedily the largest quality_i · (1 − largest cosine to those chosen), from the token `first`.
 
     Parameters
     ----------

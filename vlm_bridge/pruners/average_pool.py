@@ -1,5 +1,4 @@
-"""Average pooling to exactly k cells: the baseline that looks at nothing and merges (Wen et al., Findings of
-ACL 2025).
+"""Average pooling to exactly k cells, a baseline that merges (Wen et al., Findings of ACL 2025).
 
 The (h, w) grid is cut into bands of rows and each band into columns, in the numbers in which `uniform_grid`
 spreads its tokens; a cell becomes the mean of its tokens, at the place of the token at its centre. On grids
@@ -16,7 +15,7 @@ from vlm_bridge.pruners.uniform_grid import grid_of, shares
 
 
 def average_pool(features: Tensor, k: int, weights: None, *, grid: tuple[int, int] | None = None) -> Plan:
-    """Means of k rectangles that tile an (h, w) grid; the sequence where n is no square and none is given."""
+    """Form the means of k rectangles that tile an (h, w) grid, of one line where n is no square and none is given."""
     n = features.shape[0]
     height, width = grid_of(n, grid)
     dtype = torch.promote_types(features.dtype, torch.float32)
@@ -29,12 +28,12 @@ def average_pool(features: Tensor, k: int, weights: None, *, grid: tuple[int, in
 
 
 def cells(k: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """k rectangles (top, bottom, left, right) that tile the grid, ends excluded."""
-    found, bands = [], shares(k, height, width)
+    """Tile the grid by k rectangles (top, bottom, left, right), ends excluded."""
+    rectangles, bands = [], shares(k, height, width)
     for i, share in enumerate(bands):
         top, bottom = i * height // len(bands), (i + 1) * height // len(bands)
-        found += [(top, bottom, j * width // share, (j + 1) * width // share) for j in range(share)]
-    return found
+        rectangles += [(top, bottom, j * width // share, (j + 1) * width // share) for j in range(share)]
+    return rectangles
 
 
 ROW = Pruner(

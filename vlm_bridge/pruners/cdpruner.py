@@ -17,7 +17,7 @@ from vlm_bridge.pruners.relevance import Relevance, unit_rows
 
 
 def cdpruner(features: Tensor, k: int, weights: Tensor) -> Plan:
-    """Greedy residual on r_i · x_i/‖x_i‖."""
+    """Pick by greedy residual on r_i · x_i/‖x_i‖."""
     return Plan(unit_rows(features).mT, "residual", weights)
 
 

@@ -40,7 +40,7 @@ def cen_prune(
     scale: str = "minmax",
     standardize: bool = False,
 ) -> Plan:
-    """DivPrune's or CDPruner's choice on centred rows, times distinctiveness."""
+    """Pick as DivPrune or CDPruner on centred rows, times distinctiveness."""
     for name, value in (("base", base), ("scale", scale)):
         if value not in _CHOICES[name]:
             raise BridgeError(f"{name} = {value!r}: allowed are {' and '.join(map(repr, _CHOICES[name]))}.")
@@ -58,14 +58,14 @@ def cen_prune(
 
 
 def centred_rows(rows: Tensor) -> Tensor:
-    """Rows (n, d) of float64 minus their mean, divided by their norms; zero where nothing is left."""
+    """Subtract the mean of rows (n, d) of float64, and divide them by their norms; zero where nothing is left."""
     centred = rows - rows.mean(0)
     left = centred.norm(dim=-1) > _ROUNDING * rows.norm(dim=-1).amax()
     return unit_rows(torch.where(left[:, None], centred, 0))
 
 
 def distinctiveness(rows: Tensor, scale: str = "minmax") -> Tensor:
-    """Minus the mean cosine of each row of `rows` (n, d) to the others, scaled to [0, 1]."""
+    """Return minus the mean cosine of each row of `rows` (n, d) to the others, scaled to [0, 1]."""
     unit = unit_rows(rows)
     score = (unit.square().sum(-1) - unit @ unit.sum(0)) / (len(unit) - 1)
     if scale == "minmax":

@@ -36,7 +36,7 @@ def dart(
     image_pivots: int = 4,
     text_pivots: int = 4,
 ) -> Plan:
-    """Pivots by the 1-norm of keys, then the tokens least like each."""
+    """Pick pivots by the 1-norm of keys, then the tokens least like each."""
     n, start = features.shape[0], int(image_start)
     _check(n, start, hidden, keys, image_pivots, text_pivots)
     length = keys.to(torch.promote_types(keys.dtype, torch.float32)).abs().sum((0, 2))
@@ -55,9 +55,10 @@ def dart(
 
 
 def _check(n: int, start: int, hidden: Tensor, keys: Tensor, image_pivots: int, text_pivots: int) -> None:
+    """Refuse options and signals that do not fit each other."""
     for name, value, least in (("image_pivots", image_pivots, 1), ("text_pivots", text_pivots, 0)):
         if not isinstance(value, int) or value < least:
-            raise BridgeError(f"{name} = {value!r}: an integer of at least {least} is wanted.")
+            raise BridgeError(f"{name} = {value!r}: expected an integer of at least {least}.")
     if hidden.ndim != 2 or keys.ndim != 3 or keys.shape[1] != hidden.shape[0]:
         raise BridgeError(
             f"hidden of shape {tuple(hidden.shape)} and keys of shape {tuple(keys.shape)}: expected (L, d) and "

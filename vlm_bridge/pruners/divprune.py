@@ -19,7 +19,7 @@ from vlm_bridge.pruners.relevance import unit_rows
 
 
 def divprune(features: Tensor, k: int, weights: None) -> Plan:
-    """Max-min greedy on cosine distance from the most isolated token."""
+    """Pick by max-min greedy on cosine distance, from the most isolated token."""
     unit = unit_rows(features)
     distances = 1 - unit @ unit.mT
     chosen = [most_isolated(distances)]
@@ -32,7 +32,7 @@ def divprune(features: Tensor, k: int, weights: None) -> Plan:
 
 
 def most_isolated(distances: Tensor) -> int:
-    """The token whose second smallest distance, its own being the smallest, is largest."""
+    """Return the token whose distance to its nearest neighbour is largest, for distances (n, n)."""
     if len(distances) == 1:
         return 0
     return int(distances.topk(2, dim=0, largest=False).values[1].argmax())

@@ -1,7 +1,7 @@
-"""One family: greedy residual on x_i · ‖x_i‖^(β − 1) · w_i^α.
+"""Greedy residual on x_i · ‖x_i‖^(β − 1) · w_i^α, the family of several published pruners.
 
-Published pruners of this kind differ in two numbers. β says how much magnitude counts, from 0 (cosines) to 1
-(raw tokens); α how much relevance counts, whose definition and sign are the caller's `relevance`. Points:
+Pruners of this kind differ in two numbers: β says how much the norm counts, from 0 (cosines) to 1 (raw tokens), and α how
+much relevance counts, whose definition and sign are the caller's `relevance`. Members are:
 
 - SPARE: β = 1, with guidance at its `alpha`, α = alpha;
 - CDPruner: β = 0, α = 1, relevance as in its row;
@@ -22,13 +22,13 @@ from vlm_bridge.pruners.relevance import unit_rows
 def family(
     features: Tensor, k: int, weights: Tensor | None, *, beta: float = 1.0, alpha: float = 1.0
 ) -> Plan:
-    """Greedy residual on unit rows times ‖x_i‖^beta · w_i^alpha."""
+    """Pick by greedy residual on unit rows times ‖x_i‖^beta · w_i^alpha."""
     beta, alpha = number("beta", beta, 0, 1), number("alpha", alpha, 0)
     return Plan(scaled(features, beta).mT, "residual", None if weights is None else weights**alpha)
 
 
 def scaled(features: Tensor, beta: float) -> Tensor:
-    """Rows of norm ‖x_i‖^beta, up to a common factor; zero rows stay zero."""
+    """Scale rows to norm ‖x_i‖^beta, up to a common factor; zero rows stay zero."""
     if beta == 1:
         return features
     unit = unit_rows(features)

@@ -12,30 +12,31 @@ import torch
 from torch import Tensor
 
 from vlm_bridge.errors import BridgeError
+from vlm_bridge.pruners._greedy import largest
 from vlm_bridge.pruners.inside import Inside, single
 from vlm_bridge.pruners.plan import Plan, Pruner
 
 
 def fastv(features: Tensor, k: int, weights: None, *, attention: Tensor) -> Plan:
-    """The k tokens with the most attention from the last query, by head mean."""
+    """Pick the k tokens with the most attention from the last query, by head mean."""
     return Plan(indices=most_attended(attention[:, -1:], k))
 
 
 def most_attended(attention: Tensor, k: int) -> tuple[int, ...]:
-    """Indices of the k largest means over heads and queries of `attention` (heads, queries, n)."""
+    """Return the k tokens of largest mean attention over heads and queries, of `attention` (heads, queries, n)."""
     return ranked(mean_attention(attention))[:k]
 
 
 def mean_attention(attention: Tensor) -> Tensor:
-    """Mean (n,) over the heads, then over the queries."""
+    """Average attention (heads, queries, n) over the heads, then over the queries, to (n,)."""
     if attention.ndim != 3 or 0 in attention.shape:
         raise BridgeError(f"attention of shape {tuple(attention.shape)}: expected (heads, queries, n).")
     return attention.to(torch.promote_types(attention.dtype, torch.float32)).mean(0).mean(0)
 
 
 def ranked(score: Tensor) -> tuple[int, ...]:
-    """Indices by descending score (n,); ties to the lowest."""
-    return tuple(torch.sort(score, descending=True, stable=True).indices.tolist())
+    """Return all indices by descending score (n,); ties go to the lowest index."""
+    return largest(score, len(score))
 
 
 ROW = Pruner(

@@ -35,10 +35,10 @@ _EPS = 1e-6
 def holov(
     features: Tensor, k: int, weights: None, *, cls_attention: Tensor, crops: int | None = None
 ) -> Plan:
-    """Per crop a share of k tokens by attention, crop by crop; then tokens for the places left over."""
+    """Pick each crop's share of k tokens by attention, then tokens for the places left over."""
     n, attention = features.shape[0], head_mean(cls_attention)
     if (attention < 0).any():
-        raise BridgeError("cls_attention must not be negative: its values are shares of the budget.")
+        raise BridgeError("cls_attention: expected no negative value, since they are shares of the budget.")
     if crops is None:
         crops = max(1, int(1024 / 576 * n / k))
     check_count("crops", crops)
@@ -66,7 +66,7 @@ def holov(
 
 
 def crop_scores(rows: Tensor, attention: Tensor) -> Tensor:
-    """Mean score (c,) of the tokens of c crops: rows (c, s, d), attention (c, s)."""
+    """Average the scores of the tokens of c crops, from rows (c, s, d) and attention (c, s), to (c,)."""
     size = rows.shape[1]
     if size == 1:
         return attention[:, 0]
@@ -81,7 +81,7 @@ def crop_scores(rows: Tensor, attention: Tensor) -> Tensor:
 
 
 def grants(scores: Tensor, k: int) -> list[int]:
-    """Tokens granted to each crop: floors of the shares, then one each in descending order of share."""
+    """Grant tokens to each crop: floors of the shares, then one each in descending order of share."""
     share = scores / (scores.sum() + _EPS)
     granted: list[int] = (share * k).floor().long().tolist()
     for c in descending(share)[: max(0, k - sum(granted))].tolist():

@@ -1,12 +1,12 @@
-"""Where pruning happens inside the LLM, and how many tokens each layer then works on.
+"""Schedule cuts inside the LLM, and count how many tokens each layer then works on.
 
 An image of n tokens is cut at *stages*: from decoder layer l on (counted from 0, l >= 1) the model works on
 c tokens of it. Layers before the first stage work on all n. The average over all layers,
 
     (l_1 n + (l_2 - l_1) c_1 + ... + (L - l_S) c_S) / L,
 
-is the budget that staged systems are compared by. It counts what the layers are given, merged tokens
-included; some papers count the layer that ranks all tokens as one that works on few.
+is the budget by which staged systems are compared. It counts what the layers are given, merged tokens included; some
+papers count the layer that ranks all tokens as one that works on few.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from vlm_bridge.errors import BridgeError
 
 @dataclass(frozen=True)
 class Stage:
-    """One cut of one image.
+    """A planned cut of one image.
 
     Attributes
     ----------
     layer : int
         First decoder layer that works on fewer tokens.
     keep : int
-        Tokens of the image from there on, merged ones included.
+        Number of the image's tokens from there on, merged ones included.
     options : mapping
-        What the plan is told at this stage, besides the caller's options.
+        Options of the plan at this stage, besides the caller's.
     """
 
     layer: int
@@ -48,16 +48,16 @@ class Inside:
     Attributes
     ----------
     schedule : callable
-        ``schedule(layers, n, keep, *, options) -> tuple of Stage`` for an image of n tokens in a decoder of so
-        many layers; layers of the stages do not depend on n and keep. Its keyword-only parameters are options.
+        ``schedule(layers, n, keep, *, options) -> tuple of Stage`` for an image of n tokens in a decoder of that many
+        layers. The stages' layers do not depend on n and keep. Its keyword-only parameters are options.
     ranks : {"before", "at"}
-        Whose attention is read: that of the layer before the cut, which has run, or what the layer at the cut
-        would pay to all tokens.
+        Which attention is read: that of the layer before the cut, which has run, or the one that the layer at the cut
+        would compute over all tokens.
     raters : callable, optional
-        ``raters(features, text) -> Tensor (M,) of bool``: the text tokens (M, d) behind the image whose
-        attention is read, from the rows that enter the LLM. By default the prompt's last token.
+        ``raters(features, text) -> Tensor (M,) of bool`` selects the text tokens behind the image whose attention is
+        read, by the rows (n, d) and (M, d) that enter the LLM. By default it is the prompt's last token.
     gravity : bool
-        Whether the plan has an option of that name: what rotary positions alone give, (queries, n).
+        Whether the plan has an option of that name: the scores (queries, n) of rotary positions alone.
     """
 
     schedule: Callable[..., tuple[Stage, ...]]
@@ -67,90 +67,98 @@ class Inside:
 
 
 def single(layers: int, n: int, keep: Any, *, layer: int = 2) -> tuple[Stage, ...]:
-    """One cut: `keep` tokens from `layer` on."""
+    """Schedule one cut: `keep` tokens from `layer` on."""
     return (Stage(check_stages((layer,), layers)[0], count_of(keep, n)),)
 
 
 def scaled_stages(official: Sequence[int], layers: int, of: int = 32) -> tuple[int, ...]:
-    """Stages of a published system for a decoder of `of` layers, moved to one of `layers`.
+    """Move the stages of a published system from a decoder of `of` layers to one of `layers`.
 
-    They stay apart: none before layer 1, each after the one before.
+    They remain distinct: none before layer 1, each after the one before.
+
+    >>> scaled_stages((8, 16, 24), layers=24)
+    (6, 12, 18)
     """
-    found: list[int] = []
+    moved: list[int] = []
     for layer in official:
-        found.append(max(round(layer * layers / of), found[-1] + 1 if found else 1))
-    return tuple(found)
+        moved.append(max(round(layer * layers / of), moved[-1] + 1 if moved else 1))
+    return tuple(moved)
 
 
 def check_stages(stages: Sequence[int], layers: int) -> tuple[int, ...]:
-    """Refuse stages that are no ascending layers in [1, layers)."""
-    found = tuple(stages)
-    whole = all(isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in found)
-    if not whole or not found or min(found) < 1 or max(found) >= layers:
+    """Return stages as a tuple; refuse all but ascending layers in [1, layers)."""
+    given = tuple(stages)
+    whole = all(isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in given)
+    if not whole or not given or min(given) < 1 or max(given) >= layers:
         raise BridgeError(
-            f"layer or stages = {found}: layers from 1 to {layers - 1} of this decoder are allowed; what is to "
-            "go before layer 0 is pruned before the LLM."
+            f"layer or stages = {given}: expected layers from 1 to {layers - 1} of this decoder; to prune before "
+            "layer 0 use a pruner that acts before the LLM."
         )
-    if list(found) != sorted(set(found)):
-        raise BridgeError(f"stages = {found}: they must ascend.")
-    return tuple(int(s) for s in found)
+    if list(given) != sorted(set(given)):
+        raise BridgeError(f"stages = {given}: expected layers in ascending order, each once.")
+    return tuple(int(s) for s in given)
 
 
 def count_of(keep: Any, n: int) -> int:
-    """Tokens of n for a count, a share or an `AtMost`."""
+    """Return how many of n tokens a count, a share or an `AtMost` keeps."""
     if keep is None:
-        raise BridgeError("keep = None: this pruner keeps a token count or a share of each image.")
+        raise BridgeError("keep = None: this pruner expects a token count, a share or AtMost for each image.")
     return budget.count_of(keep, n)
 
 
 def widths(layers: int, stages: Sequence[int]) -> list[int]:
-    """How many layers work on all tokens, on those of the first stage, and so on."""
+    """Count the layers that work on all tokens, on those of the first stage, and so on."""
     edges = [0, *stages, layers]
     return [b - a for a, b in pairwise(edges)]
 
 
 def tokens_per_layer(layers: int, stages: Sequence[int], n: int, counts: Sequence[int]) -> list[int]:
-    """Tokens that every layer works on.
+    """List the number of tokens that every layer works on.
 
     Parameters
     ----------
     layers : int
-    stages : S layers
+    stages : sequence of S layers
     n : int
-        Tokens of the image.
-    counts : S integers
-        Tokens from each stage on.
+        Number of tokens of the image.
+    counts : sequence of S int
+        Number of tokens from each stage on.
+
+    Examples
+    --------
+    >>> tokens_per_layer(4, stages=(1, 3), n=8, counts=(4, 2))
+    [8, 4, 4, 2]
     """
     return [c for c, w in zip([n, *counts], widths(layers, stages), strict=True) for _ in range(w)]
 
 
 def average_tokens(layers: int, stages: Sequence[int], n: int, counts: Sequence[int]) -> Fraction:
-    """The mean of `tokens_per_layer`, exactly."""
+    """Return the mean of `tokens_per_layer`, exactly."""
     return Fraction(sum(tokens_per_layer(layers, stages, n, counts)), layers)
 
 
 def counts_for_average(
     layers: int, stages: Sequence[int], n: int, shares: Sequence[float], average: Any
 ) -> tuple[int, ...]:
-    """Counts whose average over all layers is `average`: the inverse of `average_tokens`.
+    """Find counts whose average over all layers is `average`: the inverse of `average_tokens`.
 
-    The counts are as `shares` of n, all multiplied by one factor and cut at n, then rounded down; what is left
-    of the budget is given out one token at a time, first where most was cut off. The budget is never
-    exceeded, and no count can grow by one without exceeding it or overtaking the one before.
+    The counts are the `shares` of n, all multiplied by one factor and limited to n, then rounded down. What is left of the
+    budget is given out one token at a time, first where rounding removed most. The budget is never exceeded, and no count
+    can grow by one without exceeding it or overtaking the one before.
 
     Parameters
     ----------
     layers, stages, n
         As in `tokens_per_layer`.
-    shares : S numbers in (0, 1], not ascending
+    shares : sequence of S numbers in (0, 1], not ascending
         The system's own proportions.
     average : number
-        Tokens, at most n.
+        Average number of tokens, at most n.
 
     Raises
     ------
     BridgeError
-        Below what one token from every stage on would take.
+        The average is below that of one token from every stage on.
     """
     full, *rest = widths(layers, stages)
     check_shares(shares, stages)
@@ -184,12 +192,12 @@ def check_shares(shares: Sequence[float], stages: Sequence[int]) -> None:
     good = len(shares) == len(stages) and all(0 < s <= 1 for s in shares)
     if not good or list(shares) != sorted(shares, reverse=True):
         raise BridgeError(
-            f"shares = {shares}: one in (0, 1] for each of the stages {tuple(stages)}, none above the one before."
+            f"shares = {shares}: expected one in (0, 1] for each of the stages {tuple(stages)}, none above the one before."
         )
 
 
 def _scaled(rest: Sequence[int], n: int, shares: Sequence[float], budget: Fraction) -> list[Fraction]:
-    """min(n, t · share · n) for the t that spends the budget; piecewise linear in t, so t is exact."""
+    """Return min(n, t · share · n) for the t that spends the budget, exactly, since it is piecewise linear in t."""
     exact = [Fraction(share).limit_denominator(10**6) * n for share in shares]
     full: int = 0
     while full < len(rest):

@@ -34,7 +34,7 @@ def litelvlm(
     cls_attention: Tensor,
     vision_values: Tensor | None = None,
 ) -> Plan:
-    """Lowest text-patch products of each phrase, filled up with attended tokens."""
+    """Pick the lowest text-patch products of each phrase, and fill up with attended tokens."""
     if clip_text.shape[-1] != clip_patches.shape[-1] or len(clip_text) == 0:
         raise BridgeError(
             f"clip_text of shape {tuple(clip_text.shape)}: expected (M, {clip_patches.shape[-1]}) with "
@@ -54,7 +54,7 @@ def litelvlm(
 
 
 def lengths(values: Tensor, n: int) -> Tensor:
-    """Norms (n,) of value vectors (heads, n, d), all heads as one."""
+    """Return the norms (n,) of value vectors (heads, n, d), all heads as one."""
     if values.ndim != 3 or values.shape[1] != n:
         raise BridgeError(f"vision_values of shape {tuple(values.shape)}: expected (heads, {n}, dimension).")
     return torch.linalg.vector_norm(values.double(), dim=(0, 2))

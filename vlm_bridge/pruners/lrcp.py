@@ -23,9 +23,9 @@ _ROUNDING = 1e-13
 
 
 def lrcp(features: Tensor, k: int, weights: None, *, rank: int = 4) -> Plan:
-    """Largest distance to the mean plus `rank` principal directions."""
+    """Pick the largest distances to the mean plus `rank` principal directions."""
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 0:
-        raise BridgeError(f"rank = {rank!r}: allowed are integers from 0.")
+        raise BridgeError(f"rank = {rank!r}: expected an integer of at least 0.")
     X = doubles(features)
     U, s, _ = torch.linalg.svd(X - X.mean(0), full_matrices=False)
     distance = (U[:, rank:] * s[rank:]).norm(dim=-1)

@@ -8,8 +8,8 @@ objective is submodular, so gains only fall: an old gain bounds the new one, and
 (lazy evaluation, which changes nothing in the choice).
 
 The official code runs in float32 on one image; for Qwen2.5-VL it takes text_temperature = 0.01 and compares
-the means of the patches that the merger joins, `vision_mean`, which replace `vision_clip` where they are given. It cleans the question and leaves out the
-beginning-of-text token before it looks words up. Here everything is decided in float64.
+the means of the patches that the merger joins, `vision_mean`, which replace `vision_clip` where they are given. It cleans
+the question, and leaves out the beginning-of-text token before it embeds the words. Here everything is decided in float64.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vlm_bridge.pruners.relevance import unit_rows
 _TIE = 1e-14
 """Gains this close are equal; a row's coverage is at most one, so the unit is that of float64 sums."""
 _BLOCK = 32
-"""Gains formed anew at once."""
+"""Number of gains that are computed again at once."""
 
 
 def mmtok(
@@ -40,7 +40,7 @@ def mmtok(
     vision_temperature: float = 0.2,
     alpha: float = 0.5,
 ) -> Plan:
-    """Greedy maximal coverage of words and visual tokens."""
+    """Pick by greedy maximal coverage of words and visual tokens."""
     text_temperature = number("text_temperature", text_temperature, 0, open_low=True)
     vision_temperature = number("vision_temperature", vision_temperature, 0, open_low=True)
     alpha = number("alpha", alpha, 0)
@@ -56,13 +56,13 @@ def mmtok(
 
 
 def spread(rows: Tensor, tokens: Tensor, temperature: float) -> Tensor:
-    """What each row gives to each token, (rows, tokens): all entries sum to one."""
+    """Divide one unit equally among rows, and each row's part among tokens, (rows, tokens), by a softmax of cosines."""
     cosines = unit_rows(rows, torch.float64) @ unit_rows(tokens, torch.float64).mT
     return torch.softmax(cosines / temperature, dim=-1) / len(rows)
 
 
 def cover(table: Tensor, k: int) -> tuple[int, ...]:
-    """k columns of a non-negative table (rows, n), greedily by the sum over rows of their largest entry."""
+    """Pick k columns of a non-negative table (rows, n) greedily by the sum over rows of their largest entry."""
     columns = table.mT.contiguous()
     covered = torch.zeros_like(columns[0])
     gains = columns.sum(-1)

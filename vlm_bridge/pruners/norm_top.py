@@ -1,4 +1,4 @@
-"""The longest tokens: what magnitude alone is worth. (`norm` is cssp's length-squared *sampling*.)"""
+"""The tokens of largest norm, a baseline. (`norm` is cssp's length-squared *sampling*.)"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vlm_bridge.pruners.plan import Plan, Pruner
 
 
 def norm_top(features: Tensor, k: int, weights: Tensor | None) -> Plan:
-    """The k largest w_i · ‖x_i‖."""
+    """Pick the k largest w_i · ‖x_i‖."""
     length = doubles(features).norm(dim=-1)
     return Plan(indices=largest(length if weights is None else length * weights.double(), k))
 

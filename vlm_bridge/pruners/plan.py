@@ -1,4 +1,4 @@
-"""What a pruner is: a row of the table, and the plan it makes for one image."""
+"""Define a pruner, which is a row of the table, and the plan that it makes for one image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIGNALS = {
     "attention": 3,
     "image_start": 0,
 }
-"""What a pruner may read beyond the features, and how many dimensions it has for one image.
+"""The signals that a pruner may read beyond the features, and their number of dimensions for one image.
 
 `clip_patches` (n, d) and `clip_text` (M, d): CLIP's joint space. `llm_text` (M, d): the prompt's rows of the
 LLM's embedding table. Of the vision tower at its feature layer: `vision_clip` (n, d), the rows that the
@@ -56,30 +56,30 @@ WANTED = {
     "attention": "attention rows of a decoder layer",
     "image_start": "the image's first place in the prompt",
 }
-"""The same in words, for messages and tables."""
+"""The signals in words, for messages and tables."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One image, ready for `cssp.select`: its columns, their weights, and which method looks at them.
+    """How to choose tokens of one image: columns and a method for `cssp.select`, or the choice itself.
 
     Attributes
     ----------
-    columns : Tensor (d, n), or None where `indices` says it all
+    columns : Tensor (d, n), or None where `indices` are given
     method : str
         A name in `cssp.METHODS`.
     weights : Tensor (n,), optional
     include : tuple of int
-        Columns taken first.
+        Columns that are taken first.
     options : mapping
         Options of the method.
     indices : tuple of int, optional
-        The answer itself, in order of choice, for rules that are not a cssp method.
+        The choice itself, in its order, of a rule that is no cssp method.
     nested : bool
-        Whether the first of `indices` are the answer for a smaller k, so that a tolerance can cut them.
+        Whether the first j of `indices` are the choice for k = j, so that a tolerance can shorten them.
     merge : Tensor (len(indices), n) or (len(indices), n + 1), optional
-        For systems that merge: output row j is merge[j] @ rows, at the place of token indices[j]; rows of
-        the identity are tokens left as they are. The last of n + 1 columns is the vision tower's CLS row.
+        For systems that merge: output row j is ``merge[j] @ rows``, at the place of token ``indices[j]``. Rows of the
+        identity are tokens left as they are. The last of n + 1 columns belongs to the vision tower's CLS row.
     """
 
     columns: Tensor | None = None
@@ -94,32 +94,32 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pruner:
-    """A published system, or a cssp method, as a row.
+    """A published system, or a cssp method, as a row of the table.
 
     Attributes
     ----------
     name, summary, citation : str
     plan : callable
-        ``plan(features, k, weights, *, signals and options) -> Plan`` for one image: features (n, d), weights
-        (n,) or None. Its keyword-only parameters say what it reads: names in `SIGNALS` are signals, required
-        where they have no default; ``rng`` is the image's generator; all others are the pruner's options.
+        ``plan(features, k, weights, *, signals and options) -> Plan`` for one image, with features (n, d) and weights
+        (n,) or None. Its keyword-only parameters say what it reads: names in `SIGNALS` are signals, required where they
+        have no default; ``rng`` is the image's generator; all others are the pruner's options.
     relevance : Relevance, optional
         Used when the caller does not choose one.
     weighted : bool
-        Whether a relevance can be given at all.
+        Whether the pruner uses a relevance.
     open_options : bool
-        Options are handed on to a cssp method, which checks them.
+        Whether any option is passed on to a cssp method, which checks it.
     merges : str
-        What becomes of the tokens that are not kept; empty where they are dropped.
+        What becomes of tokens that are not kept; empty where they are dropped.
     before_projector : bool
         Whether it merges rows of the vision tower, which the projector then maps.
     inside : Inside, optional
-        How it acts inside the LLM; without, it chooses before.
+        How it acts inside the LLM; None for a pruner that acts in front of it.
     elsewhere : str
-        Of a system that reads the vision tower: whose rule it is where the tower is not CLIP's, has no CLS token, or
-        stands in front of a projector that joins patches.
+        For a system that reads the vision tower: whose rule is used where the tower is not CLIP's, has no CLS token, or
+        feeds a projector that joins patches.
     unjoined : tuple of str
-        Signals that it can do without, and does where the projector joins patches.
+        Optional signals that are not read where the projector joins patches.
     """
 
     name: str
@@ -137,13 +137,13 @@ class Pruner:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Signals the pruner cannot do without; those of its relevance, unless the caller gives scores."""
-        own = self.relevance.signals if self.relevance is not None else ()
-        return tuple(dict.fromkeys([*own, *self.requires]))
+        """Signals that are required, by the plan or by the pruner's own relevance."""
+        of_relevance = self.relevance.signals if self.relevance is not None else ()
+        return tuple(dict.fromkeys([*of_relevance, *self.requires]))
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """Signals that the plan itself cannot do without."""
+        """Signals that the plan itself requires."""
         return tuple(p.name for p in self._keywords if p.name in SIGNALS and p.default is p.empty)
 
     @property

@@ -51,7 +51,7 @@ def prumerge(
     adaptive: bool = False,
     neighbors: int = 32,
 ) -> Plan:
-    """Kept tokens in order of attention, evenly spaced ones (`plus`), then the sum of all others."""
+    """Keep tokens in order of attention, evenly spaced ones (`plus`), then the sum of all others."""
     check_switch(plus=plus, adaptive=adaptive)
     check_count("neighbors", neighbors)
     n, attention = features.shape[0], head_mean(cls_attention)
@@ -76,7 +76,7 @@ def prumerge(
 
 
 def nearest(vision_keys: Tensor, kept: list[int], count: int) -> Tensor:
-    """For each kept token the `count` others (len(kept), count) with the nearest keys, heads side by side."""
+    """Return for each kept token the `count` others (len(kept), count) with the nearest keys, all heads as one."""
     unit = unit_rows(at_least_float32(vision_keys).transpose(0, 1).flatten(1))
     cosine = unit[kept] @ unit.mT
     cosine[range(len(kept)), kept] = -torch.inf
@@ -84,7 +84,7 @@ def nearest(vision_keys: Tensor, kept: list[int], count: int) -> Tensor:
 
 
 def spaced(top: list[int], n: int) -> list[int]:
-    """Every third part of a step n/len(top), without those in `top`."""
+    """List tokens at steps of a third of n/len(top), without those in `top`."""
     if not top:
         return []
     step = max(1, n // len(top) // 3)
@@ -92,14 +92,14 @@ def spaced(top: list[int], n: int) -> list[int]:
 
 
 def thinned(tokens: list[int], room: int) -> list[int]:
-    """All tokens, or `room` of them evenly spaced."""
+    """Thin tokens out to `room` evenly spaced ones, or return all."""
     if len(tokens) <= room:
         return tokens
     return [tokens[j * len(tokens) // room] for j in range(room)]
 
 
 def between(top: list[int], count: int, n: int) -> list[int]:
-    """`count` tokens in the middle of equal stretches; where taken, the next free one."""
+    """Pick `count` tokens in the middle of equal stretches, or the next free one where that is taken."""
     taken = set(top)
     found = []
     for i in range(count):

@@ -33,7 +33,7 @@ STAGES, SHARES = (8, 16, 24), (0.5, 0.25, 0.125)
 
 
 def pyramiddrop(features: Tensor, k: int, weights: None, *, attention: Tensor) -> Plan:
-    """The k tokens with the most attention from the last query, by head mean."""
+    """Pick the k tokens with the most attention from the last query, by head mean."""
     return Plan(indices=most_attended(attention[:, -1:], k))
 
 
@@ -45,18 +45,18 @@ def schedule(
     stages: Sequence[int] | None = None,
     shares: Sequence[float] = SHARES,
 ) -> tuple[Stage, ...]:
-    """Counts at the stages: the official shares, or shares scaled to an average over all layers."""
-    found = check_stages(scaled_stages(STAGES, layers) if stages is None else stages, layers)
-    check_shares(shares, found)
+    """Schedule the stages by the official shares, or by shares scaled to an average over all layers."""
+    cut = check_stages(scaled_stages(STAGES, layers) if stages is None else stages, layers)
+    check_shares(shares, cut)
     if keep is None:
         counts: Sequence[int] = [max(1, int(n * share)) for share in shares]
     else:
-        counts = counts_for_average(layers, found, n, shares, average_of(keep, n))
-    return tuple(Stage(layer, count) for layer, count in zip(found, counts, strict=True))
+        counts = counts_for_average(layers, cut, n, shares, average_of(keep, n))
+    return tuple(Stage(layer, count) for layer, count in zip(cut, counts, strict=True))
 
 
 def average_of(keep: Any, n: int) -> Any:
-    """The average that a count, a share or an `AtMost` of n asks for; a share is not rounded."""
+    """Return the average that a count, a share or an `AtMost` asks for, of n tokens; a share is not rounded."""
     count = count_of(keep, n)
     return keep * n if is_share(keep) else count
 

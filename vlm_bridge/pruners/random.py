@@ -8,7 +8,7 @@ from vlm_bridge.pruners.plan import Plan, Pruner
 
 
 def random(features: Tensor, k: int, weights: None) -> Plan:
-    """k distinct tokens, each set equally likely; drawn from the caller's rng."""
+    """Draw k distinct tokens from the caller's rng; each set is equally likely."""
     return Plan(features.mT, "uniform")
 
 

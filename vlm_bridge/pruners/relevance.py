@@ -1,8 +1,7 @@
-"""How much each visual token has to do with the question, with every choice spelt out.
+"""Measure how relevant each visual token is to the question, with every choice of the definition explicit.
 
-Published pruners differ in four choices that their texts tend to leave implicit: the *space* in which text
-and image are compared, the *reduction* over text tokens, the *sign*, and the *exponent*. The sign is a
-property of the space: in CLIP's joint space patches that match the prompt tend to have a low cosine with it
+Published pruners differ in four choices that their papers tend to leave implicit: the *space* in which text and image are
+compared, the *reduction* over text tokens, the *sign*, and the *exponent*. The sign is a property of the space: in CLIP's joint space patches that match the prompt tend to have a low cosine with it
 (TRIM, CDPruner and LiteLVLM negate it in their code), in the LLM's embedding space they do not (ResPrune,
 MMTok).
 """
@@ -26,7 +25,7 @@ SIGNALS_OF_SPACE = {
     "llm": ("llm_text",),
     "attention": ("attention",),
 }
-"""The signals each space reads; the visual side of the LLM space is the features themselves."""
+"""The signals that each space reads; in the LLM's space the visual side is the features themselves."""
 
 _SPACES = {
     "clip": "CLIP's joint space",
@@ -52,20 +51,29 @@ class Relevance:
     space : {"clip", "llm", "attention"}
         ``"clip"``: `clip_patches` against `clip_text` in CLIP's joint space. ``"llm"``: the visual features
         against `llm_text`, the prompt's rows of the LLM's embedding table. ``"attention"``: what text tokens
-        pay to the image in a layer of the LLM, the mean over its heads.
+        pay to the image in a layer of the LLM, averaged over its heads.
     reduction : {"mean", "max", "pooled"}
-        Over text tokens or segments: mean cosine, largest cosine, or cosine with the mean text vector
-        (of attention, which has no vectors: mean or max).
+        Over text tokens or segments: mean cosine, largest cosine, or cosine with the mean text vector. Attention, which
+        has no vectors, allows mean or max.
     sign : {"normal", "anti"}
         ``"anti"`` negates the cosine before scaling.
     exponent : float
-        Applied to the scaled weight; a pruner's own ``alpha`` comes on top.
+        Applied to the scaled weight; a pruner's own ``alpha`` is applied in addition.
     scale : {"minmax", "clip"}
         ``"minmax"``: (s − min + 1e-6) / (max − min), all ones where max = min. ``"clip"``: max(s, 1e-6),
         which leaves positive cosines as they are.
     scope : {"image", "batch"}
-        Where min and max run: each image by itself, or everything in the call (CDPruner: the tiles of an
-        image).
+        What min and max run over: each image by itself, or all images of the call (CDPruner: the tiles of one image).
+
+    Raises
+    ------
+    BridgeError
+        A value that is none of these.
+
+    Examples
+    --------
+    >>> Relevance(space="llm", reduction="max", sign="normal").signals
+    ('llm_text',)
     """
 
     space: Literal["clip", "llm", "attention"] = "clip"
@@ -84,11 +92,13 @@ class Relevance:
         if (self.space, self.reduction) == ("attention", "pooled"):
             raise BridgeError("Relevance(reduction='pooled'): attention is reduced by 'mean' or 'max'.")
         if not 0 <= self.exponent < float("inf"):
-            raise BridgeError(f"Relevance(exponent={self.exponent!r}): it must be finite and not negative.")
+            raise BridgeError(
+                f"Relevance(exponent={self.exponent!r}): expected a finite number of at least 0."
+            )
 
     @property
     def signals(self) -> tuple[str, ...]:
-        """Names of the signals this relevance reads."""
+        """Names of the signals that this relevance reads."""
         return SIGNALS_OF_SPACE[self.space]
 
     @property
@@ -98,7 +108,7 @@ class Relevance:
 
 
 def cosines(visual: Tensor, text: Tensor) -> Tensor:
-    """Cosine of every visual with every text vector; zero where one of them is the zero vector.
+    """Compute the cosine of every visual with every text vector; zero where one of them is the zero vector.
 
     Parameters
     ----------
@@ -113,10 +123,10 @@ def cosines(visual: Tensor, text: Tensor) -> Tensor:
 
 
 def unit_rows(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Rows divided by their norms as x/‖x‖ rounds, at least in float32; zero rows stay zero.
+    """Divide rows by their norms, rounded as x/‖x‖ is, at least in float32; zero rows stay zero.
 
-    Official code divides plainly, and where cosines differ by little more than rounding the last bit counts.
-    Scaling by a power of two first changes no bit, and no norm overflows.
+    Official code computes x/‖x‖, and where cosines differ by little more than rounding the last bit decides. Scaling by a
+    power of two first changes no bit, and keeps norms from overflowing.
     """
     rows = rows.to(dtype or torch.promote_types(rows.dtype, torch.float32))
     exponent = torch.frexp(rows.abs().amax(-1, keepdim=True)).exponent
@@ -128,10 +138,10 @@ def unit_rows(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def scores(relevance: Relevance, features: Tensor, signals: Mapping[str, Tensor]) -> Tensor:
-    """Signed relevance of every token before scaling.
+    """Compute the signed relevance of every token before scaling.
 
-    An all-zero patch embedding stands for a row behind which there is no patch (the row separators of
-    LLaVA-NeXT); it gets the mean score of the image's other rows.
+    An all-zero patch embedding marks a row without a patch, as the separators of LLaVA-NeXT are; it gets the mean score of
+    the image's other rows.
 
     Parameters
     ----------
@@ -163,11 +173,11 @@ def scores(relevance: Relevance, features: Tensor, signals: Mapping[str, Tensor]
 
 
 def _of_attention(attention: Tensor, features: Tensor, reduction: str) -> Tensor:
-    """Mean over heads, then over queries, of attention (..., heads, queries, n)."""
+    """Reduce attention (..., heads, queries, n): mean over heads, then mean or largest over queries."""
     n = features.shape[-2]
     if attention.ndim < 3 or attention.shape[-1] != n or 0 in attention.shape:
         raise BridgeError(
-            f"attention of shape {tuple(attention.shape)} must be (heads, queries, {n}) for each image."
+            f"attention of shape {tuple(attention.shape)} : expected (heads, queries, {n}) for each image."
         )
     if not torch.isfinite(attention).all():
         raise BridgeError("attention holds NaN or infinity.")
@@ -177,9 +187,9 @@ def _of_attention(attention: Tensor, features: Tensor, reduction: str) -> Tensor
 
 
 def weights(relevance: Relevance, features: Tensor, signals: Mapping[str, Tensor]) -> Tensor:
-    """Non-negative weight of every token: scaled `scores` to the power ``relevance.exponent``.
+    """Compute a positive weight for every token: scaled `scores` to the power ``relevance.exponent``.
 
-    No weight is zero, so a token that the text speaks against is still preferred over none.
+    No weight is zero, so that the least relevant token is still chosen before none.
 
     Returns
     -------
@@ -198,7 +208,7 @@ def weights(relevance: Relevance, features: Tensor, signals: Mapping[str, Tensor
 
 
 def check_shapes(relevance: Relevance, features: Tensor, visual: Tensor, text: Tensor) -> None:
-    """Refuse signals that do not fit the features or each other, by name."""
+    """Refuse signals that do not fit the features or each other; the message names them."""
     text_name = "clip_text" if relevance.space == "clip" else "llm_text"
     if visual.shape[:-1] != features.shape[:-1]:
         raise BridgeError(

@@ -18,7 +18,7 @@ from vlm_bridge.pruners.relevance import Relevance
 
 
 def resprune(features: Tensor, k: int, weights: Tensor, *, alpha: float = 1.0) -> Plan:
-    """Greedy residual on r_i^(alpha/2) · x_i."""
+    """Pick by greedy residual on r_i^(alpha/2) · x_i."""
     return Plan(features.mT, "residual", weights ** (alpha / 2))
 
 

@@ -15,7 +15,7 @@ from vlm_bridge.pruners.plan import Plan, Pruner
 
 
 def spare(features: Tensor, k: int, weights: Tensor | None, *, alpha: float = 1.0) -> Plan:
-    """Greedy residual on x_i · w_i^alpha; without relevance on x_i."""
+    """Pick by greedy residual on x_i · w_i^alpha; without relevance on x_i."""
     return Plan(features.mT, "residual", None if weights is None else weights**alpha)
 
 

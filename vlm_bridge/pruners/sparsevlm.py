@@ -69,7 +69,7 @@ def sparsevlm(
     heads: int = 14,
     gravity: Tensor | None = None,
 ) -> Plan:
-    """The tokens with the most attention from the raters, and in version 1 clusters of the next.
+    """Pick the tokens with the most attention from the raters; in version 1 the next ones are clustered.
 
     `k` counts recycled tokens; `recycled` sets their number instead of the rule. `attention` holds rows of
     the raters; with `llm_text` (one row for each of its queries, and `features` as they enter the LLM) the
@@ -103,7 +103,7 @@ def sparsevlm(
 
 
 def text_raters(features: Tensor, text: Tensor) -> Tensor:
-    """Which rows of `text` (M, d) rate: bool (M,)."""
+    """Tell which rows of `text` (M, d) are raters: bool (M,)."""
     wide = torch.promote_types(features.dtype, torch.float32)
     share = torch.softmax(features.to(wide) @ text.to(wide).mT, dim=-1).mean(0)
     rating = share > share.mean()
@@ -111,17 +111,17 @@ def text_raters(features: Tensor, text: Tensor) -> Tensor:
 
 
 def priority_heads(attention: Tensor, heads: int) -> Tensor:
-    """The `heads` heads of `attention` (heads, queries, n) with the largest sums."""
+    """Select the `heads` heads of `attention` (heads, queries, n) with the largest sums."""
     if not isinstance(heads, int) or heads < 1:
-        raise BridgeError(f"heads = {heads!r}: at least one head is needed.")
+        raise BridgeError(f"heads = {heads!r}: expected an integer of at least 1.")
     total = attention.to(torch.promote_types(attention.dtype, torch.float32)).sum((1, 2))
     return attention[list(ranked(total)[:heads])]
 
 
 def adaptive_count(attention: Tensor, scale: float) -> int:
-    """n − round(scale · (n − rank P)), at least 1; P is the head mean (raters, n) of `attention`."""
+    """Return n − round(scale · (n − rank P)), at least 1, for the head mean P (raters, n) of `attention`."""
     if not scale >= 0:
-        raise BridgeError(f"scale = {scale!r}: it must not be negative.")
+        raise BridgeError(f"scale = {scale!r}: expected a number of at least 0.")
     table = attention.double().mean(0)
     n = table.shape[-1]
     rank = int(torch.linalg.matrix_rank(table, rtol=max(table.shape) * torch.finfo(torch.float32).eps))
@@ -129,17 +129,17 @@ def adaptive_count(attention: Tensor, scale: float) -> int:
 
 
 def recycled_pool(dropped: int) -> int:
-    """How many of the dropped tokens are clustered."""
+    """Return how many of the dropped tokens are clustered."""
     return int(0.3 * dropped) + 1 if dropped else 0
 
 
 def recycled_count(dropped: int) -> int:
-    """How many clusters they make."""
+    """Return how many clusters the dropped tokens make."""
     return recycled_pool(dropped) // 10 + 1 if dropped else 0
 
 
 def selected_count(n: int, k: int, recycled: int | None = None) -> int:
-    """How many of k tokens are selected; the others are clusters, at most half of all by the rule."""
+    """Return how many of k tokens are selected; the others are clusters, by the rule at most half of them."""
     if recycled is None:
         return next(c for c in range(k, 0, -1) if c + min(recycled_count(n - c), k // 2) <= k)
     count = k - recycled
@@ -152,6 +152,7 @@ def selected_count(n: int, k: int, recycled: int | None = None) -> int:
 
 
 def _recycled(rows: Tensor, chosen: Sequence[int], count: int, clusters: int) -> Plan:
+    """Keep the first `count` of `chosen`, and cluster the next."""
     kept, dropped = chosen[:count], chosen[count:]
     pool = dropped[: recycled_pool(len(dropped))]
     centres, owners = density_peaks(rows[list(pool)], clusters)
@@ -164,9 +165,9 @@ def _recycled(rows: Tensor, chosen: Sequence[int], count: int, clusters: int) ->
 
 
 def density_peaks(rows: Tensor, clusters: int) -> tuple[list[int], list[int]]:
-    """Density-peak clustering with as many neighbours as clusters (Rodriguez and Laio, Science 2014).
+    """Cluster by density peaks, with as many neighbours as clusters (Rodriguez and Laio, Science 2014).
 
-    A centre is dense, and far from what is denser.
+    A centre has a high density, and is far from rows of higher density.
 
     Parameters
     ----------
@@ -203,7 +204,7 @@ def schedule(
     scale: float | None = None,
     recycled: int | None = None,
 ) -> tuple[Stage, ...]:
-    """Counts at the stages: for an average over all layers, an official list, or by rank.
+    """Schedule the stages by an average over all layers, an official list, or rank.
 
     ``keep=None`` takes `shares` as they are, or the list for 192.
     """
@@ -212,26 +213,26 @@ def schedule(
         raise BridgeError(f"budget = {budget!r}: allowed are {', '.join(_BUDGETS)}.")
     if scale is not None and budget != "rank":
         raise BridgeError(f"scale = {scale}: it belongs to budget='rank'.")
-    found = check_stages(scaled_stages(STAGES, layers) if stages is None else stages, layers)
+    cut = check_stages(scaled_stages(STAGES, layers) if stages is None else stages, layers)
     if budget == "rank":
-        return tuple(Stage(layer, n, {"scale": 1.0 if scale is None else scale}) for layer in found)
+        return tuple(Stage(layer, n, {"scale": 1.0 if scale is None else scale}) for layer in cut)
     if shares is not None and budget == "preset":
         raise BridgeError("shares belong to budget='average'.")
     if budget == "average" and (keep is not None or shares is not None):
         wanted = [c / _OF for c in PRESETS[version][192]] if shares is None else list(shares)
-        check_shares(wanted, found)
+        check_shares(wanted, cut)
         if keep is None:
             counts: Sequence[int] = [max(1, int(n * share)) for share in wanted]
         else:
-            counts = counts_for_average(layers, found, n, wanted, average_of(keep, n))
-        return tuple(Stage(layer, count) for layer, count in zip(found, counts, strict=True))
-    return _preset(found, n, 192 if keep is None else keep, version, recycled)
+            counts = counts_for_average(layers, cut, n, wanted, average_of(keep, n))
+        return tuple(Stage(layer, count) for layer, count in zip(cut, counts, strict=True))
+    return _preset(cut, n, 192 if keep is None else keep, version, recycled)
 
 
 def _preset(
     stages: Sequence[int], n: int, keep: Any, version: int, recycled: int | None
 ) -> tuple[Stage, ...]:
-    """An official list, for 576 tokens, scaled to n."""
+    """Scale an official list for 576 tokens to n."""
     if keep not in PRESETS[version]:
         raise BridgeError(
             f"keep = {keep!r}: the official lists are for {', '.join(map(str, PRESETS[version]))} tokens; use "
@@ -240,20 +241,20 @@ def _preset(
     counts = PRESETS[version][keep]
     if len(counts) != len(stages):
         raise BridgeError(f"stages = {tuple(stages)}: the official lists have {len(counts)} stages.")
-    found, now = [], n
+    scaled, now = [], n
     for layer, count in zip(stages, counts, strict=True):
         selected = max(1, min(round(count * n / _OF), now - 1))
         more = recycled_count(now - selected) if recycled is None else recycled
         more = 0 if version == 2 else more
-        found.append(Stage(layer, selected + more, {"recycled": more}))
+        scaled.append(Stage(layer, selected + more, {"recycled": more}))
         now = selected + more
-    return tuple(found)
+    return tuple(scaled)
 
 
 def check_version(version: Any) -> None:
-    """Refuse versions there are not."""
+    """Refuse a version that does not exist."""
     if version not in (1, 2):
-        raise BridgeError(f"version = {version!r}: 1 (recycles) or 2 (SparseVLM+).")
+        raise BridgeError(f"version = {version!r}: expected 1 (recycles) or 2 (SparseVLM+).")
 
 
 ROW = Pruner(

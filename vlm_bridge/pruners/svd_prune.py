@@ -19,13 +19,13 @@ from vlm_bridge.pruners.plan import Plan, Pruner
 
 
 def svd_prune(features: Tensor, k: int, weights: None, *, energy: float = 0.9) -> Plan:
-    """Top leverage scores at the rank of that spectral energy."""
+    """Pick the largest leverage scores at the rank of that spectral energy."""
     energy = number("energy", energy, 0, 1, open_low=True)
     return Plan(features.mT, "leverage_top", options={"rank": rank_of(features, energy)})
 
 
 def rank_of(features: Tensor, energy: float) -> int:
-    """Fewest singular values whose squares sum to the share `energy` of all, at least one."""
+    """Count the fewest singular values, at least one, whose squares sum to the share `energy` of all."""
     X = doubles(features)
     gram = X @ X.mT if X.shape[0] <= X.shape[1] else X.mT @ X
     squares = torch.linalg.eigvalsh(gram).flip(-1).clamp(min=0)

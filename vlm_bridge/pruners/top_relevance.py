@@ -14,7 +14,7 @@ from vlm_bridge.pruners.relevance import Relevance
 
 
 def top_relevance(features: Tensor, k: int, weights: Tensor) -> Plan:
-    """The k largest relevance weights."""
+    """Pick the k largest relevance weights."""
     return Plan(indices=largest(weights, k))
 
 

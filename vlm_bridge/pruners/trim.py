@@ -34,7 +34,7 @@ def trim(
     adaptive: bool = False,
     mean: bool = True,
 ) -> Plan:
-    """Tokens in ascending order of s, then the mean of the others."""
+    """Keep tokens in ascending order of s, then the mean of the others."""
     check_switch(adaptive=adaptive, mean=mean)
     if clip_patches.shape[-1] != clip_text.shape[-1]:
         raise BridgeError(

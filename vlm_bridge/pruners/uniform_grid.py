@@ -11,12 +11,12 @@ from vlm_bridge.pruners.plan import Plan, Pruner
 
 
 def uniform_grid(features: Tensor, k: int, weights: None, *, grid: tuple[int, int] | None = None) -> Plan:
-    """k evenly spaced cells of an (h, w) grid; of the sequence where n is no square and none is given."""
+    """Pick k evenly spaced cells of an (h, w) grid, of one line where n is no square and none is given."""
     return Plan(indices=spread(k, *grid_of(features.shape[0], grid)))
 
 
 def grid_of(n: int, grid: tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width of the grid of n tokens: as given, else a square, else one row."""
+    """Return height and width of the grid of n tokens: as given, else a square, else one line."""
     if grid is None:
         side = math.isqrt(n)
         grid = (side, side) if side * side == n else (1, n)
@@ -27,7 +27,7 @@ def grid_of(n: int, grid: tuple[int, int] | None) -> tuple[int, int]:
 
 
 def spread(k: int, height: int, width: int) -> tuple[int, ...]:
-    """k distinct cells of a grid: evenly spaced rows, and in each an even share of evenly spaced columns."""
+    """Pick k distinct cells of a grid: evenly spaced lines, and in each an even share of evenly spaced columns."""
     cells: list[int] = []
     bands = shares(k, height, width)
     for i, share in enumerate(bands):
@@ -37,7 +37,7 @@ def spread(k: int, height: int, width: int) -> tuple[int, ...]:
 
 
 def shares(k: int, height: int, width: int) -> list[int]:
-    """How many of k cells each band of rows gets: as even as can be, in cells as square as can be."""
+    """Divide k cells among bands of lines, as evenly as possible, so that cells are as square as possible."""
     rows = min(height, max(1, round(math.sqrt(k * height / width))))
     rows = max(min(rows, k), math.ceil(k / width))
     return [(i + 1) * k // rows - i * k // rows for i in range(rows)]

@@ -37,7 +37,7 @@ def visionzip(
     vision_cls: Tensor | None = None,
     contextual_ratio: float = 10 / 64,
 ) -> Plan:
-    """CLS (if given), dominant tokens in order of attention, then contextual tokens at their anchors."""
+    """Keep CLS (if given), dominant tokens in order of attention, then contextual tokens at their anchors."""
     check_share("contextual_ratio", contextual_ratio)
     n, cls = features.shape[0], int(vision_cls is not None)
     contextual = min(round(k * contextual_ratio), k - cls)
@@ -59,7 +59,7 @@ def visionzip(
 
 
 def contextual_tokens(keys: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`count` anchors among tokens with keys (heads, m, d), and what goes to each.
+    """Choose `count` anchors among tokens with keys (heads, m, d), and assign the other tokens to them.
 
     Returns
     -------

@@ -37,7 +37,7 @@ def vispruner(
     vision_clip: Tensor | None = None,
     important_ratio: float = 0.5,
 ) -> Plan:
-    """⌊k · important_ratio⌋ tokens by attention, the rest of k from a pool without near duplicates."""
+    """Pick ⌊k · important_ratio⌋ tokens by attention, the rest of k from a pool without near duplicates."""
     check_share("important_ratio", important_ratio)
     order = descending(head_mean(cls_attention))
     important = int(k * important_ratio)
@@ -48,7 +48,7 @@ def vispruner(
 
 
 def thinned(rows: Tensor, count: int) -> Tensor:
-    """Places of `count` >= 1 of the rows (R, d) that are left when the rounds end.
+    """Return the indices of `count` >= 1 of the rows (R, d), those that are left when the rounds end.
 
     Cosines of rows in one cone may be equal in float32; their order is torch's own, as in the official code.
     """

@@ -46,10 +46,10 @@ def zoo_prune(
     step: float = 0.01,
     centered: bool = False,
 ) -> Plan:
-    """Greedy min-max(sensitivity) · distance from the most sensitive token."""
+    """Pick greedily the largest min-max(sensitivity) · distance, from the most sensitive token."""
     step = number("step", step, 0, open_low=True)
     if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
-        raise BridgeError(f"samples = {samples!r}: allowed are integers from 1.")
+        raise BridgeError(f"samples = {samples!r}: expected an integer of at least 1.")
     rows = vision_clip.to(torch.promote_types(vision_clip.dtype, torch.float32))
     directions = torch.from_numpy(rng.standard_normal((samples, rows.shape[-1]))).to(rows)
     quality = min_max(sensitivity(rows, projector, unit_rows(directions), step), _FLAT)
@@ -64,21 +64,21 @@ def zoo_prune(
 def sensitivity(
     rows: Tensor, projector: Callable[[Tensor], Tensor], directions: Tensor, step: float
 ) -> Tensor:
-    """Mean length of the projector's central difference (n,) along the directions (samples, d)."""
+    """Average the norm of the projector's central difference (n,) over the directions (samples, d)."""
     project = widened(projector, rows.dtype)
     total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     for u in directions:
         difference = project(rows + step * u) - project(rows - step * u)
         if difference.shape[0] != len(rows):
             raise BridgeError(
-                f"projector made {difference.shape[0]} rows of {len(rows)}: it must map rows one by one."
+                f"projector made {difference.shape[0]} rows of {len(rows)}: expected one for each, since it must map rows one by one."
             )
         total += difference.double().norm(dim=-1) / (2 * step)
     return total / len(directions)
 
 
 def widened(projector: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A module run on copies of its parameters, at least of that dtype; other callables as they are."""
+    """Run a module on copies of its parameters of at least that dtype; return other callables as they are."""
     if not isinstance(projector, nn.Module):
         return projector
     state = {**dict(projector.named_parameters()), **dict(projector.named_buffers())}

@@ -1,1 +1,1 @@
-"""What pruning did and what it cost: records, costs, pictures."""
+"""Report what pruning did and what it cost: records, costs, pictures."""

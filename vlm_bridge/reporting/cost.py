@@ -1,13 +1,12 @@
-"""Tokens, KV-cache bytes and prefill FLOPs, from the model's own config, and when pruning pays.
+"""Estimate tokens, KV-cache bytes and prefill FLOPs from the model's config, and when pruning pays.
 
-An estimate of the decoder only: the vision tower runs either way. A multiply-add counts two FLOPs;
-attention is counted in full (no causal halving, no windows), as the pruning papers do; norms, softmax,
-rotary embedding, embedding and head are left out.
+The estimate covers the decoder only, since the vision tower runs either way. A multiply-add counts as two FLOPs. Attention
+is counted in full, without causal halving and windows, as the pruning papers do. Norms, softmax, rotary embedding,
+embedding and head are left out.
 
-When it pays: pruning takes `seconds`, the time to choose. It saves ``flops_saved`` once, in the prefill, at
-the device's FLOP/s, and ``kv_bytes_saved`` with every token that is generated, because a decoding step reads
-the whole KV cache, at the device's bytes/s. Weights, activations and the launching of kernels cost the same
-either way; prompts of a batch decode together.
+Pruning takes the time to choose, ``seconds``. It saves ``flops_saved`` once, in the prefill, at the device's FLOP/s. It saves
+``kv_bytes_saved`` with every generated token, since a decoding step reads the whole KV cache, at the device's bytes/s.
+Weights, activations and kernel launches cost the same either way; prompts of a batch decode together.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from vlm_bridge.errors import BridgeError
 
 @dataclass(frozen=True)
 class Cost:
-    """Before and after pruning, summed over prompts; adds up with ``+``.
+    """Cost of the decoder before and after pruning, summed over prompts; costs add up with ``+``.
 
     Attributes
     ----------
     tokens_before, tokens_after : int
-        Visual tokens.
+        Number of visual tokens.
     prompt_before, prompt_after : int
-        All tokens of the prompts, padding excluded.
+        Number of all tokens of the prompts, padding excluded.
     kv_bytes_before, kv_bytes_after : int
-        Keys and values of the prompts in the model's dtype.
+        Bytes of the prompts' keys and values in the model's dtype.
     flops_before, flops_after : float
-        Prefill.
+        FLOPs of the prefill.
     seconds : float
-        Time to choose, without encoder and signals. Measured, hence not compared by ``==``.
+        Time to choose, without encoder and signals. It is measured, and hence not compared by ``==``.
     """
 
     tokens_before: int = 0
@@ -55,12 +54,12 @@ class Cost:
 
     @property
     def flops_saved(self) -> float:
-        """FLOPs of the prefill."""
+        """FLOPs that the prefill saves."""
         return self.flops_before - self.flops_after
 
     @property
     def kv_bytes_saved(self) -> int:
-        """Bytes of the KV cache, once in memory and once a decoding step in traffic."""
+        """Bytes of KV cache that are saved: in memory, and in traffic with every decoding step."""
         return self.kv_bytes_before - self.kv_bytes_after
 
     @property
@@ -71,29 +70,33 @@ class Cost:
         return self.flops_saved / self.seconds
 
     def break_even(self, flops_per_second: float, bytes_per_second: float = math.inf) -> float:
-        """Generated tokens, for every prompt, from which pruning has paid for the time to choose.
+        """Return the number of generated tokens, for every prompt, from which pruning pays for the time to choose.
 
         Parameters
         ----------
         flops_per_second : float
-            What the device reaches in a prefill, not its peak.
+            Rate that the device reaches in a prefill, not its peak.
         bytes_per_second : float
-            Memory bandwidth it reaches in decoding; by default reading the cache costs nothing.
+            Memory bandwidth that it reaches in decoding; by default reading the cache costs nothing.
 
         Returns
         -------
         float
-            0 where the prefill alone has paid, infinite where pruning never pays; a fraction means within
-            the next token.
+            0 where the prefill alone pays, infinite where pruning never pays; a fraction means within the next token.
 
         Raises
         ------
         BridgeError
-            A rate that is not positive.
+            A rate is not positive.
+
+        Examples
+        --------
+        >>> Cost(kv_bytes_before=3000, kv_bytes_after=1000, flops_before=2e9, flops_after=1e9, seconds=2).break_even(1e9, 1e3)
+        0.5
         """
         for name, rate in (("flops_per_second", flops_per_second), ("bytes_per_second", bytes_per_second)):
             if not rate > 0:
-                raise BridgeError(f"{name} = {rate!r}: a positive rate is wanted.")
+                raise BridgeError(f"{name} = {rate!r}: expected a positive rate.")
         missing = self.seconds - self.flops_saved / flops_per_second
         if missing <= 0:
             return 0.0
@@ -111,7 +114,7 @@ class Cost:
 
 
 def _scaled(value: float, unit: str) -> str:
-    """Three digits with a decimal prefix: 1.25 GB."""
+    """Format a value with three digits and a decimal prefix, as in 1.25 GB."""
     if not math.isfinite(value) or value <= 0:
         return f"{value:g} {unit}"
     power = min(max(int(math.log10(value) // 3), 0), 5)
@@ -120,16 +123,16 @@ def _scaled(value: float, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Decoder:
-    """The sizes that cost depends on.
+    """The sizes of a decoder that its cost depends on.
 
     Attributes
     ----------
     layers, width, heads, key_heads, head_width : int
     mlp_width : int
-        Of a gated MLP (three matrices); of experts, the width of all that a token is sent to.
+        Width of a gated MLP (three matrices), or of all experts together that a token is sent to.
     bytes_per_value : int
     window, windowed : int
-        Tokens that the cache of a layer with a sliding window can hold, and how many of the layers have one.
+        Number of tokens that the cache of a layer with a sliding window holds, and number of such layers.
     experts : int
         Width of the router in front of experts.
     """
@@ -147,7 +150,7 @@ class Decoder:
 
     @classmethod
     def of(cls, model: Any) -> Decoder | None:
-        """Read from ``config.get_text_config()``; None where it does not name them, or they differ by layer."""
+        """Read the sizes from ``config.get_text_config()``; None where it does not name them or layers differ."""
         config = model.config.get_text_config()
         if getattr(config, "is_heterogeneous", False):
             return None
@@ -156,7 +159,7 @@ class Decoder:
             return None
         try:
             heads, width = config.num_attention_heads, config.hidden_size
-            found = cls(
+            sizes = cls(
                 layers=config.num_hidden_layers,
                 width=width,
                 heads=heads,
@@ -170,22 +173,22 @@ class Decoder:
             )
         except (AttributeError, TypeError):
             return None
-        return found if all(isinstance(size, int) for size in vars(found).values()) else None
+        return sizes if all(isinstance(size, int) for size in vars(sizes).values()) else None
 
     def kv_bytes(self, n: int) -> int:
-        """KV-cache bytes of n tokens."""
+        """Return the KV-cache bytes of n tokens."""
         stored = (self.layers - self.windowed) * n + self.windowed * min(n, self.window)
         return 2 * self.key_heads * self.head_width * self.bytes_per_value * stored
 
     def prefill_flops(self, n: int) -> float:
-        """FLOPs of a prefill of n tokens."""
+        """Return the FLOPs of a prefill of n tokens."""
         attention = self.width * self.head_width * (2 * self.heads + 2 * self.key_heads)
         linear = 2 * n * (attention + self.width * (3 * self.mlp_width + self.experts))
         return float(self.layers * (linear + 4 * n * n * self.heads * self.head_width))
 
 
 def _layer_kinds(config: Any) -> list[str]:
-    """Kind of attention of every layer, where the config says; the cache is built by the same rule."""
+    """List the kind of attention of every layer, by the rule by which transformers builds its cache."""
     kinds = getattr(config, "layer_types", None)
     if kinds is not None:
         return list(kinds)
@@ -194,13 +197,14 @@ def _layer_kinds(config: Any) -> list[str]:
 
 
 def _has_experts(config: Any) -> bool:
+    """Tell whether tokens are sent to experts."""
     return bool(
         getattr(config, "num_experts_per_tok", None) and getattr(config, "moe_intermediate_size", None)
     )
 
 
 def _mlp_width(config: Any) -> int:
-    """Of a dense MLP, or of the experts that a token is sent to; AttributeError where layers differ."""
+    """Return the width of a dense MLP, or of the experts of a token; raise AttributeError where layers differ."""
     if not _has_experts(config):
         return config.intermediate_size
     mixed = getattr(config, "mlp_only_layers", None) or getattr(config, "first_k_dense_replace", 0)
@@ -210,15 +214,15 @@ def _mlp_width(config: Any) -> int:
 
 
 def cost_of(model: Any, visual: tuple[int, int], before: Sequence[int], after: Sequence[int]) -> Cost:
-    """Cost of one call.
+    """Estimate the cost of one call.
 
     Parameters
     ----------
     model : PreTrainedModel
     visual : (int, int)
-        Visual tokens before and after.
+        Number of visual tokens before and after.
     before, after : sequences of int
-        Real tokens of every prompt of the batch.
+        Number of tokens of every prompt, padding excluded.
     """
     decoder = Decoder.of(model)
     if decoder is None:
@@ -229,31 +233,32 @@ def cost_of(model: Any, visual: tuple[int, int], before: Sequence[int], after: S
 
 
 def cost_of_layers(
-    model: Any, lengths: list[int], rows: list[int], layers: list[tuple[int, ...]], visual: int
+    model: Any, lengths: list[int], items: list[int], layers: list[tuple[int, ...]], visual: int
 ) -> Cost:
-    """Cost of one call in which layers work on different numbers of tokens, summed over the layers.
+    """Estimate the cost of one call in which layers work on different numbers of tokens.
 
     Parameters
     ----------
     model : PreTrainedModel
     lengths : list of int
-        Real tokens of every prompt.
-    rows : list of int
-        Prompt of each image.
+        Number of tokens of every prompt, padding excluded.
+    items : list of int
+        Index of the prompt of each image.
     layers : list of tuples of int
-        Tokens of each image in every layer; all of them in the first.
+        Number of tokens of each image in every layer; all of them in the first.
     visual : int
-        Tokens of all images before pruning.
+        Number of tokens of all images before pruning.
 
     Returns
     -------
     Cost
-        "After" for tokens and prompts is what the last layer works on. Reading attention is not counted.
+        KV cache and FLOPs are summed over the layers; tokens and prompts "after" are those of the last layer. Computing
+        the attention that a pruner reads is not counted.
     """
     per_layer = [list(lengths) for _ in layers[0]]
-    for row, counts in zip(rows, layers, strict=True):
+    for item, counts in zip(items, layers, strict=True):
         for index, count in enumerate(counts):
-            per_layer[index][row] -= counts[0] - count
+            per_layer[index][item] -= counts[0] - count
     prompts = (sum(lengths), sum(per_layer[-1]))
     tokens = (visual, sum(counts[-1] for counts in layers))
     decoder = Decoder.of(model)

@@ -1,7 +1,7 @@
-"""A picture of what was kept: the image as the model saw it, dropped tokens dimmed.
+"""Draw the image as the model saw it, with dropped tokens dimmed.
 
-Which part of an image a token stands for follows from the number of tokens: a grid over the tile that the
-vision tower was given, row by row. Of images cut into tiles only the view of the whole image is shown.
+The number of tokens tells which part of an image a token covers: they form a grid over the tile that the vision tower was
+given, line by line. Of images that are cut into tiles only the view of the whole image is drawn.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LONGEST = 640
-"""Pixels; smaller images are enlarged to about this."""
+"""Longest side of a picture in pixels, to about which smaller images are enlarged."""
 DIMMED, EDGE, GAP = 0.35, (255, 214, 10), 12
 
 
 @dataclass(frozen=True)
 class View:
-    """What is shown of one image.
+    """The part of one image that is drawn.
 
     Attributes
     ----------
     image : PIL image, RGB
     grid : (int, int)
-        Rows and columns of tokens over it.
+        Number of lines and columns of tokens over it.
     first : int
-        The image's token in the upper left corner; the others follow row by row.
+        Index of the token in the upper left corner; the others follow line by line.
     size : int
-        All tokens of the image.
+        Number of all tokens of the image.
     """
 
     image: Image.Image
@@ -50,11 +50,11 @@ class View:
     size: int
 
     def kept(self, indices: Tensor) -> np.ndarray:
-        """Which cells (rows, columns) of the grid are kept."""
-        found = np.zeros(self.size, dtype=bool)
-        found[indices.cpu().numpy()] = True
+        """Return which cells (lines, columns) of the grid are kept."""
+        mask = np.zeros(self.size, dtype=bool)
+        mask[indices.cpu().numpy()] = True
         rows, columns = self.grid
-        return found[self.first : self.first + rows * columns].reshape(self.grid)
+        return mask[self.first : self.first + rows * columns].reshape(self.grid)
 
 
 def views(
@@ -64,14 +64,14 @@ def views(
     images: Sequence[Image.Image],
     sizes: Sequence[int],
 ) -> list[View]:
-    """A view for every entry of a report.
+    """Make a view for every entry of a report.
 
     Parameters
     ----------
     model, processor, inputs
-        As they went into the call.
+        As in the call.
     images : list of PIL images
-        As they went into the processor.
+        As they were passed to the processor.
     sizes : list of int
         ``report.sizes`` of that call.
 
@@ -107,7 +107,7 @@ def views(
 
 
 def note(found: Sequence[View]) -> str:
-    """What the picture leaves out, in words."""
+    """Say in words what the picture leaves out; empty where it shows everything."""
     shown, size = sum(v.grid[0] * v.grid[1] for v in found), sum(v.size for v in found)
     if shown == size:
         return ""
@@ -115,7 +115,7 @@ def note(found: Sequence[View]) -> str:
 
 
 def draw(found: Sequence[View], kept: Sequence[Tensor]) -> Image.Image:
-    """The views side by side: kept cells as they are and framed, all others dimmed."""
+    """Draw the views side by side: kept cells framed, all others dimmed."""
     panels = [_panel(view, view.kept(indices)) for view, indices in zip(found, kept, strict=True)]
     width = sum(panel.width + GAP for panel in panels) - GAP
     canvas = Image.new("RGB", (width, max(panel.height for panel in panels)), "white")
@@ -127,7 +127,7 @@ def draw(found: Sequence[View], kept: Sequence[Tensor]) -> Image.Image:
 
 
 def show(found: Sequence[View], kept: Sequence[Tensor], ax: Axes | None = None) -> Axes:
-    """The picture of `draw` on matplotlib axes, new ones by default, with how much is kept as the title."""
+    """Show the picture of `draw` on matplotlib axes, new ones by default; the title says how much is kept."""
     if ax is None:
         from matplotlib import pyplot
 
@@ -139,10 +139,10 @@ def show(found: Sequence[View], kept: Sequence[Tensor], ax: Axes | None = None) 
 
 
 def check_path(path: Path) -> None:
-    """Refuse a file that could not be written, before any work is done."""
+    """Refuse a path that could not be written to, before any work is done."""
     known = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE}
     if path.suffix.lower() not in known:
-        raise BridgeError(f"--picture {path}: give it the ending of an image file, such as .png.")
+        raise BridgeError(f"--picture {path}: expected the ending of an image file, such as .png.")
     if not path.absolute().parent.is_dir():
         raise BridgeError(f"--picture {path}: there is no folder {path.absolute().parent}.")
     if path.is_dir():
@@ -150,7 +150,7 @@ def check_path(path: Path) -> None:
 
 
 def save(path: Path, image: Image.Image) -> None:
-    """Write the whole file or none."""
+    """Write a picture; a failure leaves no half-written file."""
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         image.save(partial)
@@ -160,6 +160,7 @@ def save(path: Path, image: Image.Image) -> None:
 
 
 def _panel(view: View, kept: np.ndarray) -> Image.Image:
+    """Draw one view, with the cells `kept` framed."""
     rows, columns = view.grid
     scale = max(1, round(LONGEST / max(view.image.size)))
     width, height = view.image.width * scale, view.image.height * scale
@@ -176,7 +177,7 @@ def _panel(view: View, kept: np.ndarray) -> Image.Image:
 
 
 def _seen(processor: Any, tile: Tensor) -> Image.Image:
-    """A tile (3, H, W) before the processor normalised it."""
+    """Undo the processor's normalisation of a tile (3, H, W)."""
     prepared, values = processor.image_processor, tile.detach().float().cpu()
     if getattr(prepared, "do_normalize", False):
         mean, deviation = (torch.tensor(getattr(prepared, name)) for name in ("image_mean", "image_std"))
@@ -185,7 +186,7 @@ def _seen(processor: Any, tile: Tensor) -> Image.Image:
 
 
 def _whole(image: Image.Image, n: int, first: int = 0) -> View:
-    """A grid of n − first cells of the image's proportions."""
+    """Lay a grid of n − first cells, in the image's proportions, over it."""
     cells = n - first
     rows = isqrt(max(cells, 0) * image.height // image.width)
     for candidate in (rows, rows + 1):
@@ -199,7 +200,7 @@ def _whole(image: Image.Image, n: int, first: int = 0) -> View:
 
 
 def _patches(model: Any, image: Image.Image, grid: Sequence[int], n: int) -> View:
-    """Qwen-VL: (time, height, width) in patches; a square of them becomes a token."""
+    """Lay Qwen-VL's grid (time, height, width) of patches, squares of which become tokens, over an image."""
     vision = model.config.vision_config
     _, high, wide = grid
     merge = int(getattr(vision, "spatial_merge_size", 1))
@@ -210,7 +211,7 @@ def _patches(model: Any, image: Image.Image, grid: Sequence[int], n: int) -> Vie
 
 
 def _last_tile(model: Any, processor: Any, tiles: Tensor, n: int) -> View:
-    """Idefics3 and SmolVLM: tiles of equal size, and the view of the whole image behind them."""
+    """Take the view of the whole image, which follows the tiles in Idefics3 and SmolVLM."""
     vision = model.config.vision_config
     side = vision.image_size // vision.patch_size // model.config.scale_factor
     count, rest = divmod(n, side * side)

@@ -1,4 +1,4 @@
-"""What pruning did: one record, in placeholder order, growing with every call inside the context."""
+"""Record what pruning did, in the order of the placeholders, over all calls inside a block."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Cut:
     layer : int
         First decoder layer that works on fewer tokens.
     kept : Tensor (k,), int64
-        Ascending rows of the image that are left; of merged tokens, the row at whose place they stand.
+        Ascending indices of the image's tokens that remain; a merged token has the index at whose place it stands.
     merge : Tensor (k, m), optional
-        How the k hidden states are made of the m that were there before this cut.
+        The k hidden states are ``merge`` times the m hidden states before this cut.
     """
 
     layer: int
@@ -32,15 +32,15 @@ class Cut:
 
 
 _ENTERING = threading.Lock()
-"""Not of one report, so that reports can be copied and pickled."""
+"""One lock for all reports, so that reports can be copied and pickled."""
 
 
 @dataclass
 class Report:
-    """Accumulated over calls; each list has one entry per image, in the order of the placeholders.
+    """What pruning did; each list has one entry for each image or video, in the order of the placeholders.
 
-    Entries of one call stand together, whichever threads make calls; calls stand in the order in which they were
-    pruned. `threads` says whose an entry is.
+    Entries of one call follow one another, whichever threads make calls, and calls are in the order in which they were
+    pruned. `threads` names the thread of each entry.
 
     Attributes
     ----------
@@ -48,32 +48,32 @@ class Report:
     kept : list of Tensor (k,), int64
         Ascending indices of the kept rows of each image.
     sizes : list of int
-        Rows of each image before pruning.
+        Number of tokens of each image before pruning.
     errors : list of float
-        ‖X − P_S X‖_F / ‖X‖_F of the projected tokens: what the kept rows cannot reconstruct. With
-        ``fold=True`` still of the rows before they were folded.
+        Relative reconstruction error ‖X − P_S X‖_F / ‖X‖_F of the projected tokens X from the kept ones S, before any
+        folding.
     seconds : list of float
-        Time to choose, per image, without encoder and signals.
+        Time in seconds to choose for each image, without encoder and signals.
     reused : list of bool
-        Whether a choice made before was found again: the image came back, as with a second question, and
-        nothing that the pruner reads had changed. `seconds` is then the time to recognise it, or 0 beside
-        images that were new. Inside the LLM the choice is always made anew.
+        Whether the choice of an earlier call was used again: the image came back, as with a second question, and
+        nothing that the pruner reads had changed. `seconds` is then the time to recognise it, or 0 in a call that also
+        had new images. Pruners inside the LLM always choose anew.
     merges : list of (Tensor (k, n) or None)
-        How the rows that went in are made of the image's tokens, where the pruner or `fold` merges them; of
-        VisionZip with one more column for the vision tower's CLS row. None where kept tokens are unchanged.
+        Matrix that makes the rows that the LLM gets of the image's tokens, where the pruner or `fold` merges them. With
+        VisionZip it has one more column, for the vision tower's CLS row. None where kept tokens are unchanged.
     rows : list of int
-        Prompt of the call's batch in which the image stands.
+        Index in the batch of the prompt that shows the image.
     cuts : list of tuple of Cut
-        Where an image was cut inside the LLM, in order; empty where it was pruned before. `kept` is what the
-        last one left, `merges` the product of their merge matrices.
+        Cuts of each image inside the LLM, in order; none where it was pruned in front of it. `kept` is that of the last
+        cut, `merges` the product of the merge matrices of all.
     layers : list of tuple of int
-        Tokens of the image that each decoder layer worked on, of images cut inside the LLM.
+        Number of the image's tokens that each decoder layer worked on, for images cut inside the LLM.
     threads : list of int
         ``threading.get_ident()`` of the thread that made the call.
     calls : int
-        Pruned calls; pass-through calls do not count.
+        Number of pruned calls; those without an image do not count.
     cost : Cost
-        Tokens, KV-cache bytes and prefill FLOPs before and after, summed over calls, and the time to choose:
+        Tokens, KV-cache bytes and prefill FLOPs before and after, summed over calls, and the time to choose.
         ``report.cost.break_even(flops_per_second, bytes_per_second)`` says when pruning pays.
     """
 
@@ -93,7 +93,7 @@ class Report:
 
     @property
     def cost(self) -> Cost:
-        """Summed over calls."""
+        """Cost of all calls."""
         return replace(self._cost, seconds=sum(self.seconds))
 
     @cost.setter
@@ -101,7 +101,7 @@ class Report:
         self._cost = cost
 
     def enter(self, cost: Cost, **entries: Sequence[Any]) -> None:
-        """Add one call: what it cost, and the entries of its images in lists that it names, all of one length."""
+        """Add a call: its cost, and one entry for each of its images to every list that is named."""
         (images,) = {len(values) for values in entries.values()}
         with _ENTERING:
             for name, values in entries.items():

@@ -1,1 +1,1 @@
-"""Which tokens to keep: budgets, requests, relevance, folding."""
+"""Choose which tokens to keep: requests, signals, choices, merging and folding."""

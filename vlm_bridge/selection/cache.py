@@ -1,8 +1,7 @@
-"""Choices that need not be made again: those of an image that comes back with the next question.
+"""Remember choices, so that an image that comes back with the next question is not chosen from again.
 
-Choosing is a function of what is chosen from, unless it draws random numbers. So a choice is found again by
-the features, weights, signals and budget that it was made of: a second question on the same image finds it
-where the pruner does not read the question, and does not find it where the pruner does.
+Unless it draws random numbers, a choice depends on features, weights, signals and budget alone, and these are its key. So
+a second question on the same image finds the earlier choice unless the pruner reads the question.
 """
 
 from __future__ import annotations
@@ -18,34 +17,41 @@ from torch import Tensor
 
 
 class Memory:
-    """The `size` results asked for last, by what they were made of. Threads may share it."""
+    """The `size` results that were used last, by their keys. Threads may share it.
+
+    >>> memory = Memory(size=1)
+    >>> memory.store("a", 1)
+    >>> memory.store("b", 2)
+    >>> memory.recall("a"), memory.recall("b")
+    (None, 2)
+    """
 
     def __init__(self, size: int = 128) -> None:
         self.size = size
-        self._found: OrderedDict[Hashable, Any] = OrderedDict()
+        self._results: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._results)
 
     def recall(self, key: Hashable) -> Any:
-        """What was stored under `key`; None where nothing was, or not lately."""
+        """Return what was stored under `key`; None where nothing was, or it has been dropped since."""
         with self._lock:
-            if key in self._found:
-                self._found.move_to_end(key)
-            return self._found.get(key)
+            if key in self._results:
+                self._results.move_to_end(key)
+            return self._results.get(key)
 
     def store(self, key: Hashable, value: Any) -> None:
-        """Keep `value`, and drop what was not asked for longest."""
+        """Store `value`, and drop what has not been used for the longest time."""
         with self._lock:
-            self._found[key] = value
-            self._found.move_to_end(key)
-            while len(self._found) > self.size:
-                self._found.popitem(last=False)
+            self._results[key] = value
+            self._results.move_to_end(key)
+            while len(self._results) > self.size:
+                self._results.popitem(last=False)
 
 
 def fingerprint(value: Any) -> Hashable:
-    """Shape, dtype, device and SHA-256 of a tensor's bits; any other value stands for itself."""
+    """Return a key for a value: of a tensor, its shape, dtype, device and SHA-256; of others, the value itself."""
     if not isinstance(value, Tensor):
         return value
     bits = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

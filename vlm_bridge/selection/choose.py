@@ -1,6 +1,6 @@
-"""Choosing: a request, the images of a call, and the parts of them that a budget speaks of.
+"""Choose tokens of the images of a call, part by part of its budget, by a pruner's plan and `cssp.select`.
 
-Tokens are rows here and columns in cssp: an image's plan hands `features.mT` over.
+Tokens are rows here and columns in cssp: a plan passes on ``features.mT``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from vlm_bridge.selection.given import TOKEN_AXIS
 from vlm_bridge.selection.request import Request
 
 _QUIET = threading.Lock()
-"""`warnings.catch_warnings` changes the whole process, so that one thread at a time may use it."""
+"""Held around `warnings.catch_warnings`, which changes the whole process."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen of one image, or of several that share a budget.
+    """The tokens chosen of one image, or of several that share a budget.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Choice:
     merge : Tensor (k, n) or (k, n + 1), optional
         As in `Plan`.
     reused : bool
-        Whether it was remembered, not made.
+        Whether the choice was recalled from an earlier call.
     """
 
     indices: tuple[int, ...]
@@ -49,7 +49,7 @@ class Choice:
     reused: bool = False
 
     def ascending(self) -> tuple[Tensor, Tensor | None]:
-        """Indices (k,) in ascending order, and the merge matrix in that order."""
+        """Return the indices (k,) in ascending order, and the merge matrix in that order."""
         order = sorted(range(len(self.indices)), key=self.indices.__getitem__)
         indices = torch.tensor([self.indices[j] for j in order], dtype=torch.int64)
         return indices, None if self.merge is None else self.merge[order]
@@ -65,9 +65,28 @@ def choose_all(
     rngs: Sequence[np.random.Generator],
     memory: Memory | None = None,
 ) -> list[Choice]:
-    """What is kept of each image (n_i, d), part by part; a part draws from its first image's generator.
+    """Choose tokens of each image.
 
-    An image's choice is reused where those of all its parts are.
+    Parameters
+    ----------
+    request : Request
+    images : sequence of Tensor (n_i, d)
+    factors : sequence of Tensor (n_i,) or None
+        Weights of the tokens.
+    signals : sequence of mapping
+    parts : sequence of Part
+        Sets of rows with the number to keep of each.
+    tol : float, optional
+        Relative reconstruction error at which to stop.
+    rngs : sequence of numpy.random.Generator
+        One for each image; a part draws from that of its first image.
+    memory : Memory, optional
+        Choices of earlier calls.
+
+    Returns
+    -------
+    list of Choice
+        One for each image; it counts as reused where the choices of all its parts are.
     """
     kept: list[list[int]] = [[] for _ in images]
     merged: list[list[Tensor]] = [[] for _ in images]
@@ -75,21 +94,21 @@ def choose_all(
     for part in parts:
         first = part.rows[0][0]
         if len(part.rows) == 1 and part.n == len(images[first]):
-            found = choose_one(
+            choice = choose_one(
                 request, images[first], part.k, factors[first], tol, rngs[first], signals[first], memory
             )
-            kept[first], merged[first] = list(found.indices), [] if found.merge is None else [found.merge]
-            reused[first] = found.reused
+            kept[first], merged[first] = list(choice.indices), [] if choice.merge is None else [choice.merge]
+            reused[first] = choice.reused
             continue
-        found, owners = _choose_part(request, images, factors, signals, part, tol, rngs[first], memory)
+        choice, owners = _choose_part(request, images, factors, signals, part, tol, rngs[first], memory)
         for image, _ in part.rows:
-            reused[image] &= found.reused
-        for position, j in enumerate(found.indices):
+            reused[image] &= choice.reused
+        for position, j in enumerate(choice.indices):
             image, row = owners[j]
             kept[image].append(row)
-            if found.merge is not None:
-                spread = found.merge.new_zeros(len(images[image]))
-                spread[part.rows[0][1].to(spread.device)] = found.merge[position]
+            if choice.merge is not None:
+                spread = choice.merge.new_zeros(len(images[image]))
+                spread[part.rows[0][1].to(spread.device)] = choice.merge[position]
                 merged[image].append(spread[None])
     return [
         Choice(tuple(k), torch.cat(m) if m else None, again)
@@ -107,10 +126,11 @@ def _choose_part(
     rng: np.random.Generator,
     memory: Memory | None,
 ) -> tuple[Choice, list[tuple[int, int]]]:
-    """The choice among the rows of a part, and (image, row) of each of them."""
+    """Choose among the rows of a part; return the choice, and (image, row) of each of its rows."""
     if len(part.rows) > 1 and request.pruner.merges:
         raise BridgeError(
-            f"pruner {request.pruner.name!r} merges tokens, and cannot across images: no Shared."
+            f"pruner {request.pruner.name!r} merges tokens of one image at a time: expected a budget for each image, got "
+            "Shared."
         )
 
     def joined(name: str, values: list[Any]) -> Any:
@@ -130,19 +150,19 @@ def _choose_part(
     if factors[part.rows[0][0]] is not None:
         factor = torch.cat([f[rows.to(f.device)] for i, rows in part.rows if (f := factors[i]) is not None])
     owners = [(i, int(row)) for i, rows in part.rows for row in rows]
-    found = choose_one(request, features, part.k, factor, tol, rng, read, memory)
-    return _at_least_one(found, owners, features.norm(dim=-1)), owners
+    choice = choose_one(request, features, part.k, factor, tol, rng, read, memory)
+    return _at_least_one(choice, owners, features.norm(dim=-1)), owners
 
 
-def _at_least_one(found: Choice, owners: list[tuple[int, int]], norms: Tensor) -> Choice:
-    """The choice with a token of every image: the last picks make way for an image's longest row."""
-    chosen = list(found.indices)
+def _at_least_one(choice: Choice, owners: list[tuple[int, int]], norms: Tensor) -> Choice:
+    """Replace the last picks so that every image keeps a token, its row of largest norm."""
+    chosen = list(choice.indices)
     for image in dict.fromkeys(i for i, _ in owners):
         if all(owners[j][0] != image for j in chosen):
             counts = Counter(owners[j][0] for j in chosen)
             spare = max(p for p, j in enumerate(chosen) if counts[owners[j][0]] > 1)
             chosen[spare] = max((j for j, (i, _) in enumerate(owners) if i == image), key=norms.__getitem__)
-    return replace(found, indices=tuple(chosen))
+    return replace(choice, indices=tuple(chosen))
 
 
 def choose_one(
@@ -155,10 +175,10 @@ def choose_one(
     signals: Mapping[str, Any],
     memory: Memory | None = None,
 ) -> Choice:
-    """What the pruner keeps of one image (n, d): k tokens, unless `tol` or its own rule stops earlier.
+    """Choose k tokens of one image (n, d), or fewer where `tol` or the pruner's own rule stops earlier.
 
-    The same choice as in an earlier call comes from `memory`, of one request and tolerance; a choice that
-    draws random numbers does not.
+    A choice that has been made before comes from `memory`, which belongs to one request and tolerance, unless it draws
+    random numbers.
     """
     n = features.shape[-2]
     if k == n and tol is None:
@@ -171,14 +191,14 @@ def choose_one(
     if known is not None:
         return known
     before = _next(rng)
-    found = _chosen(request, features, k, factor, tol, rng, read)
+    choice = _chosen(request, features, k, factor, tol, rng, read)
     if _next(rng) == before:
-        memory.store(key, replace(found, reused=True))
-    return found
+        memory.store(key, replace(choice, reused=True))
+    return choice
 
 
 def _next(rng: np.random.Generator) -> int:
-    """The 64 bits that `rng` will draw next."""
+    """Return the 64 bits that `rng` will draw next, without drawing them."""
     return int(copy.deepcopy(rng.bit_generator).random_raw())
 
 
@@ -191,23 +211,27 @@ def _chosen(
     rng: np.random.Generator,
     read: Mapping[str, Any],
 ) -> Choice:
-    """The choice, made."""
+    """Run the pruner's plan."""
     pruner = request.pruner
     drawn = {"rng": rng} if pruner.draws else {}
     plan = pruner.plan(features, k, factor, **read, **drawn, **request.options)
     if plan.indices is None:
         return Choice(tuple(run(plan, k, tol, rng)))
     if tol is not None and not (plan.nested and plan.columns is not None):
-        raise BridgeError(f"pruner {pruner.name!r} chooses by a rule of its own and cannot honour tol.")
+        raise BridgeError(
+            f"pruner {pruner.name!r} chooses by a rule of its own and cannot honour tol; leave tol out."
+        )
     if tol is not None:
         return Choice(_first_within(plan, tol))
     if not 0 < len(set(plan.indices)) == len(plan.indices) <= k:
-        raise BridgeError(f"pruner {pruner.name!r} gave {len(plan.indices)} tokens for keep = {k}.")
+        raise BridgeError(
+            f"pruner {pruner.name!r} returned {len(plan.indices)} tokens for keep = {k}: expected 1 to {k} distinct ones."
+        )
     return Choice(plan.indices, plan.merge)
 
 
 def _first_within(plan: Plan, tol: float) -> tuple[int, ...]:
-    """The fewest of a nested plan's indices that reconstruct its columns to `tol`; all of them if none do."""
+    """Return the fewest of a nested plan's indices whose reconstruction error is at most `tol`; all if none do."""
     assert plan.indices is not None
     with _QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore", cssp.RankDeficientWarning)
@@ -217,9 +241,9 @@ def _first_within(plan: Plan, tol: float) -> tuple[int, ...]:
 
 
 def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list[int]:
-    """Let cssp choose.
+    """Let `cssp.select` choose k columns of a plan.
 
-    A budget above the numerical rank is no fault in pruning: cssp completes the set, without its warning.
+    A budget above the numerical rank is common in pruning: the set is then completed without cssp's warning.
     """
     assert plan.columns is not None
     columns = plan.columns.detach()
@@ -228,7 +252,7 @@ def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list
         return list(range(n))
 
     def chosen(deficient: str) -> list[int]:
-        found = cssp.select(
+        selection = cssp.select(
             columns,
             None if k == n else k,
             method=plan.method,
@@ -239,7 +263,7 @@ def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list
             rng=rng,
             **plan.options,
         )
-        return [int(j) for j in torch.as_tensor(found.indices).tolist()]  # one transfer from the device
+        return [int(j) for j in torch.as_tensor(selection.indices).tolist()]  # one transfer from the device
 
     before = rng.bit_generator.state
     try:
@@ -254,7 +278,7 @@ def run(plan: Plan, k: int, tol: float | None, rng: np.random.Generator) -> list
 
 
 def reconstruction_error(features: Tensor, kept: Any) -> float:
-    """‖X − P_S X‖_F / ‖X‖_F of the rows `kept` of `features` (n, d); 0 when all stay."""
+    """Return ‖X − P_S X‖_F / ‖X‖_F for the rows `kept` of `features` (n, d); 0 where all are kept."""
     kept = [int(j) for j in kept]
     if len(kept) == features.shape[0]:
         return 0.0

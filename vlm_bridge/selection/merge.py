@@ -1,4 +1,4 @@
-"""`merge_tokens`: what goes to the LLM instead of an image's tokens, without a model."""
+"""Form the tokens that go to the LLM in place of an image's, without a model: `merge_tokens`."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm_bridge.errors import BridgeError
 from vlm_bridge.pruners import find_pruner
-from vlm_bridge.selection.fold import FOLDS, merged_rows
+from vlm_bridge.selection.fold import FOLDS, fold_name, merged_rows
+from vlm_bridge.selection.given import signals_and_options
 from vlm_bridge.selection.tokens import choose
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What one image became.
+    """The tokens that one image has become.
 
     Attributes
     ----------
     indices : Tensor (k,) of int64
-        Ascending places of the tokens.
+        Ascending indices of the tokens at whose places the rows stand.
     rows : Tensor (k, d)
     coefficients : Tensor (k, n) or (k, n + 1)
-        What the rows are made of: ``coefficients @ features``, or, of a pruner that merges in front of the
-        projector, of the vision tower's rows (with its CLS row last where it is used).
+        ``rows = coefficients @ features``. Where a pruner merges in front of the projector, the coefficients are those
+        of the vision tower's rows, with its CLS row last where it is used.
     sizes : Tensor (k,)
-        How many tokens each stands for; ones where the attention is not told.
+        Number of tokens that each row stands for where attention is told of it, else ones.
     """
 
     indices: Tensor
@@ -54,8 +54,8 @@ def merge_tokens(
     fold : bool, "cluster" or "interpolation"
         As in `prune`: every selector has a merged twin.
     features, keep, method, relevance, tol, rng, **signals
-        As in `select_tokens`. A pruner that merges in front of the projector needs `vision_clip` and
-        `projector` for that; else it merges the features.
+        As in `select_tokens`. A pruner that merges in front of the projector needs the signals `vision_clip` and
+        `projector` for that; without them it merges the features.
 
     Returns
     -------
@@ -64,27 +64,31 @@ def merge_tokens(
     Raises
     ------
     BridgeError
-        As `select_tokens`; `fold` with a pruner that merges by itself.
+        As in `select_tokens`; also `fold` with a pruner that merges by itself.
+
+    Examples
+    --------
+    >>> import torch
+    >>> [merged] = merge_tokens(torch.eye(3).repeat_interleave(2, 0), 3, fold=True)
+    >>> merged.indices.tolist(), merged.sizes.tolist()
+    ([0, 2, 4], [2.0, 2.0, 2.0])
     """
-    way = "cluster" if fold is True else fold
-    if way and way not in FOLDS:
-        raise BridgeError(f"fold = {fold!r}: allowed are True, False, {', '.join(map(repr, FOLDS))}.")
-    row = find_pruner(method)
-    if way and row.merges:
-        raise BridgeError(f"pruner {method!r} merges tokens itself; use fold=False.")
-    features, read, choices = choose(features, keep, method, relevance, tol, rng, signals)
+    way = fold_name(fold, method)
+    before_projector = find_pruner(method).before_projector
+    given, options = signals_and_options(signals)
+    features, read, choices = choose(features, keep, method, relevance, tol, rng, given, options)
     images = features.reshape(-1, *features.shape[-2:])
-    found = []
+    results = []
     for image, vision, choice in zip(images, read, choices, strict=True):
         indices, coefficients = choice.ascending()
         sizes = torch.ones(len(indices), device=image.device)
         if way:
-            folded = FOLDS[str(way)](image, indices)
-            found.append(Merged(indices, folded.rows, folded.coefficients, folded.sizes))
+            folded = FOLDS[way](image, indices)
+            results.append(Merged(indices, folded.rows, folded.coefficients, folded.sizes))
             continue
         if coefficients is None:
             coefficients = torch.nn.functional.one_hot(indices, len(image)).to(image)
-        project = vision.get("projector", signals.get("projector")) if row.before_projector else None
+        project = given.get("projector") if before_projector else None
         rows = merged_rows(image, indices, coefficients, vision if project else {}, project)
-        found.append(Merged(indices, rows, coefficients, sizes))
-    return found
+        results.append(Merged(indices, rows, coefficients, sizes))
+    return results

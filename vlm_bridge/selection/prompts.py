@@ -1,7 +1,7 @@
-"""What relevance is measured against: the question, without what surrounds it.
+"""Cut a prompt down to the question, against which relevance is measured.
 
-Evaluation scripts cut a prompt down before they measure relevance, each in its own way, and it changes the
-tokens that are kept. Here it is a function of the caller's choice: ``prune(..., clean=clean_prompt)``.
+Evaluation scripts clean a prompt before they measure relevance, each in its own way, which changes the tokens that are
+kept. Here the caller chooses the function: ``prune(..., clean=clean_prompt)``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ INSTRUCTIONS = (
     "Answer with the option's letter from the given choices directly.",
     "Please answer yes or no.",
 )
-"""Instructions that benchmarks put after the question. CDPruner's evaluation cuts the first one off."""
+"""Instructions that benchmarks put after the question; CDPruner's evaluation removes the first one."""
 
 _ROLES = re.compile(
     r"<\|[^|>]*\|>(?:system|user|assistant)?"
@@ -26,126 +26,20 @@ _SYSTEM = re.compile(
     r"questions\.|you are a helpful assistant\.)\s*"
 )
 
-FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "about",
-        "after",
-        "all",
-        "also",
-        "am",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "because",
-        "been",
-        "before",
-        "being",
-        "between",
-        "both",
-        "but",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "doing",
-        "done",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "having",
-        "he",
-        "her",
-        "here",
-        "hers",
-        "him",
-        "his",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "itself",
-        "just",
-        "me",
-        "more",
-        "most",
-        "my",
-        "no",
-        "nor",
-        "not",
-        "of",
-        "off",
-        "on",
-        "once",
-        "only",
-        "or",
-        "other",
-        "our",
-        "out",
-        "over",
-        "own",
-        "same",
-        "she",
-        "should",
-        "so",
-        "some",
-        "such",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "through",
-        "to",
-        "too",
-        "under",
-        "until",
-        "up",
-        "very",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "whom",
-        "whose",
-        "why",
-        "will",
-        "with",
-        "would",
-        "yes",
-        "you",
-        "your",
-        "yours",
-    ]
-)
-"""English words that name nothing to look at."""
+_FUNCTION_WORDS = """
+    a about after all also am an and any are as at be because been before being between both but by can
+    could did do does doing done for from had has have having he her here hers him his how i if in into
+    is it its itself just me more most my no nor not of off on once only or other our out over own same
+    she should so some such than that the their them then there these they this those through to too
+    under until up very was we were what when where which while who whom whose why will with would yes
+    you your yours
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+"""English function words, which name nothing that could be seen."""
 
 
 def clean_prompt(text: str) -> str:
-    """The question alone: no system sentence, no role marks, no answering instruction.
+    """Remove the system sentence, role marks and answering instructions from a prompt.
 
     >>> clean_prompt("USER: What is left of the cup?\\nAnswer the question using a single word or phrase. ASSISTANT:")
     'What is left of the cup?'
@@ -158,9 +52,9 @@ def clean_prompt(text: str) -> str:
 
 
 def content_words(text: str) -> str:
-    """The words of the cleaned prompt that may name something to look at; all of them if none does.
+    """Remove function words from the cleaned prompt; keep all words where nothing else would be left.
 
-    A stand-in for the nouns that ResPrune reads, without a tagger: function words are left out.
+    This approximates the nouns that ResPrune reads, without a part-of-speech tagger.
 
     >>> content_words("USER: What is the colour of the small cup? ASSISTANT:")
     'colour small cup'

@@ -1,4 +1,4 @@
-"""A pruner together with the caller's relevance and options, and what is said where something is missing."""
+"""Check a pruner together with the caller's relevance and options, and say what is missing."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ class Request:
     options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, method: str, relevance: Any, given: Mapping[str, Any]) -> Request:
-        """Look the pruner up, resolve the relevance, and tell options from signals."""
+    def of(cls, method: str, relevance: Any, options: Mapping[str, Any]) -> Request:
+        """Look the pruner up, resolve the relevance, and check the options."""
         pruner = find_pruner(method)
-        options = {k: v for k, v in given.items() if k not in SIGNALS}
         check_options(pruner, options)
         return cls(pruner, resolve_relevance(pruner, relevance), options)
 
@@ -39,29 +38,29 @@ class Request:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Signals without which nothing goes: the resolved relevance's and the plan's own."""
+        """Signals that are required, by the resolved relevance or by the plan."""
         return tuple(dict.fromkeys([*self.of_relevance, *self.pruner.requires]))
 
     @property
     def of_plan(self) -> tuple[str, ...]:
-        """Signals that the plan reads, and the rows that it merges."""
+        """Signals that the plan reads, and the vision tower's rows where it merges them."""
         merged = ("vision_clip",) if self.pruner.before_projector else ()
         return tuple(dict.fromkeys([*self.pruner.reads, *merged]))
 
     @property
     def wants(self) -> tuple[str, ...]:
-        """Signals that are used where they can be had."""
+        """Signals that are used where they are available."""
         return tuple(dict.fromkeys([*self.needs, *self.of_plan]))
 
     def check(self, given: Iterable[str]) -> None:
-        """Refuse a request whose signals are not given, naming them and the pruners that would work."""
+        """Refuse a request of which required signals are not given; name them, and the pruners that would work."""
         for needed, relevance in ((self.of_relevance, self.relevance), (self.pruner.requires, None)):
             missing = [name for name in needed if name not in given]
             if missing:
                 raise BridgeError(missing_signals(self.pruner, missing, given, relevance))
 
     def weights(self, features: Tensor, signals: Mapping[str, Any]) -> Tensor | None:
-        """Weights (..., n) of the tokens of `features` (..., n, d), or None."""
+        """Return the weights (..., n) of the tokens of `features` (..., n, d); None without a relevance."""
         if self.relevance is None:
             return None
         if isinstance(self.relevance, Tensor):
@@ -71,7 +70,7 @@ class Request:
 
 
 def resolve_relevance(pruner: Pruner, relevance: Any) -> Relevance | Tensor | None:
-    """What the caller's `relevance` means for this pruner."""
+    """Turn the caller's `relevance` into a `Relevance` or scores, the pruner's own where it is None."""
     if relevance is None:
         return pruner.relevance
     if not pruner.weighted:
@@ -82,7 +81,7 @@ def resolve_relevance(pruner: Pruner, relevance: Any) -> Relevance | Tensor | No
     if isinstance(relevance, str) and relevance in ("anti", "normal"):
         return replace(pruner.relevance or Relevance(), sign=relevance)  # type: ignore[arg-type]
     if isinstance(relevance, str):
-        raise BridgeError(f"relevance = {relevance!r}: allowed are 'anti', 'normal', Relevance or scores.")
+        raise BridgeError(f"relevance = {relevance!r}: expected 'anti', 'normal', a Relevance or scores.")
     return as_tensor("relevance", relevance)
 
 
@@ -100,7 +99,7 @@ def check_options(pruner: Pruner, options: Mapping[str, Any]) -> None:
 def missing_signals(
     pruner: Pruner, missing: Sequence[str], given: Iterable[str], relevance: Any = None
 ) -> str:
-    """The message for signals that were not given and could not be had."""
+    """Word the message for signals that were not given and cannot be computed."""
     wanted = " and ".join(dict.fromkeys(WANTED[name] for name in missing))
     where = scores = ""
     if relevance is not None:
@@ -113,17 +112,17 @@ def missing_signals(
 
 
 def workable(given: Iterable[str]) -> str:
-    """Names of the published pruners for which the given signals suffice, and a word on the others."""
+    """List the published pruners for which the given signals suffice; every cssp method works with any."""
     have = set(given)
     names = [name for name, row in PRUNERS.items() if set(row.needs) <= have and not row.open_options]
     return f"{', '.join(names)}, or any cssp method"
 
 
 def check_scores(given: Tensor, features: Tensor) -> Tensor:
-    """Relevance scores as they must be to serve as column weights."""
+    """Refuse relevance scores that cannot serve as column weights; return the others."""
     if given.shape != features.shape[:-1]:
         raise BridgeError(
-            f"relevance scores of shape {tuple(given.shape)}: expected {tuple(features.shape[:-1])}."
+            f"relevance scores of shape {tuple(given.shape)}: expected {tuple(features.shape[:-1])}, one for each token."
         )
     if not torch.isfinite(given).all() or (given < 0).any():
         raise BridgeError(

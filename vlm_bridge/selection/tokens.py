@@ -1,7 +1,8 @@
-"""`select_tokens`: features in, indices out. No model needed."""
+"""Choose visual tokens from their features alone, without a model: `select_tokens`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,8 @@ from torch import Tensor
 
 from vlm_bridge.budget import parts_of
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.pruners.plan import SIGNALS
 from vlm_bridge.selection.choose import Choice, choose_all
-from vlm_bridge.selection.given import as_tensor, check_finite, signals_of_images
+from vlm_bridge.selection.given import as_tensor, check_finite, signals_and_options, signals_of_images
 from vlm_bridge.selection.request import Request
 
 
@@ -32,40 +32,47 @@ def select_tokens(
     Parameters
     ----------
     features : Tensor or array (n, d) or (..., n, d)
-        One row a token.
+        One row for each token.
     keep : int, float, AtMost, one per image, PerTile, Shared, Spectral, or None with `tol`
-        Token count, or share in (0, 1] (rounded half to even, at least 1); ``AtMost(64)`` keeps all of an image that
-        has fewer.
+        Token count, or share of an image's tokens in (0, 1], rounded half to even and at least 1. ``AtMost(64)``
+        keeps all tokens of an image that has fewer than 64.
     method : str
         A name in `PRUNERS`.
     relevance : None, "anti", "normal", Relevance, or scores (..., n)
-        ``None``: the pruner's own, if it has one. ``"anti"``/``"normal"``: the pruner's own definition,
-        else the mean cosine in CLIP's joint space, with that sign. Scores multiply the columns as they are
-        given: they must be finite and not negative.
+        ``None`` takes the pruner's own, if it has one. ``"anti"`` and ``"normal"`` set the sign of the pruner's own
+        definition, or of the mean cosine in CLIP's joint space where it has none. Scores multiply the columns as they
+        are: they must be finite and not negative.
     tol : float, optional
-        Stop earlier, once the relative reconstruction error of the weighted columns is at most this.
+        Stop once the relative reconstruction error of the weighted columns is at most this, in (0, 1].
     rng : None, int or numpy.random.Generator
-        For pruners that draw. Image i of a batch draws from the i-th generator spawned from it.
+        For pruners that draw random numbers. Image i of a batch draws from the i-th generator spawned from it.
     order : {"ascending", "chosen"}
         Ascending indices, or the order of choice.
     **signals
-        Signals (`vlm_bridge.pruners.plan.SIGNALS`) and the pruner's own options, such as ``alpha`` or
-        ``grid``. A signal is one image's, then shared by all, or has the leading axes of `features`.
+        Signals, named in `vlm_bridge.pruners.plan.SIGNALS`, and the pruner's own options, such as ``alpha`` or
+        ``grid``. A signal has the shape for one image, and is then shared by all, or the leading axes of `features`.
 
     Returns
     -------
-    Tensor (..., keep) of int64, on the device of `features`. Images with fewer tokens than others are filled
-    with −1 at the end. Of a pruner that merges these are the places of the merged tokens; `merge_tokens` also
-    gives the tokens.
+    Tensor (..., k) of int64, on the device of `features`
+        k is the largest number kept of an image; −1 fills the rows of images of which fewer are kept. Where a pruner
+        merges, these are the places of the merged tokens; `merge_tokens` also gives the tokens.
 
     Raises
     ------
     BridgeError
-        Unknown pruner or option, missing signal, budget out of range, NaN, shapes that do not fit; named.
+        An unknown pruner or option, a missing signal, a budget out of range, NaN, or shapes that do not fit. The
+        message names the argument.
+
+    Examples
+    --------
+    >>> import torch
+    >>> select_tokens(torch.tensor([[3.0, 0.0], [3.0, 0.1], [0.0, 1.0]]), keep=2).tolist()
+    [1, 2]
     """
     if order not in ("ascending", "chosen"):
         raise BridgeError(f"order = {order!r}: allowed are 'ascending' and 'chosen'.")
-    features, _, choices = choose(features, keep, method, relevance, tol, rng, signals)
+    features, _, choices = choose(features, keep, method, relevance, tol, rng, *signals_and_options(signals))
     picks = [sorted(one.indices) if order == "ascending" else list(one.indices) for one in choices]
     longest = max(map(len, picks))
     result = torch.full((len(picks), longest), -1, dtype=torch.int64)
@@ -75,16 +82,22 @@ def select_tokens(
 
 
 def choose(
-    features: Any, keep: Any, method: str, relevance: Any, tol: float | None, rng: Any, given: dict[str, Any]
+    features: Any,
+    keep: Any,
+    method: str,
+    relevance: Any,
+    tol: float | None,
+    rng: Any,
+    signals: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> tuple[Tensor, list[dict[str, Any]], list[Choice]]:
-    """The checked features (..., n, d), each image's signals, and what was chosen of it."""
+    """Return the checked features (..., n, d), the signals of each image, and what was chosen of it."""
     features = as_tensor("features", features)
     if features.ndim < 2 or 0 in features.shape:
         raise BridgeError(
             f"features of shape {tuple(features.shape)}: expected (n, d) or (..., n, d), none empty."
         )
-    request = Request.of(method, relevance, given)
-    signals = {k: v for k, v in given.items() if k in SIGNALS and v is not None}
+    request = Request.of(method, relevance, options)
     lead, (n, d) = features.shape[:-2], features.shape[-2:]
     images = list(features.reshape(-1, n, d))
     for i, image in enumerate(images):
@@ -100,6 +113,6 @@ def choose(
 
 
 def generators(rng: Any, lead: tuple[int, ...]) -> list[np.random.Generator]:
-    """One generator per image: the caller's own for a single image, spawned ones for a batch."""
+    """Return a generator for each image: the caller's own for a single image, spawned ones for a batch."""
     root = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
     return root.spawn(int(np.prod(lead))) if lead else [root]

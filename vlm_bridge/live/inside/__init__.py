@@ -1,1 +1,1 @@
-"""Pruning inside the LLM: hooks on decoder layers, sequences that get shorter on the way, one KV length per layer."""
+"""Prune inside the LLM: hooks on decoder layers, sequences that shorten on the way, a KV cache length for each layer."""

@@ -1,7 +1,7 @@
-"""What is asked of pruning inside the LLM, and what is refused before and during a call.
+"""Check what is asked of pruning inside the LLM, before a block and during its calls.
 
-Layers of different lengths need a cache that lets them, attention without windows, kernels whose masks can be
-cut, and the whole prompt in one call.
+Layers that work on different numbers of tokens need a cache whose layers may differ in length, attention without windows,
+kernels whose masks can be cut, and the whole prompt in one call.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from transformers.cache_utils import DynamicLayer
 from vlm_bridge.budget import PerTile, Shared, Spectral, check_keep
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.live.inside.attention import check_layer
-from vlm_bridge.model.families import (
-    STATELESS,
-    Family,
-    check_contract,
-    decoder_of,
-    is_bidirectional,
-    layer_kinds,
-    unscored_layers,
-)
+from vlm_bridge.model.decoder import STATELESS, decoder_of, is_bidirectional, layer_kinds, unscored_layers
+from vlm_bridge.model.families import Family, check_contract
 from vlm_bridge.model.layout import POSITIONS
 from vlm_bridge.pruners import find_pruner
 from vlm_bridge.pruners.inside import Stage
-from vlm_bridge.pruners.plan import SIGNALS, Pruner
+from vlm_bridge.pruners.plan import Pruner
 
 _KERNELS = ("sdpa", "eager")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InsideSettings:
-    """What the caller asked for, checked before anything is touched."""
+    """The arguments of `prune` for a pruner inside the LLM, checked before the model is touched.
+
+    Raises
+    ------
+    BridgeError
+        A value that no model could make right.
+    """
 
     keep: Any
     method: str
     positions: str = "keep"
+    signals: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -48,17 +48,17 @@ class InsideSettings:
             raise BridgeError(f"positions = {self.positions!r}: allowed are {', '.join(POSITIONS)}.")
         if isinstance(self.keep, (PerTile, Shared, Spectral)):
             raise BridgeError(
-                f"keep = {self.keep!r}: pruner {self.method!r} acts inside the LLM, where an image is one piece; "
-                "give tokens, a share, AtMost, or one of these per image."
+                f"keep = {self.keep!r}: pruner {self.method!r} acts inside the LLM, which cuts each image as a whole: expected a "
+                "token count, a share, AtMost, or one of these for each image."
             )
         if self.keep is not None:
             check_keep(self.keep)
+        for name in self.signals:
+            raise BridgeError(
+                f"{name}: pruner {self.method!r} reads its signals from the model, and takes none; leave it out, or pass "
+                "it to select_tokens."
+            )
         for name in self.options:
-            if name in SIGNALS:
-                raise BridgeError(
-                    f"{name}: pruner {self.method!r} reads its signals from the model; give them to "
-                    "select_tokens instead."
-                )
             if name not in self.allowed:
                 raise BridgeError(
                     f"pruner {self.method!r} has no option {name!r}. Its options: {', '.join(self.allowed)}."
@@ -66,33 +66,33 @@ class InsideSettings:
 
     @property
     def pruner(self) -> Pruner:
-        """The row."""
+        """The pruner."""
         return find_pruner(self.method)
 
     @property
     def allowed(self) -> tuple[str, ...]:
-        """Options of the schedule and of the plan."""
+        """Names of the options of the schedule and of the plan."""
         return tuple(dict.fromkeys([*self._of_schedule, *self.pruner.options]))
 
     @property
     def of_plan(self) -> dict[str, Any]:
-        """Options that the plan is given."""
+        """Options that the plan is called with."""
         return {name: value for name, value in self.options.items() if name in self.pruner.options}
 
     @property
     def _of_schedule(self) -> tuple[str, ...]:
         assert self.pruner.inside is not None
-        found = inspect.signature(self.pruner.inside.schedule).parameters.values()
-        return tuple(p.name for p in found if p.kind is p.KEYWORD_ONLY)
+        parameters = inspect.signature(self.pruner.inside.schedule).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
     def stages(self, layers: int, n: int, keep: Any) -> tuple[Stage, ...]:
-        """The schedule of an image of n tokens."""
+        """Schedule the cuts of an image of n tokens in a decoder with so many layers."""
         assert self.pruner.inside is not None
-        own = {name: value for name, value in self.options.items() if name in self._of_schedule}
-        return self.pruner.inside.schedule(layers, n, keep, **own)
+        options = {name: value for name, value in self.options.items() if name in self._of_schedule}
+        return self.pruner.inside.schedule(layers, n, keep, **options)
 
     def budgets(self, images: int) -> list[Any]:
-        """`keep` of each image."""
+        """Return the budget of each image."""
         keep = self.keep.tolist() if hasattr(self.keep, "tolist") else self.keep
         if not isinstance(keep, (list, tuple)):
             return [keep] * images
@@ -104,18 +104,21 @@ class InsideSettings:
 
 
 def check_model(model: Any) -> Any:
-    """The model's text decoder, if pruning inside it can be made right.
+    """Return the model's text decoder, if pruning inside it computes what it should.
 
     Raises
     ------
     BridgeError
-        With the reason.
+        The model is of a kind that cannot be pruned inside; the message says why.
     """
     name = type(model).__name__
     kind = str(getattr(getattr(model, "config", None), "model_type", None))
     check_contract(model)
     if is_bidirectional(model):
-        raise BridgeError(f"{name} is not pruned inside the LLM: tokens of an image see those behind them.")
+        raise BridgeError(
+            f"{name} is not pruned inside the LLM: tokens of an image see those behind them. Use a pruner that "
+            "acts before the LLM, such as 'spare'."
+        )
     config = model.config.get_text_config()
     kinds = layer_kinds(model) - STATELESS
     odd = unscored_layers(model)
@@ -127,18 +130,22 @@ def check_model(model: Any) -> Any:
     decoder = decoder_of(model, Family(kind))
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList) or len(layers) < 2 or not hasattr(decoder, "norm"):
-        raise BridgeError(f"{name}: the decoder's layers and final norm cannot be found.")
+        raise BridgeError(
+            f"{name}: the decoder's layers and final norm cannot be found. Use a pruner that acts before the "
+            "LLM, such as 'spare'."
+        )
     if kinds - {"full_attention"} or (not kinds and getattr(config, "sliding_window", None) is not None):
         raise BridgeError(
             f"{name} has layers with {', '.join(sorted(kinds - {'full_attention'})) or 'a sliding window'}: "
-            "windows are counted in tokens of the cache and would reach further after pruning."
+            "windows are counted in tokens of the cache and would reach further after pruning. Use a pruner that acts "
+            "before the LLM, such as 'spare'."
         )
     for layer in layers:
         check_layer(layer)
     kernel_form(model)
     if len({parameter.device for parameter in layers.parameters()}) > 1:
         raise BridgeError(
-            f"{name}: the decoder lies on several devices, which pruning inside it does not follow."
+            f"{name}: the decoder lies on several devices, which pruning inside it does not support: load it on one."
         )
     if model.training and any(getattr(layer, "gradient_checkpointing", False) for layer in layers):
         raise BridgeError("gradient checkpointing runs layers twice; switch it off to prune inside the LLM.")
@@ -146,7 +153,7 @@ def check_model(model: Any) -> Any:
 
 
 def kernel_form(model: Any) -> str:
-    """Form of a mask for the model's attention kernel."""
+    """Return the form of masks, "2d" or "4d", that the model's attention kernel takes."""
     used = str(getattr(model.config.get_text_config(), "_attn_implementation", "eager"))
     if used in _KERNELS:
         return "4d"
@@ -159,10 +166,10 @@ def kernel_form(model: Any) -> str:
 
 
 def check_decoding(model: Any, arguments: Mapping[str, Any]) -> None:
-    """Refuse ways to generate under which layers of different lengths would go wrong."""
+    """Refuse ways to generate that fail when layers work on different numbers of tokens."""
     configs = [arguments.get("generation_config"), getattr(model, "generation_config", None)]
     for name, reason in (
-        ("prompt_lookup_num_tokens", "candidates that are refused are cut off by absolute lengths"),
+        ("prompt_lookup_num_tokens", "rejected candidates are cut off by absolute lengths"),
         ("prefill_chunk_size", "a chunk does not hold the whole prompt"),
         ("assistant_early_exit", "layers are left out"),
     ):
@@ -174,18 +181,18 @@ def check_decoding(model: Any, arguments: Mapping[str, Any]) -> None:
     )
     if kind not in (None, "dynamic", "dynamic_full"):
         raise BridgeError(
-            f"cache_implementation={kind!r}: layers then have one length; pruning inside the LLM needs a "
-            "dynamic cache."
+            f"cache_implementation={kind!r}: its layers have one length; pruning inside the LLM expects a "
+            "dynamic cache, the default."
         )
 
 
 def check_cache(cache: Any) -> None:
-    """Only a cache whose layers grow by themselves can have layers of different lengths."""
+    """Refuse a cache whose layers cannot differ in length."""
     layers = getattr(cache, "layers", ()) or ()
     if cache is not None and (
         not hasattr(cache, "layers") or any(type(x) is not DynamicLayer for x in layers)
     ):
         raise BridgeError(
-            f"{type(cache).__name__}: pruning inside the LLM needs a DynamicCache without sliding windows or "
+            f"{type(cache).__name__}: pruning inside the LLM expects a DynamicCache without sliding windows or "
             "quantisation."
         )

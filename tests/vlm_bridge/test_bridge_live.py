@@ -481,7 +481,7 @@ def test_a_cache_that_lost_some_of_its_prompt_is_refused_and_an_empty_one_is_not
         ({"method": "sparse"}, "unknown pruner 'sparse'.*spare"),
         ({"beta": 2}, "no option 'beta'"),
         ({"positions": "original"}, "allowed are keep, compact"),
-        ({"relevance": "positive"}, "allowed are 'anti'"),
+        ({"relevance": "positive"}, "expected 'anti'"),
         ({"keep": None}, "needs tol"),
         ({"rng": torch.Generator()}, "expected None, an int of 0 or more, or a numpy.random.Generator"),
         ({"rng": -1}, "rng = -1"),
@@ -508,7 +508,7 @@ def test_nan_features_name_image_row_and_token(llava, monkeypatch):
     inputs["pixel_values"][1, :, 9, 9] = torch.nan
     with (
         prune(llava, 7) as report,
-        pytest.raises(BridgeError, match=r"image 1 \(row 1\): token \d+ of features"),
+        pytest.raises(BridgeError, match=r"image 1 \(batch item 1\): token \d+ of features"),
     ):
         llava.generate(**inputs, max_new_tokens=1)
     assert report.kept == []
@@ -525,7 +525,7 @@ def test_placeholders_must_match(llava):
     moved["input_ids"][1, -1] = IMAGE
     with (
         prune(llava, 7),
-        pytest.raises(BridgeError, match="image 0 has 36 visual rows, but the placeholders of row 0"),
+        pytest.raises(BridgeError, match="image 0 has 36 visual rows, but the placeholders of batch item 0"),
     ):
         llava(**moved)
     with prune(llava, 7), pytest.raises(BridgeError, match="attention_mask of shape"):
@@ -541,7 +541,7 @@ def test_missing_clip_is_named(llava, clip, tokenizer):
         llava.generate(**inputs, max_new_tokens=1)
     with prune(llava, 7, "cdpruner", clip=clip[0]), pytest.raises(BridgeError, match="processor="):
         llava.generate(**inputs, max_new_tokens=1)
-    with prune(llava, 7, "cdpruner", clip=llava), pytest.raises(BridgeError, match="must be a CLIPModel"):
+    with prune(llava, 7, "cdpruner", clip=llava), pytest.raises(BridgeError, match="expected a CLIPModel"):
         llava.generate(**inputs, max_new_tokens=1)
 
 
