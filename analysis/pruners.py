@@ -60,7 +60,15 @@ def main(arguments: argparse.Namespace) -> int:
 
 def towers() -> str:
     """Return which pruners read which vision towers, and who published the rule for towers other than CLIP, as Markdown."""
-    lines = [("pruner", "reads of the tower", "CLIP (LLaVA)", "all others", "who published the rule for towers other than CLIP")]
+    lines = [
+        (
+            "pruner",
+            "reads of the tower",
+            "CLIP (LLaVA)",
+            "all others",
+            "who published the rule for towers other than CLIP",
+        )
+    ]
     for row in PRUNERS.values():
         if row.elsewhere:
             read = [
