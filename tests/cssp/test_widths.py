@@ -3,10 +3,12 @@
 import itertools
 import math
 
+import dask.array as da
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
-from cssp import bounds, select
+from cssp import bounds, select, select_gram
 from cssp.matrices import MATRICES
 
 
@@ -99,7 +101,9 @@ def test_greedy_widths(gamma):
             assert left <= bounds.greedy_widths(d[1:], n, gamma, top) * (1 + 1e-9) + 1e-12 * top
             if n % 2 == 0:
                 m = n // 2
-                assert bounds.greedy_widths(d[1:], n, gamma, top) <= math.sqrt(2 * d[m] * top) / gamma * (1 + 1e-9)
+                assert bounds.greedy_widths(d[1:], n, gamma, top) <= math.sqrt(2 * d[m] * top) / gamma * (
+                    1 + 1e-9
+                )
     assert bounds.greedy_widths([0.01, 0.01], 2) == pytest.approx(math.sqrt(2 * 0.01))
 
 
@@ -182,3 +186,61 @@ def test_width_lower_and_width_upper_and_width_of_columns(m):
 def test_wrong_numbers_are_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+CERTIFIED = {
+    "residual": "binev2011",
+    "pivoted_qr": "binev2011",
+    "strong_rrqr": "gu1996",
+    "greedy": None,
+    "norm": None,
+}
+
+
+@pytest.mark.parametrize("method", CERTIFIED)
+def test_certificate_in_the_max_norm(method):
+    rng = np.random.default_rng(0)
+    for m in (2, 3, 4):
+        A = flat(m, rng)
+        s = select(A, m - 1, method, rng=0)
+        c, d = s.certificate(), width(A)
+        assert c.max_error == pytest.approx(s.residuals.max())
+        assert c.width <= d * (1 + 1e-9)
+        assert c.max_ratio == pytest.approx(c.max_error / c.width)
+        assert c.max_error <= c.max_ratio * d * (1 + 1e-9)
+        assert c.max_source == CERTIFIED[method]
+        k = m - 1
+        promised = {"binev2011": bounds.greedy_width(k), "gu1996": bounds.volume_width(k, 2.0), None: None}
+        assert c.max_factor == promised[c.max_source]
+        assert ("promises" in c.in_max_norm()) == (c.max_source is not None)
+        assert f"{c.max_ratio:.2f} times that of the best space of dimension {k}" in c.in_max_norm()
+
+
+def test_certificate_in_the_max_norm_where_no_theorem_applies():
+    A = flat(4, np.random.default_rng(0))
+    assert select(A, 2, include=[0]).certificate().max_factor is None
+    c = select(A[:, :5], 2, "greedy", target=A[:, 3:]).certificate()
+    s = np.linalg.svd(A[:, 3:], compute_uv=False)
+    assert c.width == pytest.approx(np.linalg.norm(s[2:]) / np.sqrt(A.shape[1] - 3))
+    c = select(A, 4).certificate()
+    assert (c.max_ratio, c.max_error) == (1.0, pytest.approx(0, abs=1e-15))
+    assert c.in_max_norm().startswith("The largest residual is at most 1 times")
+    batch = select(np.stack([A, 2 * A]), 2).certificate()
+    assert batch.max_error == pytest.approx(select(A, 2).certificate().max_error * np.array([1, 2]))
+    assert "over 2 matrices" in batch.in_max_norm()
+    assert select(np.zeros((0, 3, 4)), 2).certificate().in_max_norm() == "No matrix, no columns."
+
+
+def test_certificate_in_the_max_norm_of_other_storages():
+    A = 1e100 * np.random.default_rng(0).standard_normal((9, 14))
+    own = select(A, 4).certificate()
+    others = [
+        select(sp.csc_array(A), 4).certificate(),
+        select(da.from_array(A, chunks=(9, 5)), 4).certificate(),
+        select_gram(A.T @ A, 4).certificate(),
+    ]
+    for c in others:
+        for name in ("max_error", "width", "max_ratio", "max_factor"):
+            assert getattr(c, name) == pytest.approx(getattr(own, name), rel=1e-6), name
+        assert c.in_max_norm() == own.in_max_norm()
+    assert select_gram(A.T @ A, 4, "greedy").certificate().max_source is None
