@@ -412,13 +412,6 @@ MUTANTS = [
     ),
     Mutant("greedy", "p: no root", "total ** (1 / p)", "total", _RESIDUALS),
     Mutant(
-        "greedy",
-        "p: the sum for the maximum",
-        "if math.isinf(p):",
-        "if p > 1e9 and not math.isinf(p):",
-        _RESIDUALS,
-    ),
-    Mutant(
         "greedy", "p: no downdate of G", "self.G - conjugate(r)[:, None] * s[None, :]", "self.G", _EXPONENTS
     ),
     Mutant(

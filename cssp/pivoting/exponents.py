@@ -19,6 +19,7 @@ from cssp.linalg import (
     basis,
     column_norms2,
     conjugate,
+    host,
     orthogonalise,
     places,
     project_off,
@@ -32,6 +33,9 @@ from cssp.problem import Array, Picks, Problem
 from cssp.residuals import p_norm
 
 __all__ = ["Columns", "Stored", "smallest_p_norm"]
+
+#: Most columns in doubt that are told apart by explicit residuals.
+MOST = 32
 
 #: Numbers of G that are worked on at once.
 ROOM = 1 << 18
@@ -216,9 +220,25 @@ class _State:
             score, slack = self._scores(eligible)
             bar = xp.min(score + slack) * (1 + TIE_BAND * self.eps)
             tied = score - slack <= bar
-            clear = score <= xp.min(score) * (1 + TIE_BAND * self.eps)
-            if bool(xp.all(tied == clear)) or not self.refresh(open_ & tied, 1 / 16):
-                return int(places(tied)[0])
+            unsure = tied & (slack > TIE_BAND * self.eps * score)
+            J = places(tied)
+            if J.size == 1 or not bool(xp.any(unsure)):
+                return int(J[0])
+            if not self.refresh(open_ & tied, 1 / 16):
+                return self._told_apart(J)
+
+    def _told_apart(self, J: np.ndarray) -> int:
+        """Return which of these columns leaves the smallest norm, by explicit residuals; of many, which of those with the largest residuals."""
+        g = host(self.g)[J]
+        J = np.sort(J[np.argsort(-g, kind="stable")[:MOST]])
+        scores = []
+        for j in J.tolist():
+            e, norm = orthogonalise(self.M.take([j])[:, 0], self.basis())
+            Q = self.xp.concat([self.basis(), (e / norm)[:, None]], axis=1)
+            left = self.M.norms2(Q)
+            left = self.xp.where(left > self.nothing, left, self.xp.zeros_like(left))
+            scores.append(float(p_norm(left, self.p)))
+        return int(J[np.flatnonzero(np.asarray(scores) <= min(scores) * (1 + TIE_BAND * self.eps))[0]])
 
     def _scores(self, eligible: Array) -> tuple[Array, Array]:
         """Return the p-norm of the residual norms after each pick, infinite where not eligible, and its rounding.
@@ -240,7 +260,7 @@ class _State:
             rounding = unit * (self.f0 + grown[part][:, None] * self.f)
             sure = t > rounding
             score.append(p_norm(xp.where(sure, t, xp.zeros_like(t)), p))
-            slack.append(p_norm(xp.where(sure, t + rounding, xp.zeros_like(t)), p) - score[-1])
+            slack.append(p_norm(xp.maximum(t, xp.zeros_like(t)) + rounding, p) - score[-1])
         scores = xp.concat(score)
         if p >= 2:
             d = unit * (p_norm(self.f0, p) ** 2 + grown * p_norm(self.f, p) ** 2)
