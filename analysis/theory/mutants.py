@@ -438,7 +438,6 @@ MUTANTS = [
         "return int(places(tied)[-1])",
         _EXPONENTS,
     ),
-    Mutant("greedy", "p: cancelled products kept", "        s.refresh(open_)\n", "", _EXPONENTS),
     Mutant(
         "local_search",
         "p: drop the cross term",
