@@ -12,11 +12,12 @@ import array_api_compat
 import numpy as np
 
 from cssp import gradients, linalg
-from cssp.certificate import promised, ratio_of
+from cssp.certificate import against_width, promised, ratio_of
 from cssp.errors import UnsupportedError
-from cssp.methods import Method
+from cssp.methods import Guarantee, Method
 from cssp.pivoting import CLEAR
 from cssp.problem import Array, Problem
+from cssp.residuals import column_norms
 from cssp.scaling import default_floating_errors, shifted
 
 __all__ = ["Kept", "Part", "relative"]
@@ -115,6 +116,16 @@ class Part:
         """Squared errors after 0, ..., k picks, in the unit of ``problem.B``."""
         return linalg.error_trace(*self.basis, self.problem.B)
 
+    @cached_property
+    def norms2(self) -> np.ndarray:
+        """Squared norms of the wanted columns and of their residuals in that unit, shape (2, n), in the caller's order."""
+        return linalg.host(self.spread(self.column_norms))
+
+    @cached_property
+    def column_norms(self) -> np.ndarray:
+        """`norms2` without the columns of padding."""
+        return column_norms(self.problem.B, self.basis[0])
+
     def scaled(self, x: Any, power: int = 1) -> Any:
         """Return x·2**(power·exponent): from the unit of ``problem.B`` to the caller's."""
         return _scaled(x, power * self.wanted_exponent)
@@ -209,6 +220,26 @@ class Part:
             "spectral_source": law.source if law and spectral_factor is not None else None,
             "method": row.name,
             "k": k,
+            **self.max_norm(s, noise, law, options),
+        }
+
+    def max_norm(
+        self, s: np.ndarray, noise: float, law: Guarantee | None, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the fields of `Certificate` about the largest residual norm."""
+        p, k, left2 = self.problem, len(self.picks), self.column_norms[1]
+        worst, C = int(np.argmax(left2)), None
+        if p.target is None and worst not in self.picks:
+            C = linalg.host(linalg.widen(p.take([*self.picks, worst])))
+        largest = math.sqrt(float(left2[worst]))
+        low, ratio = against_width(largest, s, k, left2.size, C, noise)
+        factor = promised(law.largest if law else None, (p.m, p.n, k), options)
+        return {
+            "max_error": float(self.scaled(largest)),
+            "width": float(self.scaled(low)),
+            "max_ratio": ratio,
+            "max_factor": factor,
+            "max_source": law.largest_source if law and factor is not None else None,
         }
 
     def spectrum(self) -> tuple[np.ndarray, np.ndarray, float]:
