@@ -7,6 +7,7 @@ that sums of column norms cannot tell apart: the checkpoint of one must not be t
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import tempfile
 import warnings
@@ -67,9 +68,19 @@ class Kept:
             return "escaped", repr(reason)
 
 
-def main(cases: int = 2000, pairs: int = 200, seed: int = 0) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--cases", type=int, default=2000, help="damaged files")
+    parser.add_argument(
+        "--pairs", type=int, default=200, help="pairs of problems that a weaker fingerprint confuses"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Print what became of the damaged files and of the pairs; 1 where one went wrong."""
-    counts = damaged(states(), cases, seed)
+    pairs, seed = arguments.pairs, arguments.seed
+    counts = damaged(states(), arguments.cases, seed)
     width = max(map(len, counts)) + 2
     print("damage".ljust(width), *(name.rjust(9) for name in OUTCOMES))
     for name, line in counts.items():

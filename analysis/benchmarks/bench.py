@@ -12,6 +12,7 @@ Written to OUT: ``times.csv`` (appended a size and kind at a time; what is there
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import shutil
@@ -189,26 +190,33 @@ def times(out: Path, sizes: Sequence[Size], kinds: Sequence[str] | None, repeats
     return read(path)
 
 
-def main(
-    out: Path,
-    quick: bool = False,
-    sizes: Sequence[str] | None = None,
-    kinds: Sequence[str] | None = None,
-    repeats: int | None = None,
-    only_imports: bool = False,
-    docs: Path | None = None,
-) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--quick", action="store_true", help="one size, three repeats")
+    parser.add_argument("--sizes", nargs="+", help="only these, as 4096x576x64 or 5000x5000x500-float64")
+    parser.add_argument("--kinds", nargs="+", help="only these kinds of matrices")
+    parser.add_argument("--repeats", type=int, help="instead of each size's own number")
+    parser.add_argument("--imports", action="store_true", help="only the time of `import cssp`")
+    parser.add_argument("--docs", type=Path, help="put the table and the figures into this folder, too")
+    parser.add_argument(
+        "--out", type=Path, help="(default out/bench, out/bench-quick); resumes where it stopped"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Measure, print, write the table and the figures; 2 for a size or kind that is not known.
 
     Memory, growth and imports are measured where neither sizes nor kinds are chosen; what is in OUT is always shown.
     """
+    sizes, kinds, repeats, quick = arguments.sizes, arguments.kinds, arguments.repeats, arguments.quick
+    out = arguments.out or Path("out", "bench-quick" if quick else "bench")
     named = {size.name: size for size in SIZES}
     unknown = [s for s in sizes or () if s not in named] + [k for k in kinds or () if k not in KINDS]
     if unknown:
         print(f"unknown {unknown}; sizes are {list(named)}, kinds {list(KINDS)}", file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
-    if only_imports:
+    if arguments.imports:
         print(tables.imports(_kept(out / "imports.json", imports.measure, anew=True)))
         return 0
     everything = not (quick or sizes or kinds)
@@ -220,7 +228,7 @@ def main(
         memory.measure(out / "memory.csv", rows)
         growth.measure(out / "growth.csv")
         _kept(out / "imports.json", imports.measure)
-    report(out, docs)
+    report(out, arguments.docs)
     print(tables.summary(rows, about))
     print(f"\nwritten to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return 0

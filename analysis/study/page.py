@@ -1,7 +1,9 @@
-"""From rows to verdicts, figures and report; no model is needed."""
+"""From rows to verdicts, figures and report, without a model: ``python -m analysis figures``."""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
 
 from analysis import reference
@@ -14,6 +16,22 @@ from analysis.study.rules import CANDIDATES, verdicts
 from analysis.training.card import write_table
 
 SHIPPED = Path(__file__).parent / "rows.npz"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--rows", type=Path, help="packed rows (default: those in OUT)")
+    parser.add_argument("--docs", type=Path, help="put the verdicts into this folder, too")
+    parser.add_argument("--out", type=Path, default=Path("out/study"))
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Make the page; 2 where the rows cannot be read."""
+    try:
+        return make(arguments.rows, arguments.out, arguments.docs)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Checkpoint | None = None) -> int:
