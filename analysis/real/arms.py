@@ -18,7 +18,9 @@ Rule = Callable[[Tensor, int, int, Mapping[str, Tensor]], Tensor]
 ALL = "all tokens"
 
 
-def _pruner(tokens: Tensor, k: int, seed: int, _: Mapping[str, Tensor], *, method: str, **options: float) -> Tensor:
+def _pruner(
+    tokens: Tensor, k: int, seed: int, _: Mapping[str, Tensor], *, method: str, **options: float
+) -> Tensor:
     return select_tokens(tokens, k, method, rng=seed, **options)
 
 

@@ -43,7 +43,7 @@ class Model(Protocol):
     budgets: tuple[int, ...]
 
     def names(self) -> list[dict[str, Any]]:
-        """What names each picture, ``group`` and ``number`` among it."""
+        """Return what names each picture, ``group`` and ``number`` among it."""
 
     def picture(self, name: Mapping[str, Any]) -> Image.Image:
         """Return the picture of that name."""
@@ -151,8 +151,7 @@ class Naming:
         loss = F.cross_entropy(logits, torch.full((len(keep),), self.winner), reduction="none")
         same = (logits.argmax(-1) == self.winner).float()
         return [
-            {"loss": a, "accuracy": b, "same": b}
-            for a, b in zip(loss.tolist(), same.tolist(), strict=True)
+            {"loss": a, "accuracy": b, "same": b} for a, b in zip(loss.tolist(), same.tolist(), strict=True)
         ]
 
 

@@ -46,7 +46,9 @@ def load(prefix: Path) -> dict[str, np.ndarray]:
         if not name:
             shards = dict(_fields(entry)).get(1, 1)
             if shards != 1:
-                raise ValueError(f"expected a checkpoint with one data file, got {shards} of them at {prefix}.")
+                raise ValueError(
+                    f"expected a checkpoint with one data file, got {shards} of them at {prefix}."
+                )
             continue
         array = _array(name.decode(), entry, data)
         if array is not None:

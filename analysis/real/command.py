@@ -21,9 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=["plain"], help="of drawings")
     parser.add_argument("--drawings", type=int, default=56, help="molecules")
     parser.add_argument("--arms", nargs="+", help="only these")
-    parser.add_argument("--table", action="store_true", help="only the table of the rows there are, without a model")
+    parser.add_argument(
+        "--table", action="store_true", help="only the table of the rows there are, without a model"
+    )
     parser.add_argument("--pack", type=Path, help="write all rows into this npz file, too")
-    parser.add_argument("--unpack", action="store_true", help="only unpack the downloaded models (see `make real`)")
+    parser.add_argument(
+        "--unpack", action="store_true", help="only unpack the downloaded models (see `make real`)"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/real"))
 
 
@@ -38,7 +42,10 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         return _measure(arguments)
     except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
-        print(f"{error}" if not isinstance(error, ModuleNotFoundError) else f"{error}: run `make real`.", file=sys.stderr)
+        print(
+            f"{error}" if not isinstance(error, ModuleNotFoundError) else f"{error}: run `make real`.",
+            file=sys.stderr,
+        )
         return 2
 
 

@@ -99,7 +99,9 @@ class Decoder:
             at = keep[:, :, None].expand(-1, -1, WIDTH)
             tokens, grid = tokens.gather(1, at), grid.gather(1, at)
         maps = [layer.visual for layer in self.layers]
-        return Memory([(_heads(F.linear(tokens, *m.key) + grid), _heads(F.linear(tokens, *m.value))) for m in maps])
+        return Memory(
+            [(_heads(F.linear(tokens, *m.key) + grid), _heads(F.linear(tokens, *m.value))) for m in maps]
+        )
 
     def write(self, ids: Tensor, memory: Memory) -> Tensor:
         """Return the logits (B, T, symbols) of what follows each of the symbols ids (B, T), which enter the memory.
@@ -123,7 +125,10 @@ class Decoder:
             if memory.received is not None:
                 scores = (query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1)
                 memory.received = memory.received + scores.mean(1).sum(1) / LAYERS
-            x = _norm(x + _joined(F.scaled_dot_product_attention(query, key, value), layer.visual.out), layer.norms[1])
+            x = _norm(
+                x + _joined(F.scaled_dot_product_attention(query, key, value), layer.visual.out),
+                layer.norms[1],
+            )
             x = _norm(x + F.linear(F.relu(F.linear(x, *layer.widen)), *layer.narrow), layer.norms[2])
         memory.own = own
         return F.linear(x, *self.out)

@@ -34,7 +34,13 @@ class Convolution:
     activation: Callable[[Tensor], Tensor] | None = None
 
     @classmethod
-    def folded(cls, weight: Tensor, norm: Sequence[Tensor], stride: int = 1, activation: Callable[[Tensor], Tensor] | None = None) -> Convolution:
+    def folded(
+        cls,
+        weight: Tensor,
+        norm: Sequence[Tensor],
+        stride: int = 1,
+        activation: Callable[[Tensor], Tensor] | None = None,
+    ) -> Convolution:
         """Return the convolution followed by batch normalisation with (scale, shift, mean, variance)."""
         scale, shift, mean, variance = norm
         scale = scale / (variance + EPS).sqrt()
@@ -42,7 +48,9 @@ class Convolution:
 
     def __call__(self, x: Tensor) -> Tensor:
         groups = x.shape[1] // self.weight.shape[1]
-        x = F.conv2d(_pad(x, self.weight.shape[-1], self.stride), self.weight, self.bias, self.stride, groups=groups)
+        x = F.conv2d(
+            _pad(x, self.weight.shape[-1], self.stride), self.weight, self.bias, self.stride, groups=groups
+        )
         return x if self.activation is None else self.activation(x)
 
 

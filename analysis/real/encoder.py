@@ -60,7 +60,9 @@ class Encoder:
         return images.flatten(2).mT.contiguous()
 
 
-def _block(trained: Iterator[Tensor], moving: Iterator[Tensor], stride: int, expanded: bool, fused: bool) -> Block:
+def _block(
+    trained: Iterator[Tensor], moving: Iterator[Tensor], stride: int, expanded: bool, fused: bool
+) -> Block:
     def convolution(stride: int = 1, activation=F.silu) -> Convolution:
         weight, scale, shift = (next(trained) for _ in range(3))
         return Convolution.folded(weight, (scale, shift, next(moving), next(moving)), stride, activation)

