@@ -68,11 +68,11 @@ def draw(smiles: str, style: str = "plain", number: int = 0) -> Image.Image:
     number : int
         Seeds angle and noise.
     """
+    if style not in STYLES:
+        raise ValueError(f"style = {style!r}: expected one of {', '.join(STYLES)}.")
     from rdkit import Chem
     from rdkit.Chem.Draw import rdMolDraw2D
 
-    if style not in STYLES:
-        raise ValueError(f"style = {style!r}: expected one of {', '.join(STYLES)}.")
     rng = np.random.default_rng([number, STYLES.index(style)])
     canvas = rdMolDraw2D.MolDraw2DCairo(SIDE, SIDE)
     options = canvas.drawOptions()
