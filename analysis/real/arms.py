@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from analysis.real import residuals
 from vlm_bridge import select_tokens
 
 #: Tokens (n, d), how many to keep, seed, and what each token means to the answer by name, (n,); indices of the kept ones.
@@ -24,10 +21,6 @@ def _pruner(
     return select_tokens(tokens, k, method, rng=seed, **options)
 
 
-def _power(tokens: Tensor, k: int, _: int, __: Mapping[str, Tensor], *, p: float) -> Tensor:
-    return torch.tensor(np.sort(residuals.greedy(tokens.numpy(), k, p)))
-
-
 def _most(_: Tensor, k: int, __: int, signals: Mapping[str, Tensor], *, signal: str) -> Tensor:
     return signals[signal].topk(k).indices.sort().values
 
@@ -36,9 +29,9 @@ def _most(_: Tensor, k: int, __: int, signals: Mapping[str, Tensor], *, signal: 
 BLIND: dict[str, Rule] = {
     "residual": partial(_pruner, method="spare"),
     "greedy": partial(_pruner, method="greedy"),
-    "greedy, p = 4": partial(_power, p=4),
-    "greedy, p = 8": partial(_power, p=8),
-    "greedy, p = 16": partial(_power, p=16),
+    "greedy, p = 4": partial(_pruner, method="greedy", p=4.0),
+    "greedy, p = 8": partial(_pruner, method="greedy", p=8.0),
+    "greedy, p = 16": partial(_pruner, method="greedy", p=16.0),
     "residual, cosine": partial(_pruner, method="family", beta=0.0),
     "osinsky": partial(_pruner, method="osinsky"),
     "volume": partial(_pruner, method="volume"),

@@ -7,6 +7,7 @@ already is not measured again.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,8 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.real import arms, residuals
+import cssp
+from analysis.real import arms
 from analysis.real.cases import Case, Model, content
+
+#: Of the errors that are measured.
+EXPONENTS = (1, 2, 4, 8, 16, math.inf)
 
 Row = dict[str, Any]
 Key = tuple[str, str, int]
@@ -79,14 +84,14 @@ def measure(
     case: Case, wanted: Iterable[tuple[str, int]], rules: Mapping[str, arms.Rule], seed: int
 ) -> list[Row]:
     """Return a row for every arm and number of tokens kept."""
-    norms = case.tokens.norm(dim=1).double().numpy()
+    columns = case.tokens.double().mT.numpy()
     rows = []
     for k in sorted({k for _, k in wanted}, reverse=True):
         names = [arm for arm, budget in wanted if budget == k]
         keep = torch.stack([rules[arm](case.tokens, k, seed, case.signals) for arm in names])
         for arm, kept, answer in zip(names, keep, case.answer(keep), strict=True):
-            distances = residuals.residual_norms(case.tokens.numpy(), kept.numpy())
-            errors = {f"error {p:g}": residuals.error(distances, norms, p) for p in residuals.EXPONENTS}
+            chosen = cssp.select(columns, k, include=kept.tolist())
+            errors = {f"error {p:g}": float(chosen.error_p(p)) for p in EXPONENTS}
             rows.append({"arm": arm, "keep": k, **errors, **_lost(case, kept), **answer})
     return rows
 

@@ -50,7 +50,9 @@ class Means:
         self.budgets = sorted({k for _, _, k in cells}, reverse=True)
         right = [row["content"] for row in rows if row["arm"] == arms.ALL and row["exact"] == 1]
         grid = [(arm, k) for arm in self.arms for k in self.budgets]
-        self.pictures = [one for one in dict.fromkeys(right) if grid and all((one, *c) in cells for c in grid)]
+        self.pictures = [
+            one for one in dict.fromkeys(right) if grid and all((one, *c) in cells for c in grid)
+        ]
         columns = {name for row in cells.values() for name, value in row.items() if isinstance(value, float)}
         self.values = {
             name: np.array(

@@ -10,53 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-import cssp
 from analysis.__main__ import main
-from analysis.real import arms, cases, drawings, lite0, photographs, residuals, rows, table
+from analysis.real import arms, cases, drawings, lite0, photographs, rows, table
 
 
 @pytest.fixture
 def tokens():
     rng = np.random.default_rng(0)
     return rng.standard_normal((30, 12)) * rng.uniform(0.1, 3, (30, 1)) @ np.diag(0.6 ** np.arange(12))
-
-
-# ---- distances
-
-
-def test_distances_are_those_of_least_squares(tokens):
-    kept = [3, 17, 3, 9]
-    tokens[9] = 2 * tokens[17]  # dependent tokens add nothing
-    found = residuals.residual_norms(tokens, kept)
-    solution = np.linalg.lstsq(tokens[kept].T, tokens.T)[0]
-    np.testing.assert_allclose(
-        found, np.linalg.norm(tokens.T - tokens[kept].T @ solution, axis=0), atol=1e-12
-    )
-    assert (found[[3, 9, 17]] == 0).all()
-
-
-def test_the_error_of_exponent_two_is_the_relative_error_of_a_selection(tokens):
-    chosen = cssp.select(tokens.T, 4, "residual")
-    norms = np.linalg.norm(tokens, axis=1)
-    distances = residuals.residual_norms(tokens, np.asarray(chosen.indices))
-    assert residuals.error(distances, norms, 2) == pytest.approx(chosen.rel_error)
-    assert residuals.error(distances, norms, np.inf) == pytest.approx(distances.max() / norms.max())
-    assert residuals.error(distances, norms, 1) == pytest.approx(distances.sum() / norms.sum())
-
-
-@pytest.mark.parametrize("p", [2, 4, 16])
-def test_each_pick_lowers_the_sum_of_powers_most(tokens, p):
-    found = residuals.greedy(tokens, 5, p).tolist()
-    for i, pick in enumerate(found):
-        totals = [(residuals.residual_norms(tokens, [*found[:i], j]) ** p).sum() for j in range(len(tokens))]
-        assert pick == int(np.argmin(totals))
-
-
-def test_greedy_goes_on_when_nothing_is_left_to_lower(tokens):
-    tokens[2:] = 0
-    found = residuals.greedy(tokens, 4, 8)
-    assert len(set(found.tolist())) == 4
-    assert set(found[:2].tolist()) == {0, 1}
 
 
 # ---- arms
@@ -172,9 +133,11 @@ def test_a_run_measures_each_picture_once(tmp_path):
     assert len(found) == 3 * (1 + 2 * 2) == len(rows.read(path))
     assert len(said) == 3
     cell = next(row for row in found if row["number"] == 2 and row["arm"] == "last" and row["keep"] == 2)
-    norms = np.linalg.norm(np.asarray(model.picture({"number": 2}), float), axis=1)
-    distances = residuals.residual_norms(np.asarray(model.picture({"number": 2}), float), [6, 7])
-    assert cell["error 4"] == pytest.approx(residuals.error(distances, norms, 4))
+    tokens = np.asarray(model.picture({"number": 2}), float)
+    left = tokens - tokens @ np.linalg.pinv(tokens[6:]) @ tokens[6:]
+    for p in (1, 2, 4, 8, 16, np.inf):
+        sizes = [np.linalg.norm(np.linalg.norm(x, axis=1), p) for x in (left, tokens)]
+        assert cell[f"error {p:g}"] == pytest.approx(sizes[0] / sizes[1])
     assert cell["lost gradient"] == pytest.approx(0.75)
     assert (cell["accuracy"], cell["loss"]) == (0, 0.5)
     assert rows.run(again := Toy(), path, RULES, said.append) == found
@@ -207,6 +170,11 @@ def test_packed_rows_keep_their_columns(tmp_path):
 # ---- tables
 
 
+@pytest.fixture
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(table, "RESAMPLES", 60)
+
+
 def planted(pictures=12, sign=-1.0):
     """Rows in which accuracy falls with the error (or rises), and two pictures that are not answered from all tokens."""
     rng = np.random.default_rng(3)
@@ -224,7 +192,7 @@ def planted(pictures=12, sign=-1.0):
         )
         for i, arm in enumerate(arms.ARMS):
             for keep in (64, 16):
-                error = 0.05 * i + 0.01 * rng.random()
+                error = 0.05 * i + 0.15 * rng.random()
                 cell = dict.fromkeys(table.PREDICTORS, error) | {"same": 1.0, "loss": 1.0 + error}
                 wrong = 0.5 if picture < pictures else 0.0
                 found.append(
@@ -233,7 +201,7 @@ def planted(pictures=12, sign=-1.0):
                         "arm": arm,
                         "keep": keep,
                         **cell,
-                        "accuracy": wrong + sign * error / 2 + 0.01 * rng.random(),
+                        "accuracy": wrong + sign * error / 2 + 0.6 * rng.random(),
                     }
                 )
     return found
@@ -244,8 +212,8 @@ def test_correlation_has_the_sign_of_what_was_planted(sign):
     means = table.Means(planted(sign=sign))
     found = means.order("error 2", "accuracy", 16)
     assert found.low <= found.value <= found.high
-    assert sign * found.value > 0.95
-    assert means.order("error 2", "loss", 16, sign=-1.0).value == pytest.approx(-1)
+    assert sign * found.value > 0.8
+    assert means.order("error 2", "loss", 16, sign=-1.0).value < -0.99
 
 
 def test_only_pictures_answered_from_all_tokens_and_measured_everywhere_count():
@@ -280,6 +248,7 @@ def test_the_interval_of_a_mean_is_near_students():
     assert found.high - found.low == pytest.approx(2 * half, rel=0.15)
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_pages_show_every_arm_and_each_style():
     found = planted()
     text = table.pages(found, "drawings")
@@ -288,12 +257,13 @@ def test_pages_show_every_arm_and_each_style():
     assert "| norm and ink " in text
     other = [row | {"group": "noisy", "content": f"n{row['content']}"} for row in found]
     assert table.pages(found + other, "drawings").count("## drawings, ") == 3
-    assert "No picture was measured" in table.pages(found[:3], "drawings")
+    assert "No picture was measured" in table.pages(found[:1], "drawings")
 
 
 # ---- the command
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_the_command_prints_the_table_of_rows_that_are_there(tmp_path, capsys):
     (tmp_path / "rows").mkdir()
     text = "".join(f"{json.dumps(row)}\n" for row in planted())
