@@ -38,9 +38,10 @@ class Case(Protocol):
 
 
 class Model(Protocol):
-    """A pretrained model with its pictures."""
+    """A pretrained model with its pictures, numbers of tokens kept, and what rows must have to be complete."""
 
     budgets: tuple[int, ...]
+    columns: tuple[str, ...]
 
     def names(self) -> list[dict[str, Any]]:
         """Return what names each picture, ``group`` and ``number`` among it."""
@@ -62,31 +63,33 @@ class Reading:
     facts: dict[str, Any]
     written: list[int]
     smiles: str
+    strings: bool
 
     def answer(self, keep: Tensor) -> list[dict[str, float]]:
-        """Return loss and accuracy of a symbol, whether the string is the same or names the molecule, and its similarity.
+        """Return loss and accuracy of a symbol, and whether the string is the same; with `strings`, also what is read.
 
-        Where each symbol is predicted from the true ones before it, the same string is written; only others are written anew.
+        The same string is written just where every symbol is predicted from the true ones before it, so only other strings
+        have to be written, which takes most of the time.
         """
         tokens = self.tokens.expand(len(keep), -1, -1)
         losses = self.model.losses(tokens, keep, [self.written] * len(keep))
-        answers = [self.written] * len(keep)
-        if len(other := (losses.accuracy < 1).nonzero()[:, 0]):
-            limit = len(self.written) + 10
-            fresh = self.model.answers(tokens[other], keep[other], limit)
-            for i, answer in zip(other.tolist(), fresh, strict=True):
-                answers[i] = answer
-        texts = [self.model.symbols.text(one) for one in answers]
-        return [
-            {
-                "loss": float(loss),
-                "accuracy": float(accuracy),
-                "same": float(answer == self.written),
-                "exact": float(drawings.canonical(text) == self.smiles),
-                "tanimoto": drawings.tanimoto(text, self.smiles),
-            }
-            for loss, accuracy, answer, text in zip(losses.mean, losses.accuracy, answers, texts, strict=True)
+        same = losses.accuracy == 1
+        rows = [
+            {"loss": loss, "accuracy": accuracy, "same": float(accuracy == 1)}
+            for loss, accuracy in zip(losses.mean.tolist(), losses.accuracy.tolist(), strict=True)
         ]
+        if self.strings:
+            texts = [self.model.symbols.text(self.written)] * len(keep)
+            if len(others := (~same).nonzero()[:, 0]):
+                limit = len(self.written) + 10
+                for i, answer in zip(
+                    others, self.model.answers(tokens[others], keep[others], limit), strict=True
+                ):
+                    texts[i] = self.model.symbols.text(answer)
+            for row, text in zip(rows, texts, strict=True):
+                row["exact"] = float(drawings.canonical(text) == self.smiles)
+                row["tanimoto"] = drawings.tanimoto(text, self.smiles)
+        return rows
 
 
 class Drawings:
@@ -97,12 +100,15 @@ class Drawings:
     styles : tuple of str
     count : int
         Molecules.
+    strings : bool
+        Whether strings are written from fewer tokens, and compared with the molecule.
     """
 
     budgets = (128, 64, 28, 16)
 
-    def __init__(self, styles: tuple[str, ...], count: int):
-        self.styles, self.count = styles, count
+    def __init__(self, styles: tuple[str, ...], count: int, strings: bool = False):
+        self.styles, self.count, self.strings = styles, count, strings
+        self.columns = ("same", "tanimoto") if strings else ("same",)
         self.model = decimer.load()
 
     def names(self) -> list[dict[str, Any]]:
@@ -131,7 +137,7 @@ class Drawings:
             **_relations(tokens[0], {"attention": attention, "gradient": slope, "ink": ink}),
         }
         signals = {"attention": attention, "gradient": slope}
-        return Reading(self.model, tokens[0], signals, facts, written, name["answer"])
+        return Reading(self.model, tokens[0], signals, facts, written, name["answer"], self.strings)
 
 
 @dataclass
@@ -158,7 +164,7 @@ class Naming:
 class Photographs:
     """EfficientNet-Lite0 on crops of photographs."""
 
-    budgets = (50, 25, 11, 6)
+    budgets, columns = (50, 25, 11, 6), ("same",)
 
     def __init__(self) -> None:
         self.model = lite0.load()

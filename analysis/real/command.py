@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="what to measure")
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=["plain"], help="of drawings")
     parser.add_argument("--drawings", type=int, default=56, help="molecules")
+    parser.add_argument(
+        "--strings", action="store_true", help="also write strings from fewer tokens, for similarity (slow)"
+    )
     parser.add_argument("--arms", nargs="+", help="only these")
     parser.add_argument(
         "--table", action="store_true", help="only the table of the rows there are, without a model"
@@ -66,7 +69,7 @@ def _measure(arguments: argparse.Namespace) -> int:
             model = (
                 cases.Photographs()
                 if name == "photographs"
-                else cases.Drawings(tuple(arguments.styles), arguments.drawings)
+                else cases.Drawings(tuple(arguments.styles), arguments.drawings, arguments.strings)
             )
             rows.run(model, path, chosen, say=lambda line: print(line, flush=True))
         found = rows.read(path)

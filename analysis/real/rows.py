@@ -28,14 +28,14 @@ Key = tuple[str, str, int]
 
 
 def read(path: Path) -> list[Row]:
-    """Return the rows of a file; a last line that was cut off is removed from it."""
+    """Return the rows of a file, the last of each key; a last line that was cut off is removed from it."""
     if not path.exists():
         return []
     text = path.read_text()
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         path.write_text(whole)
-    return [json.loads(line) for line in whole.splitlines()]
+    return list({_key(row): row for row in map(json.loads, whole.splitlines())}.values())
 
 
 def run(
@@ -60,7 +60,11 @@ def run(
         start, picture = time.perf_counter(), model.picture(name)
         fingerprint = content(picture)
         wanted = [(arm, k) for k in model.budgets for arm in rules]
-        missing = [(arm, k) for arm, k in wanted if (fingerprint, arm, k) not in known]
+        missing = [
+            (arm, k)
+            for arm, k in wanted
+            if not set(model.columns) <= known.get((fingerprint, arm, k), {}).keys()
+        ]
         if missing or not any(key[:2] == (fingerprint, arms.ALL) for key in known):
             case = model.look(name, picture)
             n = len(case.tokens)
@@ -69,7 +73,6 @@ def run(
                 *measure(case, missing, rules, seed=int(fingerprint, 16)),
             ]
             fresh = [{"content": fingerprint, **name, **row} for row in fresh]
-            fresh = [row for row in fresh if _key(row) not in known]
             with path.open("a") as file:
                 file.write("".join(f"{json.dumps(row)}\n" for row in fresh))
             known |= {_key(row): row for row in fresh}

@@ -95,7 +95,7 @@ def test_crops_are_squares_of_the_photograph_where_they_say():
 class Toy:
     """A model whose tokens are the pixels' rows; its answer is right as far as the first token is kept."""
 
-    budgets = (4, 2)
+    budgets, columns = (4, 2), ("same",)
 
     def __init__(self, count=3):
         self.count, self.looked = count, []
