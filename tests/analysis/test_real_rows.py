@@ -154,7 +154,7 @@ def test_a_line_that_was_cut_off_is_measured_again(tmp_path):
     path.write_text(text[:-20])
     assert len(rows.read(path)) == len(whole) - 1
     assert rows.run(Toy(), path, RULES, lambda line: None) == whole
-    assert path.read_text() == text
+    assert sorted(rows.read(path), key=str) == sorted(whole, key=str)
 
 
 def test_packed_rows_keep_their_columns(tmp_path):
