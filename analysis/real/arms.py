@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from torch import Tensor
 
 from vlm_bridge import select_tokens
 
-#: Tokens (n, d), how many to keep, seed, and what each token means to the answer by name, (n,); indices of the kept ones.
+#: Tokens (n, d), how many to keep, seed, and what each token means to the answer by name, (n,); indices in the order of choice.
 Rule = Callable[[Tensor, int, int, Mapping[str, Tensor]], Tensor]
 
 ALL = "all tokens"
@@ -18,11 +18,11 @@ ALL = "all tokens"
 def _pruner(
     tokens: Tensor, k: int, seed: int, _: Mapping[str, Tensor], *, method: str, **options: float
 ) -> Tensor:
-    return select_tokens(tokens, k, method, rng=seed, **options)
+    return select_tokens(tokens, k, method, rng=seed, order="chosen", **options)
 
 
 def _most(_: Tensor, k: int, __: int, signals: Mapping[str, Tensor], *, signal: str) -> Tensor:
-    return signals[signal].topk(k).indices.sort().values
+    return signals[signal].topk(k).indices
 
 
 #: Rules that see the tokens alone.
@@ -48,3 +48,25 @@ ORACLES: dict[str, Rule] = {
     "gradient (oracle)": partial(_most, signal="gradient"),
 }
 ARMS = BLIND | ORACLES
+#: Rules whose picks for a smaller number are the first of those for a larger one.
+NESTED = {
+    "residual",
+    "greedy",
+    "greedy, p = 4",
+    "greedy, p = 8",
+    "greedy, p = 16",
+    "residual, cosine",
+    "divprune",
+    "norm top",
+    *ORACLES,
+}
+
+
+def kept(
+    name: str, rule: Rule, tokens: Tensor, budgets: Sequence[int], seed: int, signals: Mapping[str, Tensor]
+) -> dict[int, Tensor]:
+    """Return the ascending indices of the tokens that a rule keeps, for every number of them; nested rules run once."""
+    if name in NESTED:
+        order = rule(tokens, max(budgets), seed, signals)
+        return {k: order[:k].sort().values for k in budgets}
+    return {k: rule(tokens, k, seed, signals).sort().values for k in budgets}

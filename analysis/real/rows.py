@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +84,22 @@ def run(
 
 
 def measure(
-    case: Case, wanted: Iterable[tuple[str, int]], rules: Mapping[str, arms.Rule], seed: int
+    case: Case, wanted: Sequence[tuple[str, int]], rules: Mapping[str, arms.Rule], seed: int
 ) -> list[Row]:
     """Return a row for every arm and number of tokens kept."""
     columns = case.tokens.double().mT.numpy()
+    budgets = {arm: [k for other, k in wanted if other == arm] for arm, _ in wanted}
+    kept = {
+        arm: arms.kept(arm, rules[arm], case.tokens, ks, seed, case.signals) for arm, ks in budgets.items()
+    }
     rows = []
     for k in sorted({k for _, k in wanted}, reverse=True):
-        names = [arm for arm, budget in wanted if budget == k]
-        keep = torch.stack([rules[arm](case.tokens, k, seed, case.signals) for arm in names])
-        for arm, kept, answer in zip(names, keep, case.answer(keep), strict=True):
-            chosen = cssp.select(columns, k, include=kept.tolist())
+        names = [arm for arm in budgets if k in budgets[arm]]
+        answers = case.answer(torch.stack([kept[arm][k] for arm in names]))
+        for arm, answer in zip(names, answers, strict=True):
+            chosen = cssp.select(columns, k, include=kept[arm][k].tolist())
             errors = {f"error {p:g}": float(chosen.error_p(p)) for p in EXPONENTS}
-            rows.append({"arm": arm, "keep": k, **errors, **_lost(case, kept), **answer})
+            rows.append({"arm": arm, "keep": k, **errors, **_lost(case, kept[arm][k]), **answer})
     return rows
 
 

@@ -25,13 +25,15 @@ def tokens():
 
 @pytest.mark.parametrize("name", arms.ARMS)
 def test_every_arm_keeps_as_many_tokens_as_asked(tokens, name):
+    """Also where its picks for fewer tokens are taken from those for more."""
     signals = {"attention": torch.arange(30.0), "gradient": -torch.arange(30.0)}
     given = torch.tensor(tokens, dtype=torch.float32)
-    kept = arms.ARMS[name](given, 6, 0, signals)
-    assert len(kept.unique()) == 6
-    assert kept.tolist() == sorted(kept.tolist()) == arms.ARMS[name](given, 6, 0, signals).tolist()
+    found = arms.kept(name, arms.ARMS[name], given, (9, 6, 2), 0, signals)
+    for k, kept in found.items():
+        assert len(kept.unique()) == k
+        assert kept.tolist() == sorted(arms.ARMS[name](given, k, 0, signals).tolist())
     if name in arms.ORACLES:
-        assert kept.tolist() == (list(range(24, 30)) if name.startswith("attention") else list(range(6)))
+        assert found[6].tolist() == (list(range(24, 30)) if name.startswith("attention") else list(range(6)))
 
 
 # ---- pictures
