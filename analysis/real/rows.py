@@ -28,14 +28,13 @@ Key = tuple[str, str, int]
 
 
 def read(path: Path) -> list[Row]:
-    """Return the rows of a file, the last of each key; a last line that was cut off is removed from it."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole)
-    return list({_key(row): row for row in map(json.loads, whole.splitlines())}.values())
+    """Return the rows of a file, the last of each key; a last line that was cut off, or is being written, does not count."""
+    rows = map(json.loads, _whole(path.read_text()).splitlines()) if path.exists() else ()
+    return list({_key(row): row for row in rows}.values())
+
+
+def _whole(text: str) -> str:
+    return text[: text.rfind("\n") + 1]
 
 
 def run(
@@ -54,6 +53,8 @@ def run(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     known: dict[Key, Row] = {_key(row): row for row in read(path)}
+    if path.exists() and (text := path.read_text()) != _whole(text):
+        path.write_text(_whole(text))
     found = []
     names = model.names()
     for i, name in enumerate(names):

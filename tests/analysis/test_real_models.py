@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from analysis.real import checkpoint_bundle, decimer, decoder, encoder, lite0, symbols, weights
+from analysis.real import cases, checkpoint_bundle, decimer, decoder, encoder, lite0, symbols, weights
 from analysis.real.efficientnet import Block, Convolution
 
 # ---- the checkpoint
@@ -358,6 +358,26 @@ def test_answers_of_a_batch_are_those_of_each_row_alone(tiny):
     assert len({len(answer) for answer in alone}) > 1
     assert tiny.model.answers(tokens, keep, limit=12) == alone
     assert tiny.model.read(tokens, keep)[0] == tiny.model.symbols.text(tiny.model.answers(tokens, keep)[0])
+
+
+def test_a_row_says_whether_the_string_from_fewer_tokens_is_the_same(tiny, monkeypatch):
+    monkeypatch.setattr(cases.drawings, "canonical", str.lower)
+    monkeypatch.setattr(cases.drawings, "tanimoto", lambda text, other: float(text == other))
+    tiny.model.symbols.end = 6
+    keep = torch.tensor([[i for i in range(9) if i not in (a, b)] for a in range(9) for b in range(a)])
+    tokens = tiny.tokens.expand(len(keep), -1, -1)
+    fewer = tiny.model.answers(tokens, keep)
+    written = max((answer for answer in fewer if len(answer) < decimer.LIMIT), key=fewer.count)
+    text = tiny.model.symbols.text(written)
+    reading = cases.Reading(tiny.model, tiny.tokens[0], {}, {}, written, text.lower(), strings=True)
+    found = reading.answer(keep)
+    assert [row["same"] for row in found] == [float(answer == written) for answer in fewer]
+    assert 0 < sum(row["same"] for row in found) < len(found)
+    for row, answer in zip(found, fewer, strict=True):
+        own = tiny.model.symbols.text(answer[: len(written) + 10])
+        assert (row["exact"], row["tanimoto"]) == (own.lower() == text.lower(), own == text.lower())
+    reading.strings = False
+    assert all(row.keys() == {"loss", "accuracy", "same"} for row in reading.answer(keep))
 
 
 def test_losses_of_a_batch_are_those_of_the_definition(tiny):

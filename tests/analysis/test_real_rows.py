@@ -155,6 +155,7 @@ def test_a_line_that_was_cut_off_is_measured_again(tmp_path):
     text = path.read_text()
     path.write_text(text[:-20])
     assert len(rows.read(path)) == len(whole) - 1
+    assert path.read_text() == text[:-20]
     assert rows.run(Toy(), path, RULES, lambda line: None) == whole
     assert sorted(rows.read(path), key=str) == sorted(whole, key=str)
 
@@ -296,4 +297,6 @@ def test_tokens_that_add_to_the_class_are_the_signal_of_photographs():
     case = model.look({}, Image.new("RGB", (lite0.SIDE, lite0.SIDE)))
     assert case.facts["exact"] == 1
     assert case.signals["attention"].argmax() == 0
+    assert case.signals["attention"].min() < 0
+    assert (case.signals["gradient"] == case.signals["attention"].abs()).all()
     assert [row["same"] for row in case.answer(torch.tensor([[0, 2], [1, 2]]))] == [1, 0]
