@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cssp.bounds import width_of_columns
 from cssp.linalg import host
 from cssp.methods import METHODS
 
@@ -51,6 +52,18 @@ class Certificate:
     method : str
     k : int
         Number of columns chosen.
+    max_error : float
+        The largest residual norm of a column. It and what follows are not squared.
+    width : float
+        A lower bound of the width, the least max_error of any k-dimensional space, whether columns span it or not:
+        `cssp.bounds.width_lower`, or `cssp.bounds.width_of_columns` for the chosen columns and the one with the largest residual.
+    max_ratio : float
+        max_error / width, which bounds max_error over the width itself for *any* selection; 1 where both are within rounding
+        of zero.
+    max_factor : float or None
+        What a theorem promises for that ratio with this method and k, under the conditions of `factor`.
+    max_source : str or None
+        Bibliography key of that theorem.
 
     Examples
     --------
@@ -58,6 +71,8 @@ class Certificate:
     >>> A = np.array([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
     >>> print(cssp.select(A, 1).certificate())
     1.04 times the best rank 1 in squared error; pivoted QR promises at most 4 times, these columns at most 1.17 times.
+    >>> print(cssp.select(A, 1).certificate().in_max_norm())
+    The largest residual is at most 1.41 times that of the best space of dimension 1; pivoted QR promises at most 2.24 times.
     """
 
     error: Any
@@ -77,6 +92,11 @@ class Certificate:
     spectral_source: str | None
     method: str
     k: Any
+    max_error: Any
+    width: Any
+    max_ratio: Any
+    max_factor: Any
+    max_source: str | None
 
     @property
     def optimum(self) -> Any:
@@ -102,17 +122,58 @@ class Certificate:
         many = f", over {ratio.size} matrices" if np.ndim(self.ratio) else ""
         return f"{achieved}{many}{self._promises()}."
 
+    def in_max_norm(self) -> str:
+        """Return a sentence about the largest residual norm of a column, which the printed one about squared errors is not."""
+        ratio, k, factor = _numbers(self.max_ratio), _numbers(self.k), _numbers(self.max_factor)
+        if not ratio.size:
+            return "No matrix, no columns."
+        best = f"that of the best space of dimension {_span(k, str)}"
+        if np.all(np.isinf(ratio)):
+            said = f"No bound of the largest residual against {best} is known"
+        else:
+            said = f"The largest residual is at most {_span(ratio, _number)} times {best}"
+        many = f", over {ratio.size} matrices" if np.ndim(self.max_ratio) else ""
+        return f"{said}{many}{f'; {self._promised(factor)}' if np.any(np.isfinite(factor)) else ''}."
+
+    def _promised(self, factor: np.ndarray) -> str:
+        """Return what the method's theorem says."""
+        law = METHODS[self.method].guarantee
+        name = (law.name if law else "") or self.method.replace("_", " ")
+        often = "" if self.holds in (None, "every run") else "in expectation "
+        return f"{name} promises {often}at most {_span(factor, _number)} times"
+
     def _promises(self) -> str:
         """Return what the theorem says, and what these columns allow."""
-        law, said = METHODS[self.method].guarantee, []
+        said = []
         factor, own = _numbers(self.factor), _numbers(self.a_posteriori)
-        if law is not None and np.any(np.isfinite(factor)):
-            name = law.name or self.method.replace("_", " ")
-            often = "" if self.holds == "every run" else "in expectation "
-            said.append(f"{name} promises {often}at most {_span(factor, _number)} times")
+        if np.any(np.isfinite(factor)):
+            said.append(self._promised(factor))
         if np.any(np.isfinite(own)):
             said.append(f"these columns at most {_span(own, _number)} times")
         return f"; {', '.join(said)}" if said else ""
+
+
+def against_width(
+    largest: float, s: np.ndarray, k: int, n: int, C: np.ndarray | None, noise: float
+) -> tuple[float, float]:
+    """Return a lower bound of the width, not above the largest residual norm, and the ratio of the two.
+
+    Parameters
+    ----------
+    s : array
+        Singular values of the columns to be reconstructed.
+    n : int
+        How many these are.
+    C : array, shape (m, k + 1), or None
+        The chosen columns and the one with the largest residual, where they are among them.
+    noise : float
+        Norms at or below this are rounding.
+    """
+    low = float(np.linalg.norm(s[k:])) / math.sqrt(n)
+    low = min(largest, low if C is None else max(low, width_of_columns(C)))
+    if low > noise:
+        return low, largest / low
+    return low, 1.0 if largest <= 4 * noise else math.inf
 
 
 def _numbers(x: Any) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.linalg
 
 from cssp import arguments as check
-from cssp.certificate import Certificate
+from cssp.certificate import Certificate, against_width
 from cssp.cholesky import RULES, Cholesky, rank_of
 from cssp.errors import (
     ArgumentError,
@@ -28,8 +28,8 @@ from cssp.errors import (
 )
 from cssp.finish import filled, shortened, within
 from cssp.gram import Gram, as_gram
-from cssp.methods import METHODS
 from cssp.linalg import squares
+from cssp.methods import METHODS, Guarantee
 from cssp.problem import Array
 from cssp.residuals import as_exponent, relative_p_norm
 from cssp.scaling import default_floating_errors, shifted
@@ -350,7 +350,28 @@ class GramSelection:
             spectral_source=law.source if law and spectral is not None else None,
             method=self.method,
             k=k,
+            **self._max_norm(values, noise, law),
         )
+
+    def _max_norm(self, values: np.ndarray, noise: float, law: Guarantee | None) -> dict[str, Any]:
+        """Return the fields of `Certificate` about the largest residual norm of A."""
+        G, k, left2 = self._gram, self.k, self._norms2[1]
+        worst, C = int(np.argmax(left2)), None
+        if worst not in self._picks:
+            T = np.asarray([*self._picks, worst])
+            lam, V = np.linalg.eigh(G.block(T, T))
+            C = np.sqrt(np.maximum(lam, 0))[:, None] * V.conj().T  # CᴴC = K[T, T]
+        largest = math.sqrt(float(left2[worst]))
+        low, ratio = against_width(largest, np.sqrt(values), k, G.n, C, math.sqrt(noise))
+        factor = law.largest(G.n, G.n, k) if law and law.largest else None
+        scale = 2.0**G.exponent
+        return {
+            "max_error": largest * scale,
+            "width": low * scale,
+            "max_ratio": ratio,
+            "max_factor": factor,
+            "max_source": law.largest_source if law and factor is not None else None,
+        }
 
     def __repr__(self) -> str:
         shown = np.array2string(np.asarray(self._picks), separator=", ", threshold=10)

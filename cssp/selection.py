@@ -12,9 +12,9 @@ import array_api_compat
 import numpy as np
 
 from cssp import gradients, linalg
-from cssp.certificate import Certificate
+from cssp.certificate import Certificate, against_width
 from cssp.errors import UnsupportedError
-from cssp.methods import METHODS, Method
+from cssp.methods import METHODS, Guarantee, Method
 from cssp.pivoting import CLEAR
 from cssp.problem import Array, Problem
 from cssp.residuals import as_exponent, column_norms, relative_p_norm
@@ -65,7 +65,6 @@ class Part:
             self.rank,
             self.own,
             self.trace,
-            self.norms2,
             self.wanted_exponent,
         )
 
@@ -124,10 +123,11 @@ class Part:
     @cached_property
     def norms2(self) -> np.ndarray:
         """Squared norms of the wanted columns and of their residuals in that unit, shape (2, n), in the caller's order."""
-        return linalg.host(self.spread(self.column_norms()))
+        return linalg.host(self.spread(self.column_norms))
 
+    @cached_property
     def column_norms(self) -> np.ndarray:
-        """Return `norms2` without the columns of padding."""
+        """`norms2` without the columns of padding."""
         return column_norms(self.problem.B, self.basis[0])
 
     def scaled(self, x: Any, power: int = 1) -> Any:
@@ -224,6 +224,26 @@ class Part:
             "spectral_source": law.source if law and spectral_factor is not None else None,
             "method": row.name,
             "k": k,
+            **self.max_norm(s, noise, law, options),
+        }
+
+    def max_norm(
+        self, s: np.ndarray, noise: float, law: Guarantee | None, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the fields of `Certificate` about the largest residual norm."""
+        p, k, left2 = self.problem, len(self.picks), self.column_norms[1]
+        worst, C = int(np.argmax(left2)), None
+        if p.target is None and worst not in self.picks:
+            C = linalg.host(linalg.widen(p.take([*self.picks, worst])))
+        largest = math.sqrt(float(left2[worst]))
+        low, ratio = against_width(largest, s, k, left2.size, C, noise)
+        factor = _promised(law.largest if law else None, (p.m, p.n, k), options)
+        return {
+            "max_error": float(self.scaled(largest)),
+            "width": float(self.scaled(low)),
+            "max_ratio": ratio,
+            "max_factor": factor,
+            "max_source": law.largest_source if law and factor is not None else None,
         }
 
     def spectrum(self) -> tuple[np.ndarray, np.ndarray, float]:
@@ -264,7 +284,6 @@ class Kept:
     rank: int
     own: tuple[int, ...]
     trace: np.ndarray
-    norms2: np.ndarray
     wanted_exponent: int
 
     def scaled(self, x: Any, power: int = 1) -> Any:
@@ -332,8 +351,8 @@ class Selection:
     before. They are about A·diag(w), or about ``target`` where one was given, and of the exact data: half and
     single precision input is widened to float64 for them.
 
-    A pickled selection leaves A behind: its errors are computed before, its coefficients, reconstruction and certificate
-    are refused afterwards. Copies share A.
+    A pickled selection leaves A behind: its errors are computed before, its residuals, coefficients, reconstruction and
+    certificate are refused afterwards. Copies share A.
 
     Where A is a torch tensor and A, ``weights`` or ``target`` requires a gradient, `coefficients` and `reconstruct` carry
     it, the indices being fixed; indices and errors never do. The selection then holds the graph of these arguments: detach
@@ -428,7 +447,9 @@ class Selection:
         array([0., 2., 1.])
         """
         rows = [part.scaled(np.sqrt(part.norms2[1])) for part in self._parts]
-        return self._gather(np.reshape(np.asarray(rows, dtype=np.float64), (*self._batch, *np.shape(rows)[1:])))
+        return self._gather(
+            np.reshape(np.asarray(rows, dtype=np.float64), (*self._batch, *np.shape(rows)[1:]))
+        )
 
     @property
     def max_error(self) -> Any:

@@ -38,6 +38,10 @@ _MEMORY = "cssp/pivoting/memory.py"
 _GRAM = "cssp/pivoting/gram.py"
 _RUN = "cssp/pivoting/run.py"
 _BASES = "cssp/pivoting/bases.py"
+_EXPONENTS = "cssp/pivoting/exponents.py"
+_EXCHANGE = "cssp/methods/_exchange.py"
+_RESIDUALS = "cssp/residuals.py"
+_WIDTHS = "cssp/bounds/widths.py"
 
 MUTANTS = [
     # one column after another
@@ -398,6 +402,95 @@ MUTANTS = [
         "basis(a.E[:, S], a.noise)",
     ),
     Mutant("exact", "rounding for a direction", "CLEAR * self.a.noise", "self.a.noise"),
+    # the exponent p
+    Mutant(
+        "greedy",
+        "p: squares for norms",
+        "_power(x2 / unit[..., None], p / 2)",
+        "_power(x2 / unit[..., None], p)",
+        _RESIDUALS,
+    ),
+    Mutant("greedy", "p: no root", "total ** (1 / p)", "total", _RESIDUALS),
+    Mutant(
+        "greedy",
+        "p: the sum for the maximum",
+        "if math.isinf(p):",
+        "if p > 1e9 and not math.isinf(p):",
+        _RESIDUALS,
+    ),
+    Mutant(
+        "greedy", "p: no downdate of G", "self.G - conjugate(r)[:, None] * s[None, :]", "self.G", _EXPONENTS
+    ),
+    Mutant(
+        "greedy",
+        "p: wrong conjugate",
+        "conjugate(r)[:, None] * s[None, :]",
+        "r[:, None] * s[None, :]",
+        _EXPONENTS,
+    ),
+    Mutant(
+        "greedy", "p: h never downdated", "self.xp.maximum(self.f - squares(s), zero)", "self.f", _EXPONENTS
+    ),
+    Mutant(
+        "greedy",
+        "p: no normalisation",
+        "t = self.f - squares(self.G[part, :]) / g[part][:, None]",
+        "t = self.f - squares(self.G[part, :])",
+        _EXPONENTS,
+    ),
+    Mutant(
+        "greedy",
+        "p: the last of equals",
+        "return int(places(tied)[0])",
+        "return int(places(tied)[-1])",
+        _EXPONENTS,
+    ),
+    Mutant("greedy", "p: cancelled products kept", "        s.refresh(open_)\n", "", _EXPONENTS),
+    Mutant(
+        "local_search",
+        "p: drop the cross term",
+        "sq(d[i]) * e2[part][:, None] - 2 * cross - sq(G)",
+        "sq(d[i]) * e2[part][:, None] - sq(G)",
+        _EXCHANGE,
+    ),
+    Mutant("local_search", "p: drop the gain", "- 2 * cross - sq(G)", "- 2 * cross", _EXCHANGE),
+    Mutant(
+        "local_search",
+        "p: the Frobenius error",
+        "np.where(clear, p_norm(h2, p), math.inf)",
+        "np.where(clear, p_norm(h2, 2), math.inf)",
+        _EXCHANGE,
+    ),
+    # the largest residual against the width
+    Mutant(
+        "certificate",
+        "width: the sum for the mean",
+        "float(np.linalg.norm(s[k:])) / math.sqrt(n)\n    low",
+        "float(np.linalg.norm(s[k:]))\n    low",
+        "cssp/certificate.py",
+    ),
+    Mutant("certificate", "width: one power too few", "(q2 ** (k + 1) - 1)", "(q2**k - 1)", _WIDTHS),
+    Mutant(
+        "certificate",
+        "width: the factor of the rate halved",
+        "math.sqrt(2) / gamma * float(",
+        "math.sqrt(2) / 2 / gamma * float(",
+        _WIDTHS,
+    ),
+    Mutant(
+        "certificate",
+        "width: exchanges at any f",
+        'return 1 + check_real("f", f, 1.0) * check_int',
+        'return 1 + 0 * check_real("f", f, 1.0) + 0 * check_int',
+        _WIDTHS,
+    ),
+    Mutant(
+        "certificate",
+        "width: distances for their inverses",
+        "1 / np.sum(duals)",
+        "np.sum(1 / duals)",
+        _WIDTHS,
+    ),
     # the certificate
     Mutant(
         "certificate",

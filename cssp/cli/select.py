@@ -190,7 +190,7 @@ def _option(text: str) -> tuple[str, Any]:
     try:
         return name, json.loads(value)
     except (json.JSONDecodeError, RecursionError):
-        return name, value
+        return name, math.inf if value == "inf" else value
 
 
 def as_flags(text: str) -> str:

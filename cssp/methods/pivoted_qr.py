@@ -35,9 +35,11 @@ GUARANTEE = Guarantee(
     "T <= ((4^k - 1)/3 (n - k) + 1) s_{k+1}², the least upper bound; F <= (n - k)(4^k + 2)/3 OPT_k",
     "kawamura2021",
     "every run",
-    frobenius=lambda m, n, k: bounds.pivoted_qr_frobenius(n, k),
-    spectral=lambda m, n, k: bounds.pivoted_qr(n, k),
+    frobenius=lambda m, n, k, **options: bounds.pivoted_qr_frobenius(n, k),
+    spectral=lambda m, n, k, **options: bounds.pivoted_qr(n, k),
     name="pivoted QR",
+    largest=lambda m, n, k, **options: bounds.greedy_width(k),
+    largest_source="binev2011",
 )
 
 

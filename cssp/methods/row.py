@@ -39,6 +39,10 @@ class Guarantee:
         the options.
     rank : callable or None
         ``f(m, n, k, **options)``: the rank r of the optimum that the factors multiply, where it is not k.
+    largest : callable or None
+        ``f(m, n, k, **options)``: the factor on largest residual norm / width, not squared (`cssp.bounds.greedy_width`).
+    largest_source : str
+        Bibliography key of that factor.
     """
 
     text: str
@@ -48,6 +52,8 @@ class Guarantee:
     spectral: Callable[..., float | None] | None = None
     rank: Callable[..., int] | None = None
     name: str = ""
+    largest: Callable[..., float | None] | None = None
+    largest_source: str = ""
 
     def __str__(self) -> str:
         return self.text

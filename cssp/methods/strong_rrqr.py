@@ -102,5 +102,7 @@ ROW = Method(
         frobenius=lambda m, n, k, f=2.0, **limits: bounds.strong_rrqr_frobenius(n, k, max(f, LEAST_F)),
         spectral=lambda m, n, k, f=2.0, **limits: bounds.strong_rrqr(n, k, max(f, LEAST_F)),
         name="strong rank-revealing QR",
+        largest=lambda m, n, k, f=2.0, **limits: bounds.volume_width(k, max(f, LEAST_F)),
+        largest_source="gu1996",
     ),
 )

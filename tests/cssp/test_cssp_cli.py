@@ -120,6 +120,8 @@ def test_options_reach_the_method(run, tmp_path):
     found = json.loads(run("select", path, "-k", 3, "--method", "strong_rrqr", "--option", "f=1.0")[1])
     assert found["indices"] == cssp.select(A, 3, "strong_rrqr", f=1.0).indices.tolist()
     assert found["options"]["f"] == 1.0
+    found = json.loads(run("select", path, "-k", 3, "--method", "greedy", "--option", "p=inf")[1])
+    assert found["indices"] == cssp.select(A, 3, "greedy", p=np.inf).indices.tolist()
     words = ("select", path, "-k", 3, "--method", "random_pivot", "--rng", 5)
     assert json.loads(run(*words)[1])["indices"] == cssp.select(A, 3, "random_pivot", rng=5).indices.tolist()
     assert json.loads(run("select", path, "--tol", "0.3")[1])["relative_error"] <= 0.3
