@@ -17,6 +17,10 @@ from torch import Tensor
 from analysis.real import decimer, drawings, lite0, photographs
 
 
+#: Probability of its class, among a thousand, from which a photograph counts.
+SURE = 0.3
+
+
 class Case(Protocol):
     """A picture that a model looked at.
 
@@ -185,7 +189,12 @@ class Photographs:
         chance = self.model.logits(tokens).softmax(-1)[0]
         contribution = self.model.contributions(tokens)[0]
         signals = {"attention": contribution, "gradient": contribution.abs()}
-        facts = {"exact": float(chance.max() >= 0.5), **_relations(tokens[0], {"contribution": contribution})}
+        sure = float(chance.max())
+        facts = {
+            "exact": float(sure >= SURE),
+            "chance": sure,
+            **_relations(tokens[0], {"contribution": contribution}),
+        }
         return Naming(self.model, tokens[0], signals, facts, int(chance.argmax()))
 
 
