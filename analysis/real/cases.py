@@ -16,7 +16,6 @@ from torch import Tensor
 
 from analysis.real import decimer, drawings, lite0, photographs
 
-
 #: Probability of its class, among a thousand, from which a photograph counts.
 SURE = 0.3
 

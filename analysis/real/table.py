@@ -53,7 +53,10 @@ class Means:
         self.pictures = [
             one for one in dict.fromkeys(right) if grid and all((one, *c) in cells for c in grid)
         ]
-        columns = {name for row in cells.values() for name, value in row.items() if isinstance(value, float)}
+        numbers = [
+            {name for name, value in row.items() if isinstance(value, float)} for row in cells.values()
+        ]
+        columns = set.intersection(*numbers) if numbers else set()  # strings were not written for every row
         self.values = {
             name: np.array(
                 [
