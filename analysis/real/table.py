@@ -125,7 +125,7 @@ def page(rows: Sequence[Row], title: str) -> str:
         return f"## {title}\n\nNo picture was measured with every arm and budget.\n"
     parts = [
         f"## {title}",
-        f"{len(every)} pictures; {len(means.pictures)} that the model answers rightly from all tokens are counted below.",
+        f"{len(every)} pictures; {len(means.pictures)} are counted below, which the model answers rightly (photographs: with confidence) from all tokens.",
         *(f"{name}\n\n{table(lines)}" for name, lines in _tables(means)),
         f"Rank correlations over the tokens of a picture: median (least to largest) over pictures\n\n{table(relations(every))}",
     ]

@@ -258,7 +258,7 @@ def test_pages_show_every_arm_and_each_style():
     found = planted()
     text = table.pages(found, "drawings")
     assert all(text.count(f"| {arm} ") >= 3 for arm in arms.ARMS)
-    assert "14 pictures; 12 that the model answers rightly from all tokens" in text
+    assert "14 pictures; 12 are counted below, which the model answers rightly" in text
     assert "| norm and ink " in text
     other = [row | {"group": "noisy", "content": f"n{row['content']}"} for row in found]
     assert table.pages(found + other, "drawings").count("## drawings, ") == 3
