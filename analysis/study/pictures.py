@@ -1,4 +1,4 @@
-"""Figures made of squares: tables in colour over skills and exponents, and the patches that arms keep."""
+"""Figures made of squares: tables in colour over skills and over norms and rules, and the patches that arms keep."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 
 from analysis.scenes import PATCH, SKILLS
 from analysis.study.answering import answers
-from analysis.study.arms import ALPHAS, ARMS, BETAS, FULL, SPACES, plane_arm
-from analysis.study.bootstrap import Draws
-from analysis.study.drawing import HIGHLIGHTED, INK, SOFT, percent, save, tokens
+from analysis.study.arms import ARMS, FACTORIAL, FULL
+from analysis.study.bootstrap import Draws, mean_known
+from analysis.study.drawing import HIGHLIGHTED, INK, SOFT, percent, save
 from analysis.study.encoding import encode_image
 from analysis.study.kept_tokens import kept
 from analysis.study.plan import CONFIRM, EXPLORE, scene_of
+from analysis.study.tasks import THINGS
+from analysis.study.verdict import TIGHT
 
 SHOWN = ("auto", "spare", "divprune", "greedy", "cdpruner", "vispruner", "random")
 
@@ -71,61 +73,45 @@ def skills(draws: Draws, path: Path) -> bool:
     return True
 
 
-def plane(draws: Draws, path: Path) -> bool:
-    """Draw the accuracy over the two exponents of the family."""
+def factorial(draws: Draws, path: Path) -> bool:
+    """Draw the accuracy on things by what the rule looks at and by the rule, a table a model."""
     results = draws.results
-    spaces = [s for s in SPACES if any(plane_arm(0.0, ALPHAS[0], s).name == a for a in results.arms)]
-    keeps = [k for k in results.keeps if results.index(plane_arm(0.0, 0.0, "llm").name, k) is not None]
-    if not spaces or not keeps:
+    if any(arm not in results.arms for arm in FACTORIAL.values()) or not results.of_task(THINGS):
         return False
-    figure, axes = plt.subplots(
-        len(spaces), len(keeps), figsize=(4.9 * len(keeps), 3.3 * len(spaces)), squeeze=False
-    )
-    for row, space in zip(axes, spaces, strict=True):
-        for ax, keep in zip(row, keeps, strict=True):
-            at = [[results.index(plane_arm(b, a, space).name, keep) for a in ALPHAS] for b in BETAS]
-            table = 100 * draws.accuracy[0][np.array(at)]
-            picture = ax.imshow(table, origin="lower", cmap="YlGnBu", aspect="auto")
-            middle = (np.nanmin(table) + np.nanmax(table)) / 2
-            for (i, j), v in np.ndenumerate(table):
-                ax.text(
-                    j,
-                    i,
-                    f"{v:.0f}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if v > middle else INK,
-                )
-            ax.set_xticks(range(len(ALPHAS)), [f"{a:+g}" if a else "0" for a in ALPHAS])
-            ax.set_yticks(range(len(BETAS)), [f"{b:g}" for b in BETAS])
-            ax.grid(visible=False)
-            ax.tick_params(length=0, colors=INK)
-            ax.set_title(f"{SPACES[space]}, {percent(keep)} kept ({tokens(results, keep):.0f} tokens)")
-            ax.set_xlabel("against relevance   ←   exponent α   →   with relevance", fontsize=8.5)
-            ax.set_ylabel("cosines  ←  exponent β  →  raw", fontsize=8.5)
-            points = {"SPARE": (1.0, 0.0)} | (
-                {"CDPruner": (0.0, -1.0)} if space == "clip" else {"ResPrune": (1.0, 0.5)}
+    tight = [k for k in results.keeps if k <= TIGHT] or results.keeps[-1:]
+    columns, rules = (list(dict.fromkeys(key[i] for key in FACTORIAL)) for i in (0, 1))
+    models = [m for m, _ in results.strata()]
+    tables = {}
+    for model in dict.fromkeys(models):
+        own = Draws(results.only(model), resamples=2)
+        if own.results.of_task(THINGS):
+            tables[model] = np.array(
+                [[_tight_accuracy(own, FACTORIAL[c, r], tight) for r in rules] for c in columns]
             )
-            for name, (b, a) in points.items():
-                j, i = ALPHAS.index(a), BETAS.index(b)
-                ax.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, ec="#c2410c", lw=1.8))
-                ax.text(
-                    j,
-                    i - 0.33,
-                    name,
-                    ha="center",
-                    va="center",
-                    fontsize=5.6,
-                    color="#c2410c",
-                    fontweight="bold",
-                )
-            bar = figure.colorbar(picture, ax=ax, pad=0.02)
-            bar.set_label("right answers, %", color=SOFT)
-            bar.outline.set_visible(False)
-    figure.tight_layout()
+    figure, axes = plt.subplots(1, len(tables), figsize=(3.6 * len(tables) + 1.2, 2.9), squeeze=False, sharey=True)
+    low, high = (f([np.nanmin(t) if f is min else np.nanmax(t) for t in tables.values()]) for f in (min, max))
+    for ax, (model, table) in zip(axes[0], tables.items(), strict=True):
+        picture = ax.imshow(table, cmap="YlGnBu", vmin=low, vmax=high, aspect="auto")
+        for (i, j), v in np.ndenumerate(table):
+            ax.text(j, i, f"{v:.1f}", ha="center", va="center", color="white" if v > (low + high) / 2 else INK)
+        ax.set_xticks(range(len(rules)), rules)
+        ax.set_yticks(range(len(columns)), columns)
+        ax.grid(visible=False)
+        ax.tick_params(length=0, colors=INK)
+        own = results.only(model)
+        asked = int(np.isin(own.skill, own.of_task(THINGS)).sum())
+        ax.set_title(f"{model}\n{asked:,} questions about things", linespacing=1.4)
+    bar = figure.colorbar(picture, ax=axes[0].tolist(), pad=0.02)
+    bar.set_label("right answers at tight budgets, %", color=SOFT)
+    bar.outline.set_visible(False)
     save(figure, path)
     return True
+
+
+def _tight_accuracy(draws: Draws, arm: str, keeps: Sequence[float]) -> float:
+    cells = [i for k in keeps if (i := draws.results.index(arm, k)) is not None]
+    skills = draws.results.of_task(THINGS)
+    return 100 * float(draws.mean(lambda s: mean_known(list(s.accuracy(skills, cells).T)))[0])
 
 
 def draw_kept_tokens(
@@ -149,13 +135,13 @@ def draw_kept_tokens(
     for row, (family, number) in zip(axes, wanted, strict=True):
         scene = scene_of(family, number)
         question = next((q for q in scene.questions if q.skill in ("two hops", "layout")), scene.questions[0])
-        encoded = encode_image(checkpoint, scene.image, [question.text])
+        encoded = encode_image(checkpoint, scene.image, [question])
         row[0].imshow(scene.image)
         row[0].set_title(f"{fill(question.text, 26)}\n→ {question.answer}", fontsize=7)
         for ax, arm in zip(row[1:], arms, strict=True):
             ((one,),) = kept(ARMS[arm], encoded, [keep], [number])
             ((word,),) = answers(checkpoint, encoded, [one.prefix])
-            said = checkpoint.processor.tokenizer.convert_ids_to_tokens(word)
+            said = " ".join(checkpoint.processor.tokenizer.convert_ids_to_tokens(word.tolist()))
             side = round(len(encoded.tokens) ** 0.5)
             shade = np.ones((side, side))
             shade.flat[one.places.numpy()] = 0

@@ -46,6 +46,8 @@ NAMES = {
     "share of CLS attention": "share of the vision tower's CLS attention that falls on kept tokens",
     "share of squared norm": "‖X_S‖² / ‖X‖²",
 }  # fmt: skip
+#: Predictors that nobody has who prunes: they need the answers, or the truth about the picture.
+ORACLES = [error_name(p, of) for of in ("weighted by gradient", "things only") for p in ENDS]
 SIGN = dict.fromkeys(NAMES, -1) | dict.fromkeys(list(NAMES)[-5:], 1)
 
 
