@@ -1,380 +1,248 @@
-"""Figures of the study. All but the kept tokens are drawn from the rows alone."""
+"""Figures of the study as panels of SVG, each small enough for a narrow page. All but the kept tokens are drawn from the rows alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from math import inf
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 
 import cssp
-from analysis.study.arms import (
-    BLIND,
-    FILLS,
-    FULL,
-    GREEDY_PS,
-    STARTS,
-    SWAP_PS,
-    TWINS,
-    exponent,
-    greedy,
-    swapped,
+from analysis.study import findings
+from analysis.study.arms import BLIND, FULL, swapped
+from analysis.study.bootstrap import Draws, band, retained
+from analysis.study.drawing import (
+    HIGHLIGHTED,
+    INK,
+    SOFT,
+    STYLE,
+    End,
+    Panel,
+    label_ends,
+    panel,
+    tokens,
 )
-from analysis.study.bootstrap import Draws, Interval, band, interval, mean_known, retained
-from analysis.study.correlations import correlation
-from analysis.study.drawing import HIGHLIGHTED, INK, SOFT, STYLE, percent, save, tokens
 from analysis.study.encoding import Checkpoint
-from analysis.study.pictures import draw_kept_tokens, factorial, skills
-from analysis.study.predictors import NAMES, ORACLES, PS, SIGN, error_name
+from analysis.study.pictures import draw_kept_tokens
 from analysis.study.results import Results
-from analysis.study.tasks import THINGS, TRANSCRIPTION
-from analysis.study.verdict import TIGHT
 
 BANDS = ("auto", "spare", "divprune", "greedy", "random")
 
 
-MODELS = ("#c2410c", "#2456a6", "#15803d", "#7c3aed")
+class Figure(NamedTuple):
+    """One figure of the page: a title, a caption, its panels, and which cells (arm, keep) it shows (None: all)."""
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    cells: frozenset[tuple[str, float]] | None = None
 
 
-def _names_of_models(draws: Draws) -> list[str]:
-    return list(dict.fromkeys(model for model, _ in draws.results.strata()))
-
-
-def _of_model(draws: Draws, model: str) -> Draws:
-    return Draws(draws.results.only(model), resamples=len(draws.strata[0].weights) - 1)
-
-
-def _apart(places: Sequence[float], gap: float) -> list[float]:
-    """Return places of labels that are at least a gap apart and keep their order, as near to what they name as that allows."""
-    order = np.argsort(places, kind="stable")
-    found = np.array(places, float)
-    for _ in range(200):
-        moved = False
-        for low, high in pairwise(order):
-            short = gap - (found[high] - found[low])
-            if short > 1e-9:
-                found[low], found[high], moved = found[low] - short / 2, found[high] + short / 2, True
-        if not moved:
-            break
-    return found.tolist()
-
-
-def which_error(draws: Draws, path: Path) -> bool:
-    """Draw the correlation of error_p and accuracy against p, a panel a task, a line a model."""
+def retained_accuracy(draws: Draws) -> list[Panel]:
+    """Draw the accuracy kept against tokens kept: pruners first, then what becomes of the dropped tokens."""
     results = draws.results
-    models = {m: _of_model(draws, m) for m in _names_of_models(draws)}
-    found = {
-        task: {
-            m: [interval(correlation(d, error_name(p), task), within=1) for p in PS]
-            for m, d in models.items() if task in d.results.tasks
-        }
-        for task in results.tasks
-    }  # fmt: skip
-    found = {t: {m: b for m, b in lines.items() if np.isfinite(b[0].value)} for t, lines in found.items()}
-    found = {task: lines for task, lines in found.items() if lines}
-    if not found:
-        return False
-    figure, axes = plt.subplots(1, len(found), figsize=(1.2 + 4.1 * len(found), 4.4), sharey=True, squeeze=False)
-    for ax, (task, lines) in zip(axes[0], found.items(), strict=True):
-        labels = _apart([bars[-1].value for bars in lines.values()], 0.09)
-        for i, ((model, bars), label) in enumerate(zip(lines.items(), labels, strict=True)):
-            colour = MODELS[list(models).index(model) % len(MODELS)]
-            x = np.arange(len(PS)) + 0.09 * (i - (len(lines) - 1) / 2)
-            ax.plot(x, [b.value for b in bars], "o-", color=colour, lw=1.6, ms=5)
-            ax.vlines(x, [b.low for b in bars], [b.high for b in bars], color=colour, lw=1.1)
-            ax.annotate(model, (len(PS) - 0.75, label), color=colour, va="center", fontsize=8.5)
-        ax.axhline(0, color=INK, lw=0.8)
-        asked = int(np.isin(results.skill, results.of_task(task)).sum())
-        ax.set_title(f"{task}\n{asked:,} answers", linespacing=1.4)
-        ax.set_xticks(range(len(PS)), [exponent(p) for p in PS])
-        ax.set_xlim(-0.5, len(PS) + 0.7)
-        ax.set_ylim(-1.05, 1.05)
-    axes[0][0].set_ylabel("correlation ρ of error and right answers, over pruners\n← lower error, better answers     lower error, worse answers →")
-    figure.supxlabel("p: 1 = every token's residual counts alike, 2 = Frobenius, ∞ = only the largest residual counts", fontsize=9.5)
-    figure.tight_layout()
-    save(figure, path)
-    return True
+    parents = [a for a in ("spare", "divprune", "greedy", "random") if f"{a} + fold" in results.arms]
+    panels = [_curves(draws, "Tokens dropped", [a for a in HIGHLIGHTED if a in results.arms], twins=False)]
+    if parents:
+        panels.append(_curves(draws, "Dropped tokens folded in, or filled in", parents, twins=True))
+    return [one for one in panels if one is not None]
 
 
-def _dots(ax, rows: Sequence[tuple[str, Interval, str]], scale: float = 100) -> None:
-    """Draw intervals as rows from top to bottom: name, interval, colour; an empty name is a gap."""
-    for y, (_, bar, colour) in enumerate(rows):
-        if np.isfinite(bar.value):
-            ax.plot([scale * bar.low, scale * bar.high], [y, y], color=colour, lw=1.4)
-            ax.plot(scale * bar.value, y, "o", color=colour, ms=5)
-    ax.set_yticks([y for y, row in enumerate(rows) if row[0]], [row[0] for row in rows if row[0]])
-    ax.tick_params(axis="y", length=0, labelcolor=INK)
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-
-
-def _tight(results: Results) -> list[float]:
-    return [k for k in results.keeps if k <= TIGHT] or results.keeps[-1:]
-
-
-def _mean_accuracy(draws: Draws, arm: str, task: str) -> Interval:
-    """Return the accuracy of an arm, mean over tight budgets."""
-    cells = [i for k in _tight(draws.results) if (i := draws.results.index(arm, k)) is not None]
-    return interval(draws.mean(lambda s: mean_known(list(s.accuracy(draws.results.of_task(task), cells).T))))
-
-
-def interventions(draws: Draws, path: Path) -> bool:
-    """Draw the ladder: accuracy of greedy rules by p, and of sets that swaps have moved towards p."""
-    results = draws.results
-    ladders = [[greedy(p) for p in GREEDY_PS] + ["spare"]]
-    ladders += [[start, *(swapped(start, p) for p in SWAP_PS)] for start in STARTS]
-    ladders = [[a for a in ladder if a in results.arms] for ladder in ladders]
-    ladders = [ladder for ladder in ladders if len(ladder) > 1]
-    if not ladders or not results.tasks:
-        return False
-    nothing = Interval(np.nan, np.nan, np.nan)
-    colours = (INK, *MODELS)
-    count = sum(map(len, ladders)) + len(ladders) - 1
-    figure, axes = plt.subplots(
-        1, len(results.tasks), figsize=(2.2 + 3.6 * len(results.tasks), 0.9 + 0.24 * count), sharey=True, squeeze=False
-    )  # fmt: skip
-    for ax, task in zip(axes[0], results.tasks, strict=True):
-        rows: list[tuple[str, Interval, str]] = []
-        for ladder, colour in zip(ladders, colours, strict=False):
-            rows += [("", nothing, INK)] if rows else []
-            rows += [(arm, _mean_accuracy(draws, arm, task), colour) for arm in ladder]
-        _dots(ax, rows)
-        ax.set_title(task)
-        ax.set_xlabel("right answers at tight budgets, %")
-    figure.tight_layout()
-    save(figure, path)
-    return True
-
-
-def filling(draws: Draws, path: Path) -> bool:
-    """Draw what twins gain over dropping: folded, and filled in four ways, on things."""
-    results = draws.results
-    twins = ("fold", *FILLS)
-    parents = [a for a in TWINS if all(f"{a} + {t}" in results.arms for t in twins)]
-    if not parents or not results.of_task(THINGS):
-        return False
-    skills = results.of_task(THINGS)
-    figure, axes = plt.subplots(1, len(parents), figsize=(1.6 + 2.5 * len(parents), 2.4), sharey=True, squeeze=False)
-    for ax, parent in zip(axes[0], parents, strict=True):
-        gains = [interval(draws.gaps(f"{parent} + {t}", parent, _tight(results), skills)) for t in twins]
-        _dots(ax, [(t, bar, HIGHLIGHTED[parent]) for t, bar in zip(twins, gains, strict=True)])
-        ax.axvline(0, color=INK, lw=0.8)
-        ax.set_title(parent)
-    figure.supxlabel("points gained on dropping, things, tight budgets", fontsize=9)
-    figure.tight_layout()
-    save(figure, path)
-    return True
-
-
-def error_and_accuracy(draws: Draws, path: Path) -> bool:
-    """Draw accuracy against the Frobenius error and against the largest residual at one tight budget, a row of panels a task."""
-    results = draws.results
-    tasks = [t for t in results.tasks if t != TRANSCRIPTION] or results.tasks
-    if not tasks or not results.keeps:
-        return False
-    keep = min(results.keeps, key=lambda k: abs(k - 0.06))
-    figure, axes = plt.subplots(len(tasks), 2, figsize=(9.6, 3.3 * len(tasks)), squeeze=False)
-    arms = [a for a in results.distinct if results.index(a, keep) is not None]
-    for row, task in zip(axes, tasks, strict=True):
-        accuracy = draws.mean(lambda s, t=task: s.accuracy(results.of_task(t)))
-        full = accuracy[0, results.index(FULL, 1.0)]
-        for ax, p in zip(row, (2, inf), strict=True):
-            error = draws.mean(lambda s, p=p: s.predictor(error_name(p)))[0]
-            named = []
-            for arm in arms:
-                i = results.index(arm, keep)
-                if not np.isfinite([error[i], accuracy[0, i]]).all():
-                    continue
-                colour = HIGHLIGHTED.get(arm, "#b6bcc6")
-                bar = interval(accuracy[:, i])
-                ax.errorbar(
-                    error[i], 100 * bar.value, yerr=100 * np.maximum([[bar.value - bar.low], [bar.high - bar.value]], 0),
-                    color=colour, marker="o", ms=5, elinewidth=0.9, mec="white", mew=0.5, zorder=3 if arm in HIGHLIGHTED else 2,
-                )  # fmt: skip
-                if arm in HIGHLIGHTED:
-                    named.append((100 * bar.value, arm, colour))
-            low, high = ax.get_ylim()
-            edge = ax.get_xlim()[1]
-            for y, (_, arm, colour) in zip(
-                _apart([y for y, *_ in named], (high - low) / 15), named, strict=True
-            ):
-                ax.annotate(arm, (edge, y), (4, 0), textcoords="offset points", va="center", fontsize=8, color=colour, annotation_clip=False)  # fmt: skip
-            ax.axhline(100 * full, color=INK, lw=0.8, ls=":")
-            rho = interval(correlation(draws, error_name(p), task, [keep]), within=1)
-            ax.set_title(f"{task}, ρ = {rho.written('{:+.2f}')}")
-            words = {2: "Frobenius error (p = 2)", inf: "largest residual (p = ∞)"}
-            ax.set_xlabel(f"{words[p]}, {percent(keep)} kept ({tokens(results, keep):.0f} tokens)")
-        row[0].set_ylabel("right answers, %")
-    figure.tight_layout()
-    save(figure, path)
-    return True
-
-
-def retained_accuracy(draws: Draws, path: Path) -> bool:
-    """Draw the accuracy kept against tokens kept."""
+def _curves(draws: Draws, title: str, arms: Sequence[str], twins: bool) -> Panel | None:
     results = draws.results
     values = 100 * retained(draws)
-    blind = results.index(BLIND, 0.0)
-    arms = [a for a in HIGHLIGHTED if a in results.arms]
-    figure, ax = plt.subplots(figsize=(7.2, 4.8))
     x = {k: tokens(results, k) for k in results.keeps}
-    ends: list[tuple[float, str, str]] = []
+    kinds = [("", "-", "dropped"), (" + fold", "--", "folded"), (" + fill", ":", "filled in")][
+        : 3 if twins else 1
+    ]
+    figure, ax = plt.subplots(figsize=(5.2, max(3.9, 0.19 * len(arms) + 1.6)))
+    ends = []
     for rank, arm in enumerate(arms):
-        at = [(k, i) for k in results.keeps if (i := results.index(arm, k)) is not None]
-        xs, line = [x[k] for k, _ in at], values[:, [i for _, i in at]]
         above = 3 - rank / len(arms)  # lines that coincide show the arm named first
-        ax.plot(xs, line[0], color=HIGHLIGHTED[arm], lw=1.7, marker="o", ms=3.5, zorder=above)
-        if arm in BANDS:
-            ax.fill_between(xs, *band(line), color=HIGHLIGHTED[arm], alpha=0.13, lw=0)
-        ends.append((line[0, -1], arm, HIGHLIGHTED[arm]))
-    _labels(ax, ends, min(x.values()))
+        for suffix, style, _ in kinds:
+            at = [(k, i) for k in results.keeps if (i := results.index(arm + suffix, k)) is not None]
+            if not at:
+                continue
+            xs, line = [x[k] for k, _ in at], values[:, [i for _, i in at]]
+            marker = None if suffix else "o"
+            ax.plot(xs, line[0], style, color=HIGHLIGHTED[arm], lw=1.7, marker=marker, ms=3.5, zorder=above)
+            if arm in BANDS and suffix == (" + fold" if twins else ""):
+                ax.fill_between(xs, *band(line), color=HIGHLIGHTED[arm], alpha=0.13, lw=0)
+            if not suffix:
+                ends.append(End(xs[-1], line[0, -1], arm, HIGHLIGHTED[arm]))
+    if not ends:
+        plt.close(figure)
+        return None
     ax.axhline(100, color=INK, lw=0.8)
+    blind = results.index(BLIND, 0.0)
     if blind is not None:
         ax.axhline(values[0, blind], color=SOFT, lw=0.8, ls=":")
-        ax.annotate(
-            "no tokens at all", (max(x.values()), values[0, blind]), ha="right", va="bottom", fontsize=8, color=SOFT,
-        )  # fmt: skip
+        ax.text(
+            max(x.values()),
+            values[0, blind],
+            "no tokens at all",
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color=SOFT,
+        )
     ax.set_xscale("log")
     ticks = sorted({round(v) for v in x.values()})
     ax.set_xticks(ticks, [str(t) for t in ticks])
     ax.minorticks_off()
-    ax.set_xlim(min(x.values()) / 2.3, max(x.values()) * 1.1)
+    ax.set_xlim(min(x.values()) / 3, max(x.values()) * 1.1)
     ax.set_xlabel(f"visual tokens kept, of {np.nanmax(results.tokens[results.index(FULL, 1.0)]):.0f}")
     ax.set_ylabel("accuracy, % of that with all tokens")
-    figure.tight_layout()
-    save(figure, path)
-    return True
+    ax.set_title(title)
+    if twins:
+        key = [Line2D([], [], color=INK, ls=style, label=label) for _, style, label in kinds]
+        figure.legend(handles=key, loc="outside lower center", ncols=3, frameon=False)
+    ax.set_ylim(*ax.get_ylim())
+    figure.canvas.draw()  # the layout gives the axes their height
+    label_ends(ax, ends, min(x.values()))
+    last = ", ".join(f"{end.name} {end.y:.0f} %" for end in sorted(ends, key=lambda end: -end.y))
+    alt = f"Curves of accuracy as a share of that with all tokens, over the number of tokens kept. {title}. At their left ends: {last}."
+    return panel(figure, "retained-twins" if twins else "retained", alt)
 
 
-def _labels(ax, ends: list[tuple[float, str, str]], x: float) -> None:
-    """Draw names at the left ends of lines, apart from each other."""
-    low, high = ax.get_ylim()
-    gap, last = (high - low) / 26, -np.inf
-    for y, name, colour in sorted(ends):
-        last = max(y, last + gap)
-        ax.annotate(name, (x, y), (x * 0.93, last), ha="right", va="center", fontsize=8, color=colour)
-
-
-def predictors(draws: Draws, path: Path) -> bool:
-    """Draw how well each number predicts accuracy over arms, a panel a task."""
-    names = list(NAMES)
-    found = {
-        task: [interval(SIGN[n] * correlation(draws, n, task), within=1) for n in names]
-        for task in draws.results.tasks
-    }
-    known = [i for i in range(len(names)) if any(np.isfinite(bars[i].value) for bars in found.values())]
-    if not known:
-        return False
-    first = next(iter(found.values()))
-    order = sorted(known, key=lambda i: -first[i].value if np.isfinite(first[i].value) else 9)
-    figure, axes = plt.subplots(1, len(found), figsize=(3 + 2.9 * len(found), 1 + 0.22 * len(order)), sharey=True, squeeze=False)
-    for ax, (task, bars) in zip(axes[0], found.items(), strict=True):
-        _dots(ax, [(names[i], bars[i], "#c2410c" if names[i] in ORACLES else INK) for i in order], 1)
-        ax.axvline(0, color=SOFT, lw=0.8)
-        ax.set_title(task)
-        ax.set_xlim(-1.05, 1.05)
-        ax.set_xlabel("correlation with accuracy\n(right of 0: as meant)")
-    figure.tight_layout()
-    save(figure, path)
-    return True
-
-
-def tightness(results: Results, path: Path) -> bool:
-    """Draw the squared error over the best possible, measured, beside the factor that a theorem allows."""
+def tightness(results: Results) -> list[Panel]:
+    """Draw the squared error over the best possible, measured, beside the factor that a theorem allows: a panel a method."""
     methods = {
-        "spare": "residual",
-        "osinsky": "osinsky",
-        "volume": "volume",
-        "random pivot": "random_pivot",
+        "spare": "residual", "osinsky": "osinsky", "volume": "volume", "random pivot": "random_pivot",
         swapped("spare", 2): "local_search",
-    }
+    }  # fmt: skip
     shown = [a for a in (*methods, "greedy", "divprune", "random") if a in results.arms]
-    if not shown:
-        return False
     ratio = results.predictors["error / optimum"] ** 2
-    columns = min(5, len(shown))
-    rows = -(-len(shown) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.35 * columns, 2.9 * rows), sharey=True, sharex=True, squeeze=False
-    )
-    for ax in axes.flat[len(shown) :]:
-        ax.set_axis_off()
-    n = round(float(results.tokens.max()))
-    for ax, arm in zip(axes.flat, shown, strict=False):
-        colour = HIGHLIGHTED.get(arm, "#475467")
-        xs, factors = [], []
+    n = round(float(np.nanmax(results.tokens)))
+    panels = []
+    for number, arm in enumerate(shown):
+        measured = {}
         for keep in results.keeps:
             i = results.index(arm, keep)
             values = ratio[i][np.isfinite(ratio[i])] if i is not None else np.array([])
-            if not len(values):
-                continue
-            k = tokens(results, keep)
-            low, middle, high = np.quantile(values, (0, 0.5, 1))
-            ax.plot([k, k], [low, high], color=colour, lw=4, alpha=0.35, solid_capstyle="round")
-            ax.plot(k, middle, "o", color=colour, ms=4.5)
-            guarantee = cssp.METHODS[methods[arm]].guarantee if arm in methods else None
-            factor = guarantee.frobenius(256, n, round(k)) if guarantee and guarantee.frobenius else None
-            if factor:
-                xs.append(k)
-                factors.append(factor)
-        ax.plot(xs, factors, "_", color=INK, ms=13, mew=2)
-        ax.set_title(arm + ("" if factors else "\n(no bound)"), fontsize=9)
+            if len(values):
+                measured[tokens(results, keep)] = np.quantile(values, (0, 0.5, 1))
+        if not measured:
+            continue
+        guarantee = cssp.METHODS[methods[arm]].guarantee if arm in methods else None
+        factors = {
+            k: factor
+            for k in measured
+            if guarantee and guarantee.frobenius and (factor := guarantee.frobenius(256, n, round(k)))
+        }
+        figure, ax = plt.subplots(figsize=(2.9, 2.5))
+        shade = HIGHLIGHTED.get(arm, SOFT)
+        for k, (low, middle, high) in measured.items():
+            ax.plot([k, k], [low, high], color=shade, lw=4, alpha=0.35, solid_capstyle="round")
+            ax.plot(k, middle, "o", color=shade, ms=4.5)
+        ax.plot(list(factors), list(factors.values()), "_", color=INK, ms=13, mew=2)
+        ax.set_title(arm + ("" if factors else " (no bound)"), fontsize=9)
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_ylim(0.8, 1e7)
-        ticks = [round(tokens(results, k)) for k in results.keeps][::2]
+        ax.set_yticks(
+            [10.0**power for power in range(8)], ["1", "10", "100", "10³", "10⁴", "10⁵", "10⁶", "10⁷"]
+        )
+        ticks = [round(k) for k in measured][::2]
         ax.set_xticks(ticks, [str(t) for t in ticks])
         ax.minorticks_off()
         ax.axhline(1, color=SOFT, lw=0.8, ls=":")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("squared error / least possible")
-    figure.supxlabel("visual tokens kept", fontsize=9.5)
-    key = [
-        Line2D([], [], color=SOFT, lw=4, alpha=0.5, marker="o", label="measured: all images, median"),
-        Line2D(
-            [],
-            [],
-            color=INK,
-            marker="_",
-            ms=13,
-            mew=2,
-            ls="",
-            label="what the theorem allows (above 10⁷: not drawn)",
-        ),
-    ]
-    figure.legend(handles=key, loc="upper center", ncols=2, frameon=False, bbox_to_anchor=(0.5, 1.05))
-    figure.tight_layout()
-    save(figure, path)
-    return True
+        ax.set_xlabel("visual tokens kept")
+        ax.set_ylabel("squared error / least", fontsize=8)
+        worst = max(high for _, _, high in measured.values())
+        bound = (
+            f"the theorem allows {min(factors.values()):.3g} or more" if factors else "no theorem bounds it"
+        )
+        alt = f"{arm}: squared error at most {worst:.1f} times the least possible on any image; {bound}."
+        panels.append(panel(figure, f"tightness-{number}", alt))
+    return panels
 
 
-DRAWN: dict[str, Callable[[Draws, Path], bool]] = {
-    "which_error": which_error,
-    "error_and_accuracy": error_and_accuracy,
-    "interventions": interventions,
-    "factorial": factorial,
-    "filling": filling,
-    "retained_accuracy": retained_accuracy,
-    "predictors": predictors,
-    "skills": skills,
-    "tightness": lambda draws, path: tightness(draws.results, path),
-}
+#: Name, title, caption, and the function that draws the panels (none where the rows do not have what it takes).
+DRAWN: tuple[tuple[str, str, str, Callable[[Draws], list[Panel]]], ...] = (
+    (
+        "which",
+        "Which error goes with right answers?",
+        "After some tokens are dropped, every token has a residual: what of it cannot be rebuilt from the kept ones. Error p sums the residual norms up: "
+        "p = 1 counts every token alike, p = 2 is the Frobenius error, p = ∞ looks at the largest residual only. Below zero: pruners of lower error answer better, "
+        "at equal numbers of tokens kept. Lines are 95 % intervals; scenes and pruners are both drawn again. Pruners that read the question, merge tokens or act "
+        "inside the language model are left out: error does not describe what they hand on.",
+        findings.which_error,
+    ),
+    (
+        "error",
+        "The pruners themselves",
+        "Each point is a pruner, at one budget: right answers against the Frobenius error, and against the largest residual. Both errors grow to the right. ρ is "
+        "Spearman's correlation, with its 95 % interval; the dotted line is the accuracy with all tokens.",
+        findings.scatter,
+    ),
+    (
+        "swaps",
+        "Does lowering an error help?",
+        "In black: greedy choice of the token that lowers error p most, and the residual rule (spare). In colours: a set of tokens as it was chosen, and "
+        "after single tokens were swapped for others as long as that lowers error p. Mean over tight budgets.",
+        findings.interventions,
+    ),
+    (
+        "factorial",
+        "The rule, or the norms?",
+        "Right answers, in percent, at tight budgets. Rows: what the rule looks at. Classes made equal scales the tokens of things so that their median norm is that of "
+        "background; it knows where things are, and explains only. Columns: the rule. Max–min keeps what is farthest from the kept ones, gain lowers the Frobenius error most.",
+        findings.factorial,
+    ),
+    (
+        "filling",
+        "What returns when dropped positions are filled?",
+        "Points gained on dropping, on things, at tight budgets. Fold: each kept token becomes the mean of its cluster. Fill: dropped positions hold the "
+        "projections of their tokens; shuffled: the same among permuted positions; mean: the mean of all tokens; dummy: one random token of median norm.",
+        findings.filling,
+    ),
+    (
+        "retained",
+        "What is left when tokens go",
+        "Accuracy as a share of that with all tokens, against the number of tokens kept (logarithmic). Bands are 95 % intervals. In the "
+        "second panel the same kept tokens three ways: the others dropped; folded into the nearest kept one; or put back as their projection "
+        "on the span of the kept ones, so that every position stays filled.",
+        retained_accuracy,
+    ),
+    (
+        "predictors",
+        "What predicts accuracy best?",
+        "Numbers of a set of kept tokens; each is explained below. In orange: oracles, which need the answers or the truth. Correlations are turned so that to the right of 0 means the number points "
+        "the way its author meant. Lines are 95 % intervals.",
+        findings.predictors,
+    ),
+    (
+        "tightness",
+        "How far theorems are from what happens",
+        "Squared error over the least that any subspace of as many dimensions allows: measured on every image (bar: all, dot: the median), "
+        "and the factor that the method's theorem grants (dash; above 10⁷ it is not drawn). Both axes are logarithmic; 1 is the best possible.",
+        lambda draws: tightness(draws.results),
+    ),
+)  # fmt: skip
 
 
-def draw(draws: Draws, folder: Path, checkpoint: Checkpoint | None = None) -> dict[str, Path]:
-    """Draw all figures that the rows allow, as PNG files; the kept tokens where a model is given, or from an earlier run."""
-    paths = {}
+KEPT = (
+    "What the pruners look at",
+    "Patches dropped before the language model are faded. Under each name: what the model then answers to the question above the first picture.",
+)
+
+
+def draw(draws: Draws, folder: Path, checkpoint: Checkpoint | None = None) -> list[Figure]:
+    """Draw all figures that the rows allow, a file a panel; the kept tokens where a model is given, or from an earlier run."""
+    found = []
     with plt.rc_context(STYLE):
-        for name, one in DRAWN.items():
-            path = folder / f"{name}.png"
-            if one(draws, path):
-                paths[name] = path
-        path = folder / "kept_tokens.png"
-        if checkpoint is not None:
-            draw_kept_tokens(checkpoint, path)
-    if path.exists():
-        paths["kept_tokens"] = path
-    return paths
+        for name, title, caption, panels in DRAWN:
+            if drawn := panels(draws):
+                found.append(Figure(name, title, caption, tuple(drawn)))
+        kept = [] if checkpoint is None else draw_kept_tokens(checkpoint)
+    kept = kept or [Panel(path.stem, path.read_text()) for path in sorted(folder.glob("kept-*.svg"))]
+    if kept:
+        found.append(Figure("kept", *KEPT, tuple(kept), frozenset()))
+    for one in [one for figure in found for one in figure.panels]:
+        (folder / f"{one.name}.svg").write_text(one.svg)
+    return found

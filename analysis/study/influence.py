@@ -21,7 +21,8 @@ def influence(checkpoint: Checkpoint, encoded: EncodedImage) -> tuple[Tensor, Te
     inputs = side_by_side(checkpoint, encoded, prefixes)
     found, out = inputs.run(checkpoint.explaining, output_attentions=True)
     loss = sum(
-        torch.nn.functional.cross_entropy(one, right) for one, right in zip(found, encoded.answers, strict=True)
+        torch.nn.functional.cross_entropy(one, right)
+        for one, right in zip(found, encoded.answers, strict=True)
     )
     gradients = torch.autograd.grad(loss, rows)
     with torch.no_grad():

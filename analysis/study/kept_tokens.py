@@ -82,7 +82,9 @@ def columns_of(arm: Arm, encoded: EncodedImage) -> Tensor:
         return unit_rows(tokens)
     if arm.columns == "equal classes" and things is not None and things.any() and not things.all():
         norms = tokens.norm(dim=1)
-        return torch.where(things[:, None], tokens * (norms[~things].median() / norms[things].median()), tokens)
+        return torch.where(
+            things[:, None], tokens * (norms[~things].median() / norms[things].median()), tokens
+        )
     return tokens
 
 

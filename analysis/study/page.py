@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from analysis import reference
-from analysis.study import figures, report
+from analysis.study import figures, html, report
 from analysis.study.bootstrap import Draws
 from analysis.study.encoding import Checkpoint
 from analysis.study.plan import pack
+from analysis.study.recommend import recommend
 from analysis.study.results import read
-from analysis.study.rules import CANDIDATES, verdicts
+from analysis.study.rules import verdicts
 from analysis.training.card import write_table
 
 SHIPPED = Path(__file__).parent / "rows.npz"
@@ -43,9 +46,11 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
     if (out / "confirm" / "rows").is_dir():
         once = pack(out / "confirm", out / "confirm.npz")
     again = read(once) if once.exists() else None
-    confirmed = [] if again is None else verdicts(again, candidates=CANDIDATES)
+    confirmed = [] if again is None else verdicts(again)
     table = report.summary(draws)
-    print(report.text(draws, table, found, confirmed))
+    saved = _saved(rows)
+    own = None if saved is None else recommend(draws, dict(zip(results.cells, saved, strict=True)))
+    print(report.text(draws, table, found, confirmed, own))
     report.write_summary(table, out / "summary.csv")
     note = f"{report.headline(results)}."
     if again is not None:
@@ -57,6 +62,13 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
     if confirmed:
         report.write_verdicts(confirmed, out / "confirmed")
     drawn = figures.draw(draws, out, checkpoint)
-    report.html(draws, table, found, drawn, out / "report.html", confirmed)
+    told = report.headline(results)
+    html.write(draws, table, found, drawn, out / "report.html", confirmed, told, own)
     print(f"\nreport: {out / 'report.html'}\nrows: {rows}\nverdicts: {out / 'verdicts.md'}")
     return 0
+
+
+def _saved(rows: Path) -> list[float] | None:
+    """Return the seconds that each cell saves a question; None where the rows are not of a user's own questions."""
+    with np.load(rows) as file:
+        return file["saved"].tolist() if "saved" in file.files else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -111,6 +112,19 @@ class Results:
             self.norm_and_thing[units] if len(self.norm_and_thing) else self.norm_and_thing,
         )  # fmt: skip
 
+    def counts(self, cells: Collection[Cell] | None = None, skill: str | None = None) -> dict[str, int]:
+        """Return the numbers of questions, scenes and models that any of these cells was run on (without: that there are).
+
+        A question that is put to several models counts once. With a skill, only its questions count, and scenes that have one.
+        """
+        rows = [i for i, cell in enumerate(self.cells) if cells is None or cell in cells]
+        ran = np.ones(len(self.units), bool) if cells is None else self.ran[rows].any(0)
+        owner = self.owner if skill is None else self.owner[self.skill == skill]
+        sizes = np.bincount(owner, minlength=len(self.units)) * ran
+        scenes = {unit[1:]: int(n) for unit, n in zip(self.units, sizes, strict=True) if n}
+        models = {unit[0] for unit, n in zip(self.units, sizes, strict=True) if n}
+        return {"questions": sum(scenes.values()), "scenes": len(scenes), "models": len(models)}
+
 
 def read(path: Path) -> Results:
     """Return the packed rows of a study.
@@ -123,7 +137,9 @@ def read(path: Path) -> Results:
     with np.load(path) as file:
         found = dict(file)
     if "score" not in found:
-        raise ValueError(f"{path} holds rows of the study's first edition; run `python -m analysis study` again.")
+        raise ValueError(
+            f"{path} holds rows of the study's first edition; run `python -m analysis study` again."
+        )
     return Results(
         tuple(zip(found["arms"].tolist(), found["keeps"].tolist(), strict=True)),
         tuple(

@@ -70,7 +70,9 @@ def which_error(study: Study) -> Verdict:
         p, other = EXPECTED[task]
         rho = {q: lambda d, t=task, q=q: correlation(d, error_name(q), t) for q in (2, inf)}
         rhos[f"ρ({exponent(p)}), {task}"] = rho[p]
-        rhos[f"ρ({exponent(p)}) − ρ({exponent(other)}), {task}"] = lambda d, a=rho[p], b=rho[other]: a(d) - b(d)
+        rhos[f"ρ({exponent(p)}) − ρ({exponent(other)}), {task}"] = lambda d, a=rho[p], b=rho[other]: (
+            a(d) - b(d)
+        )
         sign = 1 if task == THINGS else -1  # turned so that below zero is what the rule expects, as with ρ
         if any(study.has(swapped(s, inf), swapped(s, 2)) for s in STARTS):
             swaps[f"swaps towards {exponent(other)} minus swaps towards {exponent(p)}, {task}"] = (
@@ -216,7 +218,9 @@ def relevance(study: Study) -> Verdict:
         both = [n.all for n in found if n.name.endswith(space)]
         if not both:
             continue
-        said.append(YES if min(b.low for b in both) > 0 else NO if min(b.high for b in both) < MARGIN else OPEN)
+        said.append(
+            YES if min(b.low for b in both) > 0 else NO if min(b.high for b in both) < MARGIN else OPEN
+        )
         parts.append(
             f"in {space} anti-relevance changes accuracy by {points(both[0])} points against none and {points(both[1])} against normal"
         )
@@ -231,7 +235,12 @@ def relevance(study: Study) -> Verdict:
 
 # ---- 4
 
-LEAST_ERROR = {"greedy": "greedy", "osinsky": "osinsky", "volume": "volume", "local search": swapped("spare", 2)}
+LEAST_ERROR = {
+    "greedy": "greedy",
+    "osinsky": "osinsky",
+    "volume": "volume",
+    "local search": swapped("spare", 2),
+}
 
 
 def least_error(study: Study) -> Verdict:
@@ -359,5 +368,3 @@ def auto(study: Study) -> Verdict:
         Number(f"auto − {rival} at {keep:.0%}, {task}", bar) for (rival, task, keep), bar in found.items()
     ]
     return Verdict(question, verdict, _sentence(said), rule, tuple(numbers), len(numbers))
-
-
