@@ -32,7 +32,6 @@ def _study_options(add: Add) -> None:
     add("--families", nargs="+", help="only these families of scenes")
     add("--arms", nargs="+", help="only these arms")
     add("--keep", nargs="+", type=float, help="shares of tokens kept")
-    add("--plane", type=int, help="scenes of each family that get the plane of the family of pruners")
     add("--inside", type=int, help="scenes of each family that get the systems inside the language model")
     add("--model", nargs="+", help="folders of checkpoints (the shipped one)")
     add(
@@ -70,7 +69,7 @@ def _study(
     from analysis import study
     from analysis.study import user_data
 
-    names = {"keep": "keeps", "plane": "plane_scenes", "inside": "inside_scenes", "model": "models"}
+    names = {"keep": "keeps", "inside": "inside_scenes", "model": "models"}
     changes = {
         names.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
     }

@@ -55,7 +55,7 @@ def logits(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Pre
     found: list[list[Tensor]] = [[] for _ in prefixes]
     for batch in _batches(order, length):
         inputs = side_by_side(checkpoint, encoded, [prefixes[i] for i in batch])
-        rows = inputs.run(checkpoint.answering)[0]
+        rows = inputs.run(checkpoint.model)[0]
         for i in batch:
             found[i] = [next(rows) for _ in prefixes[i].asked]
     return found

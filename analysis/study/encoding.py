@@ -27,14 +27,12 @@ LAYERS = (1, 2)
 class Checkpoint:
     """A checkpoint whose decoder takes embeddings, positions and an additive mask, as Llama's does.
 
-    ``clip``: (CLIPModel, tokenizer) with the checkpoint's own vision tower, or None. ``half``: answers are computed in
-    bfloat16, as in training; tokens, and what is chosen by them, are not.
+    ``clip``: (CLIPModel, tokenizer) with the checkpoint's own vision tower, or None.
     """
 
     model: Any
     processor: Any
     clip: tuple[Any, Any] | None = None
-    half: bool = False
 
     @property
     def decoder(self) -> Any:
@@ -42,14 +40,9 @@ class Checkpoint:
         return base_of(self.model).language_model
 
     @cached_property
-    def answering(self) -> Any:
-        """The model that answers, in its precision."""
-        return deepcopy(self.model).bfloat16() if self.half else self.model
-
-    @cached_property
     def explaining(self) -> Any:
-        """The model in full precision, with the attention kernel that tells its weights."""
-        model = deepcopy(self.model).float()
+        """The model with the attention kernel that tells its weights."""
+        model = deepcopy(self.model)
         model.set_attn_implementation("eager")
         return model
 

@@ -12,11 +12,15 @@ from analysis.study.bootstrap import Draws
 from analysis.study.encoding import Checkpoint
 from analysis.study.plan import pack
 from analysis.study.recommend import recommend
-from analysis.study.results import read
+from analysis.study.results import EMPTY, read
 from analysis.study.rules import verdicts
 from analysis.training.card import write_table
 
 SHIPPED = Path(__file__).parent / "rows.npz"
+NOT_RUN = (
+    "The study has not been run yet: there are no rows of this edition. Its questions and rules are below, fixed beforehand in [the plan](plan.md); "
+    "what the first edition said, and what was wrong with it, is in [the corrections](corrections.md)."
+)
 
 
 def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Checkpoint | None = None) -> int:
@@ -28,11 +32,19 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
         Packed rows; without, those of the units in `out`, or an earlier ``rows.npz`` there, or the shipped ones.
         Those of the confirmation set lie beside them as ``confirm.npz``.
     docs : Path, optional
-        The page of verdicts goes there, and the table of models beside it.
+        The page of verdicts goes there, and the table of models beside it; where there are no rows at all, it says so.
     checkpoint : Checkpoint, optional
         To draw the kept tokens; without, an earlier picture is used.
     """
     out.mkdir(parents=True, exist_ok=True)
+    if (
+        rows is None
+        and docs is not None
+        and not (SHIPPED.exists() or (out / "rows").is_dir() or (out / "rows.npz").exists())
+    ):
+        report.write_verdicts(verdicts(EMPTY), out, docs, NOT_RUN)
+        write_table(reference.measured(), docs / "models.md")
+        return 0
     if rows is None:
         rows = out / "rows.npz"
         if not (out / "rows").is_dir() and not rows.exists() and SHIPPED.exists():

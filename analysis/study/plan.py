@@ -147,7 +147,7 @@ def load(folder: str) -> Checkpoint:
     home = Path(folder) if folder else reference.HERE
     model, processor = reference.load(folder or None)
     clip = reference.clip(folder or None) if (home / "clip").is_dir() else None
-    _LOADED[folder] = Checkpoint(model, processor, clip, half=True)
+    _LOADED[folder] = Checkpoint(model, processor, clip)
     return _LOADED[folder]
 
 

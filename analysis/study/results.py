@@ -152,3 +152,7 @@ def read(path: Path) -> Results:
         dict(zip(found["names"].tolist(), restored(found["predictors"]), strict=True)),
         norm_and_thing=found["norm_and_thing"],
     )
+
+
+#: The results of a study that was not run.
+EMPTY = Results((), (), np.zeros(0, int), np.zeros(0, str), np.zeros((0, 0)), np.zeros((0, 0)), {})

@@ -217,10 +217,10 @@ def _inside(
     inputs = checkpoint.processor(images=[image] * len(texts), text=texts, padding=True, return_tensors="pt")
     del inputs["pixel_values"]
     inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    features = encoded.tokens[None].to(checkpoint.answering.dtype).expand(len(texts), -1, -1)
+    features = encoded.tokens[None].expand(len(texts), -1, -1)
     inputs["mm_encoder_outputs"] = {"image": _Encoded(pooler_output=list(features))}
-    with vlm_bridge.prune(checkpoint.answering, keep, arm.method, **arm.options) as report:
-        logits = checkpoint.answering(**inputs).logits[:, -1]
+    with vlm_bridge.prune(checkpoint.model, keep, arm.method, **arm.options) as report:
+        logits = checkpoint.model(**inputs).logits[:, -1]
     words = checkpoint.processor.tokenizer.convert_ids_to_tokens(logits.argmax(-1).tolist())
     words = [word if encoded.words(q) == 1 else "" for q, word in enumerate(words)]
     return words, [row.cpu() for row in report.kept], sum(report.seconds)
