@@ -28,8 +28,8 @@ from cssp.errors import (
 )
 from cssp.finish import filled, shortened, within
 from cssp.gram import Gram, as_gram
-from cssp.methods import METHODS
 from cssp.linalg import squares
+from cssp.methods import METHODS
 from cssp.problem import Array
 from cssp.residuals import as_exponent, relative_p_norm
 from cssp.scaling import default_floating_errors, shifted

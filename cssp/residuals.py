@@ -16,7 +16,7 @@ __all__ = ["as_exponent", "column_norms", "p_norm", "relative_p_norm"]
 
 Array = Any
 
-#: Whole exponents up to this are formed by products, which are many times faster than a power.
+#: Powers of squares with whole exponents, and half ones, up to this are formed by products, which are many times faster than a power.
 PRODUCTS = 64
 
 
@@ -58,16 +58,15 @@ def p_norm(x2: Array, p: float) -> Array:
 
 def _power(x: Array, a: float) -> Array:
     """Return x^a, entry by entry."""
-    if a == 0.5:
-        return array_api_compat.array_namespace(x).sqrt(x)
-    if a != int(a) or a > PRODUCTS:
+    if a > PRODUCTS or 2 * a != int(2 * a):
         return x**a
-    result, e = None, int(a)
-    while e:
-        if e % 2:
+    whole, half = divmod(int(2 * a), 2)
+    result = array_api_compat.array_namespace(x).sqrt(x) if half else None
+    while whole:
+        if whole % 2:
             result = x if result is None else result * x
-        e //= 2
-        x = x * x if e else x
+        whole //= 2
+        x = x * x if whole else x
     return result
 
 

@@ -65,7 +65,6 @@ class Part:
             self.rank,
             self.own,
             self.trace,
-            self.norms2,
             self.wanted_exponent,
         )
 
@@ -264,7 +263,6 @@ class Kept:
     rank: int
     own: tuple[int, ...]
     trace: np.ndarray
-    norms2: np.ndarray
     wanted_exponent: int
 
     def scaled(self, x: Any, power: int = 1) -> Any:
@@ -332,8 +330,8 @@ class Selection:
     before. They are about A·diag(w), or about ``target`` where one was given, and of the exact data: half and
     single precision input is widened to float64 for them.
 
-    A pickled selection leaves A behind: its errors are computed before, its coefficients, reconstruction and certificate
-    are refused afterwards. Copies share A.
+    A pickled selection leaves A behind: its errors are computed before, its residuals, coefficients, reconstruction and
+    certificate are refused afterwards. Copies share A.
 
     Where A is a torch tensor and A, ``weights`` or ``target`` requires a gradient, `coefficients` and `reconstruct` carry
     it, the indices being fixed; indices and errors never do. The selection then holds the graph of these arguments: detach
@@ -428,7 +426,9 @@ class Selection:
         array([0., 2., 1.])
         """
         rows = [part.scaled(np.sqrt(part.norms2[1])) for part in self._parts]
-        return self._gather(np.reshape(np.asarray(rows, dtype=np.float64), (*self._batch, *np.shape(rows)[1:])))
+        return self._gather(
+            np.reshape(np.asarray(rows, dtype=np.float64), (*self._batch, *np.shape(rows)[1:]))
+        )
 
     @property
     def max_error(self) -> Any:

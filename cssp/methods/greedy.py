@@ -25,9 +25,9 @@ from cssp.linalg import (
     widen,
 )
 from cssp.linalg import squares as sq
-from cssp.methods._residual_gram import Stored, smallest_p_norm
 from cssp.methods.row import FORCED, NATIVE, PASSES, Guarantee, Method
 from cssp.pivoting import norm_slack, stale_level, tie_bar
+from cssp.pivoting.exponents import Stored, smallest_p_norm
 from cssp.problem import Array, Picks, Problem
 from cssp.residuals import as_exponent
 

@@ -17,12 +17,12 @@ import numpy as np
 from cssp.errors import UnsupportedError, check_integer
 from cssp.linalg import basis, column_norms2, orthogonalise, project_off
 from cssp.linalg import squares as sq
-from cssp.methods._residual_gram import smallest_p_norm
 from cssp.methods.greedy import largest_gain
 from cssp.passes.chunks import ChunkSource
 from cssp.passes.problem import PassProblem
 from cssp.passes.source import BLOCK, Local, Source
 from cssp.pivoting import norm_slack, stale_level, tie_bar
+from cssp.pivoting.exponents import smallest_p_norm
 from cssp.problem import Picks, Problem
 from cssp.residuals import as_exponent
 from cssp.vectors import orthonormal
@@ -67,7 +67,7 @@ def greedy(problem: PassProblem, *, oversample: int = 10, p: float = 2) -> Picks
 
 
 class _Read:
-    """A matrix read in passes, see `cssp.methods._residual_gram.Columns`."""
+    """A matrix read in passes, see `cssp.pivoting.exponents.Columns`."""
 
     def __init__(self, A: Source) -> None:
         self.A = A

@@ -95,12 +95,13 @@ def smallest_p_norm(problem: Problem, M: Columns, p: float) -> Picks:
     s = _State(problem, M, p)
     open_ = problem.xp.asarray(problem.candidates, copy=True)
     indices = list(problem.include)
-    for j, q in zip(*_directions(problem, M), strict=True):
-        s.add(j, q)
+    for i, q in zip(*_directions(problem, M), strict=True):
+        s.add(i, q)
     while len(indices) < problem.k:
         s.refresh(open_)
-        if s.reached() or (j := s.best(open_)) is None:
+        if s.reached() or (best := s.best(open_)) is None:
             break
+        j = best
         e, norm = orthogonalise(M.take([j])[:, 0], s.basis())
         open_[j] = False
         if norm > problem.noise and s.r < problem.m:
@@ -160,7 +161,8 @@ class _State:
         self.f = self.xp.maximum(self.f - squares(s), zero)
         self.g[j] = 0
         if self.whole:
-            self.f[j] = 0
+            self.f0 = self.xp.asarray(self.f0, copy=True)
+            self.f[j] = self.f0[j] = 0
 
     def refresh(self, open_: Array, level: float | None = None) -> bool:
         """Form anew what has fallen below this share of its last exact value, by default below √eps; return whether there was any."""
