@@ -117,6 +117,17 @@ def _train_options(add: Add) -> None:
     add("--scale", type=float, default=1.0, help="share of the recipe's steps (for trying it out)")
     add("--device", default="cpu", help="cpu, or cuda")
     add("--export", type=Path, help="write the finished model there (default: OUT/seedN/model)")
+    add(
+        "--codes",
+        choices=("summed", "neutral"),
+        default="summed",
+        help="what visual tokens are taught: summed codes, longer where more is shown, or neutral ones, whose norms tell nothing",
+    )
+    add(
+        "--start",
+        type=Path,
+        help="folder of a finished model that goes on instead: it learns to transcribe (and neutral norms, if asked for)",
+    )
 
 
 def _train(**options) -> int:

@@ -150,9 +150,8 @@ def load(folder: str) -> Checkpoint:
         return _LOADED[folder]
     from analysis import reference
 
-    home = Path(folder) if folder else reference.HERE
-    model, processor = reference.load(folder or None)
-    clip = reference.clip(folder or None) if (home / "clip").is_dir() else None
+    model, processor = reference.load(folder)
+    clip = reference.clip(folder) if reference.clip_folder(folder).is_dir() else None
     _LOADED[folder] = Checkpoint(model, processor, clip)
     return _LOADED[folder]
 
