@@ -1,7 +1,9 @@
-"""From rows to verdicts, figures and report; no model is needed."""
+"""From rows to verdicts, figures and report, without a model: ``python -m analysis figures``."""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,22 @@ NOT_RUN = (
     "The study has not been run yet: there are no rows of this edition. Its questions and rules are below, fixed beforehand in [the plan](plan.md); "
     "what the first edition said, and what was wrong with it, is in [the corrections](corrections.md)."
 )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--rows", type=Path, help="packed rows (default: those in OUT)")
+    parser.add_argument("--docs", type=Path, help="put the verdicts into this folder, too")
+    parser.add_argument("--out", type=Path, default=Path("out/study"))
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Make the page; 2 where the rows cannot be read."""
+    try:
+        return make(arguments.rows, arguments.out, arguments.docs)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Checkpoint | None = None) -> int:

@@ -14,7 +14,7 @@ from analysis import scenes
 from analysis.scenes import COLOURS, GRID, PATCH, SHAPES, SIZES
 from analysis.scenes.backgrounds import NAMES as BACKGROUNDS
 from analysis.training.captions import caption
-from analysis.training.model import BOS, CAPTION, EOS, IMAGE_TOKEN, PAD, VOCABULARY
+from analysis.training.model import BOS, CAPTION, EOS, PAD, VOCABULARY
 
 TOKEN = {word: i for i, word in enumerate(VOCABULARY)}
 PREFIX = 1 + GRID * GRID  # <s> and the image
@@ -168,8 +168,3 @@ def load(folder: Path, split: str) -> Arrays:
             f"no {split} scenes under {folder}; run `python -m analysis train` to make them"
         )
     return Arrays.join([Arrays(**np.load(p)) for p in paths])
-
-
-def prefix_ids(batch: int) -> np.ndarray:
-    """Return the ids in front of the questions: BOS and the places of the image, shape (batch, PREFIX)."""
-    return np.tile(np.array([BOS] + [IMAGE_TOKEN] * (PREFIX - 1)), (batch, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import time
@@ -19,6 +20,38 @@ from analysis.training.recipe import HEADS, folder_of, start_model, train_stage
 
 
 STAGES = ("language", "vision", "whole")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/train"))
+    parser.add_argument("--scenes", type=int, default=40, help="training scenes, in thousands")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="share of the recipe's steps (for trying it out)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda")
+    parser.add_argument(
+        "--export", type=Path, help="write the finished model there (default: OUT/seedN/model)"
+    )
+    parser.add_argument(
+        "--codes",
+        choices=("summed", "neutral"),
+        default="summed",
+        help="what visual tokens are taught: summed codes, longer where more is shown, or neutral ones, whose norms tell nothing",
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="folder of a finished model that goes on instead: it learns to transcribe (and neutral norms, if asked for)",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Train, export and measure a model."""
+    train(**vars(arguments))
+    return 0
 
 
 def train(
