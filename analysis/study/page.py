@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from analysis import reference
-from analysis.study import figures, html, report
+from analysis.study import decimer, figures, html, report
 from analysis.study.bootstrap import Draws
 from analysis.study.encoding import Checkpoint
 from analysis.study.plan import pack
 from analysis.study.recommend import recommend
-from analysis.study.results import EMPTY, read
+from analysis.study.results import EMPTY, Results, join, read
 from analysis.study.rules import verdicts
 from analysis.training.card import write_table
 
@@ -48,7 +48,7 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
     ----------
     rows : Path, optional
         Packed rows; without, those of the units in `out`, or an earlier ``rows.npz`` there, or the shipped ones.
-        Those of the confirmation set lie beside them as ``confirm.npz``.
+        Those of the confirmation set lie beside them as ``confirm.npz``, and those of DECIMER as ``decimer.npz``.
     docs : Path, optional
         The page of verdicts goes there, and the table of models beside it; where there are no rows at all, it says so.
     checkpoint : Checkpoint, optional
@@ -69,13 +69,14 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
             rows = SHIPPED
         elif (out / "rows").is_dir() or not rows.exists():
             pack(out, rows)
-    results = read(rows)
+    drawings = rows.with_name("decimer.npz")
+    results = _with_drawings(read(rows), drawings)
     draws = Draws(results)
     found = verdicts(results)
     once = rows.with_name("confirm.npz")
     if (out / "confirm" / "rows").is_dir():
         once = pack(out / "confirm", out / "confirm.npz")
-    again = read(once) if once.exists() else None
+    again = _with_drawings(read(once), drawings, confirm=True) if once.exists() else None
     confirmed = [] if again is None else verdicts(again)
     table = report.summary(draws)
     saved = _saved(rows)
@@ -96,6 +97,10 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
     html.write(draws, table, found, drawn, out / "report.html", confirmed, told, own)
     print(f"\nreport: {out / 'report.html'}\nrows: {rows}\nverdicts: {out / 'verdicts.md'}")
     return 0
+
+
+def _with_drawings(results: Results, path: Path, confirm: bool = False) -> Results:
+    return join(results, decimer.read(path, confirm)) if path.exists() else results
 
 
 def _saved(rows: Path) -> list[float] | None:

@@ -84,7 +84,7 @@ class Results:
         for arm in self.arms:
             if arm in self.blind:
                 at = [i for k in self.keeps if (i := self.index(arm, k)) is not None]
-                rows = [self.score[at], self.tokens[at], *(values[at] for values in self.predictors.values())]
+                rows = [self.tokens[at], self.score[at], *(values[at] for values in self.predictors.values())]
                 found.setdefault(b"".join(row.tobytes() for row in rows), arm)
         return list(found.values())
 
@@ -152,6 +152,25 @@ def read(path: Path) -> Results:
         dict(zip(found["names"].tolist(), restored(found["predictors"]), strict=True)),
         norm_and_thing=found["norm_and_thing"],
     )
+
+
+def join(first: Results, second: Results) -> Results:
+    """Return the results of two studies of different models as one; what one of them did not run is not known there."""
+    cells = tuple(dict.fromkeys([*first.cells, *second.cells]))
+    at = [[cells.index(cell) for cell in part.cells] for part in (first, second)]
+
+    def beside(*parts: np.ndarray) -> np.ndarray:
+        found = [np.full((len(cells), part.shape[1]), np.nan) for part in parts]
+        for table, rows, part in zip(found, at, parts, strict=True):
+            table[rows] = part
+        return np.hstack(found)
+
+    return Results(
+        cells, first.units + second.units, np.concatenate([first.owner, second.owner + len(first.units)]),
+        np.concatenate([first.skill, second.skill]), beside(first.score, second.score), beside(first.tokens, second.tokens),
+        {name: beside(first.predictors[name], second.predictors[name]) for name in first.predictors},
+        first.blind | second.blind, np.concatenate([first.norm_and_thing, second.norm_and_thing]),
+    )  # fmt: skip
 
 
 #: The results of a study that was not run.

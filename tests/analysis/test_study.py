@@ -18,13 +18,13 @@ import cssp
 import vlm_bridge
 from analysis import reference, scenes, study
 from analysis.__main__ import main
-from analysis.study import arms, page, predictors, units
+from analysis.study import arms, decimer, page, predictors, units
 from analysis.study import plan as plans
 from analysis.study.answering import Prefix, answers, logits
 from analysis.study.encoding import Checkpoint, encode_image
 from analysis.study.influence import influence
 from analysis.study.kept_tokens import columns_of, filled, grid_of, kept
-from analysis.study.results import read
+from analysis.study.results import join, read
 from analysis.training.model import build_joint, tokenizer
 from vlm_bridge import PRUNERS
 
@@ -523,6 +523,35 @@ def test_what_is_wrong_is_named(tmp_path, capsys, monkeypatch):
         study.Plan(models=("a/model", "b/model"))
     with pytest.raises(ValueError, match="is no pruning"):
         study.arguments(study.ARMS["spare + fill"], 0.5, 0, None, None)
+
+
+def test_rows_of_drawn_molecules_join_those_of_scenes(finished, tmp_path):
+    """A molecule is a scene, its drawings are questions, and what was not run there is not known."""
+    rows = [
+        {"group": style, "number": n, "arm": arm, "keep": k, "accuracy": 0.5 + n / 1000, "error 2": 0.1 * n, "error inf": 0.2}
+        for n in (3, 4, 100) for style in ("plain", "noise") for arm, k in (("residual", 128), ("qdeim", 16), ("attention (oracle)", 16))
+    ] + [{"group": "plain", "number": 3, "arm": study.FULL, "keep": 256}]  # fmt: skip
+    names = list(rows[0])
+    np.savez(tmp_path / "decimer.npz", **{n: np.array([row.get(n, np.nan) for row in rows]) for n in names})
+    drawn, confirmed = (decimer.read(tmp_path / "decimer.npz", again) for again in (False, True))
+    assert [u[2] for u in drawn.units] == ["3", "4"]
+    assert [u[2] for u in confirmed.units] == ["100"]
+    assert drawn.blind == {"spare", "qdeim"}
+    spare, full = drawn.index("spare", 0.5), drawn.index(study.FULL, 1.0)
+    assert drawn.score[spare].tolist() == [0.503, 0.503, 0.504, 0.504]
+    assert drawn.tokens[spare].tolist() == [128, 128]
+    assert drawn.predictors[predictors.error_name(2)][spare].tolist() == pytest.approx([0.3, 0.4])
+    assert np.nansum(drawn.score[full]) == 1
+    scenes = read(study.pack(finished, tmp_path / "rows.npz"))
+    both = join(scenes, drawn)
+    assert set(both.cells) == set(scenes.cells) | set(drawn.cells)
+    assert both.tasks == ["things", "background", "transcription"]
+    part = both.only("decimer")
+    assert np.isnan(part.score[part.index("divprune", 0.06)]).all()
+    assert (part.score[part.index("spare", 0.5)] == drawn.score[spare]).all()
+    cell = ("spare", 0.06)
+    own = both.only(scenes.units[0][0])
+    np.testing.assert_array_equal(own.score[own.index(*cell)], scenes.score[scenes.index(*cell)])
 
 
 def test_rows_of_the_first_edition_are_refused(tmp_path):
