@@ -14,7 +14,6 @@ from analysis.scenes import PATCH_SKILLS, TRANSCRIPTIONS, Scene, patch_words
 from analysis.scenes.questions import ROWS
 from analysis.training.captions import caption
 
-
 PICTURES = 200  # that are transcribed of each family, at the most
 
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from copy import deepcopy
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np

@@ -18,7 +18,6 @@ from analysis.training.card import write_card
 from analysis.training.model import processor, tokenizer
 from analysis.training.recipe import HEADS, folder_of, start_model, train_stage
 
-
 STAGES = ("language", "vision", "whole")
 
 
