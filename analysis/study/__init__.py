@@ -1,13 +1,13 @@
-"""The study: prune the visual tokens of held-out scenes in many ways, and see whether reconstruction error predicts the answers.
+"""The study: prune the visual tokens of held-out scenes in many ways, and see which reconstruction error predicts which answers.
 
 - `arms`: what is compared; `tasks`: what questions are about; `encoding`, `kept_tokens`, `answering`: an image encoded once, the tokens
   each arm keeps, and the answers of many prunings in one forward pass; `predictors`, `influence`: numbers that might predict them;
 - `units`, `plan`: the work of one image, plans, resumption, and the packed rows;
 - `user_data`: a user's checkpoint and questions; `question_files`, `answer_files`: how both are stored, `digest`: what answers were made from;
-- `results`: the packed rows as arrays; `bootstrap`, `correlations`: what is estimated from them;
+- `results`: the packed rows as arrays; `decimer`: those of a published model; `bootstrap`, `correlations`: what is estimated from them;
 - `rules`: the six questions, with decision rules fixed beforehand (docs/study/plan.md), `verdict`: the record and what the rules
   share, `verdict_text`: the verdicts without numbers;
-- `figures`, `pictures`, `drawing`: figures; `report`: text, tables and the HTML page; `page`: all of it from rows.
+- `figures`, `findings`, `pictures`, `drawing`: figures; `report`: text, tables and the HTML page; `page`: all of it from rows.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def text(
         *([own.sentence, own.rule, ""] if own else []),
         headline(results),
         f"all tokens: accuracy {full}; none: {blind}",
-        "accuracy (relative reconstruction error)",
+        "accuracy (relative Frobenius error)",
     ]
     lines.append("".ljust(width) + "".join(f"{k:.0%} kept".rjust(15) for k in results.keeps))
     for arm in arms:
