@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import io
+import warnings
 import zipfile
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+import cssp
 from cssp.checkpoints import digest_of
 
-if TYPE_CHECKING:
-    from analysis.damage import Kept
 
-Damage = Callable[["Kept", "Kept", np.random.Generator], bytes]
+@dataclass(frozen=True)
+class Kept:
+    """A file of kept state, the key of its digest, and how a run goes on from it; ``right`` is what that must give."""
+
+    kind: str
+    content: bytes
+    key: bytes
+    resume: Callable[[Path], Any]
+    right: Any
+
+    def outcome(self, content: bytes, path: Path) -> tuple[str, str]:
+        """Return the outcome of a run on this content, and the reason given."""
+        path.write_bytes(content)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", cssp.RankDeficientWarning)
+                return "harmless" if self.resume(path) == self.right else "wrong", ""
+        except cssp.CsspError as reason:
+            return "refused", str(reason)
+        except Exception as reason:
+            return "escaped", repr(reason)
+
+
+Damage = Callable[[Kept, Kept, np.random.Generator], bytes]
 Arrays = dict[str, np.ndarray]
 
 #: Fields that say what a file is, not what the state is.

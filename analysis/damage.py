@@ -7,12 +7,11 @@ that sums of column norms cannot tell apart: the checkpoint of one must not be t
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from tqdm import tqdm
 
 import cssp
 from analysis import corruptions
+from analysis.corruptions import Kept
 from cssp import stream_state
 from cssp.passes import checkpoint
 from cssp.passes.fingerprint import fingerprint
@@ -44,32 +44,19 @@ def chunked(A: np.ndarray, chunks: Any = (17, 40)) -> Any:
 STORAGES: tuple[Callable[[np.ndarray], Any], ...] = (chunked, sp.csc_array, aslinearoperator)
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A file of kept state, the key of its digest, and how a run goes on from it; ``right`` is what that must give."""
-
-    kind: str
-    content: bytes
-    key: bytes
-    resume: Callable[[Path], Any]
-    right: Any
-
-    def outcome(self, content: bytes, path: Path) -> tuple[str, str]:
-        """Return the outcome of a run on this content, and the reason given."""
-        path.write_bytes(content)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", cssp.RankDeficientWarning)
-                return "harmless" if self.resume(path) == self.right else "wrong", ""
-        except cssp.CsspError as reason:
-            return "refused", str(reason)
-        except Exception as reason:
-            return "escaped", repr(reason)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--cases", type=int, default=2000, help="damaged files")
+    parser.add_argument(
+        "--pairs", type=int, default=200, help="pairs of problems that a weaker fingerprint confuses"
+    )
+    parser.add_argument("--seed", type=int, default=0)
 
 
-def main(cases: int = 2000, pairs: int = 200, seed: int = 0) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print what became of the damaged files and of the pairs; 1 where one went wrong."""
-    counts = damaged(states(), cases, seed)
+    pairs, seed = arguments.pairs, arguments.seed
+    counts = damaged(states(), arguments.cases, seed)
     width = max(map(len, counts)) + 2
     print("damage".ljust(width), *(name.rjust(9) for name in OUTCOMES))
     for name, line in counts.items():

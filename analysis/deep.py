@@ -6,6 +6,7 @@ tests: it takes half an hour and more.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import importlib
 import signal
@@ -21,8 +22,17 @@ MODULES = ("test_properties", "test_invariants")
 WATCHDOG = 30  # seconds of processor time that one example may take
 
 
-def main(examples: int, workers: int, only: list[str] | None, out: Path) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--examples", type=int, default=20_000, help="examples a property")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", nargs="+", help="only properties whose names contain one of these words")
+    parser.add_argument("--out", type=Path, default=Path("out/deep"))
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Run every property and print a table; 1 where one failed."""
+    examples, workers, only, out = arguments.examples, arguments.workers, arguments.only, arguments.out
     names = [name for name in properties() if not only or any(word in name for word in only)]
     out.mkdir(parents=True, exist_ok=True)
     start, rows = time.perf_counter(), []

@@ -6,6 +6,7 @@ matrices with dependent columns, through every method. Cost: processor time of d
 
 from __future__ import annotations
 
+import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -178,10 +179,16 @@ def cost(full: bool) -> None:
         print(f"{name:34} {t:7.2f} {tight:11.2f} {error:7.2f} {gram:9.2f} {sel.rank:6}")
 
 
-def main(matrices: int = 200, full: bool = False) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--matrices", type=int, default=200, help="matrices with orthonormal rows")
+    parser.add_argument("--full", action="store_true", help="200,000 x 2,053 one-hot as well")
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Print the number of faults and the cost of dependent columns; return 1 where there is a fault."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", cssp.RankDeficientWarning)
-        wrong = correctness(matrices)
-        cost(full)
+        wrong = correctness(arguments.matrices)
+        cost(arguments.full)
     return int(wrong > 0)

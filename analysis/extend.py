@@ -5,6 +5,7 @@ The copy holds the files that git tracks. What is written into it comes out of t
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -101,11 +102,21 @@ def _others() -> list[str]:
     return ["--ignore=tests/test_extend.py", "--ignore=tests/gpu"]
 
 
-def main(rows: bool, workers: int) -> int:
-    """Run the fast tests in the copy, or only those of `rows`, and the mutants of the guide's method."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument(
+        "--rows", action="store_true", help="only the tests that go through the tables of methods and pruners"
+    )
+    parser.add_argument("--workers", type=int, default=2)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the fast tests in the copy, or with ``--rows`` only those of the tables, and the mutants of the guide's method."""
     with tempfile.TemporaryDirectory() as name:
         folder = extended(Path(name).resolve())
-        every = ["-q", "-n", str(workers), "-m", "not slow", "tests", *_others()]
-        done = python(folder, "-m", "pytest", *(tests_of_rows(folder) if rows else every), show=True)
+        every = ["-q", "-n", str(arguments.workers), "-m", "not slow", "tests", *_others()]
+        done = python(
+            folder, "-m", "pytest", *(tests_of_rows(folder) if arguments.rows else every), show=True
+        )
         mutants = python(folder, "-m", "analysis", "mutation", "--method", "power_norm", show=True)
     return done.returncode or mutants.returncode

@@ -6,6 +6,7 @@ run must equal the unpruned model with the dropped tokens masked out where they 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -33,11 +34,19 @@ NAMES = {
 }
 
 
-def main(out: Path, docs: Path | None, names: list[str] | None = None) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--names", nargs="+", help="only these")
+    parser.add_argument("--docs", type=Path, help="put the table into this folder, too")
+    parser.add_argument("--out", type=Path, default=Path("out/families"))
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Run all cells, print and write the table; 1 where a cell is wrong."""
     sys.path.insert(0, str(TESTS))
     from tiny_families import FAMILIES
 
+    names, docs, out = arguments.names, arguments.docs, arguments.out
     torch.set_num_threads(1)
     text, wrong = page([name for name in FAMILIES if names is None or name in names])
     print(text)

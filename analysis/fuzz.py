@@ -30,13 +30,22 @@ ROOT = Path(__file__).parents[1]
 LENGTH = 1024  # bytes of an input, at most
 
 
-def main(
-    minutes: float, out: Path, watchdog: int, seed: int, replay: Path | None, only: list[str] | None = None
-) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--watchdog", type=int, default=60, help="seconds a call may take")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--replay", type=Path, help="run one kept input instead")
+    parser.add_argument("--only", nargs="+", help="only these kinds of input, see analysis/inputs.py")
+    parser.add_argument("--out", type=Path, default=Path("out/fuzz"))
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Fuzz every kind for an equal part of the time, and report; 1 where anything was found.
 
-    ``replay`` runs one kept input instead, whose name begins with its kind.
+    ``--replay`` runs one kept input instead, whose name begins with its kind.
     """
+    out, watchdog, seed, replay = arguments.out, arguments.watchdog, arguments.seed, arguments.replay
     if replay is not None:
         _target(_Finds(out, replay.name.partition("-")[0]))(replay.read_bytes())
         return 0
@@ -45,7 +54,7 @@ def main(
         return 2
     from analysis.inputs import KINDS
 
-    kinds = only or list(KINDS)
+    kinds = arguments.only or list(KINDS)
     finds, source = out / "finds", random.Random(seed)
     finds.mkdir(parents=True, exist_ok=True)
     for kind in kinds:
@@ -53,7 +62,7 @@ def main(
         corpus.mkdir(parents=True, exist_ok=True)
         for i in range(64):
             (corpus / f"seed{i:02d}").write_bytes(source.randbytes(LENGTH))
-    start, end = time.time(), time.time() + 60 * minutes
+    start, end = time.time(), time.time() + 60 * arguments.minutes
     totals: collections.Counter[str] = collections.Counter()
     rounds: list[str] = []
     while (

@@ -7,6 +7,7 @@ stopped. Without a CUDA device it says so and stops. ``--tiny`` tries the plumbi
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -64,10 +65,18 @@ STEPS: dict[str, Callable[[Path, str, bool], dict]] = {
 }
 
 
-def main(out: Path, step: list[str] | None = None, tiny: bool = False) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--out", type=Path, default=Path("out/gpu"))
+    parser.add_argument("--step", nargs="+", help="only these steps, anew: tests speed prefill bench train")
+    parser.add_argument("--tiny", action="store_true", help="try the plumbing on the CPU with toy sizes")
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Do the steps and write what they measured; 1 where there is no device or a test failed."""
     import torch
 
+    out, step, tiny = arguments.out, arguments.step, arguments.tiny
     unknown = set(step or ()) - set(STEPS)
     if unknown:
         print(f"unknown steps {sorted(unknown)}; choose from {list(STEPS)}", file=sys.stderr)

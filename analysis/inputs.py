@@ -259,7 +259,7 @@ class Damaged:
 
 
 @lru_cache(None)
-def kept() -> list[damage.Kept]:
+def kept() -> list[corruptions.Kept]:
     """Return the files that are damaged, made once."""
     return damage.states()
 

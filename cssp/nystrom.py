@@ -28,8 +28,10 @@ from cssp.errors import (
 )
 from cssp.finish import filled, shortened, within
 from cssp.gram import Gram, as_gram
+from cssp.linalg import squares
 from cssp.methods import METHODS
 from cssp.problem import Array
+from cssp.residuals import as_exponent, relative_p_norm
 from cssp.scaling import default_floating_errors, shifted
 
 __all__ = ["GramSelection", "select_gram"]
@@ -233,6 +235,54 @@ class GramSelection:
     def relative_error(self) -> float:
         """`error` over the trace of K; 0 for a zero matrix."""
         return self.error / float(self.errors[0]) if self.errors[0] > 0 else 0.0
+
+    @cached_property
+    def _norms2(self) -> np.ndarray:
+        """Diagonals of K and of K - K_S in the unit of `_gram`, shape (2, n)."""
+        before = self._gram.diagonal
+        left = np.maximum(before - np.sum(squares(self._F), axis=0), 0)
+        if self._F.shape[0] == self.k:
+            left[list(self._picks)] = 0
+        return np.stack([before, left])
+
+    @cached_property
+    @default_floating_errors
+    def residuals(self) -> Array:
+        """Norms of the residuals of all columns of A with K = AᴴA, float64, shape (n,): the roots of the diagonal of K - K_S.
+
+        Their squares add up to `error`.
+        """
+        return self._gather(np.ldexp(np.sqrt(self._norms2[1]), self._gram.exponent))
+
+    @property
+    def max_error(self) -> float:
+        """The largest of `residuals` over the largest column norm of A, which is ``error_p(inf)``."""
+        return self.error_p(math.inf)
+
+    @default_floating_errors
+    def error_p(self, p: float) -> float:
+        """Return (Σ h_j^p)^(1/p) / (Σ ‖a_j‖^p)^(1/p) of A with K = AᴴA, h_j being the `residuals`; 0 for a zero matrix.
+
+        ``error_p(2)`` is the root of `relative_error`, which is a ratio of traces.
+
+        Parameters
+        ----------
+        p : float
+            From 1 to infinity.
+
+        Raises
+        ------
+        CsspError
+            p is less than 1, or no number.
+
+        Examples
+        --------
+        >>> import numpy as np, cssp
+        >>> s = cssp.select_gram(np.diag([4.0, 9.0, 1.0]), 1)
+        >>> s.residuals.tolist(), round(s.max_error, 3), s.error_p(1)
+        ([2.0, 0.0, 1.0], 0.667, 0.5)
+        """
+        return relative_p_norm(self._norms2, as_exponent(p))
 
     def mask(self) -> Array:
         """Return the landmarks as a bool array (n,)."""

@@ -17,6 +17,7 @@ from cssp.errors import UnsupportedError
 from cssp.methods import METHODS, Method
 from cssp.pivoting import CLEAR
 from cssp.problem import Array, Problem
+from cssp.residuals import as_exponent, column_norms, relative_p_norm
 from cssp.scaling import default_floating_errors, shifted
 
 if TYPE_CHECKING:
@@ -118,6 +119,15 @@ class Part:
     def trace(self) -> np.ndarray:
         """Squared errors after 0, ..., k picks, in the unit of ``problem.B``."""
         return linalg.error_trace(*self.basis, self.problem.B)
+
+    @cached_property
+    def norms2(self) -> np.ndarray:
+        """Squared norms of the wanted columns and of their residuals in that unit, shape (2, n), in the caller's order."""
+        return linalg.host(self.spread(self.column_norms()))
+
+    def column_norms(self) -> np.ndarray:
+        """Return `norms2` without the columns of padding."""
+        return column_norms(self.problem.B, self.basis[0])
 
     def scaled(self, x: Any, power: int = 1) -> Any:
         """Return x·2**(power·exponent): from the unit of ``problem.B`` to the caller's."""
@@ -320,8 +330,8 @@ class Selection:
     before. They are about A·diag(w), or about ``target`` where one was given, and of the exact data: half and
     single precision input is widened to float64 for them.
 
-    A pickled selection leaves A behind: its errors are computed before, its coefficients, reconstruction and certificate
-    are refused afterwards. Copies share A.
+    A pickled selection leaves A behind: its errors are computed before, its residuals, coefficients, reconstruction and
+    certificate are refused afterwards. Copies share A.
 
     Where A is a torch tensor and A, ``weights`` or ``target`` requires a gradient, `coefficients` and `reconstruct` carry
     it, the indices being fixed; indices and errors never do. The selection then holds the graph of these arguments: detach
@@ -400,6 +410,60 @@ class Selection:
     def relative_error(self) -> Any:
         """`error` over the norm of what is reconstructed; 0 for a zero matrix."""
         return self._numbers([relative(part.trace)[-1] for part in self._parts])
+
+    @cached_property
+    @default_floating_errors
+    def residuals(self) -> Array:
+        """Norms of the residuals of all columns, ‖(I - P_S) a_j‖, float64, shape (..., n), in the order of A.
+
+        Of A·diag(w); of the columns of ``target`` where one was given, shape (..., p). Zero for columns of padding. The
+        squares add up to `squared_error`; norms outside the range of float64 are 0 or inf.
+
+        Examples
+        --------
+        >>> import numpy as np, cssp
+        >>> cssp.select(np.array([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]]), 1).residuals
+        array([0., 2., 1.])
+        """
+        rows = [part.scaled(np.sqrt(part.norms2[1])) for part in self._parts]
+        return self._gather(
+            np.reshape(np.asarray(rows, dtype=np.float64), (*self._batch, *np.shape(rows)[1:]))
+        )
+
+    @property
+    def max_error(self) -> Any:
+        """The largest of `residuals` over the largest column norm, which is ``error_p(inf)``."""
+        return self.error_p(math.inf)
+
+    @default_floating_errors
+    def error_p(self, p: float) -> Any:
+        """Return (Σ h_j^p)^(1/p) / (Σ ‖a_j‖^p)^(1/p), h_j being the `residuals`; 0 for a zero matrix.
+
+        `relative_error` is ``error_p(2)``; the larger p, the more the worst columns count.
+
+        Parameters
+        ----------
+        p : float
+            From 1 to infinity.
+
+        Returns
+        -------
+        float, or array of the batch's shape
+
+        Raises
+        ------
+        CsspError
+            p is less than 1, or no number.
+
+        Examples
+        --------
+        >>> import numpy as np, cssp
+        >>> s = cssp.select(np.array([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]]), 1)
+        >>> round(s.error_p(1), 3), round(s.error_p(2), 3), round(s.error_p(np.inf), 3)
+        (0.467, 0.577, 0.667)
+        """
+        p = as_exponent(p)
+        return self._numbers([relative_p_norm(part.norms2, p) for part in self._parts])
 
     def mask(self) -> Array:
         """Return the chosen columns as a bool array (..., n)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import subprocess
 import sys
@@ -18,19 +19,43 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
+CHANGES = (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_there_is_one_version():
     assert "version" in PROJECT["dynamic"]
-    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1]
-    assert cited == cssp.__version__
+    cited = (ROOT / "CITATION.cff").read_text()
+    version, date = (
+        re.search(rf"^{key}: (.+)$", cited, re.MULTILINE)[1] for key in ("version", "date-released")
+    )
+    assert version == cssp.__version__
+    assert re.findall(r"^## \[(\d.*)\] - (.+)$", CHANGES, re.MULTILINE)[0] == (version, date)
+
+
+def test_what_has_moved_is_where_the_changelog_says():
+    released = CHANGES.partition("\n## [0.2.0]")[2].partition("\n## [")[0]
+    table = released.partition("| 0.1.0 | 0.2.0 |\n")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1:3] for row in table.splitlines()[1:]]
+    dotted = re.compile(r"`((?:cssp|vlm_bridge)\.[\w.]+)`")
+    places = []
+    for before, after in rows:
+        for name in dotted.findall(after):
+            short = re.findall(r"[\w.]*?(\w+)`", before)
+            places += [name + old for old in short] if name.endswith(".") else [name]
+    assert len(places) > 25
+    for place in places:
+        try:
+            pkgutil.resolve_name(place)
+        except (ImportError, AttributeError) as reason:
+            pytest.fail(f"{place}: {reason}")
 
 
 def test_the_changelog_keeps_its_form():
-    text = (ROOT / "CHANGELOG.md").read_text()
-    assert text.startswith("# Changelog\n")
-    heads = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert CHANGES.startswith("# Changelog\n")
+    heads = re.findall(r"^## (.+)$", CHANGES, re.MULTILINE)
     assert heads[0] == "[Unreleased]"
     assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", head) for head in heads[1:])
-    kinds = set(re.findall(r"^### (.+)$", text, re.MULTILINE))
+    kinds = set(re.findall(r"^### (.+)$", CHANGES, re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 

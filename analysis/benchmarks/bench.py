@@ -12,14 +12,13 @@ Written to OUT: ``times.csv`` (appended a size and kind at a time; what is there
 
 from __future__ import annotations
 
-import csv
+import argparse
 import json
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import numpy as np
 from analysis.benchmarks import charts, growth, imports, machine, memory, tables
 from analysis.benchmarks.contestants import CONTESTANTS, Contestant
 from analysis.benchmarks.inputs import KINDS, QUICK, SIZES, Size, matrix
+from analysis.benchmarks.rows import Row, append, read
 from analysis.benchmarks.timing import alternate, once
 
 #: Seconds a single run may take; less where it says little that is new: other kinds of matrices, order, batches.
@@ -38,50 +38,6 @@ SHARE, FLOOR_SHARE = 3.0, 24.0
 
 #: Columns and picks of the part from which the time of the whole is foreseen.
 PART = (512, 32)
-
-
-@dataclass(frozen=True)
-class Row:
-    """What a contestant did with a size and kind: seconds of each repeat, or a note that says why there are none.
-
-    ``error`` is ‖A − P_S A‖ / ‖A‖ of the picks, NaN where there are none; of the first item of a batch.
-    """
-
-    size: str
-    kind: str
-    name: str
-    group: str
-    seconds: tuple[float, ...] = ()
-    error: float = float("nan")
-    note: str = ""
-
-    def cells(self) -> dict[str, str]:
-        """Return the cells as in the CSV file."""
-        return asdict(self) | {
-            "seconds": " ".join(f"{s:.6g}" for s in self.seconds),
-            "error": f"{self.error:.6g}",
-        }
-
-
-def read(path: Path) -> list[Row]:
-    """Return the rows measured so far."""
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        return [
-            Row(**row | {"seconds": tuple(map(float, row["seconds"].split())), "error": float(row["error"])})
-            for row in csv.DictReader(file)
-        ]
-
-
-def append(path: Path, rows: Sequence[Row]) -> None:
-    """Add the rows of a size and kind in one go."""
-    new = not path.exists()
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)])
-        if new:
-            writer.writeheader()
-        writer.writerows(row.cells() for row in rows)
 
 
 def cell(
@@ -189,26 +145,33 @@ def times(out: Path, sizes: Sequence[Size], kinds: Sequence[str] | None, repeats
     return read(path)
 
 
-def main(
-    out: Path,
-    quick: bool = False,
-    sizes: Sequence[str] | None = None,
-    kinds: Sequence[str] | None = None,
-    repeats: int | None = None,
-    only_imports: bool = False,
-    docs: Path | None = None,
-) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--quick", action="store_true", help="one size, three repeats")
+    parser.add_argument("--sizes", nargs="+", help="only these, as 4096x576x64 or 5000x5000x500-float64")
+    parser.add_argument("--kinds", nargs="+", help="only these kinds of matrices")
+    parser.add_argument("--repeats", type=int, help="instead of each size's own number")
+    parser.add_argument("--imports", action="store_true", help="only the time of `import cssp`")
+    parser.add_argument("--docs", type=Path, help="put the table and the figures into this folder, too")
+    parser.add_argument(
+        "--out", type=Path, help="(default out/bench, out/bench-quick); resumes where it stopped"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Measure, print, write the table and the figures; 2 for a size or kind that is not known.
 
     Memory, growth and imports are measured where neither sizes nor kinds are chosen; what is in OUT is always shown.
     """
+    sizes, kinds, repeats, quick = arguments.sizes, arguments.kinds, arguments.repeats, arguments.quick
+    out = arguments.out or Path("out", "bench-quick" if quick else "bench")
     named = {size.name: size for size in SIZES}
     unknown = [s for s in sizes or () if s not in named] + [k for k in kinds or () if k not in KINDS]
     if unknown:
         print(f"unknown {unknown}; sizes are {list(named)}, kinds {list(KINDS)}", file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
-    if only_imports:
+    if arguments.imports:
         print(tables.imports(_kept(out / "imports.json", imports.measure, anew=True)))
         return 0
     everything = not (quick or sizes or kinds)
@@ -220,7 +183,7 @@ def main(
         memory.measure(out / "memory.csv", rows)
         growth.measure(out / "growth.csv")
         _kept(out / "imports.json", imports.measure)
-    report(out, docs)
+    report(out, arguments.docs)
     print(tables.summary(rows, about))
     print(f"\nwritten to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 
@@ -18,11 +18,9 @@ from analysis.benchmarks import machine
 from analysis.benchmarks.contestants import CONTESTANTS, GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
 from analysis.benchmarks.growth import slopes
 from analysis.benchmarks.inputs import SIZES
+from analysis.benchmarks.rows import Row
 from analysis.benchmarks.tables import cells
 from analysis.benchmarks.timing import median, ratio
-
-if TYPE_CHECKING:
-    from analysis.benchmarks.bench import Row
 
 __all__ = ["contest", "growth"]
 

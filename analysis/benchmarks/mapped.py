@@ -5,6 +5,7 @@ Each way runs in a fresh process; its peak is the high-water mark of resident me
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -28,10 +29,29 @@ RANK, BLOCK = 64, 1 << 23
 Numbers = dict[str, Any]
 
 
-def main(gib: float, rows: int, k: int, method: str, memory_up_to: float, folder: Path | None) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--gib", type=float, default=3.2, help="size of the file")
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("-k", type=int, default=50)
+    parser.add_argument("--method", default="residual")
+    parser.add_argument(
+        "--memory-up-to", type=float, default=1.0, help="largest file, in GiB, that is also read into memory"
+    )
+    parser.add_argument("--folder", type=Path, help="where the file is made (default: a temporary folder)")
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Make the file, select from it in every way, print a line for each, remove the file."""
     from cssp.linalg import SQUARE
 
+    gib, rows, k, method, folder = (
+        arguments.gib,
+        arguments.rows,
+        arguments.k,
+        arguments.method,
+        arguments.folder,
+    )
     columns = int(gib * 2**30 / 4 / rows)
     certified = min(rows, columns) <= SQUARE  # beyond, a mapped file has no certificate
     room = shutil.disk_usage(folder or tempfile.gettempdir()).free
@@ -47,7 +67,7 @@ def main(gib: float, rows: int, k: int, method: str, memory_up_to: float, folder
         )
         mapped = _shown("mapped", isolated(measured, path, k, method, "r", certified))
         _shown("command line", by_command(path, k, method, certified))
-        if gib <= memory_up_to:
+        if gib <= arguments.memory_up_to:
             memory = _shown("in memory", isolated(measured, path, k, method, None, certified))
             for name, gap in difference(mapped, memory).items():
                 print(f"  {name}: {gap}")

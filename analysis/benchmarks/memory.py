@@ -15,15 +15,12 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from analysis.benchmarks.contestants import CONTESTANTS
 from analysis.benchmarks.inputs import SIZES, matrix
-
-if TYPE_CHECKING:
-    from analysis.benchmarks.bench import Row
+from analysis.benchmarks.rows import Row
 
 __all__ = ["SIZE", "measure", "peak", "read", "rise"]
 

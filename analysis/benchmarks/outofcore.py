@@ -6,6 +6,7 @@ matrix has a decaying spectrum and columns of different length; it is made chunk
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -44,14 +45,25 @@ class Case:
     errors: bool = True
 
 
-def main(
-    out: Path, full: bool, columns: list[int] | None, rows: int | None, k: int | None, folder: Path | None
-) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--full", action="store_true", help="up to 4096 x 1,000,000 (16 GB on disk)")
+    parser.add_argument("--columns", type=int, nargs="+", help="numbers of columns")
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("-k", type=int)
+    parser.add_argument(
+        "--folder", type=Path, help="where the matrix is put while it is needed (default OUT)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/outofcore"))
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Measure growth with n, then workers, a killed worker and an interrupted client, then sparse; prints a table."""
+    out, full = arguments.out, arguments.full
     out.mkdir(parents=True, exist_ok=True)
-    m, k = rows or (4096 if full else 1024), k or (200 if full else 50)
-    columns = columns or ([10_000, 100_000, 1_000_000] if full else [4_000, 16_000])
-    folder = folder or out
+    m, k = arguments.rows or (4096 if full else 1024), arguments.k or (200 if full else 50)
+    columns = arguments.columns or ([10_000, 100_000, 1_000_000] if full else [4_000, 16_000])
+    folder = arguments.folder or out
     records = []
     for n in columns:
         place = Path(tempfile.mkdtemp(prefix="outofcore-", dir=folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +13,8 @@ from analysis.benchmarks import memory as memory_
 from analysis.benchmarks.contestants import GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
 from analysis.benchmarks.imports import BASE, OURS
 from analysis.benchmarks.inputs import KINDS, SIZES
+from analysis.benchmarks.rows import Row
 from analysis.benchmarks.timing import Interval, median, ratio
-
-if TYPE_CHECKING:
-    from analysis.benchmarks.bench import Row
 
 __all__ = ["better_floor", "cell", "cells", "imports", "nearest", "page", "summary"]
 

@@ -5,6 +5,7 @@ Each module is one script (``python -m analysis.peer_tasks.cur``): it makes `Tas
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 from importlib import metadata
@@ -17,8 +18,17 @@ __all__ = ["MODULES", "Row", "Task", "main", "measure", "table"]
 MODULES = ("cur", "sensors", "unsupervised", "nystrom")
 
 
-def main(out: Path, docs: Path | None, repeats: int, names: list[str] | None) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--names", nargs="+", help="only these: cur sensors unsupervised nystrom")
+    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--docs", type=Path, help="put the page into this folder, too")
+    parser.add_argument("--out", type=Path, default=Path("out/tasks"))
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Run the tasks, print the table, write it with the rows to ``out`` and the page to ``docs``."""
+    names, repeats, docs, out = arguments.names, arguments.repeats, arguments.docs, arguments.out
     tasks: list[Task] = []
     for name in names or MODULES:
         try:

@@ -8,13 +8,28 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 
+def folder_of(path: str | Path | None = None) -> Path:
+    """Return the folder of a checkpoint: the shipped one by default; ``"neutral"`` and ``"transcribe"`` are those beside it."""
+    if path is None or path == "":
+        return HERE
+    beside = HERE / path
+    return beside if not Path(path).is_dir() and beside.is_dir() else Path(path)
+
+
+def clip_folder(path: str | Path | None = None) -> Path:
+    """Return where the text tower of a checkpoint is; checkpoints beside the shipped one share its vision tower, and so its text tower."""
+    folder = folder_of(path)
+    shared = folder.parent == HERE and not (folder / "clip").is_dir()
+    return (HERE if shared else folder) / "clip"
+
+
 def load(path: str | Path | None = None):
     """Return the model (float32, evaluation mode) and the processor of a local checkpoint, the shipped one by default.
 
     Parameters
     ----------
     path : str or Path, optional
-        A folder written by ``save_pretrained``.
+        A folder written by ``save_pretrained``, or the name of one beside the shipped model, see `folder_of`.
 
     Raises
     ------
@@ -24,7 +39,7 @@ def load(path: str | Path | None = None):
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    folder = HERE if path is None else Path(path)
+    folder = folder_of(path)
     for name, what in {"config.json": "configuration", "model.safetensors": "weights"}.items():
         if not (folder / name).is_file():
             raise FileNotFoundError(
@@ -48,7 +63,7 @@ def clip(path: str | Path | None = None):
     import torch
     from transformers import AutoTokenizer, CLIPModel
 
-    folder = (HERE if path is None else Path(path)) / "clip"
+    folder = clip_folder(path)
     if not (folder / "model.safetensors").is_file():
         raise FileNotFoundError(
             f"reference model: no text tower in {folder}. The repository ships it: restore it with git, or train a new one "

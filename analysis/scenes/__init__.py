@@ -16,7 +16,18 @@ from PIL import Image
 
 from analysis.scenes import backgrounds, drawing
 from analysis.scenes.drawing import COLOURS, RADII, SHAPES, SIZES, Mark, Thing
-from analysis.scenes.questions import ANSWERS, AUXILIARY_SKILLS, FAMILIES, SKILLS, WORDS, Question, ask
+from analysis.scenes.questions import (
+    ANSWERS,
+    AUXILIARY_SKILLS,
+    FAMILIES,
+    PATCH_SKILLS,
+    SKILLS,
+    TRANSCRIPTIONS,
+    WORDS,
+    Question,
+    ask,
+    patch_words,
+)
 
 __all__ = [
     "ANSWERS",
@@ -25,7 +36,9 @@ __all__ = [
     "GRID",
     "IMAGE",
     "PATCH",
+    "PATCH_SKILLS",
     "SKILLS",
+    "TRANSCRIPTIONS",
     "WORDS",
     "Mark",
     "Question",
@@ -33,6 +46,7 @@ __all__ = [
     "Thing",
     "ask",
     "make",
+    "patch_words",
 ]
 
 IMAGE, PATCH = 96, 8

@@ -106,6 +106,34 @@ def paint(canvas: np.ndarray, thing: Thing, rng: np.random.Generator) -> np.ndar
     return mask
 
 
+def brighter_sides(pixels: np.ndarray, patch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the side towards which every patch grows brighter, and by how much more than across.
+
+    Parameters
+    ----------
+    pixels : ndarray (size, size, 3)
+    patch : int
+        Pixels along the side of a patch.
+
+    Returns
+    -------
+    sides : ndarray (size / patch, size / patch) of str
+        One of "left", "right", "above", "below": where the steeper of the two mean slopes of brightness points.
+    margins : ndarray of the same shape
+        How much steeper it is than the other slope, in levels of 255 a pixel.
+    """
+    grid = len(pixels) // patch
+    grey = pixels.astype(float).mean(-1).reshape(grid, patch, grid, patch)
+    along = np.arange(patch) - (patch - 1) / 2
+    across, down = (
+        np.einsum("rycx,x->rc", grey, along) / (patch * np.square(along).sum()),
+        np.einsum("rycx,y->rc", grey, along) / (patch * np.square(along).sum()),
+    )
+    level = np.where(across > 0, "right", "left")
+    upright = np.where(down > 0, "below", "above")
+    return np.where(abs(across) > abs(down), level, upright), abs(abs(across) - abs(down))
+
+
 @cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits

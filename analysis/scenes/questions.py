@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from analysis.scenes.backgrounds import NAMES as BACKGROUNDS
-from analysis.scenes.drawing import COLOURS, SHAPES, SIZES, Mark
+from analysis.scenes.drawing import COLOURS, SHAPES, SIZES, Mark, brighter_sides
 
 if TYPE_CHECKING:
     from analysis.scenes import Scene
@@ -22,13 +23,15 @@ COUNTS = ("zero", "one", "two", "three", "four")
 DIGITS = tuple(f"d{i}" for i in range(10))
 DIRECTIONS = ("left", "right", "above", "below")
 RELATIVE = ("larger", "smaller", "equal")
+ROWS = tuple(f"r{i}" for i in range(1, 13))  # of patches
+COLUMNS = tuple(f"c{i}" for i in range(1, 13))
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question: its skill, the prompt's words and the one right word."""
+    """One question: its skill, the prompt's words and the one right answer, a word unless it is a transcription."""
 
     skill: str
     text: str
@@ -260,6 +263,35 @@ def spot(scene: Scene, rng: np.random.Generator) -> Question | None:
     return _question("spot", _by_answer(rng, cases))
 
 
+# ---- both families: what every patch shows, background included
+
+
+def patch_words(scene: Scene) -> np.ndarray:
+    """Return a word for every patch, (12, 12) of str: the value of a digit, the colour of an object, else its brighter side."""
+    words = brighter_sides(scene.pixels, len(scene.pixels) // len(ROWS))[0].astype(object)
+    for i, thing in enumerate(scene.things):
+        words[scene.owner == i] = thing.colour
+    for mark in scene.marks:
+        words[mark.patch] = _d(mark)
+    return words
+
+
+def _brighter_side(skill: str, scene: Scene, rng: np.random.Generator) -> Question | None:
+    """Ask for the brighter side of a patch of background, where one slope is clearly the steeper."""
+    sides, margins = brighter_sides(scene.pixels, len(scene.pixels) // len(ROWS))
+    clear = (margins > 1) & (scene.owner < 0)
+    for mark in scene.marks:
+        clear[mark.patch] = False
+    cases = [(f"brighter side of {ROWS[r]} {COLUMNS[c]} ?", str(sides[r, c])) for r, c in np.argwhere(clear)]
+    return _question(skill, _by_answer(rng, cases))
+
+
+def _transcription(skill: str, scene: Scene, rng: np.random.Generator) -> Question:
+    """Ask for the words of a row of patches, from left to right."""
+    row = int(rng.integers(len(ROWS)))
+    return Question(skill, f"transcribe {ROWS[row]}", " ".join(patch_words(scene)[row]))
+
+
 def _d(mark: Mark) -> str:
     return DIGITS[mark.value]
 
@@ -280,6 +312,8 @@ FAMILIES: dict[str, dict[str, Asker]] = {
         "background": background,
         "size": size,
         "place": place,
+        "shading": partial(_brighter_side, "shading"),
+        "transcription": partial(_transcription, "transcription"),
     },
     "digits": {
         "reading": reading,
@@ -290,10 +324,18 @@ FAMILIES: dict[str, dict[str, Asker]] = {
         "layout": layout,
         "ground": ground,
         "spot": spot,
+        "light": partial(_brighter_side, "light"),
+        "transcript": partial(_transcription, "transcript"),
     },
 }
 AUXILIARY_SKILLS = ("size", "place", "spot")
-SKILLS = tuple(name for skills in FAMILIES.values() for name in skills if name not in AUXILIARY_SKILLS)
+# Every patch matters to these, most of all those of the background. They are asked where they are named: models of the first
+# recipe do not know their words.
+PATCH_SKILLS = ("shading", "light", "transcription", "transcript")
+TRANSCRIPTIONS = ("transcription", "transcript")
+SKILLS = tuple(
+    name for skills in FAMILIES.values() for name in skills if name not in (*AUXILIARY_SKILLS, *PATCH_SKILLS)
+)
 ANSWERS = ("yes", "no", *COLOURS, *SHAPES, *COUNTS, *DIRECTIONS, *RELATIVE, *DIGITS, *BACKGROUNDS)
 _TEMPLATES = (
     "is there a what colour is the what shape is the object ? how many digits where is the from the how large is the "
@@ -301,7 +343,9 @@ _TEMPLATES = (
 )
 # What only captions say, see ``captions.py``: they are words of the text tower.
 _CAPTIONS = "picture of and on with in it"
-WORDS = tuple(dict.fromkeys([*_TEMPLATES.split(), *SIZES, *ANSWERS, *_CAPTIONS.split()]))
+# Last, so that the others keep their numbers.
+_PATCHES = ("brighter", "side", "transcribe", *ROWS, *COLUMNS)
+WORDS = tuple(dict.fromkeys([*_TEMPLATES.split(), *SIZES, *ANSWERS, *_CAPTIONS.split(), *_PATCHES]))
 
 
 def ask(scene: Scene, rng: np.random.Generator, per_skill: dict[str, int]) -> Iterator[Question]:

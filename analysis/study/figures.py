@@ -9,29 +9,24 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 import cssp
-from analysis.study import correlations
-from analysis.study.arms import BLIND, FULL, PLANE
-from analysis.study.bootstrap import Draws, band, full_and_blind, interval, retained
+from analysis.study import findings
+from analysis.study.arms import BLIND, FULL, swapped
+from analysis.study.bootstrap import Draws, band, retained
 from analysis.study.drawing import (
-    ACCENT,
     HIGHLIGHTED,
     INK,
-    OTHER,
     SOFT,
     STYLE,
     End,
     Panel,
     label_ends,
     panel,
-    percent,
     tokens,
 )
 from analysis.study.encoding import Checkpoint
-from analysis.study.pictures import draw_kept_tokens, plane
-from analysis.study.predictors import NAMES, SIGN
+from analysis.study.pictures import draw_kept_tokens
 from analysis.study.results import Results
 
 BANDS = ("auto", "spare", "divprune", "greedy", "random")
@@ -45,46 +40,6 @@ class Figure(NamedTuple):
     caption: str
     panels: tuple[Panel, ...]
     cells: frozenset[tuple[str, float]] | None = None
-
-
-def error_and_accuracy(draws: Draws) -> list[Panel]:
-    """Draw one panel a budget: error against accuracy, a point an arm."""
-    results, full = draws.results, full_and_blind(draws)[0].value
-    error = draws.mean(lambda s: s.predictor("error"))
-    bars = [interval(column) for column in draws.accuracy.T]
-    shown = [i for i, (a, _) in enumerate(results.cells) if a in results.blind and np.isfinite(error[0, i])]
-    top = max([full, *(bars[i].value for i in shown)])
-    panels = []
-    for number, keep in enumerate(results.keeps):
-        here = [i for i in shown if results.cells[i][1] == keep]
-        if not here:
-            continue
-        figure, ax = plt.subplots(figsize=(3.9, 3.1))
-        for i in here:
-            arm, bar = results.cells[i][0], bars[i]
-            known = arm in HIGHLIGHTED
-            ends = [[100 * max(bar.value - bar.low, 0)], [100 * max(bar.high - bar.value, 0)]]
-            ax.errorbar(
-                error[0, i], 100 * bar.value, yerr=ends, color=HIGHLIGHTED.get(arm, OTHER), marker="o", ms=6 if known else 4.5,
-                elinewidth=0.9, zorder=4 if arm == "spare" else 3 if known else 2,
-            )  # fmt: skip
-        ax.axhline(100 * full, color=INK, lw=0.8, ls=":")
-        ax.set_ylim(0, 100 * top + 4)
-        rho = interval(correlations.within(draws, keep)).written("{:+.2f}")
-        ax.set_title(f"{percent(keep)} kept ({tokens(results, keep):.0f} tokens)\nρ = {rho}", linespacing=1.4)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
-        ax.set_xlabel("reconstruction error")
-        ax.set_ylabel("right answers, %")
-        best = max(here, key=lambda i: bars[i].value)
-        panels.append(
-            panel(
-                figure,
-                f"error-{number}",
-                f"Scatter plot at {percent(keep)} of the tokens kept: right answers against reconstruction error, {len(here)} pruners, "
-                f"Spearman's correlation {rho}. Most right answers: {results.cells[best][0]}, {100 * bars[best].value:.1f} %.",
-            )
-        )
-    return panels
 
 
 def retained_accuracy(draws: Draws) -> list[Panel]:
@@ -140,7 +95,7 @@ def _curves(draws: Draws, title: str, arms: Sequence[str], twins: bool) -> Panel
     ax.set_xticks(ticks, [str(t) for t in ticks])
     ax.minorticks_off()
     ax.set_xlim(min(x.values()) / 3, max(x.values()) * 1.1)
-    ax.set_xlabel(f"visual tokens kept, of {results.tokens[results.index(FULL, 1.0)].max():.0f}")
+    ax.set_xlabel(f"visual tokens kept, of {np.nanmax(results.tokens[results.index(FULL, 1.0)]):.0f}")
     ax.set_ylabel("accuracy, % of that with all tokens")
     ax.set_title(title)
     if twins:
@@ -154,47 +109,15 @@ def _curves(draws: Draws, title: str, arms: Sequence[str], twins: bool) -> Panel
     return panel(figure, "retained-twins" if twins else "retained", alt)
 
 
-def predictors(draws: Draws) -> list[Panel]:
-    """Draw how well each number predicts accuracy: over arms within a budget, and over images within an arm."""
-    names = [n for n in NAMES if np.isfinite(correlations.partial(draws, n)[0])]
-    if not names:
-        return []
-    asked: Sequence[tuple[str, Callable[[Draws, str], np.ndarray]]] = (
-        ("over pruners, given the budget", correlations.partial),
-        ("over pruners, for one image", correlations.across_arms),
-        ("over images, for one pruner", correlations.across_images),
-    )
-    order: list[int] = []
-    panels = []
-    for number, (title, statistic) in enumerate(asked):
-        bars = [interval(SIGN[n] * statistic(draws, n)) for n in names]
-        order = order or np.argsort([bar.value for bar in bars]).tolist()
-        figure, ax = plt.subplots(figsize=(3.9, 1.2 + 0.24 * len(names)))
-        for y, i in enumerate(order):
-            shade = ACCENT if names[i] == "error" else INK
-            ax.plot([bars[i].low, bars[i].high], [y, y], color=shade, lw=1.6)
-            ax.plot(bars[i].value, y, "o", color=shade, ms=5)
-        ax.axvline(0, color=SOFT, lw=0.8)
-        ax.set_title(title)
-        ax.set_xlim(-1, 1)
-        ax.set_xticks((-1, -0.5, 0, 0.5, 1))
-        ax.set_xlabel("correlation with accuracy\n(right of 0: as meant)")
-        ax.set_yticks(range(len(names)), [names[i] for i in order])
-        ax.tick_params(axis="y", length=0, labelcolor=INK)
-        told = ", ".join(f"{names[i]} {bars[i].value:+.2f}" for i in reversed(order))
-        panels.append(panel(figure, f"predictors-{number}", f"Correlations with accuracy {title}: {told}."))
-    return panels
-
-
 def tightness(results: Results) -> list[Panel]:
     """Draw the squared error over the best possible, measured, beside the factor that a theorem allows: a panel a method."""
     methods = {
-        "spare": "residual", "strong rrqr": "strong_rrqr", "osinsky": "osinsky", "volume": "volume", "random pivot": "random_pivot",
-        "local search": "local_search",
+        "spare": "residual", "osinsky": "osinsky", "volume": "volume", "random pivot": "random_pivot",
+        swapped("spare", 2): "local_search",
     }  # fmt: skip
     shown = [a for a in (*methods, "greedy", "divprune", "random") if a in results.arms]
     ratio = results.predictors["error / optimum"] ** 2
-    n = round(float(results.tokens.max()))
+    n = round(float(np.nanmax(results.tokens)))
     panels = []
     for number, arm in enumerate(shown):
         measured = {}
@@ -242,13 +165,41 @@ def tightness(results: Results) -> list[Panel]:
 #: Name, title, caption, and the function that draws the panels (none where the rows do not have what it takes).
 DRAWN: tuple[tuple[str, str, str, Callable[[Draws], list[Panel]]], ...] = (
     (
+        "which",
+        "Which error goes with right answers?",
+        "After some tokens are dropped, every token has a residual: what of it cannot be rebuilt from the kept ones. Error p sums the residual norms up: "
+        "p = 1 counts every token alike, p = 2 is the Frobenius error, p = ∞ looks at the largest residual only. Below zero: pruners of lower error answer better, "
+        "at equal numbers of tokens kept. Lines are 95 % intervals; scenes and pruners are both drawn again. Pruners that read the question, merge tokens or act "
+        "inside the language model are left out: error does not describe what they hand on.",
+        findings.which_error,
+    ),
+    (
         "error",
-        "Does a lower error go with more right answers?",
-        "Each panel is a budget, each point a pruner. The reconstruction error, ‖X − PX‖ / ‖X‖ with P the projection on the "
-        "span of the kept tokens, grows to the right. If error told accuracy, points would fall along a line. ρ is "
-        "Spearman's correlation, with its 95 % interval; the dotted line is the accuracy with all tokens. Pruners that read the question, "
-        "merge tokens or act inside the language model are left out here: error does not describe what they hand on.",
-        error_and_accuracy,
+        "The pruners themselves",
+        "Each point is a pruner, at one budget: right answers against the Frobenius error, and against the largest residual. Both errors grow to the right. ρ is "
+        "Spearman's correlation, with its 95 % interval; the dotted line is the accuracy with all tokens.",
+        findings.scatter,
+    ),
+    (
+        "swaps",
+        "Does lowering an error help?",
+        "In black: greedy choice of the token that lowers error p most, and the residual rule (spare). In colours: a set of tokens as it was chosen, and "
+        "after single tokens were swapped for others as long as that lowers error p. Mean over tight budgets.",
+        findings.interventions,
+    ),
+    (
+        "factorial",
+        "The rule, or the norms?",
+        "Right answers, in percent, at tight budgets. Rows: what the rule looks at. Classes made equal scales the tokens of things so that their median norm is that of "
+        "background; it knows where things are, and explains only. Columns: the rule. Max–min keeps what is farthest from the kept ones, gain lowers the Frobenius error most.",
+        findings.factorial,
+    ),
+    (
+        "filling",
+        "What returns when dropped positions are filled?",
+        "Points gained on dropping, on things, at tight budgets. Fold: each kept token becomes the mean of its cluster. Fill: dropped positions hold the "
+        "projections of their tokens; shuffled: the same among permuted positions; mean: the mean of all tokens; dummy: one random token of median norm.",
+        findings.filling,
     ),
     (
         "retained",
@@ -261,16 +212,9 @@ DRAWN: tuple[tuple[str, str, str, Callable[[Draws], list[Panel]]], ...] = (
     (
         "predictors",
         "What predicts accuracy best?",
-        "Numbers that need no answers; each is explained below. Correlations are turned so that to the right of 0 means the number points "
+        "Numbers of a set of kept tokens; each is explained below. In orange: oracles, which need the answers or the truth. Correlations are turned so that to the right of 0 means the number points "
         "the way its author meant. Lines are 95 % intervals.",
-        predictors,
-    ),
-    (
-        "plane",
-        "One family, two exponents",
-        "Right answers, in percent, of the greedy residual rule on tokens of length ‖x‖ᵝ times relevanceᵅ. Published pruners are single "
-        "cells of this plane: outlined and named.",
-        plane,
+        findings.predictors,
     ),
     (
         "tightness",
@@ -294,8 +238,7 @@ def draw(draws: Draws, folder: Path, checkpoint: Checkpoint | None = None) -> li
     with plt.rc_context(STYLE):
         for name, title, caption, panels in DRAWN:
             if drawn := panels(draws):
-                cells = frozenset((arm, keep) for arm in PLANE for keep in draws.results.keeps)
-                found.append(Figure(name, title, caption, tuple(drawn), cells if name == "plane" else None))
+                found.append(Figure(name, title, caption, tuple(drawn)))
         kept = [] if checkpoint is None else draw_kept_tokens(checkpoint)
     kept = kept or [Panel(path.stem, path.read_text()) for path in sorted(folder.glob("kept-*.svg"))]
     if kept:

@@ -27,7 +27,7 @@ from analysis.study.verdict import TIGHT, Verdict
 #: Groups of arms, in words.
 GROUPS = {
     "published": "published pruner", "baseline": "baseline", "cssp": "method of cssp", "relevance": "with relevance",
-    "twin": "same tokens, others folded or filled in",
+    "swaps": "improved by swaps", "factorial": "norms and rules", "twin": "same tokens, others folded or filled in",
 }  # fmt: skip
 
 

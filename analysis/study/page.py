@@ -1,22 +1,44 @@
-"""From rows to verdicts, figures and report; no model is needed."""
+"""From rows to verdicts, figures and report, without a model: ``python -m analysis figures``."""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from analysis import reference
-from analysis.study import figures, html, report
+from analysis.study import decimer, figures, html, report
 from analysis.study.bootstrap import Draws
 from analysis.study.encoding import Checkpoint
 from analysis.study.plan import pack
 from analysis.study.recommend import recommend
-from analysis.study.results import read
-from analysis.study.rules import CANDIDATES, verdicts
+from analysis.study.results import EMPTY, Results, join, read
+from analysis.study.rules import verdicts
 from analysis.training.card import write_table
 
 SHIPPED = Path(__file__).parent / "rows.npz"
+NOT_RUN = (
+    "The study has not been run yet: there are no rows of this edition. Its questions and rules are below, fixed beforehand in [the plan](plan.md); "
+    "what the first edition said, and what was wrong with it, is in [the corrections](corrections.md)."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--rows", type=Path, help="packed rows (default: those in OUT)")
+    parser.add_argument("--docs", type=Path, help="put the verdicts into this folder, too")
+    parser.add_argument("--out", type=Path, default=Path("out/study"))
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Make the page; 2 where the rows cannot be read."""
+    try:
+        return make(arguments.rows, arguments.out, arguments.docs)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Checkpoint | None = None) -> int:
@@ -26,27 +48,36 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
     ----------
     rows : Path, optional
         Packed rows; without, those of the units in `out`, or an earlier ``rows.npz`` there, or the shipped ones.
-        Those of the confirmation set lie beside them as ``confirm.npz``.
+        Those of the confirmation set lie beside them as ``confirm.npz``, and those of DECIMER as ``decimer.npz``.
     docs : Path, optional
-        The page of verdicts goes there, and the table of models beside it.
+        The page of verdicts goes there, and the table of models beside it; where there are no rows at all, it says so.
     checkpoint : Checkpoint, optional
         To draw the kept tokens; without, an earlier picture is used.
     """
     out.mkdir(parents=True, exist_ok=True)
+    if (
+        rows is None
+        and docs is not None
+        and not (SHIPPED.exists() or (out / "rows").is_dir() or (out / "rows.npz").exists())
+    ):
+        report.write_verdicts(verdicts(EMPTY), out, docs, NOT_RUN)
+        write_table(reference.measured(), docs / "models.md")
+        return 0
     if rows is None:
         rows = out / "rows.npz"
         if not (out / "rows").is_dir() and not rows.exists() and SHIPPED.exists():
             rows = SHIPPED
         elif (out / "rows").is_dir() or not rows.exists():
             pack(out, rows)
-    results = read(rows)
+    drawings = rows.with_name("decimer.npz")
+    results = _with_drawings(read(rows), drawings)
     draws = Draws(results)
     found = verdicts(results)
     once = rows.with_name("confirm.npz")
     if (out / "confirm" / "rows").is_dir():
         once = pack(out / "confirm", out / "confirm.npz")
-    again = read(once) if once.exists() else None
-    confirmed = [] if again is None else verdicts(again, candidates=CANDIDATES)
+    again = _with_drawings(read(once), drawings, confirm=True) if once.exists() else None
+    confirmed = [] if again is None else verdicts(again)
     table = report.summary(draws)
     saved = _saved(rows)
     own = None if saved is None else recommend(draws, dict(zip(results.cells, saved, strict=True)))
@@ -66,6 +97,10 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
     html.write(draws, table, found, drawn, out / "report.html", confirmed, told, own)
     print(f"\nreport: {out / 'report.html'}\nrows: {rows}\nverdicts: {out / 'verdicts.md'}")
     return 0
+
+
+def _with_drawings(results: Results, path: Path, confirm: bool = False) -> Results:
+    return join(results, decimer.read(path, confirm)) if path.exists() else results
 
 
 def _saved(rows: Path) -> list[float] | None:

@@ -82,7 +82,7 @@ def recommend(draws: Draws, saved: Mapping[Cell, float] | None = None) -> Recomm
     images = len({unit[1:] for unit in results.units})
     found = []
     for i, bar in zip(cells, simultaneous(lost), strict=True):
-        if (results.right[i] == results.right[full]).all() and np.isfinite(bar.high):
+        if (results.score[i] == results.score[full]).all() and np.isfinite(bar.high):
             bar = Interval(bar.value, bar.low, max(bar.high, 3 / images))
         found.append((results.cells[i], bar))
     sure = [one for one in found if one[1].high < ALLOWED]

@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis.study.arms import ARMS
 from analysis.study.bootstrap import Draws, full_and_blind, interval, retained
-from analysis.study.predictors import NAMES
+from analysis.study.predictors import NAMES, error_name
 from analysis.study.recommend import Recommendation
 from analysis.study.results import Results
 from analysis.study.verdict import Verdict
@@ -30,7 +30,7 @@ def summary(draws: Draws) -> list[dict[str, Any]]:
     for i, (arm, keep) in enumerate(results.cells):
         bar = interval(draws.accuracy[:, i])
         tokens = results.tokens[i][results.ran[i]].mean()
-        group = ARMS[arm].group if arm in ARMS else ("plane" if arm.startswith("family ") else "")
+        group = ARMS[arm].group if arm in ARMS else ""
         row = {
             "arm": arm,
             "group": group,
@@ -155,14 +155,16 @@ def text(
         *([own.sentence, own.rule, ""] if own else []),
         headline(results),
         f"all tokens: accuracy {full}; none: {blind}",
-        "accuracy (relative reconstruction error)",
+        "accuracy (relative Frobenius error)",
     ]
     lines.append("".ljust(width) + "".join(f"{k:.0%} kept".rjust(15) for k in results.keeps))
     for arm in arms:
         shown = [cells.get((arm, k)) for k in results.keeps]
         lines.append(
             arm.ljust(width)
-            + "".join((f"{c['accuracy']:.3f} ({c['error']:.3f})" if c else "–").rjust(15) for c in shown)
+            + "".join(
+                (f"{c['accuracy']:.3f} ({c[error_name(2)]:.3f})" if c else "–").rjust(15) for c in shown
+            )
         )
     lines.append("")
     lines += [f"{i}. {v.question}\n   {v.verdict.upper()}. {v.statement}" for i, v in enumerate(found, 1)]

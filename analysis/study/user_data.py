@@ -28,7 +28,7 @@ from vlm_bridge.chat import prepare, question
 from vlm_bridge.model.encoding import encode
 
 #: Arms that any model can run; others by ``--arms``.
-ARMS = ("spare", "residual, cosine", "divprune", "greedy", "strong rrqr", "osinsky", "uniform grid", "random", "spare + fold", "divprune + fold", "greedy + fold", "random + fold")  # fmt: skip
+ARMS = ("spare", "residual, cosine", "divprune", "greedy", "osinsky", "uniform grid", "random", "spare + fold", "divprune + fold", "greedy + fold", "random + fold")  # fmt: skip
 WORDS = 16  # of an answer, at the most
 SCORING = ("contains", "exact")
 
@@ -197,7 +197,7 @@ def _unit(
         np.array(
             [
                 [
-                    right(answer.said, q.answers, scoring)
+                    float(right(answer.said, q.answers, scoring))
                     for answer, q in zip(row, asked.questions, strict=True)
                 ]
                 for row in rows
@@ -214,7 +214,7 @@ def _unit(
 
 def _arguments(arm: Arm, keep: float, processor: Any = None, seed: int = 0) -> dict[str, Any]:
     """Return the arguments of `prune` for one arm; what is filled in has none, and joint spaces are not known here."""
-    if arm.fill or {"clip_text", "clip_patches"} & set(arm.signals):
+    if arm.fill or arm.columns or arm.smaller or {"clip_text", "clip_patches"} & set(arm.signals):
         raise ValueError(
             f"arm {arm.name!r} cannot run on a checkpoint of your own; choose from {', '.join(ARMS)}."
         )

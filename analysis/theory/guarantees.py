@@ -7,6 +7,7 @@ score of each, at most 1 where it holds, and writes it to a CSV file.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import itertools
 from collections.abc import Callable
@@ -218,9 +219,18 @@ def table(lines: list[Line]) -> str:
     )
 
 
-def main(count: int, out: Path, methods: list[str] | None, seed: int, draws: int) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--instances", type=int, default=2000, help="instances a statement")
+    parser.add_argument("--draws", type=int, default=400, help="draws where no exact law is to be had")
+    parser.add_argument("--method", nargs="+", help="only these methods")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/guarantees"))
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Examine, print and write ``guarantees.csv``; 1 where a statement is violated."""
-    names = methods or list(METHODS)
+    names, out = arguments.method or list(METHODS), arguments.out
     lines: list[Line] = []
     with tqdm(total=len(names), smoothing=0, bar_format=BAR) as progress:
         for finished, name in enumerate(names):
@@ -230,7 +240,7 @@ def main(count: int, out: Path, methods: list[str] | None, seed: int, draws: int
                 progress.refresh() if done == total else progress.update(0)
 
             progress.set_description(name)
-            lines += examine(name, count, seed, draws=draws, tick=tick)
+            lines += examine(name, arguments.instances, arguments.seed, draws=arguments.draws, tick=tick)
     out.mkdir(parents=True, exist_ok=True)
     with (out / "guarantees.csv").open("w", newline="") as file:
         writer = csv.writer(file)

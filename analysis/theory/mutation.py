@@ -7,6 +7,7 @@ caught where a test fails that passes on the untouched copy, or where the tests 
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import re
@@ -136,8 +137,15 @@ class MutantRunner:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def main(methods: list[str] | None = None, workers: int = 1) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--method", nargs="+", help="only these methods")
+    parser.add_argument("--workers", type=int, default=1)
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Judge the mutants of these methods, print caught / made; 1 where one survives."""
+    methods = arguments.method
     chosen = [m for m in MUTANTS if not methods or m.method in methods]
     if not chosen:
         print(
@@ -148,7 +156,7 @@ def main(methods: list[str] | None = None, workers: int = 1) -> int:
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
         runner = MutantRunner(Path(name))
         outcomes = []
-        with ThreadPoolExecutor(workers) as pool, tqdm(total=len(chosen), smoothing=0) as progress:
+        with ThreadPoolExecutor(arguments.workers) as pool, tqdm(total=len(chosen), smoothing=0) as progress:
             for outcome in pool.map(runner.judge, chosen):
                 outcomes.append(outcome)
                 verdict = "caught" if outcome.caught else "SURVIVED"

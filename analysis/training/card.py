@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Template
 
-from analysis.scenes import AUXILIARY_SKILLS, FAMILIES
+from analysis.scenes import FAMILIES, SKILLS
 
 _CARD = Template(
     """\
@@ -37,6 +37,19 @@ Projected tokens, means over these scenes.
 {% for text, value in rows.items() -%}
 | {{ text }} |{% for f in m.features.values() %} {{ value(f) }} |{% endfor %}
 {% endfor %}
+{%- if m.patches %}
+## Patches
+
+Questions that every patch matters to, those of the background most of all: towards which side a named patch of background grows
+brighter, and transcriptions: a word for every patch of a row (the value of a digit, the colour of a thing, else the brighter
+side), each given after the right words before it. *Blind* says what most often follows the word before.
+
+| family | brighter side | words | blind | rows without a fault | scenes |
+|---|---|---|---|---|---|
+{% for family, p in m.patches.items() -%}
+| {{ family }} | {{ "%.3f"|format(p.side) }} | {{ "%.3f"|format(p.words) }} | {{ "%.3f"|format(p.blind) }} | {{ "%.3f"|format(p.rows) }} | {{ p.scenes }} |
+{% endfor %}
+{%- endif %}
 {%- if m.joint %}
 The joint space: of {{ m.joint.group }} captions, an image's own is the nearest in {{ "%.0f"|format(100 * m.joint.retrieval) }} % (chance {{ "%.0f"|format(100 / m.joint.group) }} %). Cosine
 with "the *colour* *shape*": patches of that object {{ "%+.3f"|format(m.joint.patch_gap) }} against the others{{ ", so that relevant patches score lower, as in large models" if m.joint.patch_gap < -0.02 else "" }}.
@@ -50,8 +63,11 @@ handwritten digit (scikit-learn's `load_digits`) in one patch. *digits*: five to
 
 ## Recipe
 
-`python -m analysis train --seed {{ m.seed }}`; stages and steps: {% for name, n in m.steps.items() %}{{ name }} {{ n }}{{ ", " if not loop.last }}{% endfor %}.
-(1) The language model learns from perfect visual tokens; (2) the vision tower and projector learn to produce these from pixels (shape,
+`python -m analysis train --seed {{ m.seed }}{{ " --codes neutral" if m.codes == "neutral" }}{{ " --transcribe analysis/reference" if m.start }}`; stages and steps: {% for name, n in m.steps.items() %}{{ name }} {{ n }}{{ ", " if not loop.last }}{% endfor %}.
+{% if m.start %}The language model of the shipped model (seed {{ m.seed }}) goes on, with words added; tower, projector and so all visual tokens are
+the shipped ones, bit by bit. Before that:
+{% endif %}{% if m.codes == "neutral" %}Codes are neutral: tokens of things and digits are scaled so that their norms are distributed as those of background.
+{% endif %}(1) The language model learns from perfect visual tokens; (2) the vision tower and projector learn to produce these from pixels (shape,
 colour, size, digit, background, place and texture of every patch, matched in scale) while the tower's class token and a text
 tower learn which caption belongs to which image; (3) the language model learns to answer from the real tokens. bfloat16 weights
 with float32 masters; stored as float16. {{ "%.1f"|format(m.hours) }} hours on {{ m.hardware }}.{% if m.notes %} {{ m.notes }}{% endif %}
@@ -109,6 +125,7 @@ _ROWS = {
     "median norm of projected tokens": _row("token_norm"),
     "the same over that of words": _row("norm_ratio"),
     "largest norm of a scene over its median": _row("largest_over_median_norm"),
+    "norm as a detector of things and digits (area under the curve; 0.5: it tells nothing)": _row("norm_auc"),
     "mean cosine of two tokens of a scene": _row("mean_cosine"),
     "directions for 90 / 95 / 99 % of a scene's energy": _three("directions", "{:.1f}"),
     "least over scenes": _three("directions_least", "{}"),
@@ -117,12 +134,12 @@ _ROWS = {
 
 def write_card(measured: dict, path: Path) -> None:
     """Render the card from what `evaluate.measure` gave and how the model was trained."""
-    families = {f: [s for s in names if s not in AUXILIARY_SKILLS] for f, names in FAMILIES.items()}
+    families = {f: [s for s in names if s in SKILLS] for f, names in FAMILIES.items()}
     path.write_text(_CARD.render(m=measured, families=families, rows=_ROWS))
 
 
 def write_table(found: dict[str, dict], path: Path) -> None:
     """Write the table of models side by side, the shipped one first; what `evaluate.measure` gave of each, by name."""
     first = next(iter(found.values()))
-    skills = [s for names in FAMILIES.values() for s in names if s not in AUXILIARY_SKILLS]
+    skills = [s for names in FAMILIES.values() for s in names if s in SKILLS]
     path.write_text(_TABLE.render(found=found, first=first, count=first["scenes"], skills=skills, rows=_ROWS))

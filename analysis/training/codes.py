@@ -7,6 +7,10 @@ patches of an image carry, as the outlier tokens of large vision towers sit wher
 these words, so that projected tokens start in the language model's own space and at its scale: matching *scale* as well
 as direction is what keeps the projected features within a few times the norm of words, and positions and texture in the
 code keep their spectrum from collapsing.
+
+More shown means more summands, so patches with something on them have the longer tokens. *Neutral* codes scale the tokens of
+things and digits (before the outliers' r) so that their norms are distributed as those of background: a norm then says nothing
+about what a patch shows.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from analysis.training.model import PIXEL_MEAN, PIXEL_STD, WIDTH
 TEXTURE = 96
 TEXTURE_SCALE, FAINT = 0.29, 0.1  # of a component; mean square below which texture is not brought up to it
 OUTLIER = 7.0  # length of r
+QUANTILES = 33  # of the norms of every class of patches, for neutral codes
 # The share of training patches flat enough to carry it, and how many of an image do at the most.
 FLATTEST, FEW = 0.03, 4
 _WORDS = {"shape": SHAPES, "colour": COLOURS, "digit": DIGITS, "background": BACKGROUNDS}
@@ -35,9 +40,20 @@ READ = tuple(name for name in FACTORS if name not in ("row", "column"))
 
 
 class Codes(nn.Module):
-    """Frozen dictionary: factors and pixels of a patch to its target token, and back to logits."""
+    """Frozen dictionary: factors and pixels of a patch to its target token, and back to logits.
 
-    def __init__(self, words: Tensor, pixels: np.ndarray, seed: int):
+    Parameters
+    ----------
+    words : Tensor (vocabulary, 256)
+        Initial word embeddings.
+    pixels : ndarray (N, 96, 96, 3) of uint8
+        Pictures to learn the components of texture from.
+    seed : int
+    factors : ndarray (N, 144, 8) of int, optional
+        What the patches of these pictures show. Where given, codes are neutral.
+    """
+
+    def __init__(self, words: Tensor, pixels: np.ndarray, seed: int, factors: np.ndarray | None = None):
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
         for name in READ:
@@ -63,19 +79,34 @@ class Codes(nn.Module):
         leading = values.argsort(descending=True)[1 : TEXTURE + 1]  # the first component is brightness
         self.register_buffer("whiten", vectors[:, leading] / values[leading].sqrt())
         self.register_buffer("flat", x.std(1).quantile(FLATTEST))
+        self.norms: Tensor | None
+        self.register_buffer("norms", None)
+        if factors is not None:
+            shown = torch.from_numpy(factors.astype(np.int64))
+            norm, kind = self._sum(shown, x.view(*shown.shape[:2], -1)).norm(dim=-1), kinds(shown)
+            self.norms = quantiles(norm, kind)
 
     def target(self, factors: Tensor, pixels: Tensor, places: float = 1.0) -> Tensor:
         """Encode (B, 144, 8) factors and (B, 3, 96, 96) normalised pixels as (B, 144, 256) tokens; places so many times as strong."""
+        x = patches(pixels)
+        token = self._sum(factors, x, places)
+        if self.norms is not None:
+            plain = token if places == 1 else self._sum(factors, x)
+            norm = plain.norm(dim=-1)
+            token = token * (neutral(norm, kinds(factors), self.norms) / norm)[..., None]
+        spread = x.std(-1)
+        flattest = spread <= spread.kthvalue(FEW, -1, keepdim=True).values.clamp(max=self.flat)
+        return token + flattest[..., None] * self.outlier
+
+    def _sum(self, factors: Tensor, x: Tensor, places: float = 1.0) -> Tensor:
+        """Return the tokens (B, 144, 256) of patches x (B, 144, 192) without outliers: codes added up."""
         strength = {"row": places, "column": places}
         token = sum(
             strength.get(name, 1.0) * getattr(self, name)[factors[..., i]] for i, name in enumerate(FACTORS)
         )
-        x = patches(pixels)
         z = (x - self.mean) @ self.whiten
         z = z / (z.square().mean(-1, keepdim=True) + FAINT).sqrt()
-        spread = x.std(-1)
-        flattest = spread <= spread.kthvalue(FEW, -1, keepdim=True).values.clamp(max=self.flat)
-        return token + z @ self.texture + flattest[..., None] * self.outlier
+        return token + z @ self.texture
 
     def loss(self, tokens: Tensor, factors: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the squared distance to the target plus how well the factors can be read back; and the share read back."""
@@ -94,6 +125,40 @@ class Codes(nn.Module):
             )
             right.append((logits.argmax(-1) == factors[..., i])[shown].float().mean())
         return distance + 0.5 * reading, torch.stack(right)
+
+
+KINDS = 5
+
+
+def kinds(factors: Tensor) -> Tensor:
+    """Return what kind of thing patches show: 0 background, 1 part of a thing, 2 the middle of one, 3 a white and 4 a coloured digit."""
+    shape, colour, _, centre, digit = factors[..., :5].unbind(-1)
+    thing = (shape > 0) * 1
+    return torch.where(digit > 0, 3 + (colour > 0) * 1, torch.where(centre > 0, 2, thing))
+
+
+def quantiles(norm: Tensor, kind: Tensor) -> Tensor:
+    """Return quantiles (5, 33), at equal steps, of the norms of every kind of patches."""
+    at = torch.linspace(0, 1, QUANTILES, device=norm.device)
+    return torch.stack([norm[kind == i].quantile(at) for i in range(KINDS)])
+
+
+def neutral(norm: Tensor, kind: Tensor, norms: Tensor) -> Tensor:
+    """Return norms moved from the distribution of their kind to that of kind 0: a quantile to the same quantile.
+
+    Parameters
+    ----------
+    norm, kind : Tensor (...)
+    norms : Tensor (kinds, quantiles)
+        Quantiles of the norms of every kind, at equal steps from the least to the largest.
+    """
+    moved = norm.clone()
+    for i, own in enumerate(norms[1:], 1):
+        here = norm[kind == i].clamp(own[0], own[-1])
+        right = torch.searchsorted(own, here).clamp(1, len(own) - 1)
+        part = (here - own[right - 1]) / (own[right] - own[right - 1]).clamp(min=1e-9)
+        moved[kind == i] = torch.lerp(norms[0][right - 1], norms[0][right], part)
+    return moved
 
 
 def curve(length: int) -> Tensor:

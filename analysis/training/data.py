@@ -14,7 +14,7 @@ from analysis import scenes
 from analysis.scenes import COLOURS, GRID, PATCH, SHAPES, SIZES
 from analysis.scenes.backgrounds import NAMES as BACKGROUNDS
 from analysis.training.captions import caption
-from analysis.training.model import BOS, CAPTION, EOS, IMAGE_TOKEN, PAD, VOCABULARY
+from analysis.training.model import BOS, CAPTION, EOS, PAD, VOCABULARY
 
 TOKEN = {word: i for i, word in enumerate(VOCABULARY)}
 PREFIX = 1 + GRID * GRID  # <s> and the image
@@ -40,8 +40,12 @@ TRAINING_QUESTIONS = {
     "layout": 5,
     "ground": 1,
     "spot": 3,
+    "shading": 3,
+    "light": 3,
+    "transcription": 5,
+    "transcript": 5,
 }
-RARE = ("two hops",)
+FIRST = ("two hops", *scenes.TRANSCRIPTIONS)  # packed first, in this order: few scenes allow the one, the others are long
 CAPTIONS = 2  # a scene
 # What a patch can show: the factors of the code that a visual token is trained to carry, and their sizes.
 FACTORS = {
@@ -100,23 +104,24 @@ def factors(scene: scenes.Scene) -> np.ndarray:
 
 
 def pack(questions: tuple[scenes.Question, ...], rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Return the tokens, segments and targets of as many questions as fit, in random order; those that few scenes can ask come first."""
+    """Return the tokens, segments and targets of as many questions as fit, in random order behind those of `FIRST`."""
     tokens = np.full(PACKED, PAD, np.int16)
     segments = np.full(PACKED, -1, np.int8)
     targets = np.zeros(PACKED, np.int16)
     at = 0
-    order = sorted(rng.permutation(len(questions)), key=lambda i: questions[i].skill not in RARE)
+    rank = {skill: i for i, skill in enumerate(FIRST)}
+    order = sorted(rng.permutation(len(questions)), key=lambda i: rank.get(questions[i].skill, len(FIRST)))
     for number, i in enumerate(order):
         words = [TOKEN[w] for w in questions[i].text.split()]
-        answer = TOKEN[questions[i].answer]
-        end = at + len(words) + 1
+        answer = [TOKEN[w] for w in questions[i].answer.split()]
+        end = at + len(words) + len(answer)
         if end > PACKED:
             break
-        tokens[at:end] = [*words, answer]
+        tokens[at:end] = [*words, *answer]
         segments[at:end] = number
-        asked = 2 if words[-1] == TOKEN["?"] else 1  # the word before the mark, too: a lookup less
-        targets[end - 1 - asked : end - 1] = answer
-        targets[end - 1] = EOS
+        targets[end - 1 - len(answer) : end] = [*answer, EOS]
+        if words[-1] == TOKEN["?"]:
+            targets[end - 3] = answer[0]  # asked before the mark, too: a lookup less
         at = end
     return tokens, segments, targets
 
@@ -163,8 +168,3 @@ def load(folder: Path, split: str) -> Arrays:
             f"no {split} scenes under {folder}; run `python -m analysis train` to make them"
         )
     return Arrays.join([Arrays(**np.load(p)) for p in paths])
-
-
-def prefix_ids(batch: int) -> np.ndarray:
-    """Return the ids in front of the questions: BOS and the places of the image, shape (batch, PREFIX)."""
-    return np.tile(np.array([BOS] + [IMAGE_TOKEN] * (PREFIX - 1)), (batch, 1))

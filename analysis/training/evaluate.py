@@ -6,11 +6,15 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from analysis import scenes
-from analysis.scenes import Scene
+from analysis.scenes import PATCH_SKILLS, TRANSCRIPTIONS, Scene, patch_words
+from analysis.scenes.questions import ROWS
 from analysis.training.captions import caption
+
+PICTURES = 200  # that are transcribed of each family, at the most
 
 
 def prompts(scene: Scene) -> list[str]:
@@ -30,6 +34,52 @@ def ask(model, processor, scene: Scene) -> tuple[list[str], torch.Tensor]:
         out = model.generate(**inputs, mm_encoder_outputs={"image": repeated}, max_new_tokens=1)
     words = processor.tokenizer.convert_ids_to_tokens(out[:, -1])
     return words, rows
+
+
+def transcribe(model, processor, scene: Scene) -> np.ndarray:
+    """Return which words of a scene's transcription (12, 12) the model gives, each after the right words before it in its row."""
+    words = patch_words(scene)
+    texts = [f"<image> transcribe {row} {' '.join(line)}" for row, line in zip(ROWS, words, strict=True)]
+    inputs = processor(images=[scene.image] * len(texts), text=texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        said = model(**inputs).logits[:, -len(ROWS) - 1 : -1].argmax(-1)
+    return (said == inputs["input_ids"][:, -len(ROWS) :]).numpy()
+
+
+def patch_questions(model, processor, count: int, split: str, blind_scenes: int = 300) -> dict:
+    """Return, for each family, how well the model answers what every patch matters to: brighter sides, and transcriptions.
+
+    ``side`` and ``words`` are accuracies of one answer and of one word after the right words before it, ``rows`` the share of
+    rows without a fault; ``blind`` says what follows the word before most often in training scenes.
+    """
+    found = {}
+    for family, names in scenes.FAMILIES.items():
+        follows: dict[str, Counter] = defaultdict(Counter)
+        for seed in range(blind_scenes):
+            for line in patch_words(scenes.make(seed, "train", {}, family)):
+                for before, word in zip(["", *line], line, strict=False):
+                    follows[before][word] += 1
+        single = {name: 2 for name in names if name in PATCH_SKILLS and name not in TRANSCRIPTIONS}
+        sides, right, guessed = [], [], []
+        for seed in tqdm(range(count), desc=f"patches of {family}", unit="scene"):
+            scene = scenes.make(seed, split, single, family)
+            answers = ask(model, processor, scene)[0]
+            sides += [word == q.answer for word, q in zip(answers, scene.questions, strict=True)]
+            right.append(transcribe(model, processor, scene))
+            for line in patch_words(scene):
+                guessed += [
+                    follows[before].most_common(1)[0][0] == word if follows[before] else False
+                    for before, word in zip(["", *line], line, strict=False)
+                ]
+        found[family] = {
+            "side": float(np.mean(sides)),
+            "sides": len(sides),
+            "words": float(np.mean(right)),
+            "rows": float(np.mean([each.all(1) for each in right])),
+            "blind": float(np.mean(guessed)),
+            "scenes": count,
+        }
+    return found
 
 
 def blind_answers(first: int = 0, count: int = 3000) -> dict[tuple[str, str], str]:
@@ -68,9 +118,12 @@ def measure(
                 asked[q.skill] += 1
                 right[q.skill] += word == q.answer
                 guessed[q.skill] += blind.get((family, q.text), blind[family, q.skill]) == q.answer
-            seen.add(rows)
+            shown = (scene.owner >= 0).reshape(-1)
+            shown[[scenes.GRID * mark.patch[0] + mark.patch[1] for mark in scene.marks]] = True
+            seen.add(rows, shown)
             pairs.append((scene, caption(scene, np.random.default_rng(seed))))
-    used = [processor.tokenizer.convert_tokens_to_ids(w) for w in scenes.WORDS]
+    known = processor.tokenizer.get_vocab()
+    used = [known[w] for w in scenes.WORDS if w in known]
     word_norm = model.get_input_embeddings().weight[used].norm(dim=1).median().item()
     skills = {
         s: {"questions": asked[s], "accuracy": right[s] / asked[s], "blind": guessed[s] / asked[s]}
@@ -94,6 +147,9 @@ def measure(
         "tokens": scenes.GRID**2,
         "features": {family: seen.summary(word_norm) for family, seen in features.items()},
         "joint": None if clip is None else joint_space(*clip, pairs),
+        "patches": patch_questions(model, processor, min(count, PICTURES), split)
+        if "transcribe" in known
+        else None,
     }
 
 
@@ -102,11 +158,14 @@ class Features:
 
     def __init__(self) -> None:
         self.norms, self.outliers, self.cosines = [], [], []
+        self.lengths, self.shown = [], []
         self.ranks: dict[int, list[int]] = {90: [], 95: [], 99: []}
 
-    def add(self, rows: torch.Tensor) -> None:
-        """Add the tokens (n, d) of one scene."""
+    def add(self, rows: torch.Tensor, shown: np.ndarray) -> None:
+        """Add the tokens (n, d) of one scene, and which of them (n,) show a thing or a digit."""
         length = rows.norm(dim=1)
+        self.lengths += length.tolist()
+        self.shown += shown.tolist()
         self.norms.append(length.median().item())
         self.outliers.append((length.max() / length.median()).item())
         unit = rows / length[:, None]
@@ -120,6 +179,7 @@ class Features:
             "token_norm": float(np.median(self.norms)),
             "word_norm": word_norm,
             "norm_ratio": float(np.median(self.norms)) / word_norm,
+            "norm_auc": float(roc_auc_score(self.shown, self.lengths)),
             "largest_over_median_norm": float(np.mean(self.outliers)),
             "mean_cosine": float(np.mean(self.cosines)),
             "directions": {str(k): float(np.mean(v)) for k, v in self.ranks.items()},

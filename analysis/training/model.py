@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from analysis.scenes import GRID, IMAGE, PATCH, WORDS
+from analysis.scenes.questions import COLUMNS, ROWS
 
 SPECIAL = (
     "<pad>",
@@ -111,6 +112,19 @@ def build(seed: int) -> LlavaForConditionalGeneration:
         eos_token_id=EOS, pad_token_id=PAD, bos_token_id=BOS, max_new_tokens=8, do_sample=False
     )
     return model
+
+
+def name_places(model: LlavaForConditionalGeneration, tokens: torch.Tensor) -> None:
+    """Start the words for rows and columns of patches, in place, along what the visual tokens (N, 144, 256) there have in common.
+
+    Like attends to like (see `_mimetic`), so that these words find their patches from the first step on.
+    """
+    grid = tokens.float().mean(0).reshape(GRID, GRID, -1)
+    embedding = model.get_input_embeddings().weight
+    with torch.no_grad():
+        for names, means in ((ROWS, grid.mean(1)), (COLUMNS, grid.mean(0))):
+            apart = torch.nn.functional.normalize(means - means.mean(0), dim=-1)
+            embedding[[VOCABULARY.index(name) for name in names]] = apart.to(embedding.dtype)
 
 
 def _mimetic(layer) -> None:

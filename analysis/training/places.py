@@ -55,6 +55,26 @@ def named(tokens: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return ends, place[scene, key][ends], kinds[scene, key][ends]
 
 
+def asked_patches(tokens: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
+    """Return, of every word (B, L), the patch that the answer after it is about (-1: none), and whether it is in a transcription.
+
+    Of transcriptions and of questions for the brighter side of a patch, see `analysis.scenes.questions`.
+    """
+    index = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    starts = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
+    begin = torch.where(starts, index, 0).cummax(1).values
+    at = index - begin
+
+    def word(place: int) -> Tensor:
+        return tokens.gather(1, (begin + place).clamp(max=tokens.shape[1] - 1))
+
+    whole = (word(0) == TOKEN["transcribe"]) & (at >= 1) & (at <= GRID)
+    single = (word(0) == TOKEN["brighter"]) & (at >= 4) & (at <= 5)  # at the column's word and at the mark
+    in_row = GRID * (word(1) - TOKEN["r1"]) + at - 1
+    named = GRID * (word(3) - TOKEN["r1"]) + word(4) - TOKEN["c1"]
+    return torch.where(whole, in_row, torch.where(single, named, -1)), whole
+
+
 def _shown(factors: Tensor) -> Tensor:
     """Return which names what is in the middle of each patch has: (B, 144, names)."""
     shape, ink, digit = _middles(factors)

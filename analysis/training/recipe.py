@@ -6,6 +6,12 @@
 3. ``whole``: the language model learns to answer from the real tokens; tower and projector stay as they are. Scenes of
    objects are those that allow a question of two hops, which is learnt last.
    (End-to-end training at the language model's rate was tried and undid the tower within a hundred steps.)
+
+A finished model goes on from where it was in two other stages:
+
+* ``project``, where codes are to be neutral: the projector learns to give the tokens it gave, with norms that tell nothing; the
+  vision tower stays as it is.
+* ``transcribe``: the language model learns words for patches, and transcriptions; tower and projector stay as they are.
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +29,20 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn import functional as F
 
+from analysis import reference
 from analysis.scenes import GRID
 from analysis.training import data, joint, packed, places
-from analysis.training.codes import READ, Codes, normalise
-from analysis.training.model import EOS, PAD, WIDTH, build, build_joint, config
+from analysis.training.codes import READ, Codes, kinds, neutral, normalise, quantiles
+from analysis.training.model import EOS, PAD, WIDTH, build, build_joint, config, name_places
 from analysis.training.optimise import Stage, run
 
 HEADS = {"places": 2, "counts": 1, "kinds": places.KINDS}  # thrown away, and how many numbers each gives
 LANGUAGE = ("model.language_model", "lm_head", *HEADS)
-VISION = ("model.vision_tower", "model.multi_modal_projector", "joint")
+PROJECTOR = ("model.multi_modal_projector",)
+VISION = ("model.vision_tower", *PROJECTOR, "joint")
 NOISE = 0.03
+CODES = ("summed", "neutral")
+SEEN = 400  # scenes that codes are fitted to
 CONTRAST = 0.3  # weight of the contrastive loss beside that of the codes
 # Visual tokens shown in the first stage, from which share of its steps on. With one token an object, a head that looks
 # everywhere already gives the right token a tenth of its weight: binding is learnt there, and kept when tokens multiply.
@@ -53,7 +64,9 @@ class Batch:
 
 
 class Recipe:
-    """The stages for one seed; ``codes`` is frozen."""
+    """The stages for one seed; ``codes`` is frozen, and ``norms`` those of `token_norms` of the model that ``project`` starts from."""
+
+    projector: torch.nn.Module  # that the stage ``project`` starts from
 
     def __init__(self, seed: int, codes: Codes, scale: float = 1.0):
         self.codes, self.scale = codes, scale
@@ -63,11 +76,15 @@ class Recipe:
             "language": Stage("language", self.language, LANGUAGE, steps(2800), 1e-3, batch=12),
             "vision": Stage("vision", self.vision, VISION, steps(3800), 1.2e-3),
             "whole": Stage("whole", self.whole, LANGUAGE, steps(2600), 8e-4),
+            "project": Stage("project", self.project, PROJECTOR, steps(1000), 1e-3, batch=16),
+            "transcribe": Stage("transcribe", self.transcribe, LANGUAGE, steps(900), 6e-4, batch=16),
         }
 
     @staticmethod
-    def before(name: str) -> tuple[str, ...]:
+    def before(name: str, codes: str = "summed") -> tuple[str, ...]:
         """Return the stages whose weights a stage starts from."""
+        if name == "transcribe":
+            return ("project",) if codes == "neutral" else ()
         return ("language", "vision") if name == "whole" else ()
 
     def language(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -82,7 +99,7 @@ class Recipe:
 
     def vision(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         """Return the loss and the figures of the vision tower's stage."""
-        seen = model.model.vision_tower(batch.pixels.bfloat16())
+        seen = model.model.vision_tower(batch.pixels.to(model.dtype))
         tokens = model.model.multi_modal_projector(seen.last_hidden_state[:, 1:])
         loss, right = self.codes.loss(tokens, batch.factors, batch.pixels)
         contrast, matched = joint.contrast(
@@ -97,10 +114,37 @@ class Recipe:
     def whole(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         """Return the loss and the figures of the stage that trains all parts."""
         with torch.no_grad():
-            image = packed.visual_tokens(model, batch.pixels.bfloat16())
+            image = packed.visual_tokens(model, batch.pixels.to(model.dtype))
         keep = self._shown(batch, step / self.stages["whole"].steps, ((0.0, 72), (0.5, GRID * GRID)))
         image = image.gather(1, keep[..., None].expand(-1, -1, image.shape[-1]))
         return self._answers(model, image, batch, keep, last=True)
+
+    def go_on_from(self, model, batch: Batch) -> None:
+        """Note the tokens that a finished model gives, for the stage ``project``."""
+        self.projector = deepcopy(model.model.multi_modal_projector).requires_grad_(False)
+        with torch.no_grad():
+            tokens = packed.visual_tokens(model, batch.pixels.to(model.dtype)).float()
+        self.norms = quantiles(tokens.norm(dim=-1), kinds(batch.factors))
+
+    def project(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and the figures of the stage that makes norms neutral."""
+        with torch.no_grad():
+            seen = model.model.vision_tower(batch.pixels.to(model.dtype)).last_hidden_state[:, 1:]
+            target = self.projector(seen).float()
+            norm, kind = target.norm(dim=-1), kinds(batch.factors)
+            wanted = neutral(norm, kind, self.norms)
+            target *= (wanted / norm)[..., None]
+        tokens = model.model.multi_modal_projector(seen).float()
+        off, far = tokens.norm(dim=-1) - wanted, (tokens - target).square().sum(-1)
+        thing = off[kind > 0].mean() - off[kind == 0].mean()
+        figures = {"distance": far.mean().item(), "norm off": off.abs().mean().item(), "things": thing.item()}
+        return far.mean() + 3 * off.square().mean(), figures
+
+    def transcribe(self, model, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and the figures of the stage that adds transcriptions to a finished model."""
+        with torch.no_grad():
+            image = packed.visual_tokens(model, batch.pixels.to(model.dtype))
+        return self._answers(model, image, batch)
 
     def _shown(self, batch: Batch, done: float, curriculum: tuple[tuple[float, int], ...]) -> Tensor:
         """Return the places (B, v) of the visual tokens the language model sees: objects first, then random others."""
@@ -112,23 +156,34 @@ class Recipe:
 
     def _answers(self, model, image: Tensor, batch: Batch, keep: Tensor | None = None, last: bool = False):
         hops = about_hops(batch)
-        weight = WEIGHT.to(image.device)[batch.targets] * torch.where(hops, HOPS_WEIGHT, 1.0)
+        patch, transcribed = places.asked_patches(batch.tokens, batch.segments)
+        targets = batch.targets
+        if keep is not None:  # nobody can tell what a patch shows that is not there
+            there = torch.zeros(batch.factors.shape[:2], dtype=torch.bool, device=image.device)
+            there.scatter_(1, keep, True)
+            targets = torch.where((patch < 0) | there.gather(1, patch.clamp(min=0)), targets, PAD)
+        weight = WEIGHT.to(image.device)[targets] * torch.where(hops, HOPS_WEIGHT, 1.0)
+        weight = torch.where(transcribed, TRANSCRIBED, weight)
         loss, right, skills, states = packed.answer_loss(
-            model, image, batch.tokens, batch.segments, batch.targets, keep, weight
+            model, image, batch.tokens, batch.segments, targets, keep, weight
         )
         early, late = (F.rms_norm(states[i], (WIDTH,)) for i in (FIRST_HOP, -2))
-        ends, wanted, kinds = places.named(batch.tokens, batch.factors)
+        ends, wanted, named = places.named(batch.tokens, batch.factors)
         off = (model.places(late[ends]).float() - wanted).square().mean()
         numbers = {"right": right.float().mean().item(), "off": off.item()}
         if last:
-            unknown = F.binary_cross_entropy_with_logits(model.kinds(early[ends]).float(), kinds)
+            unknown = F.binary_cross_entropy_with_logits(model.kinds(early[ends]).float(), named)
             off, numbers["unknown"] = off + 2 * unknown, unknown.item()
             said, many = places.counted(batch.tokens, batch.factors)
             miscounted = (model.counts(late[said]).float() - many).square().mean()
             off, numbers["miscounted"] = off + miscounted, miscounted.item()
-        twice = right[hops[(batch.targets != PAD) & (batch.targets != EOS)]]
-        numbers["hops"] = twice.float().mean().item() if len(twice) else float("nan")
-        right, skills = right.cpu(), skills.cpu()
+        answered = (targets != PAD) & (targets != EOS)
+        about = {"hops": hops, "sides": (patch >= 0) & ~transcribed, "transcribed": transcribed}
+        for name, here in about.items():
+            some = right[here[answered]]
+            numbers[name] = some.float().mean().item() if len(some) else float("nan")
+        plain = patch[answered] < 0
+        right, skills = right[plain].cpu(), skills[plain].cpu()
         for name, words in GROUPS.items():
             asked = torch.isin(skills, words)
             numbers[name] = right[asked].float().mean().item() if asked.any() else float("nan")
@@ -153,6 +208,7 @@ WEIGHT[[data.TOKEN[w] for w in (*_ANSWERS["count"], *_ANSWERS["where"])]] = 1.5
 # Layers after which a word is asked what it names: two are left to hand that on and to look again.
 FIRST_HOP = 2
 HOPS, HOPS_WEIGHT = data.TOKEN["shares"], 10.0
+TRANSCRIBED = 0.4  # weight of one word of a transcription
 GROUPS = {name: torch.tensor([data.TOKEN[w] for w in words]) for name, words in _ANSWERS.items()}
 
 
@@ -181,26 +237,43 @@ def batches(arrays: data.Arrays, stage: Stage, seed: int, rank: int, world: int,
     return of
 
 
-def train_stage(name: str, out: Path, seed: int, world: int, scale: float = 1.0, device: str = "cpu") -> None:
+def train_stage(
+    name: str,
+    out: Path,
+    seed: int,
+    world: int,
+    scale: float = 1.0,
+    device: str = "cpu",
+    codes: str = "summed",
+    start: Path | None = None,
+) -> None:
     """Run one stage on the scenes in ``out``, in ``world`` processes of one thread each; the result is ``<stage>.pt`` in the
-    seed's `folder_of`."""
-    folder = folder_of(out, seed)
+    seed's `folder_of`. ``start``: the finished model that ``project`` and ``transcribe`` go on from."""
+    folder = folder_of(out, seed, codes)
     folder.mkdir(parents=True, exist_ok=True)
     if world == 1:
-        _worker(0, name, out, seed, 1, scale, device)
+        _worker(0, name, out, seed, 1, scale, device, codes, start)
     else:
         (folder / f"{name}.meet").unlink(missing_ok=True)  # left behind by a run that was killed
-        mp.spawn(_worker, (name, out, seed, world, scale, device), nprocs=world)
+        mp.spawn(_worker, (name, out, seed, world, scale, device, codes, start), nprocs=world)
 
 
-def folder_of(out: Path, seed: int) -> Path:
+def folder_of(out: Path, seed: int, codes: str = "summed") -> Path:
     """Return where the stages of one seed are; the scenes, in ``out``, are the same for all."""
-    return out / f"seed{seed}"
+    return out / (f"seed{seed}" if codes == "summed" else f"seed{seed}-{codes}")
 
 
-def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
-    """Return a float32 model with the weights that the given stages have left in ``folder``, the last one counting."""
+def start_model(folder: Path, seed: int, stages: tuple[str, ...], start: Path | None = None):
+    """Return a float32 model with the weights that the given stages have left in ``folder``, the last one counting.
+
+    Before that with those of the finished model in ``start``, where one is given; words it does not know are new.
+    """
     model = build(seed)
+    if start is not None:
+        known = reference.load(start)[0].state_dict()
+        with torch.no_grad():
+            for name, own in model.state_dict().items():
+                own[: len(known[name])] = known[name]
     model.joint = build_joint(seed, model)
     with torch.random.fork_rng():
         torch.random.manual_seed(seed + 2)
@@ -208,9 +281,8 @@ def start_model(folder: Path, seed: int, stages: tuple[str, ...]):
             model.add_module(name, torch.nn.Linear(WIDTH, size))
     for name in stages:
         saved = torch.load(folder / f"{name}.pt", weights_only=True, map_location="cpu")["masters"]
-        moving = [
-            p for n, p in model.named_parameters() if n.startswith(VISION if name == "vision" else LANGUAGE)
-        ]
+        parts = {"vision": VISION, "project": PROJECTOR}.get(name, LANGUAGE)
+        moving = [p for n, p in model.named_parameters() if n.startswith(parts)]
         with torch.no_grad():
             for p, value in zip(moving, saved, strict=True):
                 p.copy_(value)
@@ -233,19 +305,48 @@ def compile_parts(model, codes: Codes) -> None:
     codes.loss = torch.compile(codes.loss, dynamic=False)
 
 
-def _worker(rank: int, name: str, out: Path, seed: int, world: int, scale: float, device: str) -> None:
-    folder = folder_of(out, seed)
+def precision(device: str) -> torch.dtype:
+    """Return what weights are held in: bfloat16, or float32 on a CPU without AVX-512, where bfloat16 is six times slower."""
+    slow = device == "cpu" and not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return torch.float32 if slow else torch.bfloat16
+
+
+def _worker(
+    rank: int,
+    name: str,
+    out: Path,
+    seed: int,
+    world: int,
+    scale: float,
+    device: str,
+    kind: str,
+    start: Path | None,
+) -> None:
+    folder = folder_of(out, seed, kind)
     if device == "cpu":
         torch.set_num_threads(1)
     if world > 1:
         meet = f"file://{(folder / name).resolve()}.meet"
         dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world)
     arrays = data.load(out, "train")
-    codes = Codes(build(seed).get_input_embeddings().weight, arrays.pixels[:400], seed).to(device)
-    if name == "whole":
+    some = arrays[:SEEN]
+    words = build(seed).get_input_embeddings().weight
+    codes = Codes(words, some.pixels, seed, some.factors if kind == "neutral" else None).to(device)
+    if name in ("whole", "transcribe"):
         arrays = arrays[askable(arrays)]
     stage = (recipe := Recipe(seed * 1000 + rank, codes, scale)).stages[name]
-    model = start_model(folder, seed, recipe.before(name)).to(device, torch.bfloat16).train()
+    model = start_model(folder, seed, recipe.before(name, kind), start).to(device, precision(device)).train()
+    first = Batch(some, device)
+    if name == "project":
+        recipe.go_on_from(model, first)
+    if name in ("language", "transcribe"):
+        with torch.no_grad():
+            tokens = (
+                codes.target(first.factors, first.pixels)
+                if name == "language"
+                else packed.visual_tokens(model, first.pixels.to(model.dtype))
+            )
+        name_places(model, tokens)
     if device != "cpu" or shutil.which(os.environ.get("CXX", "g++")):
         compile_parts(model, codes)
     run(model, stage, batches(arrays, stage, seed, rank, world, device), folder / f"{name}.pt", rank)

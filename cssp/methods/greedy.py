@@ -27,11 +27,28 @@ from cssp.linalg import (
 from cssp.linalg import squares as sq
 from cssp.methods.row import FORCED, NATIVE, PASSES, Guarantee, Method
 from cssp.pivoting import norm_slack, stale_level, tie_bar
+from cssp.pivoting.exponents import Stored, smallest_p_norm
 from cssp.problem import Array, Picks, Problem
+from cssp.residuals import as_exponent
 
 
-def greedy(p: Problem) -> Picks:
-    """Choose argmax ‖Fᴴe_j‖²/‖e_j‖², k times, with F and e_j the residuals of the target and of column j."""
+def greedy(problem: Problem, *, p: float = 2) -> Picks:
+    """Choose the column after which Σ_j h_j^p is smallest, k times, h_j being the residual norms of all columns.
+
+    For p = 2 that is argmax ‖Fᴴe_j‖²/‖e_j‖², with F and e_j the residuals of the target and of column j. The larger p, the
+    more the worst columns count; p = inf lowers the largest residual, as the residual rule does without looking ahead.
+
+    Parameters
+    ----------
+    p : float
+        From 1 to infinity. Other exponents than 2 keep the n x n products of all residuals, and cost n² powers a pick.
+    """
+    p = as_exponent(p)
+    return largest_gain(problem) if p == 2 else smallest_p_norm(problem, Stored(problem), p)
+
+
+def largest_gain(p: Problem) -> Picks:
+    """Return the picks for the exponent 2."""
     s = _State(p)
     open_ = p.xp.asarray(p.candidates, copy=True)
     indices = list(p.include)
@@ -232,7 +249,7 @@ def _quadratic(A: Array, K: Array) -> Array:
 ROW = Method(
     name="greedy",
     function=greedy,
-    summary="largest decrease of the Frobenius error first, of A or of a target",
+    summary="largest decrease of the Frobenius error first, of A or of a target; or of another p-norm of the residual norms",
     citation="farahat2011",
     cost="2mn min(m, n) + 6mnk",
     nested=True,

@@ -3,11 +3,12 @@
 The local search of Zou, Huang, Xu, Wang and Feng, "Linear time approximation algorithm for column subset selection
 with local search", NeurIPS 2024 [zou2024], with all k (n - k) swaps tried instead of a sample, from any start. It ends
 where no single swap lowers the error by more than 0.1 %. The error never rises, so a bound on the start's Frobenius
-error holds for the result.
+error holds for the result. Other exponents p than 2 replace the sum of squared residual norms by that of their p-th powers.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,32 +17,41 @@ from cssp import bounds
 from cssp.errors import ArgumentError, UnsupportedError
 from cssp.linalg import adjoint, basis, column_norms2, frobenius2, host, project_off
 from cssp.linalg import squares as sq
+from cssp.methods._exchange import best_exchange
 from cssp.methods._shared import CLEAR, Rest, completed, rest, shortest
 from cssp.methods.row import FORCED, METHODS, Guarantee, Method
 from cssp.problem import Picks, Problem
 from cssp.progress import UNLIMITED, Deadline, silent
+from cssp.residuals import as_exponent, p_norm
 
 #: Least share of the squared error that a swap must bring.
 LEAST_GAIN = 1e-3
 
 
-def local_search(p: Problem, *, start: str = "residual", time_limit: float | None = None) -> Picks:
+def local_search(
+    problem: Problem, *, p: float = 2, start: str = "residual", time_limit: float | None = None
+) -> Picks:
     """Make the best swap, from the columns of method ``start``, until none lowers F by more than 0.1 %.
 
+    F = Σ_j h_j^p, h_j being the residual norms of all columns: the squared Frobenius error for p = 2. For p = inf it is the
+    largest h_j², and among swaps that lower it equally the one with the least Frobenius error is made.
     A start that cannot honour a target chooses for A itself.
 
     Parameters
     ----------
+    p : float
+        From 1 to infinity. Another exponent than 2 costs kn² powers a swap.
     start : str
         Name of another method.
     time_limit : float, optional
         Seconds for each matrix, after which no further swap is looked for and a `TimeLimitWarning` says so. The start is
         not cut short, and what is proven of its Frobenius error holds for what is found by then.
     """
-    return searched(p, start, Deadline(time_limit, "a swap may still lower the error by more than 0.1 %"))
+    deadline = Deadline(time_limit, "a swap may still lower the error by more than 0.1 %")
+    return searched(problem, start, deadline, as_exponent(p))
 
 
-def searched(p: Problem, start: str, deadline: Deadline) -> Picks:
+def searched(p: Problem, start: str, deadline: Deadline, exponent: float = 2) -> Picks:
     """Return the start's columns after all swaps that pay, or as many as there is time for."""
     if not isinstance(start, str) or start not in METHODS or start == "local_search":
         names = ", ".join(repr(name) for name in sorted(METHODS) if name != "local_search")
@@ -57,12 +67,12 @@ def searched(p: Problem, start: str, deadline: Deadline) -> Picks:
     def run(q: Problem) -> Picks:
         target = q.target if "target" in supports else None
         found = METHODS[start].function(replace(q, tol=None, target=target, progress=silent))
-        return refined(q, found, deadline)
+        return refined(q, found, deadline, exponent)
 
     return shortest(p, run)
 
 
-def refined(p: Problem, picks: Picks, deadline: Deadline = UNLIMITED) -> Picks:
+def refined(p: Problem, picks: Picks, deadline: Deadline = UNLIMITED, exponent: float = 2) -> Picks:
     """Return the picks after all swaps that pay; progress counts them."""
     a = rest(p)
     S = list(picks.indices)[len(p.include) :]
@@ -72,21 +82,31 @@ def refined(p: Problem, picks: Picks, deadline: Deadline = UNLIMITED) -> Picks:
     S = [j for j, yes in zip(S, independent, strict=True) if yes]
     S = list(completed(p, S).indices)[len(p.include) :]
     S = [j for j in S if a.open[j]]
-    F, swaps = _error(a, S), 0
-    while a.noise**2 < F and not deadline.over() and (swap := _best_swap(a, S, F)) is not None:
+    F, swaps, least = _error(a, S, exponent), 0, _least_gain(exponent)
+    while a.noise**2 < F and not deadline.over():
+        swap = _best_swap(a, S, F) if exponent == 2 else best_exchange(a, S, F * (1 - least), exponent)
+        if swap is None:
+            break
         i, j = swap
         T = [*S[:i], j, *S[i + 1 :]]
-        lower = _error(a, T)
-        if not lower < F * (1 - LEAST_GAIN / 2):  # rounding promised more than there is
+        lower = _error(a, T, exponent)
+        if not lower < F * (1 - least / 2):  # rounding promised more than there is
             break
         S, F, swaps = T, lower, swaps + 1
         p.progress(swaps, None)
     return completed(p, S)
 
 
-def _error(a: Rest, S: list[int]) -> float:
+def _error(a: Rest, S: list[int], p: float = 2) -> float:
+    """Return the p-norm of the residual norms, squared."""
     Q, _ = basis(a.E[:, S], a.noise)
-    return frobenius2(project_off(a.B, Q))
+    R = project_off(a.B, Q)
+    return frobenius2(R) if p == 2 else float(p_norm(column_norms2(R), p)) ** 2
+
+
+def _least_gain(p: float) -> float:
+    """Return the share of that square by which a swap must lower it: `LEAST_GAIN` of Σ h^p, of the square itself for p = inf."""
+    return LEAST_GAIN if p in (2, math.inf) else 1 - (1 - LEAST_GAIN) ** (2 / p)
 
 
 def _best_swap(a: Rest, S: list[int], F: float) -> tuple[int, int] | None:
@@ -132,8 +152,8 @@ ROW = Method(
         "F never rises: the Frobenius bound of the start holds; from pivoted QR F <= (n - k)(4^k + 2)/3 OPT_k",
         "kawamura2021",
         "every run",
-        frobenius=lambda m, n, k, start="residual", **limits: (
-            bounds.pivoted_qr_frobenius(n, k) if start == "residual" else None
+        frobenius=lambda m, n, k, p=2, start="residual", **limits: (
+            bounds.pivoted_qr_frobenius(n, k) if start == "residual" and p == 2 else None
         ),
         name="pivoted QR",
     ),

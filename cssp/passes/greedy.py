@@ -14,21 +14,26 @@ from functools import partial
 
 import numpy as np
 
-from cssp.errors import check_integer
+from cssp.errors import UnsupportedError, check_integer
 from cssp.linalg import basis, column_norms2, orthogonalise, project_off
 from cssp.linalg import squares as sq
-from cssp.methods.greedy import greedy as greedy_of
+from cssp.methods.greedy import largest_gain
 from cssp.passes.chunks import ChunkSource
 from cssp.passes.problem import PassProblem
-from cssp.passes.source import BLOCK, Local
+from cssp.passes.source import BLOCK, Local, Source
 from cssp.pivoting import norm_slack, stale_level, tie_bar
+from cssp.pivoting.exponents import smallest_p_norm
 from cssp.problem import Picks, Problem
+from cssp.residuals import as_exponent
 from cssp.vectors import orthonormal
 
 __all__ = ["greedy"]
 
 #: Columns that a core-set offers for each column wanted.
 OFFER = 2
+
+#: Most columns of a matrix read in passes for exponents other than 2.
+MOST = 8192
 
 #: Core-sets merged at a time.
 FAN = 8
@@ -37,16 +42,55 @@ FAN = 8
 WIDE = 4
 
 
-def greedy(p: PassProblem, *, oversample: int = 10) -> Picks:
+def greedy(problem: PassProblem, *, oversample: int = 10, p: float = 2) -> Picks:
     """Choose by greedy gain; of a dask array by core-sets, in four passes.
 
     Parameters
     ----------
     oversample : int
         Singular vectors beyond k, for dask arrays.
+    p : float
+        As in memory; other exponents than 2 keep n x n numbers, so that n is limited, and of a dask array they choose among all
+        columns, in about two passes a pick.
     """
-    l = p.k + check_integer("oversample", oversample, low=0)
-    return _coresets(p, l) if isinstance(p.A, ChunkSource) else _direct(p)
+    l = problem.k + check_integer("oversample", oversample, low=0)
+    p = as_exponent(p)
+    if p != 2:
+        if problem.n > MOST:
+            raise UnsupportedError(
+                f"p = {p:g} needs the products of all pairs of residuals, {problem.n} x {problem.n} numbers, and {MOST} columns "
+                "are the most for a matrix read in passes; expected p=2, or method='residual', which lowers the largest residual"
+            )
+        double = problem.numpy("double")
+        return smallest_p_norm(double, _Read(double.A), p)
+    return _coresets(problem, l) if isinstance(problem.A, ChunkSource) else _direct(problem)
+
+
+class _Read:
+    """A matrix read in passes, see `cssp.pivoting.exponents.Columns`."""
+
+    def __init__(self, A: Source) -> None:
+        self.A = A
+
+    def take(self, J: list[int]) -> np.ndarray:
+        return self.A.take(J)
+
+    def products(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        r = self.A.sweep(q[:, None])[0].whole()[0]
+        return r, r
+
+    def rows(self, J: np.ndarray, Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        step = max(1, BLOCK // self.A.shape[0])
+        parts = [project_off(self.A.take(J[a : a + step].tolist()), Q) for a in range(0, J.size, step)]
+        R = np.concatenate([self.A.sweep(E)[0].whole() for E in parts])
+        return np.concatenate([column_norms2(E) for E in parts]), R
+
+    def columns(self, J: np.ndarray, Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        norms2, R = self.rows(J, Q)
+        return norms2, R.conj().T
+
+    def norms2(self, Q: np.ndarray) -> np.ndarray:
+        return self.A.residual_norms2(Q)
 
 
 def _coresets(p: PassProblem, l: int) -> Picks:
@@ -95,7 +139,7 @@ def _best(
     c, n = C.shape[1], place.size
     free = np.concatenate([np.zeros(c, dtype=bool), np.ones(n, dtype=bool)])
     p = Problem(A=np.hstack([C, X]), k=min(k, c + n), candidates=free, include=tuple(range(c)), target=Y)
-    found = np.array(greedy_of(p).indices[c:], dtype=np.int64) - c
+    found = np.array(largest_gain(p).indices[c:], dtype=np.int64) - c
     return place[found], np.asfortranarray(X[:, found])
 
 

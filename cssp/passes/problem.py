@@ -98,6 +98,10 @@ class PassPart(Part):
             left = float(np.sum(self.source.residual_norms2(Q)))
         return linalg.errors_of(energies, independent, left)
 
+    def column_norms(self) -> np.ndarray:
+        """Return the squared norms of the columns and of their residuals, shape (2, n)."""
+        return np.stack([self.problem.norms2, self.source.residual_norms2(self.basis[0])])
+
     def coefficients(self) -> Array:
         """Return the coefficients as of a matrix in memory; for a dask array a dask array."""
         Qh = linalg.adjoint(self.basis[0])

@@ -124,6 +124,15 @@ class SparsePart(PassPart):
             left = math.fsum(linalg.frobenius2(self._residual(Y)[0]) for Y in parts)
         return linalg.errors_of(energies, f.independent, left)
 
+    def column_norms(self) -> np.ndarray:
+        """Return the squared norms of the columns and of their residuals, shape (2, n)."""
+        A = self.matrix
+        if self.factor is None:
+            return super().column_norms()
+        A.passes[0] += 1
+        left = [linalg.column_norms2(self._residual(A.take(J.tolist()))[0]) for J in self._blocks()]
+        return np.stack([self.problem.norms2, np.concatenate(left)])
+
     def coefficients(self) -> np.ndarray:
         """Return the least-squares coefficients (k, n)."""
         f, A = self.factor, self.matrix

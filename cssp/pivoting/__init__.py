@@ -6,7 +6,7 @@ before downdating costs more than half of its digits [drmac2008]. NumPy, torch, 
 matrices and the Triton kernel all decide by the functions below; only the matrix products differ.
 
 `cssp.pivoting.run` makes several picks with one product; `cssp.pivoting.memory` does so in host memory, `cssp.pivoting.gram`
-on the Gram matrix.
+on the Gram matrix. `cssp.pivoting.exponents` chooses by another p-norm of the residual norms than the Frobenius error.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from analysis import __main__ as command
 from analysis.benchmarks import bench, growth, imports, inputs, machine, memory, tables, timing
 from analysis.benchmarks.contestants import CONTESTANTS, GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK, Contestant
 from analysis.benchmarks.inputs import Size, matrix
+from analysis.benchmarks.rows import Row, append, read
 
 SMALL = Size(24, 30, 5, repeats=2, kinds=("decay", "tied"))
 ROOT = Path(__file__).parents[2]
@@ -172,12 +173,12 @@ def test_the_error_is_that_of_the_picks():
 
 def test_rows_survive_the_file(tmp_path):
     rows = [
-        bench.Row("4x4x2", "decay", "a, b", "peer", (0.125, 2.5e-6), 0.25),
-        bench.Row("4x4x2", "decay", "c", "peer", (), 0.5, 'failed: "x", y'),
+        Row("4x4x2", "decay", "a, b", "peer", (0.125, 2.5e-6), 0.25),
+        Row("4x4x2", "decay", "c", "peer", (), 0.5, 'failed: "x", y'),
     ]
-    bench.append(tmp_path / "times.csv", rows[:1])
-    bench.append(tmp_path / "times.csv", rows[1:])
-    assert bench.read(tmp_path / "times.csv") == rows
+    append(tmp_path / "times.csv", rows[:1])
+    append(tmp_path / "times.csv", rows[1:])
+    assert read(tmp_path / "times.csv") == rows
 
 
 @pytest.fixture
@@ -244,9 +245,9 @@ def test_the_command_writes_tables_and_figures_and_resumes(tmp_path, tiny, capsy
     assert len(tiny) == 4
     assert (out / "times.csv").read_text() == before
 
-    kept = [r for r in bench.read(out / "times.csv") if r.kind != "tied"]
+    kept = [r for r in read(out / "times.csv") if r.kind != "tied"]
     (out / "times.csv").unlink()
-    bench.append(out / "times.csv", kept)
+    append(out / "times.csv", kept)
     assert command.main([*arguments, "--repeats", "3"]) == 0
     assert tiny[4:] == [("24x30x5", "tied", 3)]
 
@@ -322,8 +323,8 @@ def test_peak_memory_of_a_fresh_process(tmp_path):
 def test_memory_is_measured_once_and_failures_are_kept(tmp_path, monkeypatch):
     size = Size(20, 30, 3)
     monkeypatch.setattr(memory, "SIZE", size)
-    rows = [bench.Row(size.name, "decay", name, "peer", (1.0,)) for name in (GRAM, "no such contestant")]
-    rows.append(bench.Row(size.name, "decay", "not run", "peer"))
+    rows = [Row(size.name, "decay", name, "peer", (1.0,)) for name in (GRAM, "no such contestant")]
+    rows.append(Row(size.name, "decay", "not run", "peer"))
     path = tmp_path / "memory.csv"
     memory.measure(path, rows)
     first = path.read_text()

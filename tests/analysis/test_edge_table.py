@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis.__main__ import main
 from analysis.benchmarks import edges
 from analysis.benchmarks.edges import cases, routines
 from analysis.benchmarks.edges.judge import Exact, Verdict, fails, judge
@@ -233,7 +234,8 @@ def test_the_command_fails_where_a_cell_does(tmp_path, monkeypatch, capsys):
     few = [CASES["plain"], CASES["NaN in one column"], CASES["rank 2"]]
     monkeypatch.setattr(edges, "CASES", few)
     monkeypatch.setattr(edges, "PEERS", [])
-    assert edges.main(tmp_path, ["residual", "osinsky"]) == 0
+    command = ["edges", "--out", str(tmp_path), "--method"]
+    assert main([*command, "residual", "osinsky"]) == 0
     assert "ok 2/2" in capsys.readouterr().out
     rows = list(csv.reader((tmp_path / "edges.csv").read_text().splitlines()))
     assert rows == [
@@ -243,6 +245,6 @@ def test_the_command_fails_where_a_cell_does(tmp_path, monkeypatch, capsys):
         ["rank 2", "ok", "ok"],
     ]
     monkeypatch.setattr(edges, "CASES", [replace(few[0], senseless=True)])
-    assert edges.main(tmp_path, ["residual"]) == 1
+    assert main([*command, "residual"]) == 1
     assert "1 failing" in capsys.readouterr().out
-    assert edges.main(tmp_path, ["residul"]) == 2
+    assert main([*command, "residul"]) == 2

@@ -10,6 +10,7 @@ import torch
 
 import cssp
 from analysis import gpu
+from analysis.__main__ import main
 from analysis.benchmarks import published
 from analysis.benchmarks.speed import tokens
 from vlm_bridge import select_tokens
@@ -17,7 +18,7 @@ from vlm_bridge import select_tokens
 
 def test_steps_write_their_files_and_are_not_done_twice(tmp_path, monkeypatch, capsys):
     steps = ["speed", "prefill"]
-    assert gpu.main(tmp_path, steps, tiny=True) == 0
+    assert main(["gpu", "--tiny", "--out", str(tmp_path), "--step", *steps]) == 0
     first = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in steps}
     assert all(found["tiny"] and found["device"] == "cpu" for found in first.values())
     row = first["speed"]["48x40 keep 6 batch 2"]
@@ -32,7 +33,7 @@ def test_steps_write_their_files_and_are_not_done_twice(tmp_path, monkeypatch, c
     monkeypatch.setattr(
         gpu, "STEPS", {name: lambda *a, name=name: done.append(name) or {} for name in gpu.STEPS}
     )
-    assert gpu.main(tmp_path, tiny=True) == 0
+    assert main(["gpu", "--tiny", "--out", str(tmp_path)]) == 0
     assert done == ["tests", "bench", "train"]
 
 
@@ -54,10 +55,10 @@ def test_an_interrupted_table_goes_on(tmp_path):
 def test_without_a_device_it_says_so(tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a device")
-    assert gpu.main(tmp_path / "out") == 1
+    assert main(["gpu", "--out", str(tmp_path / "out")]) == 1
     assert "no CUDA device" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert gpu.main(tmp_path, ["speeed"]) == 2
+    assert main(["gpu", "--out", str(tmp_path), "--step", "speeed"]) == 2
 
 
 def test_published_loops_follow_their_rules():

@@ -9,6 +9,7 @@ shown as such (``make peers``).
 
 from __future__ import annotations
 
+import argparse
 import csv
 import sys
 from collections.abc import Iterable
@@ -53,15 +54,23 @@ def _versions() -> str:
     return ", ".join(f"{names[n][0]} {metadata.version(names[n][0])}" for n in needed if n in names)
 
 
-def main(out: Path, methods: list[str] | None = None, peers: bool = True) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--method", nargs="+", help="only these of our methods")
+    parser.add_argument("--ours", action="store_true", help="without the peers")
+    parser.add_argument("--out", type=Path, default=Path("out/edges"))
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Print the table, write ``edges.csv`` and ``edges.md``; 1 where a cell of ours fails."""
+    methods, out = arguments.method, arguments.out
     known = [routine.method for routine in OURS]
     unknown = set(methods or ()) - set(known)
     if unknown:
         print(f"unknown methods {sorted(unknown)}; choose from {known}", file=sys.stderr)
         return 2
     ours = [routine for routine in OURS if methods is None or routine.method in methods]
-    found = table([*ours, *(PEERS if peers else [])], CASES)
+    found = table([*ours, *([] if arguments.ours else PEERS)], CASES)
     rows = summary(found, CASES)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
