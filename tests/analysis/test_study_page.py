@@ -32,19 +32,19 @@ def planted(lost, scenes=12, questions=4, models=("one",), skipped=()):
     owner = np.repeat(np.arange(len(units)), questions)
     place = np.tile(np.arange(questions), len(units))
     shares = np.array([0, 0.75, *lost.values()])
-    right = place >= np.round(shares * questions)[:, None]
-    ran = np.ones((len(cells), len(units)), bool)
-    for i, cell in enumerate(cells):
-        ran[i, scenes // 2 :] = cell[0] not in skipped
-    tokens = np.broadcast_to([[max(144 * keep, 1.0)] for _, keep in cells], ran.shape)
-    noise = np.random.default_rng(0).random((len(NAMES), *ran.shape))
+    score = (place >= np.round(shares * questions)[:, None]).astype(float)
+    tokens = np.tile([[max(144 * keep, 1.0)] for _, keep in cells], len(units))
+    late = np.arange(len(units)) % scenes >= scenes // 2
+    for i in [i for i, (arm, _) in enumerate(cells) if arm in skipped]:
+        tokens[i, late] = np.nan
+        score[i, late[owner]] = np.nan
+    noise = np.random.default_rng(0).random((len(NAMES), *tokens.shape))
     predictors = {
-        name: 0.2 + 0.1 * values + shares[:, None] for name, values in zip(NAMES, noise, strict=True)
+        name: 1.2 + 0.1 * values + shares[:, None] for name, values in zip(NAMES, noise, strict=True)
     }
-    predictors["error / optimum"] = predictors["error / optimum"] + 1
     skill = np.array(["count", "colour"])[place % 2]
     blind = frozenset(arm for arm, _ in lost) - {"fastv", "spare + fold"}
-    return Results(cells, units, owner, skill, right, ran, tokens, predictors, blind)
+    return Results(cells, units, owner, skill, score, tokens, predictors, blind)
 
 
 def verdicts(count):
@@ -367,8 +367,8 @@ def test_the_more_pairs_are_compared_the_wider_the_interval():
     rng = np.random.default_rng(1)
     lost = {("spare", 0.5): 0.0} | {(arm, 0.22): 0.5 for arm in html.ARMS}
     results = planted(lost, scenes=60)
-    noisy = replace(results, right=results.right ^ (rng.random(results.right.shape) < 0.1))
-    alone = replace(noisy, cells=noisy.cells[:3], right=noisy.right[:3], ran=noisy.ran[:3])
+    noisy = replace(results, score=abs(results.score - (rng.random(results.score.shape) < 0.1)))
+    alone = replace(noisy, cells=noisy.cells[:3], score=noisy.score[:3], tokens=noisy.tokens[:3])
     one, many = (recommend(Draws(part, resamples=400)) for part in (alone, noisy))
     assert one.cell == many.cell == ("spare", 0.5)
     assert many.lost.high - many.lost.value > 1.3 * (one.lost.high - one.lost.value)
