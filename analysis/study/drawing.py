@@ -17,6 +17,7 @@ import numpy as np
 from analysis.study.results import Results
 
 INK, SOFT, GRID, OTHER, ACCENT = "#1d2330", "#667085", "#e4e7ec", "#98a2b3", "#c2410c"
+FONTS = "system-ui, Roboto, sans-serif"
 #: Arms with a colour of their own in every figure; the others are grey.
 HIGHLIGHTED = {
     "auto": "#7a1f4b", "spare": ACCENT, "residual, cosine": "#d97b29", "divprune": "#2456a6", "greedy": "#15803d", "strong rrqr": "#5b8c12",
@@ -59,7 +60,10 @@ def panel(figure, name: str, alt: str) -> Panel:
     text = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(r"#[0-9a-f]{6}\b", lambda found: colour(found[0]), text)
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    return Panel(name, text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))
+    text = re.sub(r" font-family: [^;\"]*;?", "", text)
+    return Panel(
+        name, text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}" font-family="{FONTS}"', 1)
+    )
 
 
 def colour(light: str) -> str:
