@@ -179,7 +179,7 @@ def mean_known(values: Sequence[np.ndarray]) -> np.ndarray:
 def interval(values: np.ndarray, level: float = 0.95, within: float = np.inf) -> Interval:
     """Return the basic bootstrap interval of (1 + B,): twice the estimate minus the quantiles of the resamples.
 
-    ``within``: 1 for correlations, whose intervals are cut at −1 and 1. Percentile intervals of correlations are biased, as noise pulls resampled
+    ``within``: 1 for correlations and accuracies, whose intervals are cut at −1 and 1. Percentile intervals of correlations are biased, as noise pulls resampled
     correlations towards zero; the basic interval turns that bias round. Davison and Hinkley, Bootstrap Methods and their
     Application, 1997, section 5.2.
     """
