@@ -404,7 +404,7 @@ def test_third_verdict_is_taken_in_each_space():
 
 @pytest.mark.parametrize(
     ("gains", "expected"),
-    [((0.2, 0.2), "yes"), ((-0.2, 0.2), "by task"), ((-0.2, -0.2), "no")],
+    [((0.2, 0.2), "yes"), ((-0.2, 0.2), "by task"), ((-0.2, -0.2), "no"), ((0.2, 0.0), "not settled")],
 )
 def test_fourth_verdict_goes_task_by_task(gains, expected):
     """A task is theirs if one of the rules is better there, whatever the others are."""
