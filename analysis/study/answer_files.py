@@ -24,6 +24,8 @@ class Answer(NamedTuple):
         Visual tokens kept; 0 where the arm cannot keep so few, and nothing was asked.
     seconds : float
         To choose them.
+    elapsed : float
+        Seconds of the whole answer.
     predictors : array (predictors,)
         As in `predictors.NAMES`.
     """
@@ -31,6 +33,7 @@ class Answer(NamedTuple):
     said: str
     tokens: int
     seconds: float
+    elapsed: float
     predictors: np.ndarray
 
 
@@ -50,8 +53,8 @@ def load(folder: Path, made_from: Mapping[str, str]) -> dict[str, Answer]:
             return {}
         columns = (found[name] for name in ("cells", *Answer._fields))
         return {
-            str(cell): Answer(str(said), int(tokens), float(seconds), predictors)
-            for cell, said, tokens, seconds, predictors in zip(*columns, strict=True)
+            str(cell): Answer(str(said), int(tokens), float(seconds), float(elapsed), predictors)
+            for cell, said, tokens, seconds, elapsed, predictors in zip(*columns, strict=True)
         }
     except Exception:  # a damaged archive fails in as many ways as it has bytes
         return {}

@@ -1,19 +1,23 @@
 """The arms of the study: everything that is compared, under a name for tables and figures.
 
-`ARMS` holds every pruner of `vlm_bridge.PRUNERS` that chooses by a rule of its own, the methods of cssp that a verdict asks
-about, relevance with both signs in both spaces, merged twins, and tokens filled in again. `PLANE` is the family that
-contains SPARE, ResPrune and CDPruner, over its two exponents.
+`ARMS` holds every pruner of `vlm_bridge.PRUNERS` that chooses by a rule of its own, baselines, the methods of cssp that a verdict asks
+about, sets that swaps have moved towards another norm, the factorial of norms and rules, relevance with both signs in both spaces, and
+twins that do something with the dropped tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from vlm_bridge import PRUNERS, BridgeError, Relevance
 
 FULL, BLIND = "all tokens", "no tokens"
+#: In the place of dropped tokens: their projections on the span of the kept ones, these permuted among the dropped positions, the mean
+#: of all tokens, one Gaussian vector of median norm.
+FILLS = ("fill", "shuffled fill", "mean fill", "dummy fill")
 KEEPS = (0.5, 0.33, 0.22, 0.11, 0.06, 0.03, 0.02)
 SPACES = {"llm": "LLM space", "clip": "CLIP space"}
 
@@ -29,10 +33,15 @@ class Arm:
         A name in `vlm_bridge.PRUNERS`.
     relevance : Relevance, optional
         Instead of the pruner's own.
+    columns : str
+        What the rule looks at: ``""``, the tokens; ``"cosine"``, tokens of norm 1; ``"equal classes"``, tokens of things scaled so that
+        their median norm is that of background.
     fold : str
-        ``"cluster"`` or ``"interpolation"``: dropped tokens enter the mean of those that stand for them.
-    fill : bool
-        All positions stay; dropped tokens are replaced by their projection on the span of the kept ones.
+        ``"cluster"``: dropped tokens enter the mean of those that stand for them.
+    fill : str
+        One of `FILLS`: all positions stay, and this takes the place of dropped tokens.
+    smaller : bool
+        The image is made smaller, so that the encoder itself gives fewer tokens; the method chooses nothing.
     options : mapping
     nested : bool
         The picks for a smaller budget are the first of those for a larger one.
@@ -43,8 +52,10 @@ class Arm:
     name: str
     method: str
     relevance: Relevance | None = None
+    columns: str = ""
     fold: str = ""
-    fill: bool = False
+    fill: str = ""
+    smaller: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     nested: bool = False
     group: str = "published"
@@ -80,7 +91,7 @@ class Arm:
     @property
     def drops(self) -> bool:
         """Whether what is left is the kept tokens as they were, and no others: only then is error measured on what was used."""
-        return not (self.fold or self.fill or self.inside or PRUNERS[self.method].merges)
+        return not (self.fold or self.fill or self.smaller or self.inside or PRUNERS[self.method].merges)
 
     @property
     def parent(self) -> str:
@@ -101,17 +112,64 @@ def _published() -> list[Arm]:
     )  # fmt: skip
     baselines = ("random", "uniform_grid", "average_pool", "norm_top", "relevance")
     arms = [Arm(name.replace("_", " "), name, nested=name in nested) for name in names]
-    return arms + [
-        Arm(name.replace("_", " "), name, nested=name in nested, group="baseline") for name in baselines
-    ]
+    arms += [Arm(name.replace("_", " "), name, nested=name in nested, group="baseline") for name in baselines]
+    return [*arms, Arm(SMALLER, "uniform_grid", smaller=True, group="baseline")]
+
+
+SMALLER = "image made smaller"
+
+
+def exponent(p: float) -> str:
+    """Return p as text."""
+    return "∞" if p == inf else f"{p:g}"
+
+
+def greedy(p: float) -> str:
+    """Return the name of the arm whose every pick lowers Σ h^p most; p = 2 is Farahat's gain."""
+    return "greedy" if p == 2 else f"greedy, p = {exponent(p)}"
+
+
+def swapped(start: str, p: float) -> str:
+    """Return the name of the arm that improves a start by swaps towards p."""
+    return f"{start}, swaps to p = {exponent(p)}"
+
+
+GREEDY_PS, SWAP_PS = (2, 4, 8, 16, inf), (2, 8, inf)
+#: The arms that swaps start from, with their methods of cssp.
+STARTS = {"spare": "residual", "greedy": "greedy", "random": "uniform"}
 
 
 def _methods() -> list[Arm]:
-    """Return the methods of cssp on raw tokens (``residual`` is spare), and the residual rule on cosines."""
-    nested = {"greedy"}
-    names = ("greedy", "strong_rrqr", "osinsky", "volume", "local_search", "leverage_top", "random_pivot")
-    arms = [Arm(name.replace("_", " "), name, nested=name in nested, group="cssp") for name in names]
-    return [*arms, Arm("residual, cosine", "family", options={"beta": 0.0}, nested=True, group="cssp")]
+    """Return the methods of cssp on raw tokens (``residual`` is spare)."""
+    arms = [Arm(greedy(p), "greedy", options={} if p == 2 else {"p": p}, nested=True) for p in GREEDY_PS]
+    arms += [Arm(n.replace("_", " "), n) for n in ("osinsky", "volume", "leverage_top", "random_pivot")]
+    return [replace(arm, group="cssp") for arm in arms]
+
+
+def _interventions() -> list[Arm]:
+    """Return the starts improved by swaps; from spare towards p = 2 it is local search with its defaults."""
+    return [
+        Arm(swapped(start, p), "local_search", options={"start": method} | ({} if p == 2 else {"p": p}), group="swaps")
+        for start, method in STARTS.items() for p in SWAP_PS
+    ]  # fmt: skip
+
+
+#: The factorial: what the rule looks at, and the rule.
+FACTORIAL = {
+    ("raw", "residual"): "spare", ("raw", "max–min"): "farthest", ("raw", "gain"): "greedy",
+    ("cosine", "residual"): "residual, cosine", ("cosine", "max–min"): "divprune", ("cosine", "gain"): "greedy, cosine",
+    ("equal classes", "residual"): "residual, equal classes", ("equal classes", "max–min"): "farthest, equal classes",
+    ("equal classes", "gain"): "greedy, equal classes",
+}  # fmt: skip
+
+
+def _factorial() -> list[Arm]:
+    """Return the cells of the factorial that are no arms already."""
+    arms = [Arm("residual, cosine", "family", options={"beta": 0.0}), Arm("farthest", "farthest")]
+    arms.append(Arm("greedy, cosine", "greedy", columns="cosine"))
+    methods = ("residual", "farthest", "greedy")
+    arms += [Arm(f"{method}, equal classes", method, columns="equal classes") for method in methods]
+    return [replace(arm, nested=True, group="factorial") for arm in arms]
 
 
 def _guided() -> list[Arm]:
@@ -129,45 +187,27 @@ def _guided() -> list[Arm]:
 
 
 def _twins() -> list[Arm]:
+    """Return the twins that keep the same tokens and fold or fill in the others."""
     found = []
-    for parent in ("spare", "residual, cosine", "divprune", "greedy", "strong rrqr", "random"):
-        base = next(arm for arm in [*_published(), *_methods()] if arm.name == parent)
-        common = {"method": base.method, "options": base.options, "nested": base.nested, "group": "twin"}
-        found.append(Arm(f"{parent} + fold", fold="cluster", **common))
-        if parent in ("spare", "divprune", "greedy"):
-            found.append(Arm(f"{parent} + interpolation fold", fold="interpolation", **common))
-        if parent in ("spare", "divprune", "greedy", "random"):
-            found.append(Arm(f"{parent} + fill", fill=True, **common))
+    bases = {arm.name: arm for arm in [*_published(), *_methods()]}
+    for parent in TWINS:
+        base = replace(bases[parent], group="twin")
+        found.append(replace(base, name=f"{parent} + fold", fold="cluster"))
+        found += [replace(base, name=f"{parent} + {fill}", fill=fill) for fill in FILLS]
     return found
 
 
-ARMS: dict[str, Arm] = {arm.name: arm for arm in (*_published(), *_methods(), *_guided(), *_twins())}
-
-BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-ALPHAS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
-PLANE_KEEPS = (0.11, 0.03)
-
-
-def plane_arm(beta: float, alpha: float, space: str) -> Arm:
-    """Return a point of the family: a negative α weighs against relevance, with the exponent \\|α\\|; α = 0 needs none."""
-    if alpha == 0:
-        return Arm(f"family β={beta:g} α=0", "family", options={"beta": beta}, nested=True, group="plane")
-    name = f"family β={beta:g} α={alpha:g}, {SPACES[space]}"
-    chosen = relevance(space, "anti" if alpha < 0 else "normal")
-    options = {"beta": beta, "alpha": abs(alpha)}
-    return Arm(name, "family", chosen, options=options, nested=True, group="plane")
-
-
-#: The plane of the family over both spaces; with α = 0 there is no space.
-PLANE: dict[str, Arm] = {
-    arm.name: arm for s in SPACES for b in BETAS for a in ALPHAS for arm in [plane_arm(b, a, s)]
+TWINS = ("spare", "greedy", "divprune", "random")
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arms in (_published(), _methods(), _interventions(), _factorial(), _guided(), _twins())
+    for arm in arms
 }
 
 #: Pruners without an arm, and why.
 EXCLUDED = {
     "pivoted_qr": "picks the columns of residual, by another route",
-    "residual": "is spare without guidance",
-    "farthest": "is divprune with Euclidean distances; the cosine rule is the published one",
+    "strong_rrqr": "chooses what spare does here",
     "norm": "draws by squared norm; norm_top and random stand on both sides of it",
     "uniform": "is random",
     "arp": "has the law of volume",

@@ -1,4 +1,4 @@
-"""Resamples of a study, and intervals and tests from them; docs/study/plan.md says which were chosen, and why."""
+"""Resamples of a study, and intervals from them; docs/study/plan.md says which were chosen, and why."""
 
 from __future__ import annotations
 
@@ -46,36 +46,25 @@ class Draws:
     Resamples are drawn alike for all statistics, so intervals of differences, of several budgets at once, and of
     correlations come from one place. Scenes are resampled, within their family and with all their questions, arms and
     models: questions of a scene are not independent. Everything is formed in each *stratum* (a model on a family of
-    scenes) and then averaged over strata.
-
-    Parameters
-    ----------
-    results : Results
-    unit : {"scene", "question"}
-        What is drawn. Questions are the plainer choice, shown beside the other: they are too sure of themselves.
+    scenes) and then averaged over strata. Correlations over arms draw the arms, too.
     """
 
-    def __init__(self, results: Results, unit: str = "scene", seed: int = 0, resamples: int = RESAMPLES):
-        self.results = results
+    def __init__(self, results: Results, seed: int = 0, resamples: int = RESAMPLES):
+        self.results, self.seed = results, seed
         self.strata: list[Stratum] = []
         drawn: dict[object, np.ndarray] = {}
         for model, family in results.strata():
             own = [i for i, u in enumerate(results.units) if u[:2] == (model, family)]
             asked = np.flatnonzero(np.isin(results.owner, own))
-            if unit == "scene":
-                names = sorted({results.units[i][2] for i in own})
-                of_scene = {name: c for c, name in enumerate(names)}
-                cluster = np.array([of_scene[results.units[u][2]] for u in results.owner[asked]])
-            else:
-                names, cluster = list(range(len(asked))), np.arange(len(asked))
+            names = sorted({results.units[i][2] for i in own})
+            of_scene = {name: c for c, name in enumerate(names)}
+            cluster = np.array([of_scene[results.units[u][2]] for u in results.owner[asked]])
             key = (family, tuple(names))  # the same scenes of all models are drawn together
             if key not in drawn:
                 rng = np.random.default_rng([seed, len(drawn)])
                 weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
                 drawn[key] = np.concatenate([np.ones((1, len(names))), weights])
-            scene = (
-                np.array([cluster[results.owner[asked] == i][0] for i in own]) if unit == "scene" else None
-            )
+            scene = np.array([of_scene[results.units[i][2]] for i in own])
             self.strata.append(Stratum(results, model, family, asked, cluster, own, scene, drawn[key]))
         if any(weights.shape[1] < LEAST for weights in drawn.values()):
             for weights in drawn.values():
@@ -92,16 +81,23 @@ class Draws:
 
     def gap(self, arm: str, against: str, keep: float, skills: Sequence[str] | None = None) -> np.ndarray:
         """Return the accuracy of one arm minus another's, paired, (1 + B,)."""
-        i, j = self.results.index(arm, keep), self.results.index(against, keep)
-        if i is None or j is None:
-            return np.full(len(self.strata[0].weights), np.nan)
-        return self.mean(lambda s: s.gap(i, j, skills))
+        return self.gaps(arm, against, [keep], skills)
 
     def gaps(
         self, arm: str, against: str, keeps: Sequence[float], skills: Sequence[str] | None = None
     ) -> np.ndarray:
-        """Return the mean of `gap` over budgets."""
-        return np.mean([self.gap(arm, against, k, skills) for k in keeps], axis=0)
+        """Return the mean over budgets, in each stratum over those that it has run, of the paired difference, (1 + B,)."""
+        cells = [(self.results.index(arm, k), self.results.index(against, k)) for k in keeps]
+        pairs = [(i, j) for i, j in cells if i is not None and j is not None]
+        if not pairs:
+            return np.full(len(self.strata[0].weights), np.nan)
+        return self.mean(lambda s: mean_known([s.gap(i, j, skills) for i, j in pairs]))
+
+    def drawn_arms(self, count: int) -> np.ndarray:
+        """Return places among so many arms, drawn with replacement, (1 + B, count); the first row is all of them."""
+        resamples = len(self.strata[0].weights) - 1
+        drawn = np.random.default_rng([self.seed, count, 1]).integers(count, size=(resamples, count))
+        return np.concatenate([np.arange(count)[None], drawn])
 
 
 class Stratum:
@@ -113,7 +109,7 @@ class Stratum:
         self._cache: dict[object, np.ndarray] = {}
 
     def counts(self, skills: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the right answers and questions, (cells, clusters); a cell that a scene did not run counts none."""
+        """Return the sum of scores and the questions asked, (cells, clusters); a cell that a scene did not run counts none."""
         key = ("counts", None if skills is None else tuple(skills))
         if key not in self._cache:
             chosen = self.asked
@@ -123,9 +119,10 @@ class Stratum:
                 chosen, cluster = chosen[mine], cluster[mine]
             one_hot = np.zeros((len(chosen), self.weights.shape[1]), np.float32)
             one_hot[np.arange(len(chosen)), cluster] = 1
-            ran = self.results.ran[:, self.results.owner[chosen]]
-            right = (self.results.right[:, chosen] & ran).astype(np.float32) @ one_hot
-            self._cache[key] = np.stack([right, ran.astype(np.float32) @ one_hot])
+            score = self.results.score[:, chosen]
+            known = np.isfinite(score)
+            right = np.where(known, score, 0).astype(np.float32) @ one_hot
+            self._cache[key] = np.stack([right, known.astype(np.float32) @ one_hot])
         right, asked = self._cache[key]
         return right, asked
 
@@ -179,12 +176,21 @@ def mean_known(values: Sequence[np.ndarray]) -> np.ndarray:
 # ---- intervals
 
 
-def interval(values: np.ndarray) -> Interval:
-    """Return the percentile interval of (1 + B,)."""
+def interval(values: np.ndarray, level: float = 0.95, within: float = np.inf) -> Interval:
+    """Return the basic bootstrap interval of (1 + B,): twice the estimate minus the quantiles of the resamples.
+
+    ``within``: 1 for correlations and accuracies, whose intervals are cut at −1 and 1. Percentile intervals of correlations are biased, as noise pulls resampled
+    correlations towards zero; the basic interval turns that bias round. Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, section 5.2.
+    """
     if not np.isfinite(values[0]) or np.isnan(values[1:]).all():
         return Interval(float(values[0]), float("nan"), float("nan"))
-    low, high = np.nanquantile(values[1:], (0.025, 0.975))
-    return Interval(float(values[0]), float(low), float(high))
+    low, high = np.nanquantile(values[1:], ((1 - level) / 2, (1 + level) / 2))
+    return _cut(values[0], 2 * values[0] - high, 2 * values[0] - low, within)
+
+
+def _cut(value: float, low: float, high: float, within: float) -> Interval:
+    return Interval(float(value), float(np.maximum(low, -within)), float(np.minimum(high, within)))
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -193,18 +199,21 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array([b.low for b in bars]), np.array([b.high for b in bars])
 
 
-def simultaneous(values: np.ndarray, level: float = 0.95) -> list[Interval]:
-    """Return the intervals of (1 + B, m) that hold all together: studentised, with the quantile of the largest deviation (max-t)."""
+def simultaneous(
+    values: np.ndarray, level: float = 0.95, within: float | Sequence[float] = np.inf
+) -> list[Interval]:
+    """Return the intervals of (1 + B, m) that hold all together: studentised, with the quantile of the largest deviation (max-t).
+
+    ``within``: what they are cut at, one number for all or one for each.
+    """
     point, draws = values[0], values[1:]
     spread = _spread(draws)
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = np.abs(draws - point) / spread
     known = np.isfinite(deviation)
     wide = float(np.quantile(np.where(known, deviation, 0).max(1), level)) if known.any() else 0.0
-    return [
-        Interval(float(v), float(v - wide * s), float(v + wide * s))
-        for v, s in zip(point, spread, strict=True)
-    ]
+    bounds = np.broadcast_to(within, point.shape)
+    return [_cut(v, v - wide * s, v + wide * s, w) for v, s, w in zip(point, spread, bounds, strict=True)]
 
 
 def _spread(draws: np.ndarray) -> np.ndarray:

@@ -17,7 +17,6 @@ FIELDS = {
     "families": "families",
     "arms": "arms",
     "keep": "keeps",
-    "plane": "plane_scenes",
     "inside": "inside_scenes",
     "model": "models",
 }
@@ -32,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--families", nargs="+", help="only these families of scenes")
     add("--arms", nargs="+", help="only these arms")
     add("--keep", nargs="+", type=float, help="shares of tokens kept")
-    add("--plane", type=int, help="scenes of each family that get the plane of the family of pruners")
     add("--inside", type=int, help="scenes of each family that get the systems inside the language model")
     add("--model", nargs="+", help="folders of checkpoints (the shipped one)")
     add(

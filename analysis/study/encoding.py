@@ -1,17 +1,19 @@
-"""One image encoded once for all arms: tokens, signals of the vision tower, states of the first layers."""
+"""One image encoded once for all arms: tokens, signals of the vision tower, states of the first layers, tokens of smaller copies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from analysis.study import digest
+from analysis.study.tasks import TRANSCRIPTION, task_of
 from vlm_bridge.model.families import base_of, find_family
 from vlm_bridge.model.patches import projection
 from vlm_bridge.model.tower import watched
@@ -25,14 +27,12 @@ LAYERS = (1, 2)
 class Checkpoint:
     """A checkpoint whose decoder takes embeddings, positions and an additive mask, as Llama's does.
 
-    ``clip``: (CLIPModel, tokenizer) with the checkpoint's own vision tower, or None. ``half``: answers are computed in
-    bfloat16, as in training; tokens, and what is chosen by them, are not.
+    ``clip``: (CLIPModel, tokenizer) with the checkpoint's own vision tower, or None.
     """
 
     model: Any
     processor: Any
     clip: tuple[Any, Any] | None = None
-    half: bool = False
 
     @property
     def decoder(self) -> Any:
@@ -40,9 +40,11 @@ class Checkpoint:
         return base_of(self.model).language_model
 
     @cached_property
-    def answering(self) -> Any:
-        """The model that answers, in its precision."""
-        return deepcopy(self.model).bfloat16() if self.half else self.model
+    def explaining(self) -> Any:
+        """The model with the attention kernel that tells its weights."""
+        model = deepcopy(self.model)
+        model.set_attn_implementation("eager")
+        return model
 
     @cached_property
     def digest(self) -> str:
@@ -73,27 +75,53 @@ class EncodedImage:
     signals : dict
         Of the image, by the names of `vlm_bridge.pruners.plan.SIGNALS`.
     asked : list of dict
-        Of each question: ``llm_text`` and, where there is a joint space, ``clip_text``.
+        Of each question: ``llm_text``, the ``task`` that `auto` is told and, where there is a joint space, ``clip_text``.
     layers : tuple of Tensor (n, d)
         The tokens after the first decoder layers of the unpruned model; the text follows the image and is not attended to.
+    attended : Tensor (n, d)
+        What the attention of the first decoder layer adds to the tokens.
+    smaller : callable
+        Rows and columns of patches -> tokens (rows · columns, d) of the image made so small.
+    answers : list of Tensor (words,) of int64
+        Ids of the right answers.
+    things : Tensor (n,) of bool, optional
+        Tokens that a thing covers.
     """
 
     tokens: Tensor
     before: Tensor
     questions: list[Tensor]
     signals: dict[str, Any]
-    asked: list[dict[str, Tensor]]
+    asked: list[dict[str, Any]]
     layers: tuple[Tensor, ...]
+    attended: Tensor
+    smaller: Callable[[int, int], Tensor]
+    answers: list[Tensor]
+    things: Tensor | None = None
+
+    def words(self, q: int) -> int:
+        """Return how many words the answer to a question has."""
+        return len(self.answers[q])
+
+    def text(self, q: int) -> Tensor:
+        """Return the ids of a question and of its right answer without the last word."""
+        return torch.cat([self.questions[q], self.answers[q][:-1]])
 
     def spaces(self) -> dict[str, Tensor]:
         """Return the rows (n, d) whose reconstruction is measured."""
-        found = {"tokens": self.tokens, "tower": self.signals["vision_clip"]}
-        return found | {f"layer {i}": rows for i, rows in zip(LAYERS, self.layers, strict=True)}
+        found = {"tokens": self.tokens, "centred tokens": self.tokens - self.tokens.mean(0)}
+        found |= {f"layer {i}": rows for i, rows in zip(LAYERS, self.layers, strict=True)}
+        return found | {"attention outputs": self.attended}
 
 
 @torch.no_grad()
-def encode_image(checkpoint: Checkpoint, image: Any, questions: Sequence[str]) -> EncodedImage:
-    """Encode an image once and read the questions: prompts are ``<image> question``."""
+def encode_image(
+    checkpoint: Checkpoint,
+    image: Any,
+    questions: Sequence[Any],
+    things: Tensor | None = None,
+) -> EncodedImage:
+    """Encode an image once and read the questions, which have skill, text and answer: prompts are ``<image> question``."""
     model, family = checkpoint.model, find_family(checkpoint.model)
     inputs = dict(checkpoint.processor(images=[image], text=["<image>"], return_tensors="pt"))
     with watched(model, family, inputs, (*TOWER, "vision_cls", "clip_patches")) as tower:
@@ -113,23 +141,50 @@ def encode_image(checkpoint: Checkpoint, image: Any, questions: Sequence[str]) -
     places = (ids == model.config.image_token_id).nonzero()[:, 0]
     first = checkpoint.embed(ids[: places[0]])
     tokenizer = checkpoint.processor.tokenizer
-    behind = [torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in questions]
+    behind, right = (
+        [torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        for texts in ([q.text for q in questions], [q.answer for q in questions])
+    )
     whole = torch.cat([first, tokens])[None]
-    states = checkpoint.decoder(inputs_embeds=whole, use_cache=False, output_hidden_states=True).hidden_states
-    layers = tuple(states[i][0, len(first) :] for i in LAYERS)
+    attended: list[Tensor] = []
+    hook = checkpoint.decoder.layers[0].self_attn.register_forward_hook(
+        lambda module, given, out: attended.append(out[0][0, len(first) :])
+    )
+    try:
+        out = checkpoint.decoder(inputs_embeds=whole, use_cache=False, output_hidden_states=True)
+    finally:
+        hook.remove()
+    layers = tuple(out.hidden_states[i][0, len(first) :] for i in LAYERS)
     return EncodedImage(
         tokens,
         first,
         behind,
         signals,
-        [_asked(checkpoint, text, ids) for text, ids in zip(questions, behind, strict=True)],
+        [_asked(checkpoint, q.skill, ids) for q, ids in zip(questions, behind, strict=True)],
         layers,
+        attended[0],
+        lambda rows, columns: _tokens_of_smaller(checkpoint, image, rows, columns),
+        right,
+        things,
     )
 
 
-def _asked(checkpoint: Checkpoint, text: str, ids: Tensor) -> dict[str, Tensor]:
+@torch.no_grad()
+def _tokens_of_smaller(checkpoint: Checkpoint, image: Any, rows: int, columns: int) -> Tensor:
+    """Return the tokens (rows · columns, d) of the image made so small that it has so many patches; position codes are interpolated."""
+    base = base_of(checkpoint.model)
+    patch = base.config.vision_config.patch_size
+    small = image.resize((columns * patch, rows * patch), Image.Resampling.BICUBIC)
+    pixels = checkpoint.processor.image_processor(
+        images=[small], do_resize=False, do_center_crop=False, return_tensors="pt"
+    )["pixel_values"]
+    return base.get_image_features(pixels, return_dict=True, interpolate_pos_encoding=True).pooler_output[0]
+
+
+def _asked(checkpoint: Checkpoint, skill: str, ids: Tensor) -> dict[str, Any]:
     words = ids[~torch.isin(ids, torch.tensor(sorted(special_ids(checkpoint.model, checkpoint.processor))))]
-    found = {"llm_text": checkpoint.embed(words)}
+    found: dict[str, Any] = {"llm_text": checkpoint.embed(words)}
+    found["task"] = "transcribe" if task_of(skill) == TRANSCRIPTION else "answer"
     if checkpoint.clip is not None:
         model, tokenizer = checkpoint.clip
         plain = checkpoint.processor.tokenizer.decode(words, skip_special_tokens=True)

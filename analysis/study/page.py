@@ -6,16 +6,23 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from analysis import reference
-from analysis.study import figures, report
+from analysis.study import decimer, figures, html, report
 from analysis.study.bootstrap import Draws
 from analysis.study.encoding import Checkpoint
 from analysis.study.plan import pack
-from analysis.study.results import read
-from analysis.study.rules import CANDIDATES, verdicts
+from analysis.study.recommend import recommend
+from analysis.study.results import EMPTY, Results, join, read
+from analysis.study.rules import verdicts
 from analysis.training.card import write_table
 
 SHIPPED = Path(__file__).parent / "rows.npz"
+NOT_RUN = (
+    "The study has not been run yet: there are no rows of this edition. Its questions and rules are below, fixed beforehand in [the plan](plan.md); "
+    "what the first edition said, and what was wrong with it, is in [the corrections](corrections.md)."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,29 +48,41 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
     ----------
     rows : Path, optional
         Packed rows; without, those of the units in `out`, or an earlier ``rows.npz`` there, or the shipped ones.
-        Those of the confirmation set lie beside them as ``confirm.npz``.
+        Those of the confirmation set lie beside them as ``confirm.npz``, and those of DECIMER as ``decimer.npz``.
     docs : Path, optional
-        The page of verdicts goes there, and the table of models beside it.
+        The page of verdicts goes there, and the table of models beside it; where there are no rows at all, it says so.
     checkpoint : Checkpoint, optional
         To draw the kept tokens; without, an earlier picture is used.
     """
     out.mkdir(parents=True, exist_ok=True)
+    if (
+        rows is None
+        and docs is not None
+        and not (SHIPPED.exists() or (out / "rows").is_dir() or (out / "rows.npz").exists())
+    ):
+        report.write_verdicts(verdicts(EMPTY), out, docs, NOT_RUN)
+        write_table(reference.measured(), docs / "models.md")
+        return 0
     if rows is None:
         rows = out / "rows.npz"
         if not (out / "rows").is_dir() and not rows.exists() and SHIPPED.exists():
             rows = SHIPPED
         elif (out / "rows").is_dir() or not rows.exists():
             pack(out, rows)
+    drawings = rows.with_name("decimer.npz")
     results = read(rows)
     draws = Draws(results)
-    found = verdicts(results)
+    every = _with_drawings(results, drawings)
+    found = verdicts(every)
     once = rows.with_name("confirm.npz")
     if (out / "confirm" / "rows").is_dir():
         once = pack(out / "confirm", out / "confirm.npz")
-    again = read(once) if once.exists() else None
-    confirmed = [] if again is None else verdicts(again, candidates=CANDIDATES)
+    again = _with_drawings(read(once), drawings, confirm=True) if once.exists() else None
+    confirmed = [] if again is None else verdicts(again)
     table = report.summary(draws)
-    print(report.text(draws, table, found, confirmed))
+    saved = _saved(rows)
+    own = None if saved is None else recommend(draws, dict(zip(results.cells, saved, strict=True)))
+    print(report.text(draws, table, found, confirmed, own))
     report.write_summary(table, out / "summary.csv")
     note = f"{report.headline(results)}."
     if again is not None:
@@ -74,7 +93,18 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
         write_table(reference.measured(), docs / "models.md")
     if confirmed:
         report.write_verdicts(confirmed, out / "confirmed")
-    drawn = figures.draw(draws, out, checkpoint)
-    report.html(draws, table, found, drawn, out / "report.html", confirmed)
+    drawn = figures.draw(draws, out, checkpoint, None if every is results else Draws(every))
+    told = report.headline(results)
+    html.write(draws, table, found, drawn, out / "report.html", confirmed, told, own)
     print(f"\nreport: {out / 'report.html'}\nrows: {rows}\nverdicts: {out / 'verdicts.md'}")
     return 0
+
+
+def _with_drawings(results: Results, path: Path, confirm: bool = False) -> Results:
+    return join(results, decimer.read(path, confirm)) if path.exists() else results
+
+
+def _saved(rows: Path) -> list[float] | None:
+    """Return the seconds that each cell saves a question; None where the rows are not of a user's own questions."""
+    with np.load(rows) as file:
+        return file["saved"].tolist() if "saved" in file.files else None

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 import cssp
-from analysis.study.arms import ARMS, KEEPS, PLANE, PLANE_KEEPS, Arm
+from analysis.study.arms import ARMS, KEEPS, Arm
 from analysis.study.encoding import Checkpoint
 from analysis.study.predictors import NAMES
 from analysis.study.units import Unit, study_image
 
-#: First scene of the study, and first scene of the confirmation set; the model card uses the scenes below.
-EXPLORE, CONFIRM = 100_000, 900_000
+#: First scene of the study, and first scene of the confirmation set. Below are those of the model card and of the first edition.
+EXPLORE, CONFIRM = 300_000, 1_000_000
 PER_SKILL = 2  # a skill and scene; one where a scene has no two
 
 
@@ -40,9 +42,9 @@ class Plan:
     models : tuple of str
         Folders of checkpoints; empty: the shipped one. Their names must differ.
     families : tuple of str
-    scenes, plane_scenes, inside_scenes : int
-        Scenes of each family, how many of them get the plane of the family of pruners, too, and how many the systems inside the
-        language model, which see the whole image first and take a third of the time.
+    scenes, inside_scenes : int
+        Scenes of each family, and how many of them get the systems inside the language model, which see the whole image first and take
+        a third of the time.
     keeps, arms : tuple
     first : int
         Number of the first scene.
@@ -51,7 +53,6 @@ class Plan:
     models: tuple[str, ...] = ("",)
     families: tuple[str, ...] = ("objects", "digits")
     scenes: int = 6
-    plane_scenes: int = 1
     inside_scenes: int = 8
     keeps: tuple[float, ...] = KEEPS
     arms: tuple[str, ...] = tuple(ARMS)
@@ -70,13 +71,15 @@ class Plan:
         scenes = range(self.first, self.first + self.scenes)
         return [(model, family, i) for i in scenes for model in self.models for family in self.families]
 
-    def has_plane(self, scene: int) -> bool:
-        """Return whether the plane of the family of pruners is formed on this scene."""
-        return scene - self.first < self.plane_scenes
 
-
-QUICK = Plan(scenes=8)
-COMPLETE = Plan(scenes=85, plane_scenes=20, inside_scenes=30)
+#: Fewer scenes and budgets, the systems inside the language model on one scene of each family, and relevance with spare alone.
+QUICK = Plan(
+    scenes=8,
+    inside_scenes=1,
+    keeps=(0.33, 0.11, 0.06, 0.03),
+    arms=tuple(n for n, a in ARMS.items() if a.group != "relevance" or a.method == "spare"),
+)
+COMPLETE = Plan(scenes=40, inside_scenes=12)
 
 
 def unit_path(out: Path, unit: tuple[str, str, int]) -> Path:
@@ -120,29 +123,24 @@ def _whole(plan: Plan, out: Path, unit: tuple[str, str, int]) -> bool:
         if "made_from" not in file or str(file["made_from"]) != _made_from(model):
             return False
         found = set(zip(file["arms"].tolist(), file["keeps"].tolist(), strict=True))
-    arms, plane = arms_of(plan, unit, model)
-    cells = {(a.name, k) for a in arms if not a.inside for k in plan.keeps}
-    return cells | {(a.name, k) for a in plane for k in PLANE_KEEPS} <= found
+    return {(a.name, k) for a in arms_of(plan, unit, model) if not a.inside for k in plan.keeps} <= found
 
 
-def arms_of(plan: Plan, unit: tuple[str, str, int], checkpoint: Checkpoint) -> tuple[list[Arm], list[Arm]]:
-    """Return the arms and points of the plane for a unit, of those that its model can run: without a joint space none that reads it."""
+def arms_of(plan: Plan, unit: tuple[str, str, int], checkpoint: Checkpoint) -> list[Arm]:
+    """Return the arms for a unit, of those that its model can run: without a joint space none that reads it."""
 
     def possible(arm: Arm) -> bool:
         if arm.inside and unit[2] - plan.first >= plan.inside_scenes:
             return False
         return checkpoint.clip is not None or not {"clip_text", "clip_patches"} & set(arm.signals)
 
-    plane = list(PLANE.values()) if plan.has_plane(unit[2]) else []
-    return [ARMS[name] for name in plan.arms if possible(ARMS[name])], [a for a in plane if possible(a)]
+    return [ARMS[name] for name in plan.arms if possible(ARMS[name])]
 
 
 _LOADED: dict[str, Checkpoint] = {}
 
 
 def _start() -> None:
-    import torch
-
     torch.set_num_threads(1)
 
 
@@ -154,18 +152,17 @@ def load(folder: str) -> Checkpoint:
 
     model, processor = reference.load(folder)
     clip = reference.clip(folder) if reference.clip_folder(folder).is_dir() else None
-    _LOADED[folder] = Checkpoint(model, processor, clip, half=True)
+    _LOADED[folder] = Checkpoint(model, processor, clip)
     return _LOADED[folder]
 
 
 def _study(plan: Plan, unit: tuple[str, str, int]) -> Unit:
     model, family, number = unit
     checkpoint = load(model)
-    arms, plane = arms_of(plan, unit, checkpoint)
-    scene = scene_of(family, number)
+    scene = scene_of(family, number, checkpoint)
     found = study_image(
-        checkpoint, scene.image, scene.questions, arms, plan.keeps, [number], plane, PLANE_KEEPS
-    )
+        checkpoint, scene.image, scene.questions, arms_of(plan, unit, checkpoint), plan.keeps, [number], covered(scene)
+    )  # fmt: skip
     return replace(found, made_from=_made_from(checkpoint))
 
 
@@ -173,12 +170,29 @@ def _made_from(model: Checkpoint) -> str:
     return f"{model.digest} cssp {cssp.__version__}"
 
 
-def scene_of(family: str, number: int) -> Any:
-    """Return a scene of the study: of the test split, which no training saw."""
+def scene_of(family: str, number: int, checkpoint: Checkpoint | None = None) -> Any:
+    """Return a scene of the study: of the test split, which no training saw. What every patch shows is asked of models that know how."""
     from analysis import scenes
 
-    skills = [name for name in scenes.FAMILIES[family] if name in scenes.SKILLS]
+    known = {} if checkpoint is None else checkpoint.processor.tokenizer.get_vocab()
+    skills = [
+        name
+        for name in scenes.FAMILIES[family]
+        if name in scenes.SKILLS or ("transcribe" in known and name in _EVERY_PATCH)
+    ]
     return scenes.make(number, "test", dict.fromkeys(skills, PER_SKILL), family)
+
+
+#: Skills that ask what patches of the background show, too.
+_EVERY_PATCH = ("shading", "light", "transcription", "transcript")
+
+
+def covered(scene: Any) -> Tensor:
+    """Return which patches, row by row, a thing or a digit covers, (n,) of bool."""
+    mask = scene.owner >= 0
+    for mark in scene.marks:
+        mask[mark.patch] = True
+    return torch.from_numpy(mask.ravel())
 
 
 def confirm(plan: Plan, out: Path, workers: int = 2) -> Path:
@@ -225,21 +239,20 @@ def pack(out: Path, path: Path) -> Path:
 
 
 def pack_units(units: Sequence[tuple[str, str, str, Unit]], path: Path) -> Path:
-    """Write (model, family, scene, unit) into one file that needs no model: answers right or not and predictors to 2.5 %, without the words said."""
+    """Write (model, family, scene, unit) into one file that needs no model: scores to 1/254 and predictors to 2.5 %, without the words said."""
     cells = list(dict.fromkeys(cell for *_, unit in units for cell in unit.cells))
     at = {cell: i for i, cell in enumerate(cells)}
     skills = sorted({str(s) for *_, unit in units for s in unit.skills})
     questions = sum(len(unit.skills) for *_, unit in units)
-    right = np.full((len(cells), questions), False)
-    ran = np.zeros((len(cells), len(units)), bool)
-    tokens, seconds = np.zeros((2, len(cells), len(units)), np.float32)
+    score = np.full((len(cells), questions), np.nan, np.float32)
+    tokens, seconds = np.full((2, len(cells), len(units)), np.nan, np.float32)
     numbers = np.full((len(NAMES), len(cells), len(units)), np.nan, np.float32)
     owner, skill = np.zeros((2, questions), np.int32)
     start = 0
     for u, (_, _, _, unit) in enumerate(units):
         rows, stop = [at[cell] for cell in unit.cells], start + len(unit.skills)
-        right[rows, start:stop] = unit.right
-        ran[rows, u], tokens[rows, u], seconds[rows, u] = True, unit.tokens, unit.seconds
+        score[rows, start:stop] = unit.score
+        tokens[rows, u], seconds[rows, u] = unit.tokens, unit.seconds
         numbers[:, rows, u] = unit.predictors.T
         owner[start:stop], skill[start:stop] = u, [skills.index(s) for s in unit.skills]
         start = stop
@@ -253,10 +266,10 @@ def pack_units(units: Sequence[tuple[str, str, str, Unit]], path: Path) -> Path:
         "skills": np.array(skills),
         "owner": owner,
         "skill": skill.astype(np.uint8),
-        "right": np.packbits(right, axis=1),
-        "ran": np.packbits(ran, axis=1),
+        "score": np.where(np.isnan(score), NOT_ASKED, np.round(254 * np.nan_to_num(score))).astype(np.uint8),
         "tokens": np.round(tokens, 2).astype(np.float16),
-        "seconds": np.array([_mean_where(s, r) for s, r in zip(seconds, ran, strict=True)], np.float32),
+        "seconds": np.nanmean(seconds, 1),
+        "norm_and_thing": np.array([unit.norm_and_thing for *_, unit in units], np.float32),
         "predictors": quantised(numbers),
         "names": np.array(list(NAMES)),
     }
@@ -279,10 +292,7 @@ def _smooth(numbers: np.ndarray, cells: list[tuple[str, float]], strata: list[tu
         numbers[np.ix_(range(len(numbers)), other, members)] = np.where(good, mean, np.nan)
 
 
-def _mean_where(values: np.ndarray, ran: np.ndarray) -> float:
-    return float(values[ran].mean()) if ran.any() else float("nan")
-
-
+NOT_ASKED = 255
 LEAST, MOST = 1e-3, 100.0
 
 

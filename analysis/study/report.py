@@ -1,8 +1,7 @@
-"""The study as text on the terminal, a CSV, verdicts in Markdown and JSON, and one self-contained HTML page."""
+"""The study as text on the terminal, a CSV, and verdicts in Markdown and JSON; `html` writes the page."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 from collections.abc import Sequence
@@ -11,50 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from analysis.study.arms import ARMS, FULL
-from analysis.study.bootstrap import Draws, full_and_blind, interval, ranks, retained
-from analysis.study.predictors import NAMES
+from analysis.study.arms import ARMS
+from analysis.study.bootstrap import Draws, full_and_blind, interval, retained
+from analysis.study.predictors import NAMES, error_name
+from analysis.study.recommend import Recommendation
 from analysis.study.results import Results
 from analysis.study.verdict import Verdict
 
-CAPTIONS = {
-    "error_and_accuracy": (
-        "Does a lower error go with more right answers?",
-        "Each panel is a budget, each point a pruner; error grows to the right. If error told accuracy, points would fall along a line. ρ is "
-        "Spearman's correlation, with its 95 % interval; the dotted line is the accuracy with all tokens. Pruners that read the question, "
-        "merge tokens or act inside the language model are left out here: error does not describe what they hand on.",
-    ),
-    "retained_accuracy": (
-        "What is left when tokens go",
-        "Accuracy as a share of that with all tokens, against the number of tokens kept (logarithmic). Bands are 95 % intervals over scenes. On the "
-        "right the same kept tokens three ways: the others dropped; folded into the nearest kept one; or put back as their projection "
-        "on the span of the kept ones, so that every position stays filled.",
-    ),
-    "predictors": (
-        "What predicts accuracy best?",
-        "Twelve numbers that need no answers. Correlations are turned so that to the right of 0 means the number points the way its author meant. "
-        "Left: over pruners, at a given budget. Middle: over pruners, for one image. Right: over images, for one pruner.",
-    ),
-    "skills": (
-        "Which questions suffer",
-        "Percentage points lost against all tokens. Rows are ordered by their mean.",
-    ),
-    "plane": (
-        "One family, two exponents",
-        "Greedy residual on tokens of length ‖x‖ᵝ times relevanceᵅ. Published pruners are single cells of this plane: outlined. Formed on a part of the scenes.",
-    ),
-    "tightness": (
-        "How far theorems are from what happens",
-        "Squared error over the least that any subspace of as many dimensions allows: measured on every image (bar and median), and the factor "
-        "that the method's theorem grants (dash). Both axes are logarithmic; 1 is the best possible.",
-    ),
-    "kept_tokens": (
-        "What the pruners look at",
-        "Patches dropped before the language model are faded. Under each name: what the model then answers to the question on the left.",
-    ),
-}
 COLUMNS = ("arm", "group", "keep", "tokens", "accuracy", "low", "high", "retained", *NAMES)
 
 
@@ -67,7 +30,7 @@ def summary(draws: Draws) -> list[dict[str, Any]]:
     for i, (arm, keep) in enumerate(results.cells):
         bar = interval(draws.accuracy[:, i])
         tokens = results.tokens[i][results.ran[i]].mean()
-        group = ARMS[arm].group if arm in ARMS else ("plane" if arm.startswith("family ") else "")
+        group = ARMS[arm].group if arm in ARMS else ""
         row = {
             "arm": arm,
             "group": group,
@@ -180,24 +143,28 @@ def text(
     rows: Sequence[dict[str, Any]],
     found: Sequence[Verdict],
     confirmed: Sequence[Verdict] = (),
+    own: Recommendation | None = None,
 ) -> str:
-    """Return the text for the terminal: accuracy (error) of every arm and budget, and the verdicts."""
+    """Return the text for the terminal: what to keep, accuracy (error) of every arm and budget, and the verdicts."""
     results = draws.results
     cells = {(r["arm"], r["keep"]): r for r in rows}
     arms = [a for a in results.arms if a in ARMS]
     full, blind = full_and_blind(draws)
     width = max([len(a) for a in arms], default=0) + 2
     lines = [
+        *([own.sentence, own.rule, ""] if own else []),
         headline(results),
         f"all tokens: accuracy {full}; none: {blind}",
-        "accuracy (relative reconstruction error)",
+        "accuracy (relative Frobenius error)",
     ]
     lines.append("".ljust(width) + "".join(f"{k:.0%} kept".rjust(15) for k in results.keeps))
     for arm in arms:
         shown = [cells.get((arm, k)) for k in results.keeps]
         lines.append(
             arm.ljust(width)
-            + "".join((f"{c['accuracy']:.3f} ({c['error']:.3f})" if c else "–").rjust(15) for c in shown)
+            + "".join(
+                (f"{c['accuracy']:.3f} ({c[error_name(2)]:.3f})" if c else "–").rjust(15) for c in shown
+            )
         )
     lines.append("")
     lines += [f"{i}. {v.question}\n   {v.verdict.upper()}. {v.statement}" for i, v in enumerate(found, 1)]
@@ -209,79 +176,14 @@ def text(
 
 def headline(results: Results) -> str:
     """Return how much was asked."""
-    models, families = ({u[i] for u in results.units} for i in (0, 1))
-    scenes = len({u[1:] for u in results.units})
+    asked = results.counts()
     words = [
         f"{len([a for a in results.arms if a in ARMS])} ways of pruning", f"{len(results.keeps)} budgets",
-        f"{scenes} images of {_count(len(families), 'family', 'families')}",
-        f"{len(results.owner):,} questions", _count(len(models), "model", "models"),
+        f"{asked['scenes']} images of {_count(len({u[1] for u in results.units}), 'family', 'families')}",
+        f"{asked['questions']:,} questions", _count(asked["models"], "model", "models"),
     ]  # fmt: skip
     return ", ".join(words)
 
 
 def _count(n: int, one: str, more: str) -> str:
     return f"{n} {one if n == 1 else more}"
-
-
-def strata(results: Results) -> list[dict[str, Any]]:
-    """Return what was asked of each model on each family of scenes, and what it answers with all tokens and with none."""
-    found = []
-    for model, family in results.strata():
-        part = results.only(model, family)
-        full, blind = full_and_blind(Draws(part))
-        counts = {"scenes": len(part.units), "questions": len(part.owner)}
-        found.append({"model": model, "family": family, "full": full, "blind": blind} | counts)
-    return found
-
-
-def html(
-    draws: Draws, rows: Sequence[dict[str, Any]], found: Sequence[Verdict], figures: dict[str, Path], path: Path,
-    confirmed: Sequence[Verdict] = (),
-) -> None:  # fmt: skip
-    """Write the page; figures are embedded, nothing is loaded from elsewhere."""
-    results = draws.results
-    cells = {(r["arm"], r["keep"]): r for r in rows}
-    arms = [a for a in results.arms if a in ARMS]
-    full, blind = full_and_blind(draws)
-    pictures = {
-        name: {
-            "title": CAPTIONS[name][0],
-            "caption": CAPTIONS[name][1],
-            "data": base64.b64encode(p.read_bytes()).decode(),
-        }
-        for name, p in figures.items()
-    }
-    order = [n for n in CAPTIONS if n in pictures]
-    plain = [
-        a
-        for a in arms
-        if not (ARMS[a].fold or ARMS[a].fill or ARMS[a].inside)
-        and all((a, k) in cells for k in results.keeps)
-    ]
-    ranking = []
-    tight = [k for k in results.keeps if k <= 0.15]
-    if len(plain) > 1 and tight:
-        values = ranks(draws, plain, tight)
-        first = np.mean(values[1:].argmin(1)[:, None] == np.arange(len(plain)), axis=0)
-        ranking = sorted(
-            (
-                {"arm": a, "rank": interval(values[:, i]), "first": float(first[i])}
-                for i, a in enumerate(plain)
-            ),
-            key=lambda r: r["rank"].value,
-        )[:12]
-    best = {
-        k: max((cells[a, k]["accuracy"] for a in plain if (a, k) in cells), default=None)
-        for k in results.keeps
-    }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-    )
-    page = environment.get_template("report.html.j2").render(
-        headline=headline(results), verdicts=found, confirmed=confirmed, pictures=[pictures[n] for n in order], keeps=results.keeps,
-        arms=arms, cells=cells, best=best, full=full, blind=blind, ranking=ranking, strata=strata(results), groups={a: ARMS[a].group for a in arms},
-        names=NAMES, full_name=FULL,
-    )  # fmt: skip
-    path.write_text(page)

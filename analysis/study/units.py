@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 import vlm_bridge
 from analysis.study.answering import Prefix, answers
 from analysis.study.arms import BLIND, FULL, Arm
 from analysis.study.encoding import Checkpoint, EncodedImage, encode_image
+from analysis.study.influence import influence
 from analysis.study.kept_tokens import kept
 from analysis.study.predictors import Measure
 
@@ -30,7 +32,8 @@ class Unit:
     ----------
     cells : tuple of (arm, keep)
     said : array (cells, questions) of str
-    right : array (cells, questions) of bool
+    score : array (cells, questions)
+        Share of the answer's words that are right, given those before; NaN where nothing was asked.
     tokens : array (cells,)
         Mean number of visual tokens kept.
     seconds : array (cells,)
@@ -38,19 +41,22 @@ class Unit:
     predictors : array (cells, predictors)
         As in `predictors.NAMES`, mean over questions.
     skills, texts, gold : arrays (questions,) of str
+    norm_and_thing : float
+        Rank correlation of a token's norm and whether a thing covers it; NaN where that is not known.
     made_from : str
         Digest of the model and the release of cssp; empty where nothing is known.
     """
 
     cells: tuple[Cell, ...]
     said: np.ndarray
-    right: np.ndarray
+    score: np.ndarray
     tokens: np.ndarray
     seconds: np.ndarray
     predictors: np.ndarray
     skills: np.ndarray
     texts: np.ndarray
     gold: np.ndarray
+    norm_and_thing: float = float("nan")
     made_from: str = ""
 
     def save(self, path: Path) -> None:
@@ -65,8 +71,8 @@ class Unit:
         with np.load(path) as file:
             found = dict(file)
         names, keeps = found.pop("arms").tolist(), found.pop("keeps").tolist()
-        made_from = str(found.pop("made_from", ""))
-        return cls(cells=tuple(zip(names, keeps, strict=True)), **found, made_from=made_from)
+        found |= {"made_from": str(found["made_from"]), "norm_and_thing": float(found["norm_and_thing"])}
+        return cls(cells=tuple(zip(names, keeps, strict=True)), **found)
 
 
 def write(path: Path, **arrays: np.ndarray) -> None:
@@ -87,25 +93,32 @@ def study_image(
     arms: Sequence[Arm],
     keeps: Sequence[float],
     rng: Sequence[int],
-    plane: Sequence[Arm] = (),
-    plane_keeps: Sequence[float] = (),
+    things: Tensor | None = None,
 ) -> Unit:
-    """Evaluate all cells on one image: ``questions`` have skill, text and answer; ``rng`` seeds what is drawn."""
-    encoded = encode_image(checkpoint, image, [q.text for q in questions])
-    measure = Measure.of(encoded)
+    """Evaluate all cells on one image.
+
+    Parameters
+    ----------
+    questions : sequence
+        They have skill, text and answer.
+    rng : sequence of int
+        Seeds what is drawn.
+    things : Tensor (n,) of bool, optional
+        Tokens that a thing covers.
+    """
+    encoded = encode_image(checkpoint, image, questions, things)
+    measure = Measure.of(encoded, *influence(checkpoint, encoded))
     every = tuple(range(len(questions)))
     n = len(encoded.tokens)
     cells: list[Cell] = [(FULL, 1.0), (BLIND, 0.0)]
-    prefixes = [
-        Prefix(encoded.tokens, torch.arange(n), every),
-        Prefix(encoded.tokens[:0], torch.arange(0), every),
-    ]
-    sets: list[Tensor] = [torch.arange(n), torch.arange(0)]
+    whole = torch.arange(n)
+    prefixes = [Prefix(encoded.tokens[rows], rows, every) for rows in (whole, whole[:0])]
+    sets: list[Tensor] = [whole, whole[:0]]
     owner, seconds = [0, 1], [0.0, 0.0]
     ready: dict[int, list[str]] = {}
-    for arm, budgets in [*((a, keeps) for a in arms), *((a, plane_keeps) for a in plane)]:
+    for arm in arms:
         if arm.inside:
-            for keep in budgets:
+            for keep in keeps:
                 if not arm.can_keep(keep, n, len(checkpoint.decoder.layers)):
                     continue
                 words, places, spent = _inside(checkpoint, encoded, questions, arm, keep, image)
@@ -117,7 +130,7 @@ def study_image(
                     owner.append(len(cells) - 1)
                     seconds.append(spent / len(every))
             continue
-        for keep, found in zip(budgets, kept(arm, encoded, budgets, rng), strict=True):
+        for keep, found in zip(keeps, kept(arm, encoded, keeps, rng), strict=True):
             cells.append((arm.name, keep))
             for each in found:
                 prefixes.append(each.prefix)
@@ -127,7 +140,8 @@ def study_image(
     live = [i for i, cell in enumerate(owner) if cell not in ready]
     said = np.empty((len(cells), len(questions)), dtype=object)
     for i, words in zip(live, _words(checkpoint, encoded, [prefixes[i] for i in live]), strict=True):
-        said[owner[i], list(prefixes[i].asked)] = words
+        for q, one in zip(prefixes[i].asked, words, strict=True):
+            said[owner[i], q] = one
     for cell, words in ready.items():
         said[cell] = words
     numbers = measure(sets, [p.asked for p in prefixes]).numpy()
@@ -135,14 +149,27 @@ def study_image(
     return Unit(
         tuple(cells),
         said.astype(str),
-        said.astype(str) == gold,
+        np.array([[_score(one, right) for one, right in zip(row, gold, strict=True)] for row in said], np.float32),
         _mean(np.array([len(s) for s in sets], float)[:, None], owner)[:, 0],
         _mean(np.array(seconds)[:, None], owner)[:, 0],
         _mean(numbers, owner).astype(np.float32),
         np.array([q.skill for q in questions]),
         np.array([q.text for q in questions]),
         gold,
-    )
+        _rank_correlation(encoded),
+    )  # fmt: skip
+
+
+def _score(said: str, right: str) -> float:
+    """Return the share of right words; nothing said where nothing was asked is NaN."""
+    words, gold = said.split(), right.split()
+    return sum(a == b for a, b in zip(words, gold, strict=True)) / len(gold) if words else float("nan")
+
+
+def _rank_correlation(encoded: EncodedImage) -> float:
+    if encoded.things is None or encoded.things.all() or not encoded.things.any():
+        return float("nan")
+    return float(spearmanr(encoded.tokens.norm(dim=1).numpy(), encoded.things.numpy()).statistic)
 
 
 def _words(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Prefix]) -> list[list[str]]:
@@ -159,10 +186,14 @@ def _words(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Pre
     ]
     found: list[list[str]] = [[] for _ in prefixes]
     for group, one, ids in zip(groups, joint, answers(checkpoint, encoded, joint), strict=True):
-        words = dict(zip(one.asked, checkpoint.processor.tokenizer.convert_ids_to_tokens(ids), strict=True))
+        words = {q: _text(checkpoint, row) for q, row in zip(one.asked, ids, strict=True)}
         for i in group:
             found[i] = [words[q] for q in prefixes[i].asked]
     return found
+
+
+def _text(checkpoint: Checkpoint, ids: Tensor) -> str:
+    return " ".join(checkpoint.processor.tokenizer.convert_ids_to_tokens(ids.tolist()))
 
 
 def _plain(encoded: EncodedImage, p: Prefix) -> bool:
@@ -181,16 +212,17 @@ def _mean(values: np.ndarray, owner: Sequence[int]) -> np.ndarray:
 def _inside(
     checkpoint: Checkpoint, encoded: EncodedImage, questions: Sequence[Any], arm: Arm, keep: float, image: Any
 ) -> tuple[list[str], list[Tensor], float]:
-    """Run a system inside the language model, on the live model."""
+    """Run a system inside the language model, on the live model; questions with answers of several words are not asked (empty)."""
     texts = [f"<image> {q.text}" for q in questions]
     inputs = checkpoint.processor(images=[image] * len(texts), text=texts, padding=True, return_tensors="pt")
     del inputs["pixel_values"]
     inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    features = encoded.tokens[None].to(checkpoint.answering.dtype).expand(len(texts), -1, -1)
+    features = encoded.tokens[None].expand(len(texts), -1, -1)
     inputs["mm_encoder_outputs"] = {"image": _Encoded(pooler_output=list(features))}
-    with vlm_bridge.prune(checkpoint.answering, keep, arm.method, **arm.options) as report:
-        logits = checkpoint.answering(**inputs).logits[:, -1]
+    with vlm_bridge.prune(checkpoint.model, keep, arm.method, **arm.options) as report:
+        logits = checkpoint.model(**inputs).logits[:, -1]
     words = checkpoint.processor.tokenizer.convert_ids_to_tokens(logits.argmax(-1).tolist())
+    words = [word if encoded.words(q) == 1 else "" for q, word in enumerate(words)]
     return words, [row.cpu() for row in report.kept], sum(report.seconds)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -25,7 +28,7 @@ from vlm_bridge.chat import prepare, question
 from vlm_bridge.model.encoding import encode
 
 #: Arms that any model can run; others by ``--arms``.
-ARMS = ("spare", "residual, cosine", "divprune", "greedy", "strong rrqr", "osinsky", "uniform grid", "random", "spare + fold", "divprune + fold", "greedy + fold", "random + fold")  # fmt: skip
+ARMS = ("spare", "residual, cosine", "divprune", "greedy", "osinsky", "uniform grid", "random", "spare + fold", "divprune + fold", "greedy + fold", "random + fold")  # fmt: skip
 WORDS = 16  # of an answer, at the most
 SCORING = ("contains", "exact")
 
@@ -57,6 +60,9 @@ def run(
 ) -> Path:  # fmt: skip
     """Ask what has not been asked, and pack all into ``rows.npz`` of the folder `out`; returns that file.
 
+    The file has one array more than that of a study of scenes: ``saved`` (cells,), the median seconds that a
+    question takes less than with all tokens.
+
     The checkpoint may be any that `prune` takes. Answers are stored in ``answers``, a file a question, and is used again where model,
     processor, code, image, question, arm and budget are the same. Which answers are right, skills and scoring are looked at afterwards.
 
@@ -74,25 +80,50 @@ def run(
             f"{out / 'rows'} holds rows of scenes or of an earlier version, which do not say what questions and model they were made "
             "from: remove that folder, or choose another with --out."
         )
-    model, processor = _loaded(folder)
-    made_from = {
-        "model": digest.of_model(model),
-        "processor": digest.of_processor(processor),
-        "code": digest.of_code(),
-    }
-    units = []
-    for i, one in enumerate(tqdm(asked, desc="study", unit="image")):
-        answered = []
-        for each in one.questions:
-            same = made_from | {"image": one.image, "question": each.text}
-            found = answer_files.load(out / "answers", same)
-            if missing := [cell for cell in cells if answer_files.key(*cell) not in found]:
-                found |= ask(model, processor, one, each.text, missing)
-                answer_files.save(out / "answers", same, found)
-            answered.append(found)
-        unit = _unit(one, answered, cells, scoring)
-        units.append((plans.model_name(folder), questions.stem, str(i), unit))
-    return plans.pack_units(units, out / "rows.npz")
+    total = len(cells) * sum(len(one.questions) for one in asked)
+    units, every = [], []
+    with tqdm(total=total, desc="loading the model", unit="answer") as bar:
+        model, processor = _loaded(folder)
+        bar.set_description("comparing with answers on disk")
+        made_from = {
+            "model": digest.of_model(model),
+            "processor": digest.of_processor(processor),
+            "code": digest.of_code(),
+        }
+        for i, one in enumerate(asked):
+            bar.set_description(f"image {i + 1} of {len(asked)}")
+            answered = []
+            for each in one.questions:
+                same = made_from | {"image": one.image, "question": each.text}
+                found = answer_files.load(out / "answers", same)
+                missing = [cell for cell in cells if answer_files.key(*cell) not in found]
+                bar.update(len(cells) - len(missing))
+                if missing:
+                    found |= ask(model, processor, one, each.text, missing, bar.update)
+                    answer_files.save(out / "answers", same, found)
+                answered.append(found)
+            units.append(
+                (plans.model_name(folder), questions.stem, str(i), _unit(one, answered, cells, scoring))
+            )
+            every += answered
+    path = plans.pack_units(units, out / "rows.npz")
+    _add_saved(path, every)
+    return path
+
+
+def _add_saved(rows: Path, answered: Sequence[Mapping[str, Answer]]) -> None:
+    """Add to the rows, for each cell, the median over questions of the seconds that its whole answer takes less than that with all tokens."""
+    with np.load(rows) as file:
+        cells = list(zip(file["arms"].tolist(), file["keeps"].tolist(), strict=True))
+    full = answer_files.key(None, 1.0)
+    saved = []
+    for arm, keep in cells:
+        key = answer_files.key(ALL.get(arm), keep)
+        saved.append(np.median([one[full].elapsed - one[key].elapsed for one in answered if one[key].tokens]))
+    text = io.BytesIO()
+    np.save(text, np.array(saved, np.float32))
+    with zipfile.ZipFile(rows, "a") as file:
+        file.writestr("saved.npy", text.getvalue())
 
 
 def _loaded(folder: str) -> tuple[Any, Any]:
@@ -104,9 +135,17 @@ def _loaded(folder: str) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def ask(
-    model: Any, processor: Any, asked: Asked, text: str, cells: Sequence[tuple[Arm | None, float]]
+    model: Any,
+    processor: Any,
+    asked: Asked,
+    text: str,
+    cells: Sequence[tuple[Arm | None, float]],
+    done: Callable[[int], Any] = lambda count: None,
 ) -> dict[str, Answer]:
-    """Return the answers to one question in each cell, by the keys of the cells; draws depend on the image alone."""
+    """Return the answers to one question in each cell, by the keys of the cells; draws depend on the image alone.
+
+    ``done`` is told of each answer as it comes.
+    """
     inputs = dict(prepare(processor, [question([asked.open()], text)]))
     inputs.pop("token_type_ids", None)
     features = torch.cat(encode(model, inputs).entries)
@@ -120,7 +159,7 @@ def ask(
 
     found = {}
     for arm, keep in cells:
-        said, places, seconds = "", torch.arange(0), 0.0
+        said, places, seconds, start = "", torch.arange(0), 0.0, perf_counter()
         if arm is None:
             said, places = generate(), torch.arange(len(features))
         elif arm.can_keep(keep, len(features), layers):
@@ -128,8 +167,10 @@ def ask(
             with vlm_bridge.prune(model, **_arguments(arm, keep, processor, seed)) as report:
                 said = generate()
             places, seconds = report.kept[0].cpu(), report.seconds[0]
+        elapsed = perf_counter() - start
         (predictors,) = measure([places], [[0]]).numpy()
-        found[answer_files.key(arm, keep)] = Answer(said, len(places), seconds, predictors)
+        found[answer_files.key(arm, keep)] = Answer(said, len(places), seconds, elapsed, predictors)
+        done(1)
     return found
 
 
@@ -156,7 +197,7 @@ def _unit(
         np.array(
             [
                 [
-                    right(answer.said, q.answers, scoring)
+                    float(right(answer.said, q.answers, scoring))
                     for answer, q in zip(row, asked.questions, strict=True)
                 ]
                 for row in rows
@@ -173,7 +214,7 @@ def _unit(
 
 def _arguments(arm: Arm, keep: float, processor: Any = None, seed: int = 0) -> dict[str, Any]:
     """Return the arguments of `prune` for one arm; what is filled in has none, and joint spaces are not known here."""
-    if arm.fill or {"clip_text", "clip_patches"} & set(arm.signals):
+    if arm.fill or arm.columns or arm.smaller or {"clip_text", "clip_patches"} & set(arm.signals):
         raise ValueError(
             f"arm {arm.name!r} cannot run on a checkpoint of your own; choose from {', '.join(ARMS)}."
         )

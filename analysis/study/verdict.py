@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,9 @@ from analysis.study.results import Results
 TIGHT = 0.15
 #: Accuracy that counts as no difference.
 MARGIN = 0.01
-YES, NO, PARTLY, OPEN, UNASKED = "yes", "no", "partly", "not settled", "not asked"
+#: Of the intervals that a verdict looks at: six verdicts hold together (Bonferroni).
+LEVEL = 1 - 0.05 / 6
+YES, NO, PARTLY, OPEN, UNASKED = "yes", "no", "partly", "not settled", "not run"
 
 
 @dataclass(frozen=True)
@@ -59,34 +61,50 @@ class Verdict:
 
 
 class Study:
-    """The resamples of a study, of each of its strata, and what all rules compute from them."""
+    """The resamples of a study, of each of its models and strata, and what all rules compute from them."""
 
     def __init__(self, results: Results, resamples: int = RESAMPLES):
         self.results = results
         self.draws = Draws(results, resamples=resamples)
         pairs = results.strata()
+        models = list(dict.fromkeys(model for model, _ in pairs))
         self.parts = {
             f"{model}, {family}": Draws(results.only(model, family), resamples=resamples)
             for model, family in (pairs if len(pairs) > 1 else [])
         }
+        self.models = {
+            model: Draws(results.only(model), resamples=resamples) if len(models) > 1 else self.draws
+            for model in models
+        }
         self.tight = [k for k in results.keeps if k <= TIGHT] or results.keeps[-1:]
 
     def has(self, *arms: str) -> bool:
-        """Return whether these arms were run at all tight budgets."""
-        return all(self.results.index(a, k) is not None for a in arms for k in self.tight)
+        """Return whether these arms were run at a tight budget."""
+        return all(any(self.results.index(a, k) is not None for k in self.tight) for a in arms)
 
-    def number(self, name: str, statistic: Callable[[Draws], np.ndarray]) -> Number:
-        """Return a statistic with its interval, over all strata and in each."""
-        parts = {part: interval(statistic(d)) for part, d in self.parts.items()}
-        return Number(name, interval(statistic(self.draws)), parts)
+    def number(self, name: str, statistic: Callable[[Draws], np.ndarray], within: float = np.inf) -> Number:
+        """Return a statistic with its 95 % interval, over all strata and in each."""
+        return Number(name, interval(statistic(self.draws), within=within), self._parts(statistic, within))
 
-    def numbers(self, statistics: dict[str, Callable[[Draws], np.ndarray]]) -> list[Number]:
-        """Return several numbers, with intervals over all strata that hold simultaneously."""
+    def numbers(
+        self, statistics: dict[str, Callable[[Draws], np.ndarray]], level: float = LEVEL,
+        within: Sequence[float] | None = None,
+    ) -> list[Number]:  # fmt: skip
+        """Return several numbers, with intervals over all strata that hold simultaneously, and those of 95 % in each.
+
+        ``within``: for each number, what its intervals are cut at.
+        """
         values = np.stack([f(self.draws) for f in statistics.values()], 1)
+        bounds = [np.inf] * len(statistics) if within is None else within
+        bars = simultaneous(values, level, bounds)
         return [
-            Number(name, whole, {part: interval(f(d)) for part, d in self.parts.items()})
-            for (name, f), whole in zip(statistics.items(), simultaneous(values), strict=True)
+            Number(name, whole, self._parts(f, bound))
+            for (name, f), whole, bound in zip(statistics.items(), bars, bounds, strict=True)
         ]
+
+    def _parts(self, statistic: Callable[[Draws], np.ndarray], within: float) -> dict[str, Interval]:
+        found = {part: interval(statistic(d), within=within) for part, d in self.parts.items()}
+        return {part: one for part, one in found.items() if np.isfinite(one.value)}
 
 
 def points(value: Interval) -> str:

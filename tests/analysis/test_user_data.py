@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from analysis import study
 from analysis.__main__ import main
 from analysis.study import answer_files, digest, user_data
 from analysis.study.arms import Arm
+from analysis.study.predictors import NAMES, error_name
 from analysis.study.question_files import read
 
 
@@ -79,6 +81,7 @@ def first_unit(monkeypatch, checkpoint, questions, out, names):
     with monkeypatch.context() as patched:
         patched.setattr(user_data, "ask", lambda *_: pytest.fail("everything has been asked"))
         patched.setattr(user_data.plans, "pack_units", lambda found, path: kept.extend(found))
+        patched.setattr(user_data, "_add_saved", lambda *_: None)
         user_data.run(str(checkpoint), questions, out, names, (0.3,))
     assert [(model, family, number) for model, family, number, _ in kept] == [
         ("tiny", "asked", "0"),
@@ -120,8 +123,31 @@ def test_own_checkpoint_and_questions(checkpoint, questions, tmp_path, capsys, m
         ]
     at = one.cells.index(("divprune + fold", 0.3))
     assert one.said[at, 0] == processor.tokenizer.decode(new, skip_special_tokens=True).strip()
-    assert one.predictors[at, 0] == pytest.approx(report.errors[0], rel=1e-4)
-    capsys.readouterr()
+    assert one.predictors[at, list(NAMES).index(error_name(2))] == pytest.approx(report.errors[0], rel=1e-4)
+    told = capsys.readouterr()
+    assert told.out.startswith("Too few images to recommend a pruner: 2, and intervals need 8.")
+    assert re.search(r"(saves|takes) \d", told.out.splitlines()[0])
+    head = (out / "report.html").read_text().partition("<nav")[0]
+    assert told.out.splitlines()[0] in re.sub("<[^>]*>", "", head)
+    assert re.search(r"loading the model: +0%.* 0/16 ", told.err)  # four questions in four cells
+    assert re.search(r"image 1 of 2: .* 1/16 ", told.err)
+    assert re.search(r"image 2 of 2: 100%.* 16/16 ", told.err)
+
+
+def test_what_an_answer_saves_is_measured_question_by_question(mine, monkeypatch):
+    """With a clock of our own: 5 s for each answer with all tokens, 2 s with spare, 7 s with random."""
+    spent = {None: 5.0, "spare": 2.0, "random": 7.0}
+    ask = user_data.ask
+
+    def timed(*given):
+        arms = {answer_files.key(*cell): cell[0] and cell[0].name for cell in given[4]}
+        return {key: one._replace(elapsed=spent[arms[key]]) for key, one in ask(*given).items()}
+
+    monkeypatch.setattr(user_data, "ask", timed)
+    mine.run(mine.folder / "empty")
+    with np.load(mine.folder / "empty" / "rows.npz") as file:
+        saved = dict(zip(file["arms"].tolist(), file["saved"].tolist(), strict=True))
+    assert saved == {study.FULL: 0, "spare": 3, "random": -2}
 
 
 @pytest.mark.parametrize(
@@ -198,7 +224,8 @@ class Study:
                 str(self.model), self.file, out or self.out, self.arms, self.keeps, scoring=self.scoring
             )
         with np.load(path) as found:
-            return {name: found[name].tolist() for name in found.files if name != "seconds"}, asked
+            measured = ("seconds", "saved")
+            return {name: repr(found[name].tolist()) for name in found.files if name not in measured}, asked
 
     def edit(self, name, change):
         path = self.model / name
@@ -349,11 +376,11 @@ def test_answers_and_scoring_are_judged_anew_without_asking(mine):
     for row in mine.rows:
         row |= {"answer": said.split()[0], "skill": "words"}
     contained, asked = mine.run()
-    assert (contained["right"] != before["right"], contained["skills"], asked) == (True, ["words"], [])
+    assert (contained["score"] != before["score"], contained["skills"], asked) == (True, "['words']", [])
     assert (contained, len(mine.rows)) == (mine.run(mine.folder / "empty")[0], 4)
     mine.scoring = "exact"
     exact, asked = mine.run()
-    assert (exact["right"] != contained["right"], asked) == (True, [])
+    assert (exact["score"] != contained["score"], asked) == (True, [])
 
 
 def test_a_killed_run_goes_on_with_the_question_it_was_at(mine, monkeypatch):

@@ -156,6 +156,21 @@ def test_auto_counts_relevance_the_more_the_fewer_tokens_stay(tokens, k, alpha):
         assert len(picks) > 1
 
 
+def test_auto_told_to_transcribe_lowers_the_error_and_does_not_read_the_question(tokens):
+    x = tokens["features"]
+    found = select_tokens(x, 8, "auto", task="transcribe", **_signals(tokens)).tolist()
+    assert found == select_tokens(x, 8, "greedy").tolist()
+    assert found != select_tokens(x, 8, "auto", task="answer", **_signals(tokens)).tolist()
+    other = {**_signals(tokens), "llm_text": tokens["llm_text"].flip(0) * -1}
+    assert select_tokens(x, 8, "auto", task="transcribe", **other).tolist() == found
+
+
+@pytest.mark.parametrize("task", ["caption", "", None, 1, ["answer"]])
+def test_auto_refuses_other_tasks(tokens, task):
+    with pytest.raises(BridgeError, match=r"task = .*: expected 'answer' or 'transcribe'"):
+        select_tokens(tokens["features"], 8, "auto", task=task, **_signals(tokens))
+
+
 def test_scores_are_weights(tokens):
     x, scores = tokens["features"], torch.rand(40, generator=torch.Generator().manual_seed(1))
     assert select_tokens(x, 12, "spare", scores).tolist() == cssp_set(x.mT, 12, scores)

@@ -1,0 +1,80 @@
+"""Rows of DECIMER on drawn molecules, which ``python -m analysis real --pack`` writes, as results of the study.
+
+Every molecule is a scene, every drawing of it a question, to write down all that is there; the score is the share of right symbols, given
+the ones before.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from analysis.study.arms import FULL
+from analysis.study.predictors import NAMES, PS, error_name
+from analysis.study.results import Results
+
+MODEL, FAMILY, SKILL = "decimer", "drawings", "transcription"
+TOKENS = 256
+#: Molecules below this number explore, the others confirm.
+CONFIRM = 100
+#: Arms that have another name in the study.
+ARMS = {"residual": "spare"}
+
+
+def read(path: Path, confirm: bool = False) -> Results:
+    """Return the rows of the molecules that explore, or of those that confirm.
+
+    Raises
+    ------
+    ValueError
+        The file has no rows of these molecules.
+    """
+    with np.load(path) as file:
+        columns = {
+            name: file[name]
+            for name in ("model", "group", "number", "arm", "keep", "accuracy")
+            if name in file
+        }
+        columns |= {error_name(p): file[f"error {p:g}"] for p in PS if f"error {p:g}" in file}
+    number = columns["number"].astype(int)
+    at = np.flatnonzero((number >= CONFIRM) == confirm)
+    at = at[~np.char.endswith(columns["arm"][at].astype(str), "(oracle)")]
+    if not len(at):
+        raise ValueError(
+            f"{path}: expected rows of molecules {'from' if confirm else 'below'} number {CONFIRM}."
+        )
+    molecules, styles = (sorted(set(columns[name][at].tolist())) for name in ("number", "group"))
+    arms = [ARMS.get(arm, arm) for arm in columns["arm"][at].tolist()]
+    cells = list(dict.fromkeys(zip(arms, (columns["keep"][at].astype(int) / TOKENS).tolist(), strict=True)))
+    score = np.full((len(cells), len(molecules) * len(styles)), np.nan)
+    errors = {error_name(p): np.full(score.shape, np.nan) for p in PS}
+    for i, arm in zip(at, arms, strict=True):
+        cell = cells.index((arm, int(columns["keep"][i]) / TOKENS))
+        question = molecules.index(number[i]) * len(styles) + styles.index(columns["group"][i])
+        score[cell, question] = 1.0 if arm == FULL else columns["accuracy"][i]
+        for name, values in errors.items():
+            values[cell, question] = columns[name][i] if name in columns else np.nan
+    by_molecule = (len(cells), len(molecules), len(styles))
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(score).reshape(by_molecule).any(2)
+    shares = np.array([keep for _, keep in cells])
+    predictors = {name: np.full(known.shape, np.nan) for name in NAMES}
+    predictors |= {name: _mean(values.reshape(by_molecule)) for name, values in errors.items()}
+    return Results(
+        tuple(cells),
+        tuple((MODEL, FAMILY, str(molecule)) for molecule in molecules),
+        np.repeat(np.arange(len(molecules)), len(styles)),
+        np.full(score.shape[1], SKILL),
+        score,
+        np.where(known, TOKENS * shares[:, None], np.nan),
+        predictors,
+        frozenset(arm for arm in arms if arm != FULL),
+        np.full(len(molecules), np.nan),
+    )
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the last axis of what is known."""
+    known = np.isfinite(values)
+    return np.where(known.any(2), np.where(known, values, 0).sum(2) / np.maximum(known.sum(2), 1), np.nan)
