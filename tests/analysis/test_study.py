@@ -435,6 +435,25 @@ def test_a_killed_study_goes_on(plan, finished, tmp_path):
     assert not plans._whole(more, tmp_path, plan.units()[0])
 
 
+def test_progress_moves_arm_by_arm_and_a_scene_is_one(plan):
+    shares = []
+    plans._study(plan, plan.units()[0], shares.append)
+    assert sum(shares) == pytest.approx(1)
+    assert len(shares) > len(NAMES)
+    assert max(shares) <= 0.5
+
+
+@pytest.mark.slow
+def test_progress_of_all_workers_is_shown_together(plan, tmp_path, capsys):
+    """Before any scene is finished, parts of scenes are counted; in the end there are as many as there are scenes."""
+    few = dataclasses.replace(plan, arms=("spare", "random"))
+    study.run(few, tmp_path, workers=2)
+    shown = [float(n) for n in re.findall(r"([\d.]+) of 2 scenes", capsys.readouterr().err)]
+    assert (shown[0], shown[-1]) == (0, 2)
+    assert shown == sorted(shown)
+    assert any(0 < n < 1 for n in shown)
+
+
 def test_rows_of_another_model_of_the_same_name_are_not_used(plan, finished, untrained, tmp_path):
     """What the model says comes from its own weights, and rows of two models are never packed together."""
     other = shutil.copytree(untrained, tmp_path / "other" / Path(untrained).name)
