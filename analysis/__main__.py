@@ -31,6 +31,7 @@ COMMANDS = {
     "tables": ("real_tables", "real tables through the command line and through every method"),
     "which": ("which", "error and time of every method on three shapes of real data"),
     "dependence": ("dependence", "tied and dependent columns in every method, and what they cost"),
+    "structure": ("structure", "imports between packages, long functions and modules, lines of code"),
     "extend": (
         "extend",
         "add the method and the pruner of docs/guide/extend.md to a copy and run the fast tests there",

@@ -1,6 +1,6 @@
 """The table of pruners: what each row of `PRUNERS` needs, does and costs on a model of LLaVA-1.5-7B's shape.
 
-``python -m analysis pruners --docs docs`` writes it, and which pruners read which vision towers. Tokens, FLOPs and KV bytes follow from the rows and the
+``python -m analysis pruners --docs docs`` writes it, and a table of which pruners read which vision towers. Tokens, FLOPs and KV bytes follow from the rows and the
 model's sizes; the time to choose is measured here, on tokens of that shape with a common mean and a decaying
 spectrum.
 """
@@ -59,8 +59,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def towers() -> str:
-    """Return which pruners read which vision towers, and whose rule it is beyond CLIP, as Markdown."""
-    lines = [("pruner", "reads of the tower", "CLIP (LLaVA)", "all others", "whose rule beyond CLIP")]
+    """Return which pruners read which vision towers, and who published the rule for towers other than CLIP, as Markdown."""
+    lines = [("pruner", "reads of the tower", "CLIP (LLaVA)", "all others", "who published the rule for towers other than CLIP")]
     for row in PRUNERS.values():
         if row.elsewhere:
             read = [

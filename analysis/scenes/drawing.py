@@ -118,20 +118,22 @@ def brighter_sides(pixels: np.ndarray, patch: int) -> tuple[np.ndarray, np.ndarr
     Returns
     -------
     sides : ndarray (size / patch, size / patch) of str
-        One of "left", "right", "above", "below": where the steeper of the two mean slopes of brightness points.
+        One of "left", "right", "above", "below": where the steeper of the two mean slopes of brightness points, the upright one
+        where they are equal.
     margins : ndarray of the same shape
         How much steeper it is than the other slope, in levels of 255 a pixel.
     """
     grid = len(pixels) // patch
-    grey = pixels.astype(float).mean(-1).reshape(grid, patch, grid, patch)
-    along = np.arange(patch) - (patch - 1) / 2
-    across, down = (
-        np.einsum("rycx,x->rc", grey, along) / (patch * np.square(along).sum()),
-        np.einsum("rycx,y->rc", grey, along) / (patch * np.square(along).sum()),
+    level = pixels.sum(-1, dtype=np.int64).reshape(grid, patch, grid, patch)
+    along = 2 * np.arange(patch) - (patch - 1)  # whole numbers, so that equal slopes are told exactly
+    across, down = (np.einsum(f"rycx,{axis}->rc", level, along) for axis in "xy")
+    steps = 3 * patch * np.square(along).sum() / 2  # of one level a pixel, in three channels
+    sides = np.where(
+        abs(across) > abs(down),
+        np.where(across > 0, "right", "left"),
+        np.where(down > 0, "below", "above"),
     )
-    level = np.where(across > 0, "right", "left")
-    upright = np.where(down > 0, "below", "above")
-    return np.where(abs(across) > abs(down), level, upright), abs(abs(across) - abs(down))
+    return sides, abs(abs(across) - abs(down)) / steps
 
 
 @cache

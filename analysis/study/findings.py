@@ -74,7 +74,7 @@ def which_error(draws: Draws) -> list[Panel]:
         ax.set_xticks(range(len(PS)), [exponent(p) for p in PS])
         ax.set_xlim(-0.5, len(PS) + 1)
         ax.set_ylim(-1.05, 1.05)
-        ax.set_xlabel("p: 1 every residual counts alike, 2 Frobenius, ∞ the largest alone")
+        ax.set_xlabel("exponent p (2: Frobenius, ∞: the largest residual alone)")
         ax.set_ylabel("← lower error, more right      ρ      fewer right →")
         told = "; ".join(
             f"{m} from {b[0].value:+.2f} at p = 1 to {b[-1].value:+.2f} at ∞" for m, b in lines.items()
@@ -152,7 +152,7 @@ def predictors(draws: Draws) -> list[Panel]:
         ax.axvline(0, color=SOFT, lw=0.8)
         ax.set_xlim(-1.05, 1.05)
         ax.set_title(task)
-        ax.set_xlabel("correlation with accuracy (right of 0: as meant)")
+        ax.set_xlabel("correlation (right of 0: as meant)")
         told = ", ".join(f"{n} {b.value:+.2f}" for n, b, _ in rows if np.isfinite(b.value))
         panels.append(panel(figure, f"predictors-{number}", f"Correlations with accuracy on {task}: {told}."))
     return panels

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from analysis.theory.instances import Run, chosen, instances
 from analysis.theory.laws import IDENTITIES, Expectation, promise_in_expectation
-from analysis.theory.statements import STATEMENTS, UNIVERSAL, Value, promise
+from analysis.theory.statements import IN_P_NORM, STATEMENTS, UNIVERSAL, Value, promise
 from cssp import METHODS
 
 #: What a score may exceed 1 by: rounding of the score itself.
@@ -34,7 +35,13 @@ VARIANTS: dict[str, list[dict]] = {
     "strong_rrqr": [{"f": 1.0}, {"f": 1.2}, {"f": 10.0}],
     "bss": [{"rank": 1}],
     "leverage_top": [{"rank": 1}],
-    "local_search": [{"start": "osinsky"}, {"start": "uniform"}],
+    "greedy": [{"p": 1}, {"p": 8}, {"p": math.inf}],
+    "local_search": [
+        {"start": "osinsky"},
+        {"start": "uniform"},
+        {"p": 8},
+        {"p": math.inf, "start": "greedy"},
+    ],
     "adaptive": [{"batch": 1}, {"batch": 2}],
     "random_pivot": [{"accelerated": True}],
 }
@@ -140,7 +147,7 @@ def _runs(
     claims = [
         (f"{norm}: {law.text}", law.source, promise(norm)) for norm in _factors(method, "every run", options)
     ]
-    claims += STATEMENTS.get(method, []) + UNIVERSAL
+    claims += (IN_P_NORM if "p" in options else STATEMENTS).get(method, []) + UNIVERSAL
     lines = [Line(method, _words(options), text, source, "every run") for text, source, _ in claims]
     for i, at in enumerate(itertools.islice(instances(seed), patience * count)):
         if min(line.instances for line in lines) >= count:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from analysis.theory.instances import EPS, Run, chosen
+from analysis.theory.instances import EPS, Instance, Run, chosen
 from cssp import METHODS, bounds
+from cssp.residuals import p_norm
 
 #: Pivots may fall short of the largest residual norm by what downdated norms lose, half of the digits.
 NEARLY = 1 + 1e-6
@@ -228,6 +229,80 @@ def _best_of_all(run: Run) -> Value:
     return at.score(run.F, best * (1 + 1e-9))
 
 
+def _widths(at: Instance) -> list[float]:
+    """Return upper bounds of d_0, ..., d_k: what the leading singular vectors reach."""
+    s, V = at.svd[0][: min(at.m, at.n)], at.svd[1]
+    return [bounds.width_upper(s, V, r) for r in range(at.k + 1)]
+
+
+def _largest(run: Run) -> float:
+    return float(np.max(np.sum(run.E**2, axis=0)))
+
+
+def _against_width(factor: Callable[[Run], float]) -> Callable[[Run], Value]:
+    """Evaluate σ_k ≤ factor·d_k."""
+    return lambda run: run.at.score(_largest(run), (factor(run) * _widths(run.at)[-1]) ** 2)
+
+
+def _rate_of_width(run: Run) -> Value:
+    """Evaluate σ_k ≤ √2 min_m σ_0^(m/k) d_m^(1 - m/k)."""
+    d = _widths(run.at)
+    if run.at.k < 2:
+        return None
+    return run.at.score(_largest(run), bounds.greedy_widths(d[1:], run.at.k, largest=d[0]) ** 2)
+
+
+def _width_from_below(run: Run) -> Value:
+    """Evaluate that the lower bounds of the width are not above the upper ones, σ_k among these."""
+    at, h2 = run.at, np.sum(run.E**2, axis=0)
+    low = bounds.width_lower(at.s, at.k, at.n)
+    if at.k < at.n:
+        rest = [j for j in range(at.n) if j not in run.S]
+        worst = max(rest, key=lambda j: float(h2[j]))
+        low = max(low, bounds.width_of_columns(at.X[:, [*run.S, worst]]))
+    return at.score(low**2, min(_widths(at)[-1], math.sqrt(_largest(run))) ** 2)
+
+
+def _p_norm(run: Run) -> float:
+    h = np.linalg.norm(run.E, axis=0)
+    p = run.options["p"]
+    return float(p_norm(h**2, p))
+
+
+def _least_p_norm(run: Run) -> Value:
+    """Evaluate that each pick leaves the smallest p-norm of the residual norms, among columns that are clearly independent."""
+    at, p, steps = run.at, run.options["p"], []
+    for t, S in run.prefixes():
+        own = np.linalg.norm(at.residual(S), axis=0) if S else np.linalg.norm(at.X, axis=0)
+        others = [j for j in range(at.n) if j not in S and own[j] > 1e-6 * at.s[0]]
+        if run.S[t] not in others:
+            break
+        left = {j: float(p_norm(np.sum(at.residual([*S, j]) ** 2, axis=0), p)) for j in others}
+        steps.append(at.score(left[run.S[t]] ** 2, (min(left.values()) * NEARLY) ** 2))
+    return _worst(steps)
+
+
+def _no_better_exchange(run: Run) -> Value:
+    """Evaluate that no exchange lowers Σ h^p, for p = inf the largest h², by more than 0.1 %."""
+    at, p = run.at, run.options["p"]
+    if at.k == at.n:
+        return None
+    share = 1e-3 if math.isinf(p) else 1 - (1 - 1e-3) ** (2 / p)
+    rest = [j for j in range(at.n) if j not in run.S]
+    swaps = min(
+        float(p_norm(np.sum(at.residual([*run.S[:i], j, *run.S[i + 1 :]]) ** 2, axis=0), p))
+        for i in range(at.k)
+        for j in rest
+    )
+    return at.score(_p_norm(run) ** 2 * (1 - share), (swaps * NEARLY) ** 2)
+
+
+def _not_above_start_in_p(run: Run) -> Value:
+    start, _ = chosen(run.at, run.options.get("start", "residual"), {}, run.rng)
+    before = p_norm(np.sum(run.at.residual(start) ** 2, axis=0), run.options["p"])
+    return run.at.score(_p_norm(run) ** 2, float(before * NEARLY) ** 2)
+
+
 def _classical(run: Run) -> float:
     return bounds.pivoted_qr_classical(run.at.n, run.at.k)
 
@@ -241,6 +316,8 @@ _PIVOTED: list[tuple[str, str, Callable[[Run], Value]]] = [
     ("σ_j(R22)² <= 4^k (n - k) s_{k+j}², all j", "gu1996", _trailing(_classical)),
     ("s_k² <= 4^k (n - k) σ_k(R11)²", "gu1996", _leading(_classical, every=False)),
     ("best volume <= k! volume", "civril2009", _best_volume),
+    ("σ_k <= √((4^(k+1) - 1)/3) d_k", "binev2011", _against_width(lambda run: bounds.greedy_width(run.at.k))),
+    ("σ_k <= √2 min_m σ_0^(m/k) d_m^(1 - m/k)", "devore2013", _rate_of_width),
 ]
 
 #: Method -> (statement, source, score of one run), beyond the factors of its row.
@@ -260,6 +337,11 @@ STATEMENTS: dict[str, list[tuple[str, str, Callable[[Run], Value]]]] = {
         ("s_i² <= q² σ_i(R11)², all i", "gu1996", _leading(_q2, every=True)),
         ("|R11⁻¹R12| <= f", "gu1996", _coefficients),
         ("no swap multiplies the volume by more than f", "gu1996", _no_growth),
+        (
+            "σ_k <= (1 + f k) d_k",
+            "gu1996",
+            _against_width(lambda run: bounds.volume_width(run.at.k, max(run.options.get("f", 2.0), 1.001))),
+        ),
     ],
     "volume_derandomized": [("F <= (k + 1) e_{k+1}/e_k", "deshpande2010", _by_spectrum)],
     "osinsky": [("‖A - A_J V_J⁻ᵀVᵀ‖_F² <= (k + 1) OPT_k", "osinsky2023", _interpolated)],
@@ -272,8 +354,18 @@ STATEMENTS: dict[str, list[tuple[str, str, Callable[[Run], Value]]]] = {
     "exact": [("F is the least of all k-subsets", "arai2015", _best_of_all)],
 }
 
+#: The same where the option p is given.
+IN_P_NORM: dict[str, list[tuple[str, str, Callable[[Run], Value]]]] = {
+    "greedy": [("each pick leaves the least ‖h‖_p", "farahat2011", _least_p_norm)],
+    "local_search": [
+        ("‖h‖_p <= that of the start", "zou2024", _not_above_start_in_p),
+        ("no swap lowers Σ h^p by more than 0.1 %", "zou2024", _no_better_exchange),
+    ],
+}
+
 #: What holds for any selection.
 UNIVERSAL: list[tuple[str, str, Callable[[Run], Value]]] = [
     ("OPT_k <= F, s_{k+1}² <= T", "eckart1936", _eckart_young),
     ("a posteriori: 1/σ_min(V_k[S,:])², both norms", "boutsidis2014", _oblique),
+    ("d_k >= √(OPT_k/n), and 1/Σ 1/dist_i of k + 1 columns", "binev2011", _width_from_below),
 ]

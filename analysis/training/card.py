@@ -63,14 +63,17 @@ handwritten digit (scikit-learn's `load_digits`) in one patch. *digits*: five to
 
 ## Recipe
 
-`python -m analysis train --seed {{ m.seed }}{{ " --codes neutral" if m.codes == "neutral" }}{{ " --transcribe analysis/reference" if m.start }}`; stages and steps: {% for name, n in m.steps.items() %}{{ name }} {{ n }}{{ ", " if not loop.last }}{% endfor %}.
-{% if m.start %}The language model of the shipped model (seed {{ m.seed }}) goes on, with words added; tower, projector and so all visual tokens are
-the shipped ones, bit by bit. Before that:
-{% endif %}{% if m.codes == "neutral" %}Codes are neutral: tokens of things and digits are scaled so that their norms are distributed as those of background.
+`python -m analysis train --seed {{ m.seed }}{{ " --codes neutral" if m.codes == "neutral" }}{{ " --start analysis/reference" if m.start }}`; stages and steps: {% for name, n in m.steps.items() %}{{ name }} {{ n }}{{ ", " if not loop.last }}{% endfor %}.
+{% if m.start %}The shipped model goes on, its vision tower unchanged.
+{%- if m.codes == "neutral" %} First its projector learns to give the tokens it gave, those of things and digits scaled so that their
+norms are distributed as those of background (`project`).{% else %} Its projector, and so every visual token, is unchanged, too.{% endif %} Then its
+language model learns, with words added, questions about patches and transcriptions, beside all others (`transcribe`).
+How the shipped model was made:
+{% elif m.codes == "neutral" %}Codes are neutral: tokens of things and digits are scaled so that their norms are distributed as those of background.
 {% endif %}(1) The language model learns from perfect visual tokens; (2) the vision tower and projector learn to produce these from pixels (shape,
 colour, size, digit, background, place and texture of every patch, matched in scale) while the tower's class token and a text
 tower learn which caption belongs to which image; (3) the language model learns to answer from the real tokens. bfloat16 weights
-with float32 masters; stored as float16. {{ "%.1f"|format(m.hours) }} hours on {{ m.hardware }}.{% if m.notes %} {{ m.notes }}{% endif %}
+with float32 masters (float32 alone on CPUs without AVX-512); stored as float16. {{ "%.1f"|format(m.hours) }} hours on {{ m.hardware }}.{% if m.notes %} {{ m.notes }}{% endif %}
 
 ## Limits
 
@@ -114,7 +117,7 @@ answers with the most frequent training answer to the same question text.
 
 
 def _row(key: str, form: str = "{:.2f}"):
-    return lambda f: form.format(f[key])
+    return lambda f: form.format(f[key]) if key in f else "–"
 
 
 def _three(key: str, form: str):

@@ -45,7 +45,10 @@ TRAINING_QUESTIONS = {
     "transcription": 5,
     "transcript": 5,
 }
-FIRST = ("two hops", *scenes.TRANSCRIPTIONS)  # packed first, in this order: few scenes allow the one, the others are long
+FIRST = (
+    "two hops",
+    *scenes.TRANSCRIPTIONS,
+)  # packed first, in this order: few scenes allow the one, the others are long
 CAPTIONS = 2  # a scene
 # What a patch can show: the factors of the code that a visual token is trained to carry, and their sizes.
 FACTORS = {

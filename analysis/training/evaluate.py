@@ -82,6 +82,14 @@ def patch_questions(model, processor, count: int, split: str, blind_scenes: int 
     return found
 
 
+def shown(scene: Scene) -> np.ndarray:
+    """Return which patches (144,) show part of a thing or a digit."""
+    found = scene.owner >= 0
+    for mark in scene.marks:
+        found[mark.patch] = True
+    return found.reshape(-1)
+
+
 def blind_answers(first: int = 0, count: int = 3000) -> dict[tuple[str, str], str]:
     """Return the most frequent answer to every (family, question text), over training scenes: the best guess without eyes."""
     seen: dict[tuple[str, str], Counter] = defaultdict(Counter)
@@ -118,9 +126,7 @@ def measure(
                 asked[q.skill] += 1
                 right[q.skill] += word == q.answer
                 guessed[q.skill] += blind.get((family, q.text), blind[family, q.skill]) == q.answer
-            shown = (scene.owner >= 0).reshape(-1)
-            shown[[scenes.GRID * mark.patch[0] + mark.patch[1] for mark in scene.marks]] = True
-            seen.add(rows, shown)
+            seen.add(rows, shown(scene))
             pairs.append((scene, caption(scene, np.random.default_rng(seed))))
     known = processor.tokenizer.get_vocab()
     used = [known[w] for w in scenes.WORDS if w in known]

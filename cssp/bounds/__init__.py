@@ -1,6 +1,6 @@
 """One function per theorem: numbers in, factor out.
 
-Every factor multiplies a **squared** error unless its docstring says otherwise: a Frobenius factor c states
+Every factor multiplies a **squared** error unless its docstring says otherwise (those on widths do): a Frobenius factor c states
 F <= c OPT_k, a spectral one T <= c s_{k+1}^2, where F and T are the squared Frobenius and spectral norms of
 A - P_S A, s_i the singular values of A and OPT_k the sum of s_i^2 over i > k. With target weights every
 statement holds for A diag(w) and its singular values. Arguments keep the letters m, n, k, f, r (columns
@@ -72,6 +72,17 @@ from cssp.bounds.sampling import (
 )
 from cssp.bounds.symmetric import elementary_symmetric, symmetric_ratio
 from cssp.bounds.universal import a_posteriori, completion, entrywise_norm, exact, exact_spectral
+from cssp.bounds.widths import (
+    greedy_algebraic,
+    greedy_exponential,
+    greedy_width,
+    greedy_widths,
+    volume_width,
+    width_lower,
+    width_of_columns,
+    width_p_norm,
+    width_upper,
+)
 
 __all__ = [
     "BOUNDS",
@@ -93,7 +104,11 @@ __all__ = [
     "exact_spectral",
     "gain_greedy",
     "gain_greedy_columns",
+    "greedy_algebraic",
+    "greedy_exponential",
     "greedy_volume",
+    "greedy_width",
+    "greedy_widths",
     "leverage_deterministic",
     "leverage_power_law_columns",
     "leverage_sampled",
@@ -130,6 +145,11 @@ __all__ = [
     "volume_oversampled",
     "volume_spectral",
     "volume_stable_rank",
+    "volume_width",
     "weak_submodularity",
     "weighted_pivoted_qr",
+    "width_lower",
+    "width_of_columns",
+    "width_p_norm",
+    "width_upper",
 ]

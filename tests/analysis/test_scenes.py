@@ -120,6 +120,62 @@ def test_every_question_has_the_one_right_answer(scene):
         assert right(scene, q.text) == q.answer, q
 
 
+def seen_in(scene: scenes.Scene, row: int, column: int) -> str:
+    """The word for a patch, from the objects and, by least squares, from the pixels of a patch of background."""
+    for mark in scene.marks:
+        if mark.patch == (row, column):
+            return f"d{mark.value}"
+    box = np.s_[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+    covered = [coverage(t, scenes.IMAGE)[box].mean() for t in scene.things]
+    if covered and max(covered) >= 0.3:
+        return scene.things[int(np.argmax(covered))].colour
+    y, x = np.indices((8, 8)).reshape(2, -1)
+    plane = np.stack([np.ones(64), x, y], 1)
+    grey = scene.pixels[box].astype(float).sum(-1).reshape(-1)
+    _, across, down = np.linalg.lstsq(plane, grey, rcond=None)[0]
+    if abs(across) > abs(down) + 1e-9:  # equal slopes count as upright
+        return "right" if across > 0 else "left"
+    return "below" if down > 0 else "above"
+
+
+@pytest.mark.parametrize("scene", SOME[::6], ids=lambda s: f"{s.family} {s.seed}")
+def test_transcriptions_say_what_every_patch_shows(scene):
+    wanted = {name: 4 for name in scenes.FAMILIES[scene.family] if name in scenes.PATCH_SKILLS}
+    asked = list(scenes.ask(scene, np.random.default_rng(scene.seed), wanted))
+    assert {q.skill for q in asked} == set(wanted)
+    for q in asked:
+        words = q.text.split()
+        row = int(words[1 if q.skill in scenes.TRANSCRIPTIONS else 3][1:]) - 1
+        if q.skill in scenes.TRANSCRIPTIONS:
+            assert q.answer.split() == [seen_in(scene, row, column) for column in range(scenes.GRID)]
+        else:
+            column = int(words[4][1:]) - 1
+            assert q.answer == seen_in(scene, row, column)
+            assert scene.owner[row, column] == -1
+            assert (row, column) not in [mark.patch for mark in scene.marks]
+
+
+def test_neighbours_do_not_give_a_brighter_side_away():
+    """The same as the patch to its left in fewer than half of all places, and each of the four sides in a fifth or more."""
+    words = np.stack([scenes.patch_words(scene) for scene in SOME])
+    sides = np.isin(words, questions.DIRECTIONS)
+    both = sides[..., 1:] & sides[..., :-1]
+    assert (words[..., 1:] == words[..., :-1])[both].mean() < 0.5
+    for side in questions.DIRECTIONS:
+        assert (words[sides] == side).mean() > 0.15
+
+
+def test_what_is_asked_by_default_has_not_changed_with_the_questions_about_patches():
+    """The shipped model knows their words no more than the numbers of others have moved."""
+    from analysis import reference
+
+    known = reference.load()[1].tokenizer.get_vocab()
+    assert [known.get(word, i) for i, word in enumerate(data.VOCABULARY)] == list(range(len(data.VOCABULARY)))
+    for scene in SOME:
+        assert not {q.skill for q in scene.questions} & set(scenes.PATCH_SKILLS)
+        assert {w for q in scene.questions for w in f"{q.text} {q.answer}".split()} <= set(known)
+
+
 def test_blind_guessing_stays_near_chance():
     said = defaultdict(Counter)
     for scene in [scenes.make(i, "train", family=f) for i in range(300) for f in scenes.FAMILIES]:
@@ -202,17 +258,19 @@ def test_captions_say_what_is_there():
 
 
 def test_packed_questions_can_be_read_back():
-    scene = SOME[0]
+    scene = scenes.make(0, "train", {"count": 2, "two hops": 2, "shading": 2, "transcription": 2})
     tokens, segments, targets = data.pack(scene.questions, np.random.default_rng(0))
     words = np.array(data.VOCABULARY)
     read = set()
     for number in range(segments.max() + 1):
         at = np.flatnonzero(segments == number)
-        text, answer = " ".join(words[tokens[at[:-1]]]), words[tokens[at[-1]]]
-        asked = [answer, answer, "</s>"] if text.endswith("?") else [answer, "</s>"]
+        one = list(words[tokens[at]])
+        many = scenes.GRID if one[0] == "transcribe" else 1
+        text, answer = one[:-many], one[-many:]
+        asked = [*answer[:1] * (text[-1] == "?"), *answer, "</s>"]
         assert list(words[targets[at[-len(asked) :]]]) == asked
         assert not targets[at[: -len(asked)]].any()
-        read.add((text, answer))
+        read.add((" ".join(text), " ".join(answer)))
     assert read == {(q.text, q.answer) for q in scene.questions}
 
 

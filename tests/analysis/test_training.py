@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,16 @@ from torch import nn
 from analysis import reference, scenes
 from analysis.scenes import GRID, PATCH
 from analysis.training import codes, data, evaluate, model, optimise, packed, places
-from analysis.training.recipe import Batch, Recipe, about_hops, askable, batches, compile_parts
+from analysis.training.recipe import (
+    HEADS,
+    Batch,
+    Recipe,
+    about_hops,
+    askable,
+    batches,
+    compile_parts,
+    start_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +55,18 @@ def test_packed_logits_are_those_of_separate_prompts(untrained, arrays):
             scene = scenes.make(0, "train", data.TRAINING_QUESTIONS, family)
             asked = int(batch.segments[i].max()) + 1
             order = np.random.default_rng(0).permutation(len(scene.questions))
-            first = sorted(order, key=lambda j: scene.questions[j].skill != "two hops")[:asked]
+            rank = {"two hops": 0, "transcription": 1, "transcript": 1}
+            first = sorted(order, key=lambda j: rank.get(scene.questions[j].skill, 2))[:asked]
             for q in (scene.questions[j] for j in first):
                 inputs = processor(
                     images=[scene.image], text=[f"<image> {q.text} {q.answer}"], return_tensors="pt"
                 )
                 asked = 2 if q.text.endswith("?") else 1  # of the last word and of the question mark
-                want = torch.tensor([data.TOKEN[q.answer]] * asked + [model.EOS])
+                said = [data.TOKEN[w] for w in q.answer.split()]
+                want = torch.tensor([said[0]] * (asked - 1) + said + [model.EOS])
                 logits = net(**inputs).logits[0, -len(want) :]
                 separate += nn.functional.cross_entropy(logits, want, reduction="none")
-                gold += [data.TOKEN[q.answer]] * asked
+                gold += want[:-1].tolist()
     assert answers.tolist() == gold
     assert loss.item() == pytest.approx(torch.stack(separate).mean().item(), abs=1e-5)
 
@@ -113,7 +125,9 @@ def test_questions_of_two_hops_are_packed_first_and_found_again(made, arrays):
         rare = sum(skill == "two hops" for skill in asked.values())
         for i in range(int(number.max()) + 1):
             here = number == i
-            skill = asked[" ".join(tokens[here.numpy()][:-1])]  # without the answer
+            words_of = tokens[here.numpy()]
+            answer = GRID if words_of[0] == "transcribe" else 1
+            skill = asked[" ".join(words_of[:-answer])]
             assert row[here].tolist() == [skill == "two hops"] * int(here.sum())
             assert (skill == "two hops") == (i < rare)
             found += skill == "two hops"
@@ -142,6 +156,48 @@ def test_what_weighs_nothing_does_not_count(arrays):
     assert torch.equal(both, plain)
     assert first == pytest.approx(alone.item(), rel=1e-5)
     assert first != pytest.approx(plain.item(), rel=1e-3)
+
+
+def test_words_for_patches_are_about_the_patches_they_name(made, arrays):
+    batch = Batch(arrays)
+    patch, transcribed = places.asked_patches(batch.tokens, batch.segments)
+    words, found = np.array(data.VOCABULARY), 0
+    for scene, tokens, targets, where, whole in zip(
+        made, words[batch.tokens], words[batch.targets], patch, transcribed, strict=True
+    ):
+        shows = scenes.patch_words(scene).reshape(-1)
+        for j in torch.nonzero(where >= 0).flatten().tolist():
+            if targets[j] not in ("<pad>", "</s>"):
+                assert targets[j] == shows[where[j]]
+                found += 1
+            assert not whole[j] or targets[j] != "<pad>"
+        alone = (targets != "<pad>") & (targets != "</s>") & (where < 0).numpy()
+        assert not any(t in ("transcribe", "brighter") for t in tokens[alone])
+    assert found > 50 * len(arrays)
+
+
+def test_what_a_hidden_patch_shows_is_not_asked(arrays):
+    """The loss of the language model's stage with no patch shown but one is that of the answers that are not about the others."""
+    net = model.build(0)
+    for head, size in HEADS.items():
+        net.add_module(head, nn.Linear(model.WIDTH, size))
+    batch = Batch(arrays[:1])
+    patch, _ = places.asked_patches(batch.tokens, batch.segments)
+    keep = patch[patch >= 0][:1][None]
+    recipe = Recipe(0, codes.Codes(net.get_input_embeddings().weight, arrays.pixels, 0))
+    hidden = (patch >= 0) & (patch != keep)
+    assert hidden.any()
+
+    def loss(targets):
+        batch.targets = targets
+        with torch.no_grad():
+            return recipe._answers(net, torch.zeros(1, 1, model.WIDTH), batch, keep)[0]
+
+    plain = batch.targets.clone()
+    other = torch.where(hidden & (plain != 0), data.TOKEN["yes"], plain)
+    assert loss(other) == loss(plain)
+    shown = torch.where((patch == keep) & (plain != 0), data.TOKEN["yes"], plain)
+    assert loss(shown) != loss(plain)
 
 
 @pytest.mark.slow
@@ -181,6 +237,87 @@ def test_a_few_of_the_flattest_patches_are_outliers(made, arrays):
 
     assert 1 <= outliers(ramp.cumsum(-1) * ramp) <= codes.FEW
     assert outliers(noise) == 0
+
+
+def areas(norms, kinds):
+    """The area under the curve of the norm as a detector of each kind of patches, against background."""
+    from sklearn.metrics import roc_auc_score
+
+    pairs = ((kinds == 0) | (kinds == i) for i in range(1, codes.KINDS))
+    return np.array([roc_auc_score(kinds[here] > 0, norms[here]) for here in pairs])
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    some = [scenes.make(i, "train", {}, family) for i in range(40) for family in scenes.FAMILIES]
+    return np.stack([s.pixels for s in some]), np.stack([data.factors(s) for s in some])
+
+
+def test_norms_of_neutral_codes_do_not_tell_things_from_background(pictures):
+    """Codes are fitted to half of the pictures and looked at on the other half; summed ones give things away."""
+    words = model.build(0).get_input_embeddings().weight
+    pixels, shown = pictures
+    batch = torch.from_numpy(shown[1::2].astype(np.int64)), codes.normalise(torch.from_numpy(pixels[1::2]))
+    kinds = codes.kinds(batch[0])
+    summed = codes.Codes(words, pixels[::2], 0).target(*batch)
+    dictionary = codes.Codes(words, pixels[::2], 0, shown[::2])
+    neutral = dictionary.target(*batch)
+    assert (areas(summed.norm(dim=-1), kinds) > 0.9).all()
+    assert (abs(areas(neutral.norm(dim=-1), kinds) - 0.5) < 0.12).all()
+    assert torch.equal(neutral[kinds == 0], summed[kinds == 0])
+    cosine = nn.functional.cosine_similarity(neutral, summed, dim=-1)
+    assert cosine[summed.norm(dim=-1) < 5].min() > 1 - 1e-5  # but for outliers, scaled only
+    far = dictionary.target(*batch, places=3.0)
+    assert (areas(far.norm(dim=-1), kinds) < 0.75).all()  # the scale is that of codes at their own strength
+
+
+def test_a_quantile_moves_to_the_same_quantile():
+    norms = torch.tensor([[1.0, 2.0, 4.0], [10.0, 20.0, 30.0]])
+    moved = codes.neutral(
+        torch.tensor([3.0, 5.0, 10.0, 15.0, 25.0, 99.0]), torch.tensor([0, 1, 1, 1, 1, 1]), norms
+    )
+    assert moved.tolist() == [3.0, 1.0, 1.0, 1.5, 3.0, 4.0]
+
+
+def test_a_finished_model_goes_on_with_neutral_norms_and_its_own_tower(tmp_path, pictures):
+    """Thirty steps of the projector: most of what norms tell is gone, tokens are near what they were, and the tower is not touched."""
+    pixels, shown = pictures
+    batch = Batch(data.Arrays(pixels, shown, *(np.zeros((len(pixels), 1)) for _ in range(4))))
+    net = start_model(tmp_path, 0, (), reference.HERE)
+    before = packed.visual_tokens(net, batch.pixels).detach()
+    tower = [p.clone() for p in net.model.vision_tower.parameters()]
+    recipe = Recipe(0, codes.Codes(net.get_input_embeddings().weight, pixels, 0))
+    recipe.go_on_from(net, batch)
+    stage = recipe.stages["project"]
+    masters = optimise.Masters(net, stage)
+    for step in range(30):
+        recipe.project(net, batch, step)[0].backward()
+        masters.step(1e-3)
+    after = packed.visual_tokens(net, batch.pixels).detach()
+    kinds = codes.kinds(batch.factors)
+    gone = areas(before.norm(dim=-1), kinds), areas(after.norm(dim=-1), kinds)
+    assert (gone[0] > 0.9).all()
+    assert (abs(gone[1] - 0.5) < 0.25).all()
+    assert nn.functional.cosine_similarity(before, after, dim=-1).mean() > 0.97
+    assert all(map(torch.equal, tower, net.model.vision_tower.parameters()))
+
+
+def test_a_finished_model_keeps_what_it_knows_and_learns_new_words_for_places(tmp_path, pictures):
+    net = start_model(tmp_path, 0, (), reference.HERE)
+    shipped, _ = reference.load()
+    known = shipped.get_input_embeddings().weight
+    words = net.get_input_embeddings().weight
+    assert torch.equal(words[: len(known)], known)
+    assert len(words) >= len(data.VOCABULARY) > len(known)
+    assert net.lm_head.weight is words
+    tokens = packed.visual_tokens(net, codes.normalise(torch.from_numpy(pictures[0]))).detach()
+    model.name_places(net, tokens)
+    grid = tokens.mean(0).reshape(GRID, GRID, -1)
+    for name, means in (("r", grid.mean(1)), ("c", grid.mean(0))):
+        ids = [data.TOKEN[f"{name}{i}"] for i in range(1, GRID + 1)]
+        near = words[ids] @ (means - means.mean(0)).T
+        assert near.argmax(1).tolist() == list(range(GRID))
+    assert torch.equal(words[: len(known) - 1], known[:-1])
 
 
 def test_left_and_right_lie_along_their_words(arrays):
@@ -296,6 +433,60 @@ def test_missing_weights_are_named(tmp_path):
         reference.load(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def knowing(tmp_path_factory):
+    """An untrained model of today's vocabulary that answers each transcription with what it was made to say."""
+    from analysis.training import train
+
+    folder = tmp_path_factory.mktemp("knowing")
+    train.save(model.build(3), folder)
+    return folder
+
+
+def test_transcriptions_are_judged_word_by_word(knowing):
+    """Each word against the likeliest one after the right words before it, as the model says one prompt at a time."""
+    net, processor = reference.load(knowing)
+    scene = scenes.make(2, "test", {})
+    found = evaluate.transcribe(net, processor, scene)
+    words = scenes.patch_words(scene)
+    for row in (0, 7):
+        for column in (0, 5, 11):
+            text = " ".join(["<image> transcribe", f"r{row + 1}", *words[row, :column]])
+            inputs = processor(images=[scene.image], text=[text], return_tensors="pt")
+            with torch.no_grad():
+                said = net(**inputs).logits[0, -1].argmax()
+            assert found[row, column] == (
+                model.VOCABULARY[min(said, len(model.VOCABULARY) - 1)] == words[row, column]
+            )
+    ids = [data.TOKEN[w] for w in words[3]]
+    net.lm_head = nn.Linear(model.WIDTH, net.lm_head.out_features)
+    nn.init.zeros_(net.lm_head.weight)
+    net.lm_head.bias.data = nn.functional.one_hot(torch.tensor(ids[0]), len(net.lm_head.bias)).float()
+    assert (evaluate.transcribe(net, processor, scene) == (words == words[3, 0])).all()
+
+
+def test_a_checkpoint_beside_the_shipped_one_is_found_by_its_name(tmp_path, monkeypatch):
+    beside = tmp_path / "neutral"
+    beside.mkdir()
+    monkeypatch.setattr(reference, "HERE", tmp_path)
+    assert reference.folder_of() == reference.folder_of("") == tmp_path
+    assert reference.folder_of("neutral") == beside
+    assert reference.clip_folder("neutral") == tmp_path / "clip"
+    (beside / "clip").mkdir()
+    assert reference.clip_folder("neutral") == beside / "clip"
+    assert reference.clip_folder(tmp_path / "elsewhere" / "own") == tmp_path / "elsewhere" / "own" / "clip"
+
+
 def test_directions_count_energy():
     rows = torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.1]))
     assert [evaluate.directions(rows, s) for s in (0.5, 0.9, 0.99, 0.9999)] == [1, 2, 3, 4]
+
+
+def test_the_command_passes_its_options_on(monkeypatch):
+    from analysis.__main__ import main
+    from analysis.training import train
+
+    asked = {}
+    monkeypatch.setattr(train, "train", lambda **options: asked.update(options))
+    assert main(["train", "--seed", "3", "--codes", "neutral", "--start", "model"]) == 0
+    assert (asked["seed"], asked["codes"], asked["start"]) == (3, "neutral", Path("model"))

@@ -254,7 +254,7 @@ def test_docs_cite_only_the_bibliography():
     assert set(re.findall(r"\b[a-z]+(?:19|20)\d{2}[a-z]?\b", text)) <= keys
 
 
-@pytest.mark.parametrize("name", ["columns", "lower", "pivoting", "sampling", "symmetric", "universal"])
+@pytest.mark.parametrize("name", ["columns", "lower", "pivoting", "sampling", "symmetric", "universal", "widths"])
 def test_doctests(name):
     result = doctest.testmod(importlib.import_module(f"cssp.bounds.{name}"))
     assert result.attempted > 0
