@@ -179,7 +179,7 @@ def mean_known(values: Sequence[np.ndarray]) -> np.ndarray:
 def interval(values: np.ndarray, level: float = 0.95, within: float = np.inf) -> Interval:
     """Return the basic bootstrap interval of (1 + B,): twice the estimate minus the quantiles of the resamples.
 
-    ``within``: 1 for correlations, whose intervals are cut at −1 and 1. Percentile intervals of correlations are biased, as noise pulls resampled
+    ``within``: 1 for correlations and accuracies, whose intervals are cut at −1 and 1. Percentile intervals of correlations are biased, as noise pulls resampled
     correlations towards zero; the basic interval turns that bias round. Davison and Hinkley, Bootstrap Methods and their
     Application, 1997, section 5.2.
     """
@@ -199,15 +199,21 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array([b.low for b in bars]), np.array([b.high for b in bars])
 
 
-def simultaneous(values: np.ndarray, level: float = 0.95, within: float = np.inf) -> list[Interval]:
-    """Return the intervals of (1 + B, m) that hold all together: studentised, with the quantile of the largest deviation (max-t)."""
+def simultaneous(
+    values: np.ndarray, level: float = 0.95, within: float | Sequence[float] = np.inf
+) -> list[Interval]:
+    """Return the intervals of (1 + B, m) that hold all together: studentised, with the quantile of the largest deviation (max-t).
+
+    ``within``: what they are cut at, one number for all or one for each.
+    """
     point, draws = values[0], values[1:]
     spread = _spread(draws)
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = np.abs(draws - point) / spread
     known = np.isfinite(deviation)
     wide = float(np.quantile(np.where(known, deviation, 0).max(1), level)) if known.any() else 0.0
-    return [_cut(v, v - wide * s, v + wide * s, within) for v, s in zip(point, spread, strict=True)]
+    bounds = np.broadcast_to(within, point.shape)
+    return [_cut(v, v - wide * s, v + wide * s, w) for v, s, w in zip(point, spread, bounds, strict=True)]
 
 
 def _spread(draws: np.ndarray) -> np.ndarray:

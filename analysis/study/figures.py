@@ -163,7 +163,8 @@ def tightness(results: Results) -> list[Panel]:
 
 
 #: Name, title, caption, and the function that draws the panels (none where the rows do not have what it takes).
-DRAWN: tuple[tuple[str, str, str, Callable[[Draws], list[Panel]]], ...] = (
+Drawing = tuple[str, str, str, Callable[[Draws], list[Panel]]]
+FINDINGS: tuple[Drawing, ...] = (
     (
         "which",
         "Which error goes with right answers?",
@@ -202,19 +203,22 @@ DRAWN: tuple[tuple[str, str, str, Callable[[Draws], list[Panel]]], ...] = (
         findings.filling,
     ),
     (
+        "predictors",
+        "What predicts accuracy best?",
+        "Numbers of a set of kept tokens; each is explained below. In orange: oracles, which need the answers or the truth. Correlations are turned so that to the right of 0 means the number points "
+        "the way its author meant. Lines are 95 % intervals.",
+        findings.predictors,
+    ),
+)  # fmt: skip
+#: The same of figures that are drawn for models that were asked at the same budgets.
+DRAWN: tuple[Drawing, ...] = (
+    (
         "retained",
         "What is left when tokens go",
         "Accuracy as a share of that with all tokens, against the number of tokens kept (logarithmic). Bands are 95 % intervals. In the "
         "second panel the same kept tokens three ways: the others dropped; folded into the nearest kept one; or put back as their projection "
         "on the span of the kept ones, so that every position stays filled.",
         retained_accuracy,
-    ),
-    (
-        "predictors",
-        "What predicts accuracy best?",
-        "Numbers of a set of kept tokens; each is explained below. In orange: oracles, which need the answers or the truth. Correlations are turned so that to the right of 0 means the number points "
-        "the way its author meant. Lines are 95 % intervals.",
-        findings.predictors,
     ),
     (
         "tightness",
@@ -232,13 +236,19 @@ KEPT = (
 )
 
 
-def draw(draws: Draws, folder: Path, checkpoint: Checkpoint | None = None) -> list[Figure]:
-    """Draw all figures that the rows allow, a file a panel; the kept tokens where a model is given, or from an earlier run."""
+def draw(
+    draws: Draws, folder: Path, checkpoint: Checkpoint | None = None, every: Draws | None = None
+) -> list[Figure]:
+    """Draw all figures that the rows allow, a file a panel; the kept tokens where a model is given, or from an earlier run.
+
+    ``every``: the resamples of all models, where those of `draws` are not all.
+    """
     found = []
     with plt.rc_context(STYLE):
-        for name, title, caption, panels in DRAWN:
-            if drawn := panels(draws):
-                found.append(Figure(name, title, caption, tuple(drawn)))
+        for drawings, own in ((FINDINGS, every or draws), (DRAWN, draws)):
+            for name, title, caption, panels in drawings:
+                if drawn := panels(own):
+                    found.append(Figure(name, title, caption, tuple(drawn)))
         kept = [] if checkpoint is None else draw_kept_tokens(checkpoint)
     kept = kept or [Panel(path.stem, path.read_text()) for path in sorted(folder.glob("kept-*.svg"))]
     if kept:

@@ -102,7 +102,7 @@ def scatter(draws: Draws) -> list[Panel]:
             if not at:
                 continue
             figure, ax = plt.subplots(figsize=(4.6, 3.4))
-            bars = {a: interval(accuracy[:, i]) for a, i in at.items()}
+            bars = {a: interval(accuracy[:, i], within=1) for a, i in at.items()}
             for arm, bar in bars.items():
                 ends = 100 * np.maximum([[bar.value - bar.low], [bar.high - bar.value]], 0)
                 known = arm in HIGHLIGHTED
@@ -245,7 +245,7 @@ def _accuracy(draws: Draws, arm: str, task: str) -> Interval:
     """Return the accuracy of an arm, mean over tight budgets."""
     cells = [i for k in _tight(draws.results) if (i := draws.results.index(arm, k)) is not None]
     skills = draws.results.of_task(task)
-    return interval(draws.mean(lambda s: mean_known(list(s.accuracy(skills, cells).T))))
+    return interval(draws.mean(lambda s: mean_known(list(s.accuracy(skills, cells).T))), within=1)
 
 
 def _dots(ax, rows: Sequence[tuple[str, Interval, str]], scale: float = 100) -> None:

@@ -70,9 +70,10 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
         elif (out / "rows").is_dir() or not rows.exists():
             pack(out, rows)
     drawings = rows.with_name("decimer.npz")
-    results = _with_drawings(read(rows), drawings)
+    results = read(rows)
     draws = Draws(results)
-    found = verdicts(results)
+    every = _with_drawings(results, drawings)
+    found = verdicts(every)
     once = rows.with_name("confirm.npz")
     if (out / "confirm" / "rows").is_dir():
         once = pack(out / "confirm", out / "confirm.npz")
@@ -92,7 +93,7 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
         write_table(reference.measured(), docs / "models.md")
     if confirmed:
         report.write_verdicts(confirmed, out / "confirmed")
-    drawn = figures.draw(draws, out, checkpoint)
+    drawn = figures.draw(draws, out, checkpoint, None if every is results else Draws(every))
     told = report.headline(results)
     html.write(draws, table, found, drawn, out / "report.html", confirmed, told, own)
     print(f"\nreport: {out / 'report.html'}\nrows: {rows}\nverdicts: {out / 'verdicts.md'}")

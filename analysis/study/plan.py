@@ -74,7 +74,7 @@ class Plan:
 
 #: Fewer scenes and budgets, the systems inside the language model on one scene of each family, and relevance with spare alone.
 QUICK = Plan(
-    scenes=8,
+    scenes=10,
     inside_scenes=1,
     keeps=(0.33, 0.11, 0.06, 0.03),
     arms=tuple(n for n, a in ARMS.items() if a.group != "relevance" or a.method == "spare"),

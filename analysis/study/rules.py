@@ -78,7 +78,7 @@ def which_error(study: Study) -> Verdict:
             swaps[f"swaps towards {exponent(other)} minus swaps towards {exponent(p)}, {task}"] = (
                 lambda d, t=task, g=sign: -g * swap_gain(d, study, t)
             )
-    found = study.numbers(rhos | swaps)
+    found = study.numbers(rhos | swaps, within=[2 if "−" in name else 1 for name in (*rhos, *swaps)])
     own = {task: [n.all for n in found if n.name.endswith(f", {task}")] for task in tasks}
     holds = {task: len(bars) == 3 and all(b.high < 0 for b in bars) for task, bars in own.items()}
     if all(holds.values()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -87,13 +87,19 @@ class Study:
         return Number(name, interval(statistic(self.draws), within=within), self._parts(statistic, within))
 
     def numbers(
-        self, statistics: dict[str, Callable[[Draws], np.ndarray]], level: float = LEVEL, within: float = np.inf
+        self, statistics: dict[str, Callable[[Draws], np.ndarray]], level: float = LEVEL,
+        within: Sequence[float] | None = None,
     ) -> list[Number]:  # fmt: skip
-        """Return several numbers, with intervals over all strata that hold simultaneously, and those of 95 % in each."""
+        """Return several numbers, with intervals over all strata that hold simultaneously, and those of 95 % in each.
+
+        ``within``: for each number, what its intervals are cut at.
+        """
         values = np.stack([f(self.draws) for f in statistics.values()], 1)
+        bounds = [np.inf] * len(statistics) if within is None else within
+        bars = simultaneous(values, level, bounds)
         return [
-            Number(name, whole, self._parts(f, within))
-            for (name, f), whole in zip(statistics.items(), simultaneous(values, level, within), strict=True)
+            Number(name, whole, self._parts(f, bound))
+            for (name, f), whole, bound in zip(statistics.items(), bars, bounds, strict=True)
         ]
 
     def _parts(self, statistic: Callable[[Draws], np.ndarray], within: float) -> dict[str, Interval]:

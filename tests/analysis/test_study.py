@@ -385,7 +385,7 @@ def test_duplicates_among_the_kept_tokens_do_no_harm():
 
 # ---- rows
 
-NAMES = ("spare", "divprune", "random", "random + fold", "resprune", "spare + fill", "fastv")
+NAMES = ("spare", "divprune", "greedy", "random", "random + fold", "resprune", "spare + fill", "fastv")
 
 
 @pytest.fixture(scope="module")

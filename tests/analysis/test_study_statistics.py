@@ -320,8 +320,8 @@ def verdict(results, number):
 def of_errors(things, background, swaps=(0.1, -0.1)):
     """A study in which lower error_∞ (things) and error_2 (background) raise accuracy by these slopes, and swaps by these amounts."""
     names = [f"rule {i}" for i in range(40)]
-    rng = np.random.default_rng(2)
-    frobenius, largest = (dict(zip(names, rng.permutation(40), strict=True)) for _ in range(2))
+    places = np.random.default_rng(2).permutation(40)
+    frobenius, largest = dict(zip(names, places, strict=True)), dict(zip(names, 39 - places, strict=True))
     ladder = [swapped(start, p) for start in STARTS for p in (2, inf)]
 
     def chance(arm, keep, task):
