@@ -7,7 +7,8 @@
 - `results`: the packed rows as arrays; `decimer`: those of a published model; `bootstrap`, `correlations`: what is estimated from them;
 - `rules`: the six questions, with decision rules fixed beforehand (docs/study/plan.md), `verdict`: the record and what the rules
   share, `verdict_text`: the verdicts without numbers;
-- `figures`, `findings`, `pictures`, `drawing`: figures; `report`: text, tables and the HTML page; `page`: all of it from rows.
+- `figures`, `findings`, `pictures`, `drawing`: figures as SVG; `report`: text and tables; `recommend`: what to keep on a user's questions;
+  `html`: the page; `page`: all of it from rows.
 """
 
 from __future__ import annotations

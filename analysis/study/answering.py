@@ -7,7 +7,7 @@ unable to attend to each other: one forward pass answers them all. Folded tokens
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +41,26 @@ class Prefix:
     sizes: Tensor | None = None
 
 
-def answers(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Prefix]) -> list[list[Tensor]]:
-    """Return the most probable words of the answer to every question of every prefix, as ids (words of the answer,)."""
-    return [[one.argmax(-1) for one in rows] for rows in logits(checkpoint, encoded, prefixes)]
+def answers(
+    checkpoint: Checkpoint,
+    encoded: EncodedImage,
+    prefixes: Sequence[Prefix],
+    done: Callable[[int], Any] = lambda count: None,
+) -> list[list[Tensor]]:
+    """Return the most probable words of the answer to every question of every prefix, as ids (words of the answer,).
+
+    ``done`` is told after each batch how many prefixes it held.
+    """
+    return [[one.argmax(-1) for one in rows] for rows in logits(checkpoint, encoded, prefixes, done)]
 
 
 @torch.no_grad()
-def logits(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Prefix]) -> list[list[Tensor]]:
+def logits(
+    checkpoint: Checkpoint,
+    encoded: EncodedImage,
+    prefixes: Sequence[Prefix],
+    done: Callable[[int], Any] = lambda count: None,
+) -> list[list[Tensor]]:
     """Return the logits (words of the answer, vocabulary) for every question of every prefix."""
     texts = [len(encoded.text(q)) for q in range(len(encoded.questions))]
     length = [len(encoded.before) + len(p.rows) + sum(texts[q] for q in p.asked) for p in prefixes]
@@ -58,6 +71,7 @@ def logits(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Pre
         rows = inputs.run(checkpoint.model)[0]
         for i in batch:
             found[i] = [next(rows) for _ in prefixes[i].asked]
+        done(len(batch))
     return found
 
 

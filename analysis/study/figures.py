@@ -178,7 +178,7 @@ FINDINGS: tuple[Drawing, ...] = (
         "error",
         "The pruners themselves",
         "Each point is a pruner, at one budget: right answers against the Frobenius error, and against the largest residual. Both errors grow to the right. ρ is "
-        "Spearman's correlation, with its 95 % interval; the dotted line is the accuracy with all tokens.",
+        "Spearman's correlation, with its 95 % interval; the dotted line is the accuracy with all tokens. Points without a name are other pruners.",
         findings.scatter,
     ),
     (

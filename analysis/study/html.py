@@ -17,7 +17,7 @@ import cssp
 from analysis.scenes import SKILLS
 from analysis.study.arms import ARMS, FULL
 from analysis.study.bootstrap import Draws, Interval, full_and_blind, interval, ranks
-from analysis.study.drawing import DARK, HIGHLIGHTED, OTHER, colour, percent, variable
+from analysis.study.drawing import DARK, HIGHLIGHTED, percent, variable
 from analysis.study.figures import Figure
 from analysis.study.predictors import NAMES
 from analysis.study.recommend import Recommendation
@@ -67,7 +67,7 @@ def write(
     page = environment.get_template("report.html.j2").render(
         headline=headline, own=own, today=date.today().isoformat(), version=cssp.__version__, command=command(),
         cards=list(zip(found, again, strict=True)), full=full, blind=blind, everything=results.counts(), keeps=results.keeps,
-        figures=[(figure, results.counts(figure.cells)) for figure in figures], key=key(results), accuracy=accuracy(results, rows),
+        figures=[(figure, results.counts(figure.cells)) for figure in figures], accuracy=accuracy(results, rows),
         skills=skills(draws), ranking=ranking(draws), strata=strata(results), names=NAMES,
         colours={variable(light): (light, dark) for light, dark in DARK.items()},
     )  # fmt: skip
@@ -85,13 +85,6 @@ def command() -> str:
 def written(bar: Interval, pattern: str = "{:.3f}", scale: float = 1) -> str:
     """Return an interval as text in which zero has no sign and minus signs are as wide as plus signs."""
     return re.sub(r"[-+](0(?:\.0+)?)(?![\d.])", r"\1", bar.written(pattern, scale)).replace("-", "−")
-
-
-def key(results: Results) -> list[tuple[str, str]]:
-    """Return the colours of the arms as (name, CSS)."""
-    return [(arm, colour(shade)) for arm, shade in HIGHLIGHTED.items() if arm in results.arms] + [
-        ("other pruners", colour(OTHER))
-    ]
 
 
 def accuracy(results: Results, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

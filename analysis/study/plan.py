@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -82,6 +82,9 @@ QUICK = Plan(
 COMPLETE = Plan(scenes=40, inside_scenes=12)
 
 
+BAR = "{l_bar}{bar}| {n:.2f} of {total} scenes [{elapsed} so far, {remaining} to go]"
+
+
 def unit_path(out: Path, unit: tuple[str, str, int]) -> Path:
     """Return the file of a unit of work."""
     model, family, scene = unit
@@ -93,21 +96,26 @@ def run(plan: Plan, out: Path, workers: int = 2) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     todo = [unit for unit in plan.units() if not _whole(plan, out, unit)]
     total = len(plan.units())
-    with tqdm(total=total, initial=total - len(todo), desc="study", unit="scene") as bar:
+    first = total - len(todo)
+    with tqdm(total=total, initial=first, desc="study", bar_format=BAR) as bar:
         if not todo:
             return out
         if workers <= 1:
             for unit in todo:
-                _study(plan, unit).save(unit_path(out, unit))
-                bar.update()
+                _study(plan, unit, bar.update).save(unit_path(out, unit))
             return out
         spawn = get_context("spawn")  # a fork would inherit threads of the linear algebra that are not there
-        with ProcessPoolExecutor(min(workers, len(todo)), spawn, _start) as pool:
-            jobs = {pool.submit(_study, plan, unit): unit for unit in todo}
+        done = spawn.Value("d", 0.0)
+        with ProcessPoolExecutor(min(workers, len(todo)), spawn, _start, (done,)) as pool:
+            jobs = {pool.submit(_study, plan, unit, _add): unit for unit in todo}
+            left = set(jobs)
             try:
-                for job in as_completed(jobs):
-                    job.result().save(unit_path(out, jobs[job]))
-                    bar.update()
+                while left:
+                    over, left = wait(left, timeout=1, return_when=FIRST_COMPLETED)
+                    for job in over:
+                        job.result().save(unit_path(out, jobs[job]))
+                    bar.update(first + done.value - bar.n)
+                    bar.refresh()  # the clock goes on where nothing is done yet
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -140,8 +148,18 @@ def arms_of(plan: Plan, unit: tuple[str, str, int], checkpoint: Checkpoint) -> l
 _LOADED: dict[str, Checkpoint] = {}
 
 
-def _start() -> None:
+_DONE: list[Any] = []
+
+
+def _start(done: Any) -> None:
     torch.set_num_threads(1)
+    _DONE.append(done)
+
+
+def _add(share: float) -> None:
+    """Tell the process that shows the progress which share of a scene has been done."""
+    with _DONE[0].get_lock():
+        _DONE[0].value += share
 
 
 def load(folder: str) -> Checkpoint:
@@ -156,12 +174,12 @@ def load(folder: str) -> Checkpoint:
     return _LOADED[folder]
 
 
-def _study(plan: Plan, unit: tuple[str, str, int]) -> Unit:
+def _study(plan: Plan, unit: tuple[str, str, int], done: Callable[[float], Any]) -> Unit:
     model, family, number = unit
     checkpoint = load(model)
     scene = scene_of(family, number, checkpoint)
     found = study_image(
-        checkpoint, scene.image, scene.questions, arms_of(plan, unit, checkpoint), plan.keeps, [number], covered(scene)
+        checkpoint, scene.image, scene.questions, arms_of(plan, unit, checkpoint), plan.keeps, [number], covered(scene), done
     )  # fmt: skip
     return replace(found, made_from=_made_from(checkpoint))
 

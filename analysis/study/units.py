@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ def study_image(
     keeps: Sequence[float],
     rng: Sequence[int],
     things: Tensor | None = None,
+    done: Callable[[float], Any] = lambda share: None,
 ) -> Unit:
     """Evaluate all cells on one image.
 
@@ -105,6 +106,8 @@ def study_image(
         Seeds what is drawn.
     things : Tensor (n,) of bool, optional
         Tokens that a thing covers.
+    done : callable, optional
+        Told again and again which share of the work has been done since: half of all is choosing, arm by arm, half is answering.
     """
     encoded = encode_image(checkpoint, image, questions, things)
     measure = Measure.of(encoded, *influence(checkpoint, encoded))
@@ -117,6 +120,7 @@ def study_image(
     owner, seconds = [0, 1], [0.0, 0.0]
     ready: dict[int, list[str]] = {}
     for arm in arms:
+        done(0.5 / len(arms))
         if arm.inside:
             for keep in keeps:
                 if not arm.can_keep(keep, n, len(checkpoint.decoder.layers)):
@@ -139,7 +143,7 @@ def study_image(
                 seconds.append(each.seconds)
     live = [i for i, cell in enumerate(owner) if cell not in ready]
     said = np.empty((len(cells), len(questions)), dtype=object)
-    for i, words in zip(live, _words(checkpoint, encoded, [prefixes[i] for i in live]), strict=True):
+    for i, words in zip(live, _words(checkpoint, encoded, [prefixes[i] for i in live], done), strict=True):
         for q, one in zip(prefixes[i].asked, words, strict=True):
             said[owner[i], q] = one
     for cell, words in ready.items():
@@ -172,7 +176,12 @@ def _rank_correlation(encoded: EncodedImage) -> float:
     return float(spearmanr(encoded.tokens.norm(dim=1).numpy(), encoded.things.numpy()).statistic)
 
 
-def _words(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Prefix]) -> list[list[str]]:
+def _words(
+    checkpoint: Checkpoint,
+    encoded: EncodedImage,
+    prefixes: Sequence[Prefix],
+    done: Callable[[float], Any],
+) -> list[list[str]]:
     """Return the answers after each prefix; tokens that several arms keep go through the model once for all their questions."""
     same: dict[tuple[int, ...], list[int]] = {}
     alone = [i for i, p in enumerate(prefixes) if not _plain(encoded, p)]
@@ -185,7 +194,8 @@ def _words(checkpoint: Checkpoint, encoded: EncodedImage, prefixes: Sequence[Pre
         for group in groups
     ]
     found: list[list[str]] = [[] for _ in prefixes]
-    for group, one, ids in zip(groups, joint, answers(checkpoint, encoded, joint), strict=True):
+    told = answers(checkpoint, encoded, joint, lambda count: done(0.5 * count / len(joint)))
+    for group, one, ids in zip(groups, joint, told, strict=True):
         words = {q: _text(checkpoint, row) for q, row in zip(one.asked, ids, strict=True)}
         for i in group:
             found[i] = [words[q] for q in prefixes[i].asked]

@@ -437,6 +437,25 @@ def test_a_killed_study_goes_on(plan, finished, tmp_path):
     assert not plans._whole(more, tmp_path, plan.units()[0])
 
 
+def test_progress_moves_arm_by_arm_and_a_scene_is_one(plan):
+    shares = []
+    plans._study(plan, plan.units()[0], shares.append)
+    assert sum(shares) == pytest.approx(1)
+    assert len(shares) > len(NAMES)
+    assert max(shares) <= 0.5
+
+
+@pytest.mark.slow
+def test_progress_of_all_workers_is_shown_together(plan, tmp_path, capsys):
+    """Before any scene is finished, parts of scenes are counted; in the end there are as many as there are scenes."""
+    few = dataclasses.replace(plan, arms=("spare", "random"))
+    study.run(few, tmp_path, workers=2)
+    shown = [float(n) for n in re.findall(r"([\d.]+) of 2 scenes", capsys.readouterr().err)]
+    assert (shown[0], shown[-1]) == (0, 2)
+    assert shown == sorted(shown)
+    assert any(0 < n < 1 for n in shown)
+
+
 def test_rows_of_another_model_of_the_same_name_are_not_used(plan, finished, untrained, tmp_path):
     """What the model says comes from its own weights, and rows of two models are never packed together."""
     other = shutil.copytree(untrained, tmp_path / "other" / Path(untrained).name)
@@ -494,7 +513,9 @@ def test_verdicts_figures_and_one_self_contained_page_without_a_model(
     monkeypatch.setattr(reference, "load", lambda *_: pytest.fail("no model is needed"))
     assert main(["figures", "--out", str(tmp_path), "--docs", str(tmp_path / "docs")]) == 0
     printed = capsys.readouterr().out
-    assert "NOT SETTLED" in printed  # one scene settles nothing
+    told = re.findall(r"^   ([A-Z ]+)\. ", printed, re.MULTILINE)
+    assert len(told) == 6
+    assert set(told) <= {"NOT SETTLED", "NOT ASKED", "NOT RUN"}, "one scene settles nothing"
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") >= 4
     assert "nan" not in re.sub(r"aria-label=\"[^\"]*|base64,[^\"]*", "", page)

@@ -224,8 +224,10 @@ def test_any_number_of_verdicts_and_arms_gives_a_page(count, tmp_path):
         if count < 9
         else {(arm, keep): 0.25 for arm in html.ARMS for keep in (0.5, 0.02)}
     )
-    page = Page(written(planted(arms, scenes=3), tmp_path, count))
+    text = written(planted(arms, scenes=3), tmp_path, count)
+    page = Page(text)
     assert len(page.all("article")) == count
+    assert not [pair for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL) for pair in collisions(svg)]
     assert not any(
         "nan" in one["text"].lower() for one in page.found if one["tag"] in ("td", "p", "figcaption")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import re
@@ -93,6 +94,8 @@ def first_unit(monkeypatch, checkpoint, questions, out, names):
 def test_own_checkpoint_and_questions(checkpoint, questions, tmp_path, capsys, monkeypatch):
     """The command ends in a page; what is said is what `generate` says inside `prune`."""
     out = tmp_path / "out"
+    always = functools.partial(user_data.tqdm, mininterval=0, miniters=1)
+    monkeypatch.setattr(user_data, "tqdm", always)
     command = [
         "study",
         "--model",
@@ -123,7 +126,8 @@ def test_own_checkpoint_and_questions(checkpoint, questions, tmp_path, capsys, m
         ]
     at = one.cells.index(("divprune + fold", 0.3))
     assert one.said[at, 0] == processor.tokenizer.decode(new, skip_special_tokens=True).strip()
-    assert one.predictors[at, list(NAMES).index(error_name(2))] == pytest.approx(report.errors[0], rel=1e-4)
+    frobenius = list(NAMES).index(error_name(2))
+    assert one.predictors[at, frobenius] == pytest.approx(report.errors[0], rel=1e-4)
     told = capsys.readouterr()
     assert told.out.startswith("Too few images to recommend a pruner: 2, and intervals need 8.")
     assert re.search(r"(saves|takes) \d", told.out.splitlines()[0])
