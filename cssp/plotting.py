@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import array_api_compat
 import numpy as np
 
-from cssp import arguments as check
 from cssp import linalg
+from cssp.arrays import as_matrix, check_finite, compute_dtype
 from cssp.errors import ArgumentError, check_integer
 from cssp.methods import METHODS, Method
 
@@ -96,14 +96,14 @@ def spectrum(A: Any, k: int | None = None, ax: Axes | None = None) -> Axes:
     CsspError
         A is no finite matrix, or k is not between 1 and the number of columns.
     """
-    A = check.as_matrix("A", A, METHODS["residual"])
+    A = as_matrix("A", A, METHODS["residual"])
     if A.ndim != 2:
         raise ArgumentError(
             f"A has shape {tuple(A.shape)}: expected one matrix (m, n), got a batch; pass one item of it"
         )
     xp = array_api_compat.array_namespace(A)
-    A = xp.astype(A, check.compute_dtype(A), copy=False)
-    check.check_finite("A", A, None, "", "clean it")
+    A = xp.astype(A, compute_dtype(A), copy=False)
+    check_finite("A", A, None, "", "clean it")
     k = None if k is None else check_integer("k", k, 1, int(A.shape[1]))
     s = linalg.svd(linalg.host(linalg.widen(A)))[1]
     ax = _axes(ax)

@@ -18,6 +18,7 @@ import numpy as np
 
 from cssp import arguments as check
 from cssp import stream_state
+from cssp.arrays import as_array, compute_dtype
 from cssp.errors import ArgumentError, RankDeficientWarning, UnknownNameError, check_integer
 from cssp.files import as_path
 from cssp.linalg import basis, host, project_off, take_columns
@@ -158,7 +159,7 @@ class StreamingSelector:
         return 1 - 2 * bits.astype(np.int8)
 
     def _checked(self, columns: Array, weights: Any) -> np.ndarray:
-        X = check.as_array("columns", columns)
+        X = as_array("columns", columns)
         if "bfloat16" in str(X.dtype):
             X = X.float()
         X = host(X)
@@ -166,7 +167,7 @@ class StreamingSelector:
             raise ArgumentError(
                 f"columns has shape {X.shape}: expected (m, b); one column is columns.reshape(-1, 1)"
             )
-        kind = check.compute_dtype(X)
+        kind = compute_dtype(X)
         if self._block is not None:
             if X.shape[0] != self._block.shape[0]:
                 raise ArgumentError(
