@@ -42,7 +42,7 @@ def error_trace(selection: Selection, ax: Axes | None = None, *, item: Any = Non
     Raises
     ------
     CsspError
-        A batch without `item`, or a matrix read in passes that is too large for its singular values.
+        A batch is given without `item`, or a matrix that is read in passes is too large for its singular values to be computed.
     """
     part, row = _part(selection, item), METHODS[selection.method]
     total = float(part.trace[0])
@@ -94,7 +94,7 @@ def spectrum(A: Any, k: int | None = None, ax: Axes | None = None) -> Axes:
     Raises
     ------
     CsspError
-        A is no finite matrix, or k is not between 1 and the number of columns.
+        A is not a matrix of finite numbers, or k is not between 1 and the number of columns.
     """
     A = as_matrix("A", A, METHODS["residual"])
     if A.ndim != 2:

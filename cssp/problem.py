@@ -54,7 +54,7 @@ class Problem:
         range. Padding columns (``valid=False``) are gone; all others are here, also those that may not be
         chosen. Never write into it: it may be the caller's own memory.
     k : int
-        Columns wanted, the included ones counted.
+        Number of columns to choose, the included ones counted.
     candidates : bool array, shape (n,)
         Columns that may be chosen freely: neither included nor excluded.
     include : tuple of int

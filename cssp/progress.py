@@ -85,7 +85,7 @@ class _Bar:
 
 
 class Deadline:
-    """The end of a limit of time, which is told once.
+    """The end of a limit of time, of which the user is warned once.
 
     Parameters
     ----------

@@ -107,7 +107,8 @@ def study_image(
     things : Tensor (n,) of bool, optional
         Tokens that a thing covers.
     done : callable, optional
-        Told again and again which share of the work has been done since: half of all is choosing, arm by arm, half is answering.
+        Called again and again with the share of the work that has been done since the last call: choosing, arm by arm, is one half, and
+        answering the other.
     """
     encoded = encode_image(checkpoint, image, questions, things)
     measure = Measure.of(encoded, *influence(checkpoint, encoded))

@@ -34,7 +34,7 @@ from cssp.residuals import p_norm
 
 __all__ = ["Columns", "Stored", "smallest_p_norm"]
 
-#: Most columns in doubt that are told apart by explicit residuals.
+#: Most columns in doubt between which explicit residuals decide.
 MOST = 32
 
 #: Numbers of G that are worked on at once.
