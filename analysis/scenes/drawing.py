@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -164,7 +165,8 @@ def write(
     row, column = patch
     box = canvas[row * size : (row + 1) * size, column * size : (column + 1) * size]
     if colour is None:
-        paper, paint = np.float32(25), np.array((250.0, 250.0, 250.0))
+        paper: Any = np.float32(25)
+        paint = np.array((250.0, 250.0, 250.0))
     else:  # on darkened ground, so that every ink can be told from it
         paper = np.clip(0.3 * box, 0, 60)
         paint = np.clip(np.array(_RGB[colour]) * rng.uniform(0.9, 1.1), 0, 255)
