@@ -70,7 +70,7 @@ class Problem:
     width : int
         The caller's number of columns.
     progress : callable
-        ``progress(done, total)`` tells how far the method is.
+        ``progress(done, total)`` reports how far the method is.
     data_eps : float
         Unit of rounding of the precision the data came in, where A was widened since; 0 where it was not.
     """

@@ -214,8 +214,8 @@ def _words(
         for group in groups
     ]
     found: list[list[str]] = [[] for _ in prefixes]
-    told = answers(checkpoint, encoded, joint, lambda count: done(0.5 * count / len(joint)))
-    for group, one, ids in zip(groups, joint, told, strict=True):
+    replies = answers(checkpoint, encoded, joint, lambda count: done(0.5 * count / len(joint)))
+    for group, one, ids in zip(groups, joint, replies, strict=True):
         words = {q: _text(checkpoint, row) for q, row in zip(one.asked, ids, strict=True)}
         for i in group:
             found[i] = [words[q] for q in prefixes[i].asked]

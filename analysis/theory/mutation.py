@@ -166,8 +166,8 @@ def main(arguments: argparse.Namespace) -> int:
                 )
                 progress.update()
     for method in dict.fromkeys(m.method for m in chosen):
-        own = [o for o in outcomes if o.mutant.method == method]
-        print(f"{method:22}{sum(o.caught for o in own)} / {len(own)}")
+        of_method = [o for o in outcomes if o.mutant.method == method]
+        print(f"{method:22}{sum(o.caught for o in of_method)} / {len(of_method)}")
     caught = sum(o.caught for o in outcomes)
     print(f"caught {caught} / {len(outcomes)}")
     return int(caught < len(outcomes))
