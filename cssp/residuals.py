@@ -22,11 +22,14 @@ PRODUCTS = 64
 
 def as_exponent(p: Any) -> float:
     """Return the exponent p of a norm, refused where it is not a number from 1 to infinity."""
-    if isinstance(p, bool | np.bool_) or not isinstance(p, Real) or not float(p) >= 1:
+    if isinstance(p, bool | np.bool_) or not isinstance(p, Real) or not p >= 1:
         raise ArgumentError(
             f"p = {p!r}: expected a number from 1 to infinity; p=2 is the Frobenius error, p=math.inf the largest residual"
         )
-    return float(p)
+    try:
+        return float(p)
+    except OverflowError:  # an integer beyond the range of float64
+        return math.inf
 
 
 def p_norm(x2: Array, p: float) -> Array:
