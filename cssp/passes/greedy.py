@@ -52,7 +52,7 @@ def greedy(problem: PassProblem, *, oversample: int = 10, p: float = 2) -> Picks
         Singular vectors beyond k, for dask arrays.
     p : float
         As in memory; other exponents than 2 keep n x n numbers, so that n is limited, and of a dask array they choose among all
-        columns, in about two passes a pick.
+        columns, in about two passes a pick, in more where scores tie.
     """
     l = problem.k + check_integer("oversample", oversample, low=0)
     p = as_exponent(p)

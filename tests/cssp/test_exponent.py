@@ -322,6 +322,12 @@ def test_ties_of_many_columns_are_told_apart_in_few_passes(storage):
     assert s.passes < 30
 
 
+def test_landmarks_take_no_exponent():
+    A = gaussian(6, 8)
+    with pytest.raises(CsspError, match=r"option 'p' is unknown: .*p of greedy, with cssp\.select"):
+        select_gram(A.T @ A, 3, "greedy", p=3)
+
+
 def test_an_exponent_beyond_the_range_is_the_maximum():
     s = select(gaussian(6, 8), 3, "greedy", p=10**400)
     assert s.error_p(10**400) == s.max_error
