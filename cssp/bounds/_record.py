@@ -94,7 +94,7 @@ def check_real(
     try:
         x = float(value)
     except OverflowError:  # an integer beyond the range of float64
-        x = math.inf if value > 0 else -math.inf
+        x = math.inf if value > 0 else -math.inf  # type: ignore[operator]
     inside = (x > low if open_low else x >= low) and (x < high if open_high else x <= high)
     if not inside:  # also catches NaN
         left, right = "(" if open_low else "[", ")" if open_high else "]"
