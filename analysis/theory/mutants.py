@@ -434,8 +434,8 @@ MUTANTS = [
     Mutant(
         "greedy",
         "p: the last of equals",
-        "return int(places(tied)[0])",
-        "return int(places(tied)[-1])",
+        "return int(J[0])",
+        "return int(J[-1])",
         _EXPONENTS,
     ),
     Mutant(
