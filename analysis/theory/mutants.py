@@ -479,8 +479,8 @@ MUTANTS = [
     Mutant(
         "certificate",
         "width: distances for their inverses",
-        "1 / np.sum(duals)",
-        "np.sum(1 / duals)",
+        "s[0] / np.sum(duals)",
+        "s[0] * np.sum(1 / duals)",
         _WIDTHS,
     ),
     # the certificate
