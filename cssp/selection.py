@@ -162,7 +162,7 @@ class Selection:
         >>> import numpy as np, cssp
         >>> s = cssp.select(np.array([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]]), 1)
         >>> round(s.error_p(1), 3), round(s.error_p(2), 3), round(s.error_p(np.inf), 3)
-        (0.467, 0.577, 0.667)
+        (0.468, 0.577, 0.667)
         """
         p = as_exponent(p)
         return self._numbers([relative_p_norm(part.norms2, p) for part in self._parts])
