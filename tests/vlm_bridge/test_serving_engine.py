@@ -1,0 +1,98 @@
+"""vLLM answers what `prune` answers in transformers, token for token; run by ``make serve-test``.
+
+One process serves one engine after the other, in the order of the parameters.
+"""
+
+import pytest
+import torch
+
+pytest.importorskip("vllm", reason="vLLM is not installed: see docs/serving.md")
+vllm = pytest.importorskip("vllm")
+
+from analysis import reference, scenes  # noqa: E402
+from vlm_bridge import prune  # noqa: E402
+from vlm_bridge.chat import prepare, question  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the engine
+]
+LENGTH = 6
+QUESTIONS = 2
+
+
+def engine(folder, architecture, settings, **options):
+    """An engine in this process, on the CPU, in float32."""
+    overrides = {"architectures": [architecture], "vlm_bridge": settings}
+    common = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "block_size": 32}
+    return vllm.LLM(
+        str(folder),
+        hf_overrides=overrides,
+        distributed_executor_backend="uni",
+        **{**common, **options},
+    )
+
+
+def answers(llm, asked, settings):
+    """Token ids of the answers, all in one batch; one mapping of settings, or None, for each question."""
+    prompts = [
+        {
+            "prompt_token_ids": ids,
+            "multi_modal_data": {"image": images},
+            **({} if own is None else {"mm_processor_kwargs": {"vlm_bridge": own}}),
+        }
+        for (ids, images, _), own in zip(asked, settings, strict=True)
+    ]
+    greedy = vllm.SamplingParams(temperature=0, max_tokens=LENGTH)
+    return [list(out.outputs[0].token_ids) for out in llm.generate(prompts, greedy, use_tqdm=False)]
+
+
+def once(ids, token):
+    """A prompt's ids with one placeholder for each run of placeholders."""
+    return [int(i) for at, i in enumerate(ids) if i != token or at == 0 or ids[at - 1] != token]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return reference.load()
+
+
+@pytest.fixture(scope="module")
+def asked(model):
+    """Questions about scenes: ids with one placeholder, images, and inputs of transformers."""
+    found = []
+    for scene in [scenes.make(seed, family=family) for seed in (1, 2) for family in scenes.FAMILIES]:
+        for one in scene.questions[:QUESTIONS]:
+            inputs = prepare(model[1], [question([scene.image], one.text)])
+            ids = once(inputs["input_ids"][0].tolist(), model[0].config.image_token_index)
+            found.append((ids, [scene.image], inputs))
+    return found
+
+
+def expected(model, asked, settings, positions):
+    """What `prune` answers in transformers."""
+    found = []
+    for (_, _, inputs), own in zip(asked, settings, strict=True):
+        with prune(model[0], **own, positions=positions, processor=model[1]), torch.no_grad():
+            out = model[0].generate(**inputs, do_sample=False, max_new_tokens=LENGTH)
+        found.append(out[0, inputs["input_ids"].shape[1] :].tolist())
+    return found
+
+
+@pytest.mark.parametrize("positions", ["keep", "compact"])
+def test_the_reference_model_answers_as_in_transformers(model, asked, positions):
+    """Budgets and pruners of requests, mixed in one batch, over a default of the engine; then once more from the prefix cache."""
+    llm = engine(reference.HERE, "PrunedLlava", {"keep": 72, "positions": positions})
+    settings = [
+        {"keep": keep, "method": method}
+        for keep in (1.0, 72, 9)
+        for method in ("spare", "divprune", "auto")
+        for _ in asked
+    ]
+    many = [one for _ in range(len(settings) // len(asked)) for one in asked]
+    want = expected(model, many, settings, positions)
+    assert len({tuple(one) for one in want}) > 3
+    got = answers(llm, many, settings)
+    differ = [s for a, b, s in zip(got, want, settings, strict=True) if a != b]
+    assert not differ, (len(differ), len(want), differ[:5])
+    assert answers(llm, many, settings) == want, "from the prefix cache"
