@@ -9,6 +9,9 @@ import torch
 pytest.importorskip("vllm", reason="vLLM is not installed: see docs/serving.md")
 vllm = pytest.importorskip("vllm")
 
+import serving_models  # noqa: E402
+from PIL import Image  # noqa: E402
+
 from analysis import reference, scenes  # noqa: E402
 from vlm_bridge import prune  # noqa: E402
 from vlm_bridge.chat import prepare, question  # noqa: E402
@@ -96,3 +99,34 @@ def test_the_reference_model_answers_as_in_transformers(model, asked, positions)
     differ = [s for a, b, s in zip(got, want, settings, strict=True) if a != b]
     assert not differ, (len(differ), len(want), differ[:5])
     assert answers(llm, many, settings) == want, "from the prefix cache"
+
+
+@pytest.mark.parametrize("architecture", ["PrunedQwen2_5_VL", "PrunedQwen2VL"])
+@pytest.mark.parametrize("positions", ["keep", "compact"])
+def test_a_qwen_answers_as_in_transformers(tmp_path, architecture, positions):
+    """Images in portrait, landscape and square, one and two in a prompt, computed 32 tokens a step."""
+    model = serving_models.qwen(tmp_path, architecture)
+    g = torch.Generator().manual_seed(0)
+    sizes = [(84, 168), (168, 84), (140, 140), (56, 196)]
+    noise = [torch.randint(0, 256, (h, w, 3), generator=g, dtype=torch.uint8).numpy() for w, h in sizes]
+    pictures = [Image.fromarray(one) for one in noise]
+    sets = [[one] for one in pictures] + [pictures[:2], pictures[1:3]]
+    asked = []
+    for i, images in enumerate(sets):
+        mark = " <|vision_start|> <|image_pad|> <|vision_end|>"
+        text = f"w{20 + i} w{40 + i}" + mark * len(images) + f" w{60 + i} w{80 + i} w{30 + i}"
+        inputs = model[1](images=images, text=[text], return_tensors="pt")
+        ids = once(inputs["input_ids"][0].tolist(), model[0].config.image_token_id)
+        asked.append((ids, images, inputs))
+    llm = engine(
+        tmp_path,
+        architecture,
+        {"positions": positions},
+        limit_mm_per_prompt={"image": 2},
+        max_num_batched_tokens=64,
+    )
+    settings = [{"keep": keep, "method": method} for keep in (0.5, 4) for method in ("spare", "auto") for _ in asked]
+    many = asked * 4
+    want = expected(model, many, settings, positions)
+    assert len({tuple(one) for one in want}) > 3
+    assert answers(llm, many, settings) == want

@@ -239,7 +239,7 @@ def select(
     serving: Serving, rows: torch.Tensor, k: int, question: torch.Tensor | None, seed: int
 ) -> torch.Tensor:
     """Return the indices (k,) of the rows (n, d) that stay, ascending."""
-    signals = {"llm_text": question} if serving.reads_question else {}
+    signals: dict[str, Any] = {"llm_text": question} if serving.reads_question else {}
     return select_tokens(
         rows, k, serving.method, serving.relevance, rng=seed, **signals, **dict(serving.options)
     )
