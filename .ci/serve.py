@@ -9,7 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-MODULE = '''
+MODULE = """
 import sys
 
 
@@ -27,7 +27,7 @@ class Declare:
 
 
 sys.meta_path.insert(0, Declare())
-'''
+"""
 
 if __name__ == "__main__":
     if subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True).returncode:

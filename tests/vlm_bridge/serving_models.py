@@ -18,7 +18,14 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-SPECIAL = ["<|endoftext|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+SPECIAL = [
+    "<|endoftext|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
 VOCAB = 120
 KINDS = {
     "PrunedQwen2VL": (Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor),

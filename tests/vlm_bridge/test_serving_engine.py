@@ -125,7 +125,9 @@ def test_a_qwen_answers_as_in_transformers(tmp_path, architecture, positions):
         limit_mm_per_prompt={"image": 2},
         max_num_batched_tokens=64,
     )
-    settings = [{"keep": keep, "method": method} for keep in (0.5, 4) for method in ("spare", "auto") for _ in asked]
+    settings = [
+        {"keep": keep, "method": method} for keep in (0.5, 4) for method in ("spare", "auto") for _ in asked
+    ]
     many = asked * 4
     want = expected(model, many, settings, positions)
     assert len({tuple(one) for one in want}) > 3

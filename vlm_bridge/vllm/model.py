@@ -90,7 +90,8 @@ def _settle_on_cpu() -> None:
     own = CPUModelRunner.initialize_kv_cache
 
     def initialize_kv_cache(self: Any, *args: Any, **kwargs: Any) -> Any:
-        self.is_multimodal_pruning_enabled = isinstance(self.get_model(), Pruned)
+        model = self.get_model()
+        self.is_multimodal_pruning_enabled = isinstance(model, Pruned) and model.kept_positions == "keep"
         return own(self, *args, **kwargs)
 
     CPUModelRunner._vlm_bridge = True

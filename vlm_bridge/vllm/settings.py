@@ -185,7 +185,7 @@ def check_served(method: str) -> Pruner:
     if pruner.inside is not None:
         reason = "acts inside the LLM, by hooks on the model, which an engine does not allow"
     elif pruner.merges:
-        reason = "merges tokens, and an engine that is asked for its choice would serve another rule"
+        reason = "merges tokens into others, and an engine can only drop them"
     else:
         missing = [name for name in pruner.needs if name not in SERVED]
         if not missing:
@@ -229,7 +229,10 @@ def _tried(text: str, n: int) -> tuple[int, str]:
                     "and an engine needs exactly as many as it was told: use another method or other options."
                 )
     except BridgeError as error:
-        return n, str(error)
+        spelled = (
+            f' In JSON AtMost({serving.keep}) is "at-most-{serving.keep}".' if "AtMost(" in str(error) else ""
+        )
+        return n, str(error) + spelled
     except (TypeError, ValueError, RuntimeError) as error:  # an option of a wrong type
         return n, f"pruner {serving.method!r} failed with options {dict(serving.options)}: {error}."
     return k, ""
