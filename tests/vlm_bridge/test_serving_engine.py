@@ -99,6 +99,14 @@ def test_the_reference_model_answers_as_in_transformers(model, asked, positions)
     differ = [s for a, b, s in zip(got, want, settings, strict=True) if a != b]
     assert not differ, (len(differ), len(want), differ[:5])
     assert answers(llm, many, settings) == want, "from the prefix cache"
+    for own, said in (
+        ({"keep": 0}, "at least one token"),
+        ({"keep": 900}, "has 144 tokens"),
+        ({"method": "fastv"}, "inside"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            answers(llm, many[:1], [own])
+    assert answers(llm, many[:1], settings[:1]) == want[:1], "the engine goes on"
 
 
 @pytest.mark.parametrize("architecture", ["PrunedQwen2_5_VL", "PrunedQwen2VL"])
