@@ -53,7 +53,7 @@ SERVE_ENV := OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFLINE=1 VLLM_NO
   VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_OMP_THREADS_BIND=nobind
 
 serve-test: $(SERVE)/.installed  ## the plugin of vLLM in an engine on the CPU, against transformers
-	$(SERVE_ENV) $(SERVE)/bin/python -m pytest -q tests/vlm_bridge/test_serving_engine.py
+	$(SERVE_ENV) $(SERVE)/bin/python -m pytest -q --noconftest tests/vlm_bridge/test_serving_engine.py
 
 $(SERVE)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(SERVE)

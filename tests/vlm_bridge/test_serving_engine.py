@@ -112,7 +112,7 @@ def test_the_reference_model_answers_as_in_transformers(model, asked, positions)
 @pytest.mark.parametrize("architecture", ["PrunedQwen2_5_VL", "PrunedQwen2VL"])
 @pytest.mark.parametrize("positions", ["keep", "compact"])
 def test_a_qwen_answers_as_in_transformers(tmp_path, architecture, positions):
-    """Images in portrait, landscape and square, one and two in a prompt, computed 32 tokens a step."""
+    """Images in portrait, landscape and square, one and two in a prompt, computed 64 tokens a step."""
     model = serving_models.qwen(tmp_path, architecture)
     g = torch.Generator().manual_seed(0)
     sizes = [(84, 168), (168, 84), (140, 140), (56, 196)]
