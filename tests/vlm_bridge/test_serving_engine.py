@@ -1,0 +1,142 @@
+"""vLLM answers what `prune` answers in transformers, token for token; run by ``make serve-test``.
+
+One process serves one engine after the other, in the order of the parameters.
+"""
+
+import pytest
+import torch
+
+pytest.importorskip("vllm", reason="vLLM is not installed: see docs/serving.md")
+vllm = pytest.importorskip("vllm")
+
+import serving_models  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from analysis import reference, scenes  # noqa: E402
+from vlm_bridge import prune  # noqa: E402
+from vlm_bridge.chat import prepare, question  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of the engine
+]
+LENGTH = 6
+QUESTIONS = 2
+
+
+def engine(folder, architecture, settings, **options):
+    """An engine in this process, on the CPU, in float32."""
+    overrides = {"architectures": [architecture], "vlm_bridge": settings}
+    common = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "block_size": 32}
+    return vllm.LLM(
+        str(folder),
+        hf_overrides=overrides,
+        distributed_executor_backend="uni",
+        **{**common, **options},
+    )
+
+
+def answers(llm, asked, settings):
+    """Token ids of the answers, all in one batch; one mapping of settings, or None, for each question."""
+    prompts = [
+        {
+            "prompt_token_ids": ids,
+            "multi_modal_data": {"image": images},
+            **({} if own is None else {"mm_processor_kwargs": {"vlm_bridge": own}}),
+        }
+        for (ids, images, _), own in zip(asked, settings, strict=True)
+    ]
+    greedy = vllm.SamplingParams(temperature=0, max_tokens=LENGTH)
+    return [list(out.outputs[0].token_ids) for out in llm.generate(prompts, greedy, use_tqdm=False)]
+
+
+def once(ids, token):
+    """A prompt's ids with one placeholder for each run of placeholders."""
+    return [int(i) for at, i in enumerate(ids) if i != token or at == 0 or ids[at - 1] != token]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return reference.load()
+
+
+@pytest.fixture(scope="module")
+def asked(model):
+    """Questions about scenes: ids with one placeholder, images, and inputs of transformers."""
+    found = []
+    for scene in [scenes.make(seed, family=family) for seed in (1, 2) for family in scenes.FAMILIES]:
+        for one in scene.questions[:QUESTIONS]:
+            inputs = prepare(model[1], [question([scene.image], one.text)])
+            ids = once(inputs["input_ids"][0].tolist(), model[0].config.image_token_index)
+            found.append((ids, [scene.image], inputs))
+    return found
+
+
+def expected(model, asked, settings, positions):
+    """What `prune` answers in transformers."""
+    found = []
+    for (_, _, inputs), own in zip(asked, settings, strict=True):
+        with prune(model[0], **own, positions=positions, processor=model[1]), torch.no_grad():
+            out = model[0].generate(**inputs, do_sample=False, max_new_tokens=LENGTH)
+        found.append(out[0, inputs["input_ids"].shape[1] :].tolist())
+    return found
+
+
+@pytest.mark.parametrize("positions", ["keep", "compact"])
+def test_the_reference_model_answers_as_in_transformers(model, asked, positions):
+    """Budgets and pruners of requests, mixed in one batch, over a default of the engine; then once more from the prefix cache."""
+    llm = engine(reference.HERE, "PrunedLlava", {"keep": 72, "positions": positions})
+    settings = [
+        {"keep": keep, "method": method}
+        for keep in (1.0, 72, 9)
+        for method in ("spare", "divprune", "auto")
+        for _ in asked
+    ]
+    many = [one for _ in range(len(settings) // len(asked)) for one in asked]
+    want = expected(model, many, settings, positions)
+    assert len({tuple(one) for one in want}) > 3
+    got = answers(llm, many, settings)
+    differ = [s for a, b, s in zip(got, want, settings, strict=True) if a != b]
+    assert not differ, (len(differ), len(want), differ[:5])
+    assert answers(llm, many, settings) == want, "from the prefix cache"
+    for own, said in (
+        ({"keep": 0}, "at least one token"),
+        ({"keep": 900}, "has 144 tokens"),
+        ({"method": "fastv"}, "inside"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            answers(llm, many[:1], [own])
+    assert answers(llm, many[:1], settings[:1]) == want[:1], "the engine goes on"
+
+
+@pytest.mark.parametrize("architecture", ["PrunedQwen2_5_VL", "PrunedQwen2VL"])
+@pytest.mark.parametrize("positions", ["keep", "compact"])
+def test_a_qwen_answers_as_in_transformers(tmp_path, architecture, positions):
+    """Images in portrait, landscape and square, one and two in a prompt, computed 64 tokens a step."""
+    model = serving_models.qwen(tmp_path, architecture)
+    g = torch.Generator().manual_seed(0)
+    sizes = [(84, 168), (168, 84), (140, 140), (56, 196)]
+    noise = [torch.randint(0, 256, (h, w, 3), generator=g, dtype=torch.uint8).numpy() for w, h in sizes]
+    pictures = [Image.fromarray(one) for one in noise]
+    sets = [[one] for one in pictures] + [pictures[:2], pictures[1:3]]
+    asked = []
+    for i, images in enumerate(sets):
+        mark = " <|vision_start|> <|image_pad|> <|vision_end|>"
+        text = f"w{20 + i} w{40 + i}" + mark * len(images) + f" w{60 + i} w{80 + i} w{30 + i}"
+        inputs = model[1](images=images, text=[text], return_tensors="pt")
+        ids = once(inputs["input_ids"][0].tolist(), model[0].config.image_token_id)
+        asked.append((ids, images, inputs))
+    llm = engine(
+        tmp_path,
+        architecture,
+        {"positions": positions},
+        limit_mm_per_prompt={"image": 2},
+        max_num_batched_tokens=64,
+    )
+    settings = [
+        {"keep": keep, "method": method} for keep in (0.5, 4) for method in ("spare", "auto") for _ in asked
+    ]
+    many = asked * 4
+    want = expected(model, many, settings, positions)
+    assert len({tuple(one) for one in want}) > 3
+    assert answers(llm, many, settings) == want

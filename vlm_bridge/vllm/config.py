@@ -1,0 +1,42 @@
+"""Check the settings of an engine when it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.model_executor.models.config import VerifyAndUpdateConfig
+
+from vlm_bridge.errors import BridgeError
+from vlm_bridge.vllm.settings import NAME, engine_positions, parse
+
+
+class PrunedConfig(VerifyAndUpdateConfig):
+    """Check the engine's settings when it starts, and switch on positions that depend on the choice."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: Any) -> None:
+        """Refuse wrong settings; for original positions, let the engine ask the model for them.
+
+        Raises
+        ------
+        BridgeError
+            A wrong setting, or original positions with a scaled rotary embedding.
+        """
+        settings = getattr(model_config.hf_config, NAME, None)
+        parse(settings)
+        if engine_positions(settings) == "compact":
+            return
+        text = model_config.hf_config.get_text_config()
+        rope = dict(text.rope_parameters)
+        if "mrope_section" not in rope:
+            if rope.get("rope_type", "default") != "default":
+                raise BridgeError(
+                    f"positions = 'keep' needs an unscaled rotary embedding, and this model's is {rope['rope_type']!r}: use "
+                    "positions 'compact'."
+                )
+            half = int(model_config.get_head_size() * rope.get("partial_rotary_factor", 1)) // 2
+            # The axes of a line of tokens are alike, so that any division of the frequencies among them is right.
+            text.rope_parameters = {**rope, "mrope_section": [half - 2 * (half // 3), half // 3, half // 3]}
+        # vLLM asks a model for positions again, when rows are known, only where videos are pruned by a rate above 0; the
+        # rate itself is not used, since these models take no videos.
+        model_config.multimodal_config.video_pruning_rate = 0.5
