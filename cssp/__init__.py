@@ -25,6 +25,7 @@ from cssp.selection import Selection
 if TYPE_CHECKING:
     from cssp import kernels, matrices, passes, plotting
     from cssp.estimators import ColumnSubsetSelector, LandmarkSelector
+    from cssp.independent import Independent, independent_columns
     from cssp.nystrom import GramSelection, select_gram
     from cssp.streaming import StreamingSelector, StreamSelection
 
@@ -38,6 +39,7 @@ __all__ = [
     "CsspError",
     "GramSelection",
     "Guarantee",
+    "Independent",
     "LandmarkSelector",
     "Method",
     "MissingFileError",
@@ -51,6 +53,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "bounds",
+    "independent_columns",
     "kernels",
     "matrices",
     "passes",
@@ -63,9 +66,11 @@ __all__ = [
 _LATER = {
     "ColumnSubsetSelector": "cssp.estimators",
     "GramSelection": "cssp.nystrom",
+    "Independent": "cssp.independent",
     "LandmarkSelector": "cssp.estimators",
     "StreamSelection": "cssp.streaming",
     "StreamingSelector": "cssp.streaming",
+    "independent_columns": "cssp.independent",
     "select_gram": "cssp.nystrom",
 }
 
