@@ -24,6 +24,7 @@ from cssp.selection import Selection
 
 if TYPE_CHECKING:
     from cssp import kernels, matrices, passes, plotting
+    from cssp.comparison import Comparison, compare
     from cssp.cur_decomposition import CUR, CURCertificate, cur
     from cssp.estimators import ColumnSubsetSelector, LandmarkSelector
     from cssp.independent import Independent, independent_columns
@@ -41,6 +42,7 @@ __all__ = [
     "CURCertificate",
     "Certificate",
     "ColumnSubsetSelector",
+    "Comparison",
     "CsspError",
     "GramSelection",
     "Guarantee",
@@ -58,6 +60,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "bounds",
+    "compare",
     "cur",
     "independent_columns",
     "interpolative",
@@ -74,12 +77,14 @@ _LATER = {
     "CUR": "cssp.cur_decomposition",
     "CURCertificate": "cssp.cur_decomposition",
     "ColumnSubsetSelector": "cssp.estimators",
+    "Comparison": "cssp.comparison",
     "GramSelection": "cssp.nystrom",
     "ID": "cssp.interpolative_decomposition",
     "Independent": "cssp.independent",
     "LandmarkSelector": "cssp.estimators",
     "StreamSelection": "cssp.streaming",
     "StreamingSelector": "cssp.streaming",
+    "compare": "cssp.comparison",
     "cur": "cssp.cur_decomposition",
     "independent_columns": "cssp.independent",
     "interpolative": "cssp.interpolative_decomposition",

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from cssp import linalg, passes, scaling
-from cssp.errors import RankDeficientError
+from cssp.errors import RankDeficientError, RankDeficientWarning, warn
 from cssp.methods import Method
 from cssp.methods.residual import residual
 from cssp.part import Part, relative
 from cssp.problem import Problem
 
-__all__ = ["filled", "limit", "shortened", "solved", "threshold", "within"]
+__all__ = ["filled", "limit", "shortened", "solved", "threshold", "warn_of_dependence", "within"]
 
 #: Columns so much shorter than the longest may be dependent because of their unit alone.
 UNLIKE = 1e-3
@@ -185,3 +185,16 @@ def _independent(part: Part) -> list[int]:
     kept = [j for j, yes in zip(part.picks, part.independent, strict=True) if yes]
     p = part.problem
     return kept or list(part.picks[:1]) or [int(np.argmax(linalg.host(p.candidates)))]
+
+
+@scaling.default_floating_errors
+def warn_of_dependence(short: list[Part], items: int) -> None:
+    """Warn of the parts whose k exceeds the rank; ``items`` is the size of the batch, 0 where there is none."""
+    if short:
+        ranks = ", ".join(sorted({f"{p.rank} of {len(p.picks)}" for p in short})[:3])
+        many = f" in {len(short)} of {items} batch items" if items else ""
+        warn(
+            f"k exceeds {limit(short[0])}{many}: only {ranks} chosen columns are independent. {threshold(short[0])}. "
+            "deficient='fill' keeps dependent columns; pass deficient='truncate' or deficient='raise', or tol, to avoid them",
+            RankDeficientWarning,
+        )

@@ -10,9 +10,9 @@ import array_api_compat
 import numpy as np
 
 from cssp import arguments as check
-from cssp import gradients, passes, scaling, transforms
-from cssp.errors import RankDeficientWarning, UnsupportedError, warn
-from cssp.finish import limit, solved, threshold
+from cssp import frames, gradients, passes, scaling, transforms
+from cssp.errors import UnsupportedError
+from cssp.finish import solved, warn_of_dependence
 from cssp.in_memory import InMemory
 from cssp.methods import Method
 from cssp.part import Part
@@ -67,8 +67,9 @@ def select(
         Stop at the first pick with ‖A - P_S A‖_F ≤ tol·‖A‖_F, at least one pick and all included ones being
         made. Without k it is no error if independent columns run out before; included ones that are dependent are
         treated as `deficient` says.
-    include, exclude : sequence of int, or one sequence per batch item, optional
-        Columns chosen first, in this order; columns never chosen (they still count in the error).
+    include, exclude : sequence of int or str, or one sequence per batch item, optional
+        Columns chosen first, in this order; columns never chosen (they still count in the error). Also names
+        of columns where A is a data frame.
     valid : bool array, shape (n,) or (..., n), optional
         False marks padding: such columns are not part of the problem and may hold anything, NaN too.
     deficient : {"fill", "truncate", "raise"}
@@ -135,6 +136,10 @@ def select(
     for name, value in (("tol", tol), ("include", include), ("exclude", exclude)):
         if value is not None:
             check.check_supported(row, name, name)
+    include, exclude = (
+        frames.as_places(name, index, matrices.names)
+        for name, index in (("include", include), ("exclude", exclude))
+    )
     request = requested(
         batch, n, k=k, tol=tol, include=include, exclude=exclude, weights=weights, valid=valid
     )
@@ -152,7 +157,7 @@ def select(
             if batch:
                 report(len(answers), len(problems))
     if deficient == "fill":
-        _warn_of_dependence([part for part, is_short in answers if is_short], len(places) if batch else 0)
+        warn_of_dependence([part for part, is_short in answers if is_short], len(places) if batch else 0)
     parts = transforms.attached([part for part, _ in answers], live, places)
     return _record(parts, matrices, options)
 
@@ -167,19 +172,6 @@ def _opened(
         return InMemory(A, row, options, target, unit)
     made: InPasses = passes.InPasses(A, row, options, target, unit)
     return made
-
-
-@scaling.default_floating_errors
-def _warn_of_dependence(short: list[Part], items: int) -> None:
-    """Warn of the parts whose k exceeds the rank; ``items`` is the size of the batch, 0 where there is none."""
-    if short:
-        ranks = ", ".join(sorted({f"{p.rank} of {len(p.picks)}" for p in short})[:3])
-        many = f" in {len(short)} of {items} batch items" if items else ""
-        warn(
-            f"k exceeds {limit(short[0])}{many}: only {ranks} chosen columns are independent. {threshold(short[0])}. "
-            "deficient='fill' keeps dependent columns; pass deficient='truncate' or deficient='raise', or tol, to avoid them",
-            RankDeficientWarning,
-        )
 
 
 @scaling.default_floating_errors
@@ -208,4 +200,5 @@ def _record(parts: list[Part], matrices: InMemory | InPasses, options: Mapping[s
         _parts=tuple(parts),
         _batch=batch,
         _like=like,
+        _names=matrices.names,
     )
