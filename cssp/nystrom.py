@@ -265,7 +265,7 @@ class GramSelection:
         --------
         >>> import numpy as np, cssp
         >>> s = cssp.select_gram(np.diag([4.0, 9.0, 1.0]), 1)
-        >>> s.residuals.tolist(), round(s.max_error, 3), s.error_p(1)
+        >>> s.residuals.tolist(), round(s.max_error, 3), round(s.error_p(1), 3)
         ([2.0, 0.0, 1.0], 0.667, 0.5)
         """
         return relative_p_norm(self._norms2, as_exponent(p))
