@@ -112,9 +112,9 @@ def correctness(count: int) -> int:
                     for line in wrong:
                         print(f"{name}, {kind} {r} x {n}, k = {k}, {A.dtype}: {line}")
     print(f"{'method':20} {'runs':>6} {'faults':>7}")
-    for name, (runs, wrong) in total.items():
-        print(f"{name:20} {runs:6} {wrong:7}")
-    return sum(wrong for _, wrong in total.values())
+    for name, (runs, faulty) in total.items():
+        print(f"{name:20} {runs:6} {faulty:7}")
+    return sum(faulty for _, faulty in total.values())
 
 
 def one_hot(m: int, levels: tuple[int, ...], rng: np.random.Generator) -> sp.csc_array:

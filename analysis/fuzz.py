@@ -55,8 +55,8 @@ def main(arguments: argparse.Namespace) -> int:
     from analysis.inputs import KINDS
 
     kinds = arguments.only or list(KINDS)
-    finds, source = out / "finds", random.Random(seed)
-    finds.mkdir(parents=True, exist_ok=True)
+    source = random.Random(seed)
+    (out / "finds").mkdir(parents=True, exist_ok=True)
     for kind in kinds:
         corpus = out / "corpus" / kind
         corpus.mkdir(parents=True, exist_ok=True)
@@ -85,6 +85,19 @@ def main(arguments: argparse.Namespace) -> int:
         if time.time() - start < 30 and done.returncode and len(rounds) > 3:
             print(done.stderr[-3000:], file=sys.stderr)
             return 2
+    return _report(out, kinds, rounds, totals, watchdog, (time.time() - start) / 60)
+
+
+def _report(
+    out: Path,
+    kinds: list[str],
+    rounds: list[str],
+    totals: collections.Counter[str],
+    watchdog: int,
+    minutes: float,
+) -> int:
+    """Print what the rounds, given as their output, reached and found; return 1 where anything was found."""
+    finds = out / "finds"
     for path in finds.glob("*-timeout-*"):
         if _ends(path, watchdog):  # the clock on the wall had run out on a busy machine
             path.rename(path.with_name(path.name.replace("timeout", "late")))
@@ -95,9 +108,7 @@ def main(arguments: argparse.Namespace) -> int:
     ]
     edges = [int(n) for text in rounds for n in re.findall(r"cov: (\d+)", text)]
     inputs = [path for kind in kinds for path in sorted((out / "corpus" / kind).iterdir())]
-    print(
-        f"{sum(executed) or totals['executed']} executions in {(time.time() - start) / 60:.1f} min, {len(rounds)} round(s)"
-    )
+    print(f"{sum(executed) or totals['executed']} executions in {minutes:.1f} min, {len(rounds)} round(s)")
     for name in sorted(totals):
         print(f"{totals[name]:9d}  {name}")
     print(f"branch counters reached: {max(edges, default=0)}; corpus: {len(inputs)} inputs")

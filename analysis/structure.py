@@ -1,7 +1,9 @@
 """The structure of the code in numbers: ``python -m analysis structure``.
 
-Packages with the imports between them, and those that import each other; functions of more than 60 lines of
-code, modules of more than 350 lines, and lines in all. Lines of code are those with more than a comment or docstring.
+Packages with the imports between them, and those that import each other, with the modules that do so in the direction
+that fewer take; functions of more than 60 lines of code, modules of more than 350 lines, and lines in all. What
+``__init__`` and ``__main__`` import of packages below their own is what these offer to users, and makes no pair. Lines of code are
+those with more than a comment or docstring. Imports may be relative, as in older checkouts.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import argparse
 import ast
 import io
 import tokenize
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 TOPS = ("cssp", "vlm_bridge", "analysis")
@@ -37,11 +39,11 @@ def main(arguments: argparse.Namespace) -> int:
     modules = {".".join(p.with_suffix("").parts).removesuffix(".__init__"): text for p, text in files.items()}
     packages = {".".join(p.parent.parts) for p in files}
     arrows = imports(modules, packages)
-    print(f"{len(packages)} packages, {len(arrows)} arrows, {sum(arrows.values())} imports across packages")
-    for (start, end), count in sorted(arrows.items()):
-        print(f"  {start} -> {end}: {count}")
-    both = [f"{start} <-> {end}" for start, end in sorted(arrows) if start < end and (end, start) in arrows]
-    print("packages that import each other:", *(both or ["none"]), sep="\n  ")
+    total = sum(found.total() for found in arrows.values())
+    print(f"{len(packages)} packages, {len(arrows)} arrows, {total} imports across packages")
+    for (start, end), importers in sorted(arrows.items()):
+        print(f"  {start} -> {end}: {importers.total()}")
+    print("packages that import each other:", *(mutual(arrows) or ["none"]), sep="\n  ")
     lines = {path: code_lines(text) for path, text in files.items()}
     print(f"functions of more than {LONG_FUNCTION} lines of code:")
     for path, text in files.items():
@@ -60,21 +62,38 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def imports(modules: dict[str, str], packages: set[str]) -> Counter[tuple[str, str]]:
-    """Return how many imports go from each package to each other one, in functions and for type checkers, too."""
-    found: Counter[tuple[str, str]] = Counter()
+def imports(modules: dict[str, str], packages: set[str]) -> dict[tuple[str, str], Counter[str]]:
+    """Return the modules that import from one package to another, with counts, in functions and for type checkers, too."""
+    found: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for module, text in modules.items():
         here = module if module in packages else module.rpartition(".")[0]
         for node in ast.walk(ast.parse(text)):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):  # imports are absolute
-                full = [f"{node.module}.{a.name}" for a in node.names]
-                names = [name if name in modules else str(node.module) for name in full]
+            if isinstance(node, ast.ImportFrom):
+                above = here.split(".")[: here.count(".") + 2 - node.level] if node.level else []
+                start = ".".join([*above, *([node.module] if node.module else [])])
+                full = [f"{start}.{a.name}" for a in node.names]
+                names = [name if name in modules else start for name in full]
             for name in dict.fromkeys(names):
                 there = name if name in packages else name.rpartition(".")[0]
                 if there in packages and there != here:
-                    found[here, there] += 1
-    return found
+                    found[here, there][module] += 1
+    return dict(found)
+
+
+def mutual(arrows: dict[tuple[str, str], Counter[str]]) -> list[str]:
+    """Return a line for each two packages that import each other, with the importers in the direction that fewer take."""
+    needs = {
+        (start, end): sorted(
+            module
+            for module in importers
+            if not (module in (start, f"{start}.__main__") and end.startswith(f"{start}."))
+        )
+        for (start, end), importers in arrows.items()
+    }
+    pairs = [(a, b) for a, b in sorted(needs) if a < b and needs[a, b] and needs.get((b, a))]
+    fewer = {(a, b): min(needs[a, b], needs[b, a], key=len) for a, b in pairs}
+    return [f"{a} <-> {b} (by {', '.join(fewer[a, b])})" for a, b in pairs]
 
 
 def code_lines(text: str) -> set[int]:

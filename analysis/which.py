@@ -174,9 +174,9 @@ def tables(found: dict[str, dict[str, Cell]]) -> str:
     head = " | ".join(f"{s.name}: error | time | promise" for s in SHAPES)
     lines = [f"| method | same in every run | {head} |", "|---" * (2 + 3 * len(SHAPES)) + "|"]
     for name, row in cssp.METHODS.items():
-        cells = [found[s.name].get(name) for s in SHAPES]
+        measured = [found[s.name].get(name) for s in SHAPES]
         body = " | ".join(
-            f"{number(c.ratio)} | {number(c.grams)} | {promise(c)}" if c else "– | – | –" for c in cells
+            f"{number(c.ratio)} | {number(c.grams)} | {promise(c)}" if c else "– | – | –" for c in measured
         )
         lines.append(f"| [`{name}`](methods/{name}.md) | {'yes' if row.deterministic else 'no'} | {body} |")
     return (

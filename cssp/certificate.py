@@ -18,43 +18,45 @@ __all__ = ["Certificate", "promised", "ratio_of"]
 
 @dataclass(frozen=True)
 class Certificate:
-    """What the chosen columns achieve against the best any columns could; printed, it is a sentence.
+    """How near the error of the chosen columns comes to the least that any columns could have; printed, it is a sentence.
 
-    `error` is a norm, as everywhere; theorems bound its square, and so do `ratio` and the factors. For a batch every
-    number is an array of the batch's shape; ``None`` stays ``None``, and is NaN where other items have a number.
+    `error` is a norm, as everywhere; `ratio` and the factors are about its square, as theorems are. For a batch every
+    number is an array of the batch's shape. ``None`` stays ``None`` where no item has a number; where others have one it is NaN.
 
     Attributes
     ----------
     error : float
         ‖A - P_S A‖_F (of A·diag(w), or of the target): `Selection.error`.
     squared_error : float
-        Its square.
+        The square of `error`.
     squared_optimum : float
-        Σ_{i>k} σ_i²: no k columns can do better (Eckart and Young). Also ``optimum``, its earlier name.
+        Σ_{i>k} σ_i², which no k columns can go below (Eckart and Young). ``optimum`` is its earlier name.
     ratio : float
         squared_error / squared_optimum; 1 where both are within rounding of zero.
     factor : float or None
-        What a theorem promises for `ratio` with this method, m, n and k; None where no theorem applies: the
-        method has none, columns were included, excluded or a target given, the chosen columns are dependent,
-        a limit of time came before what the theorem asks for, or the statement is one in expectation and `tol`
-        let chance decide on k. Up to rounding in the precision of A.
+        What a theorem promises for `ratio` with this method, m, n and k, up to rounding in the precision of A. None where no
+        theorem applies: the method has none; columns were included or excluded, or a target was given; the chosen columns are
+        dependent; the method was stopped by its limit of time before it had done what the theorem assumes; or the theorem
+        is about an expectation, and `tol` made k depend on chance.
     source : str or None
         Bibliography key of the theorem.
     a_posteriori : float or None
-        1 / σ_min(V_k[S, :])², which bounds `ratio` and `spectral_ratio` for *any* selection, V_k the first
-        k right singular vectors (or as many as the numerical rank); None with a target.
+        1 / σ_min(V_k[S, :])², which bounds `ratio` and `spectral_ratio` for *any* selection S; the columns of V_k are the first
+        k right singular vectors, or as many as the numerical rank. None with a target.
     rank : int
         Numerical rank of the chosen columns.
     holds : str or None
-        "every run" or "expectation".
+        Where the theorem holds: in "every run", or in "expectation" over the random choice.
     spectral_error, spectral_squared_error, spectral_squared_optimum
-        The same in the spectral norm, the squared optimum being σ_{k+1}². Also ``spectral_optimum``.
+        The same in the spectral norm; the squared optimum is σ_{k+1}². ``spectral_optimum`` is an earlier name for it.
     spectral_ratio, spectral_factor, spectral_source
+        As `ratio`, `factor` and `source`, in the spectral norm.
     method : str
+        Name of the method that chose the columns.
     k : int
         Number of columns chosen.
     max_error : float
-        The largest residual norm of a column. It and what follows are not squared.
+        The largest residual norm of a column. This and all that follow are norms, not squares.
     width : float
         A lower bound of the width, the least max_error of any k-dimensional space, whether columns span it or not:
         `cssp.bounds.width_lower`, or `cssp.bounds.width_of_columns` for the chosen columns and the one with the largest residual.
@@ -124,7 +126,7 @@ class Certificate:
         return f"{achieved}{many}{self._promises()}."
 
     def in_max_norm(self) -> str:
-        """Return a sentence about the largest residual norm of a column, which the printed one about squared errors is not."""
+        """Return a sentence about the largest residual norm of a column; the printed certificate is about squared errors."""
         ratio, k, factor = _numbers(self.max_ratio), _numbers(self.k), _numbers(self.max_factor)
         if not ratio.size:
             return "No matrix, no columns."

@@ -34,7 +34,7 @@ BLOCK = 32
 #: Order of K from which "auto" rejects; below, a round costs entries that are not few beside n.
 LARGE = 1 << 8
 
-#: Residuals within this many units of noise are mostly rounding: no ratio to them tells anything.
+#: Residuals within this many units of noise are mostly rounding: no ratio to them means anything.
 CLEAR = 8
 
 

@@ -11,6 +11,7 @@ import array_api_compat
 import numpy as np
 
 from cssp import arguments as check
+from cssp.arrays import as_array
 from cssp.errors import ArgumentError, UnknownNameError, UnsupportedError, check_integer
 from cssp.linalg import host
 from cssp.passes import kind_of
@@ -210,7 +211,7 @@ def _matrix(K: Any) -> tuple[Reader, int, np.ndarray]:
             f"K is a {type(K).__name__}: expected a dense matrix or a function of index blocks; "
             "pass lambda I, J: K[I][:, J].toarray() (or .compute()), and n=K.shape[0]"
         )
-    K = check.as_array("K", K)
+    K = as_array("K", K)
     if K.ndim != 2 or K.shape[0] != K.shape[1] or K.shape[0] == 0:
         raise ArgumentError(
             f"K has shape {tuple(K.shape)}: expected a square matrix; for data A, use select(A), "
@@ -275,7 +276,7 @@ def _named(K: str, X: Any, parameters: dict[str, Any]) -> tuple[Reader, int, flo
         )
     if X is None:
         raise ArgumentError(f"X is not given: kernel {K!r} needs data, one point per row")
-    X = _host(check.as_array("X", X))
+    X = _host(as_array("X", X))
     if X.ndim != 2 or 0 in X.shape or X.dtype.kind not in "biuf":
         raise ArgumentError(
             f"X has shape {X.shape} and dtype {X.dtype}: expected real numbers (n, p), one point per row"

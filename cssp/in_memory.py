@@ -11,6 +11,7 @@ import numpy as np
 
 from cssp import arguments as check
 from cssp import frames, linalg, scaling
+from cssp.arrays import as_matrix, check_finite, compute_dtype
 from cssp.errors import ArgumentError
 from cssp.methods import Method
 from cssp.problem import Array, Problem
@@ -43,7 +44,7 @@ class InMemory:
         """Check the arrays; with ``unit`` columns will be divided by their norms."""
         check.check_options(row, options)
         self.row, self.unit, self.names = row, unit, frames.names_of(A)
-        self.A = check.as_matrix("A", A, row)
+        self.A = as_matrix("A", A, row)
         self.shape = tuple(int(s) for s in self.A.shape)
         self.target = None if target is None else _as_target(target, self.A, row)
         xp, device = array_api_compat.array_namespace(self.A), array_api_compat.device(self.A)
@@ -56,8 +57,8 @@ class InMemory:
         xp = array_api_compat.array_namespace(A)
         if item.columns is not None:
             A = linalg.take_columns(A, item.columns)
-        A = xp.astype(A, check.compute_dtype(A), copy=False)
-        top = check.check_finite("A", A, item.columns, item.where, REMEDY, self.names)
+        A = xp.astype(A, compute_dtype(A), copy=False)
+        top = check_finite("A", A, item.columns, item.where, REMEDY, self.names)
         if self.unit:
             A, top = scaling.unit_columns(A), 1.0
         if item.weights is None:
@@ -82,8 +83,8 @@ class InMemory:
         """Return the problem with its target."""
         assert self.target is not None
         B = _native(self.target[(*place, ...)] if place and self.target.ndim > 2 else self.target)
-        B = problem.xp.astype(B, check.compute_dtype(B), copy=False)
-        top = check.check_finite("target", B, None, where, "clean it")
+        B = problem.xp.astype(B, compute_dtype(B), copy=False)
+        top = check_finite("target", B, None, where, "clean it")
         B, exponent = scaling.normalised(B, top, always=B.dtype != problem.A.dtype)
         B = problem.xp.astype(B, problem.A.dtype, copy=False)
         return replace(problem, target=B, target_exponent=exponent)
@@ -92,7 +93,7 @@ class InMemory:
 def _as_target(target: Any, A: Array, row: Method) -> Array:
     """Return the target as a numeric array (..., m, p) of the namespace of A."""
     check.check_supported(row, "target", "target")
-    B = check.as_matrix("target", target, row)
+    B = as_matrix("target", target, row)
     if array_api_compat.array_namespace(B) is not array_api_compat.array_namespace(A):
         raise ArgumentError(
             f"target is a {type(B).__name__} and A a {type(A).__name__}: expected arrays of the same library"

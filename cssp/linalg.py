@@ -42,7 +42,7 @@ SLAB, SQUARE = 4096, 5120
 #: times the largest, for so many places to truncate it.
 ROUNDING_CUT, CUTS = 1e4, 12
 
-#: Residuals so many times √eps are told apart by a Gram matrix.
+#: Residuals above so many times √eps can be distinguished by a Gram matrix.
 GRAM_RESOLVES = 64
 
 #: Most columns of a matrix that is multiplied by its own transpose in one piece.

@@ -91,7 +91,7 @@ def select_gram(
     Raises
     ------
     CsspError
-        K is seen to be not symmetric, not positive semidefinite or not finite, or an argument is wrong.
+        An entry that was read shows that K is not symmetric, not positive semidefinite or not finite; or an argument is wrong.
 
     Warns
     -----
@@ -169,23 +169,25 @@ def _length(L: Cholesky, counted: bool) -> int:
 class GramSelection:
     """Landmarks chosen by `cssp.select_gram`.
 
-    Errors are traces, which are trace norms here and the squared Frobenius errors of A where K = AᴴA. With weights all
-    speaks of diag(w) K diag(w).
+    Errors are traces of K - K_S. They are its trace norms, and the squared Frobenius errors of A where K = AᴴA. With weights w
+    every number is about diag(w) K diag(w).
 
     Attributes
     ----------
     indices : int64 array, shape (k,)
-        In order of choice, distinct, in the namespace and on the device of K where that is an array.
+        Landmarks in order of choice, distinct, in the namespace and on the device of K where that is an array.
     method : str
+        Name of the method that chose them.
     rank : int
         Numerical rank of K[S, S].
     k : int
         Number of landmarks.
     options : dict
+        The method's options of this call.
     entries : int
         Entries of K that were evaluated for the selection.
     errors : float64 array, shape (k + 1,)
-        Trace of K - K_S after 0, ..., k picks, K_S = K[:, S] K[S, S]⁺ K[S, :].
+        Trace of K - K_S after 0, ..., k picks, where K_S = K[:, S] K[S, S]⁺ K[S, :].
 
     Examples
     --------
@@ -247,7 +249,7 @@ class GramSelection:
 
     @default_floating_errors
     def error_p(self, p: float) -> float:
-        """Return (Σ h_j^p)^(1/p) / (Σ ‖a_j‖^p)^(1/p) of A with K = AᴴA, h_j being the `residuals`; 0 for a zero matrix.
+        """Return (Σ h_j^p)^(1/p) / (Σ ‖a_j‖^p)^(1/p) of A with K = AᴴA, where h_j are the `residuals`; 0 for a zero matrix.
 
         ``error_p(2)`` is the root of `relative_error`, which is a ratio of traces.
 
@@ -298,7 +300,7 @@ class GramSelection:
     def certificate(self) -> Certificate:
         """Compare with the best approximation of rank k and with the method's theorem.
 
-        This does form K, and costs its eigenvalues. The certificate is about A with K = AᴴA: the squared Frobenius and
+        This forms the whole of K, and computes its eigenvalues. The certificate is about A with K = AᴴA: the squared Frobenius and
         spectral norms of its residual are the trace and the spectral norm of K - K_S, so that `Certificate.squared_error`
         is `error` here.
         """

@@ -118,7 +118,7 @@ class Part:
 
     @cached_property
     def norms2(self) -> np.ndarray:
-        """Squared norms of the wanted columns and of their residuals in that unit, shape (2, n), in the caller's order."""
+        """Squared norms of the columns to be reconstructed and of their residuals in that unit, shape (2, n), in the caller's order."""
         return linalg.host(self.spread(self.column_norms))
 
     @cached_property
@@ -131,7 +131,7 @@ class Part:
         return _scaled(x, power * self.wanted_exponent)
 
     def coefficients(self) -> Array:
-        """Return the least-squares coefficients (k, p) of the wanted matrix; of least norm if not unique.
+        """Return the least-squares coefficients (k, p) of the matrix to be reconstructed; of least norm if not unique.
 
         Where the chosen columns are independent but close to dependence, rounding of large coefficients may exceed what
         they explain; a column is then given the coefficients of a truncated SVD, if these fit it better.
@@ -243,7 +243,7 @@ class Part:
         }
 
     def spectrum(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return the singular values of the wanted matrix, its right singular vectors at the picks, the spectral norm of its residual.
+        """Return the singular values of the matrix to be reconstructed, its right singular vectors at the picks, the spectral norm of its residual.
 
         The vectors are the rows of an array (min(m, p), k); without a meaning where there is a target.
         """

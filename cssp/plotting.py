@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import array_api_compat
 import numpy as np
 
-from cssp import arguments as check
 from cssp import linalg
+from cssp.arrays import as_matrix, check_finite, compute_dtype
 from cssp.errors import ArgumentError, check_integer
 from cssp.methods import METHODS, Method
 
@@ -42,7 +42,7 @@ def error_trace(selection: Selection, ax: Axes | None = None, *, item: Any = Non
     Raises
     ------
     CsspError
-        A batch without `item`, or a matrix read in passes that is too large for its singular values.
+        A batch is given without `item`, or a matrix that is read in passes is too large for its singular values to be computed.
     """
     part, row = _part(selection, item), METHODS[selection.method]
     total = float(part.trace[0])
@@ -94,16 +94,16 @@ def spectrum(A: Any, k: int | None = None, ax: Axes | None = None) -> Axes:
     Raises
     ------
     CsspError
-        A is no finite matrix, or k is not between 1 and the number of columns.
+        A is not a matrix of finite numbers, or k is not between 1 and the number of columns.
     """
-    A = check.as_matrix("A", A, METHODS["residual"])
+    A = as_matrix("A", A, METHODS["residual"])
     if A.ndim != 2:
         raise ArgumentError(
             f"A has shape {tuple(A.shape)}: expected one matrix (m, n), got a batch; pass one item of it"
         )
     xp = array_api_compat.array_namespace(A)
-    A = xp.astype(A, check.compute_dtype(A), copy=False)
-    check.check_finite("A", A, None, "", "clean it")
+    A = xp.astype(A, compute_dtype(A), copy=False)
+    check_finite("A", A, None, "", "clean it")
     k = None if k is None else check_integer("k", k, 1, int(A.shape[1]))
     s = linalg.svd(linalg.host(linalg.widen(A)))[1]
     ax = axes_or_new(ax)

@@ -54,7 +54,7 @@ class Problem:
         range. Padding columns (``valid=False``) are gone; all others are here, also those that may not be
         chosen. Never write into it: it may be the caller's own memory.
     k : int
-        Columns wanted, the included ones counted.
+        Number of columns to choose, the included ones counted.
     candidates : bool array, shape (n,)
         Columns that may be chosen freely: neither included nor excluded.
     include : tuple of int
@@ -70,7 +70,7 @@ class Problem:
     width : int
         The caller's number of columns.
     progress : callable
-        ``progress(done, total)`` tells how far the method is.
+        ``progress(done, total)`` reports how far the method is.
     data_eps : float
         Unit of rounding of the precision the data came in, where A was widened since; 0 where it was not.
     """

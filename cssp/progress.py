@@ -85,7 +85,7 @@ class _Bar:
 
 
 class Deadline:
-    """The end of a limit of time, which is told once.
+    """The end of a limit of time, of which the user is warned once.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Deadline:
         self.end = math.inf if time_limit is None else time.monotonic() + time_limit
 
     def over(self) -> bool:
-        """Return whether the time is up; a `TimeLimitWarning` tells it the first time."""
+        """Return whether the time is up; the first time a `TimeLimitWarning` says so."""
         if not self.passed and time.monotonic() >= self.end:
             self.passed = True
             warn(f"time_limit = {self.seconds} s is over: {self.unproven}", TimeLimitWarning)

@@ -25,7 +25,7 @@ class Item:
     columns : int array, shape (n,), or None
         The caller's number of each column where padding was removed.
     k : int
-        Columns wanted, the included ones counted.
+        Number of columns to choose, the included ones counted.
     candidates : bool array, shape (n,)
         Columns that may be chosen freely: neither included nor excluded.
     include : tuple of int

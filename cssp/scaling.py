@@ -14,7 +14,7 @@ __all__ = ["default_floating_errors", "normalised", "shifted", "unit_columns", "
 
 Array = Any
 
-#: Decorates what computes: NumPy's own defaults for floating-point errors, whatever `numpy.seterr` was told outside.
+#: Decorates what computes: NumPy's own defaults for floating-point errors, whatever `numpy.seterr` has set outside.
 default_floating_errors = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
 
 

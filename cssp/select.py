@@ -106,8 +106,8 @@ def select(
 
     Notes
     -----
-    A column depends on others if its residual norm is at most max(m, n)·eps·(largest column norm), n counting as 16,384 at
-    the most, max(m, n) as 10 at least, and eps being of the precision of A. It does not count for `rank`, and no method picks it while a column above
+    A column depends on others if its residual norm is at most N·eps·(largest column norm). N is max(m, n), with n counted as
+    at most 16,384, and at least 10; eps is that of the precision of A. It does not count for `rank`, and no method picks it while a column above
     that threshold may be picked: such picks are replaced by those of the residual rule. Errors and coefficients are of the
     exact numbers, in double precision, by the same rule.
 

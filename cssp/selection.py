@@ -38,7 +38,7 @@ class Selection(SelectionUses):
 
     Where A is a torch tensor and A, ``weights`` or ``target`` requires a gradient, `coefficients` and `reconstruct` carry
     it, the indices being fixed; indices and errors never do. The selection then holds the graph of these arguments: detach
-    them, or select under ``torch.no_grad()``, where no gradient is wanted. If the chosen columns are dependent, both are
+    them, or select under ``torch.no_grad()``, where no gradient is needed. If the chosen columns are dependent, both are
     discontinuous, and the derivative is the one along matrices of the same rank.
 
     Attributes
@@ -181,9 +181,8 @@ class Selection(SelectionUses):
     def coefficients(self) -> Array:
         """Return T (..., k, n) with X[:, S] T ≈ X in the least-squares sense, X = A·diag(w).
 
-        The solution of least norm where the chosen columns are dependent, so always finite (but for coefficients beyond
-        the range of the precision). With a target,
-        T (..., k, p) and X[:, S] T ≈ target. Rows beyond a shorter item's k are zero; so are columns of
+        Where the chosen columns are dependent this is the solution of least norm, so it is always finite (but for
+        coefficients beyond the range of the precision). With a target, T has shape (..., k, p) and X[:, S] T ≈ target. Rows beyond a shorter item's k are zero; so are columns of
         padding. To reconstruct A itself from A[:, S], use ``w[S][:, None] * T / w``.
         """
         length = max((len(part.picks) for part in self._parts), default=0)

@@ -18,6 +18,7 @@ import numpy as np
 
 from cssp import arguments as check
 from cssp import stream_state
+from cssp.arrays import as_array, compute_dtype
 from cssp.errors import ArgumentError, RankDeficientWarning, UnknownNameError, check_integer
 from cssp.files import as_path
 from cssp.linalg import basis, host, project_off, take_columns
@@ -39,12 +40,12 @@ class StreamingSelector:
     k : int
         Number of columns.
     method : {"greedy", "residual", "strong_rrqr"}
-        How a node chooses: the largest decrease of the known error (default), the largest residual, or
-        strong rank-revealing QR, for which a factor holds whatever comes (`StreamSelection.factor`).
+        How columns are chosen from a buffer: by the largest decrease of the known error (default), by the largest residual, or
+        by strong rank-revealing QR, for which `StreamSelection.factor` is known for every stream.
     oversample : int
-        A node keeps ``oversample·k`` columns.
+        A full buffer is reduced to ``oversample·k`` columns, and so are two of these reduced sets when they are merged.
     buffer : int, optional
-        Columns of a buffer, at least ``oversample·k`` + 1 and by default twice that many.
+        Number of columns that a buffer holds, at least ``oversample·k`` + 1 and by default twice that many.
     rng : None, int or numpy.random.Generator
         Seed of the sketch that estimates the error; the columns chosen do not depend on it.
 
@@ -158,7 +159,7 @@ class StreamingSelector:
         return 1 - 2 * bits.astype(np.int8)
 
     def _checked(self, columns: Array, weights: Any) -> np.ndarray:
-        X = check.as_array("columns", columns)
+        X = as_array("columns", columns)
         if "bfloat16" in str(X.dtype):
             X = X.float()
         X = host(X)
@@ -166,7 +167,7 @@ class StreamingSelector:
             raise ArgumentError(
                 f"columns has shape {X.shape}: expected (m, b); one column is columns.reshape(-1, 1)"
             )
-        kind = check.compute_dtype(X)
+        kind = compute_dtype(X)
         if self._block is not None:
             if X.shape[0] != self._block.shape[0]:
                 raise ArgumentError(
@@ -334,22 +335,25 @@ class StreamingSelector:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StreamSelection:
-    """Columns chosen by `StreamingSelector`, and what is known of their error over all A seen (weights included).
+    """Columns chosen by `StreamingSelector`, and what is known of their error on the matrix A of all columns seen, times their weights.
 
     Attributes
     ----------
     indices : int64 array, shape (k,)
-        Positions in the stream, in order of choice.
+        Positions of the chosen columns in the stream, counted from 0, in order of choice.
     columns : array, shape (m, k)
+        The chosen columns, times their weights.
     method : str
+        The rule that chose them.
     k, rank, n_seen : int
+        Number of columns chosen, their numerical rank, and number of columns seen.
     norm : float
-        ‖A‖_F, exact.
+        ‖A‖_F, exact up to rounding.
     bound : float
         ‖A - P_S A‖_F is at most this, in every run, up to rounding.
     factor : float or None
-        A theorem's factor on ‖A - P_S A‖_F² over the best rank-k error, for any stream of this length; None where there is
-        none. `bound` is usually far sharper.
+        What a theorem promises for ‖A - P_S A‖_F² over the best squared error of rank k, for any stream of this length; None
+        where no theorem applies. `bound` is usually far sharper.
 
     Examples
     --------
@@ -375,7 +379,7 @@ class StreamSelection:
     @cached_property
     @default_floating_errors
     def error(self) -> float:
-        """Estimate of ‖A - P_S A‖_F from a sketch: unbiased in the square, whose standard deviation is at most √(2/64)."""
+        """Estimate of ‖A - P_S A‖_F from a sketch: its square is unbiased, with a relative standard deviation of at most √(2/64)."""
         return min(self.bound, norm(project_off(self._sketch, self._Q)) / math.sqrt(SIGNS))
 
     @property
@@ -390,7 +394,7 @@ class StreamSelection:
 
     @default_floating_errors
     def coefficients(self, X: Array) -> np.ndarray:
-        """Return T (k, b) with columns·T ≈ X in the least-squares sense, for any X (m, b)."""
+        """Return T, shape (k, b), with ``columns @ T`` nearest to X in the least-squares sense, for any X of shape (m, b)."""
         X = np.asarray(host(X))
         return np.linalg.lstsq(self.columns, X.astype(np.result_type(X, self.columns)), rcond=None)[0]
 

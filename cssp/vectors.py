@@ -47,7 +47,7 @@ def leading_svd(A: np.ndarray, k: int, how: str, rng: np.random.Generator) -> tu
         How many are needed.
     how : {"exact", "sketched", "auto"}
         A sketch with at least half of min(m, n) rows saves nothing: there the SVD is taken. "auto" sketches large matrices
-        of which few vectors are wanted.
+        of which few vectors are needed.
     """
     if how not in ("exact", "sketched", "auto"):
         raise ArgumentError(f"svd = {how!r}: expected 'exact', 'sketched' or 'auto'")

@@ -1,6 +1,6 @@
 """Selection on the CPU, side by side: ``python -m analysis bench``.
 
-In one process the contestants take turns within every repeat, in an order drawn anew, among them the two floors: k
+In one process the implementations take turns within every repeat, in an order drawn anew, among them the two floors: k
 products Aᵀq and one Gram product AᵀA. Ratios are formed within a repeat; intervals are order statistics of at least
 95 % coverage where there are six repeats. Who is slow gets fewer repeats; who is foreseen to take longer than the
 budget, from its time on a part of the same matrix, is not run and the table says so, as it does for a library that
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from analysis.benchmarks import charts, growth, imports, machine, memory, tables
-from analysis.benchmarks.contestants import CONTESTANTS, Contestant
+from analysis.benchmarks.implementations import IMPLEMENTATIONS, Implementation
 from analysis.benchmarks.inputs import KINDS, QUICK, SIZES, Size, matrix
 from analysis.benchmarks.rows import Row, append, read
 from analysis.benchmarks.timing import alternate, once
@@ -33,7 +33,7 @@ from analysis.benchmarks.timing import alternate, once
 #: Seconds a single run may take; less where it says little that is new: other kinds of matrices, order, batches.
 BUDGET, BRIEF = 45.0, 4.0
 
-#: Seconds a contestant, and a floor, may take for all its repeats at one size and kind.
+#: Seconds an implementation, and a floor, may take for all its repeats at one size and kind.
 SHARE, FLOOR_SHARE = 3.0, 24.0
 
 #: Columns and picks of the part from which the time of the whole is foreseen.
@@ -44,18 +44,18 @@ def cell(
     size: Size,
     kind: str,
     repeats: int,
-    contestants: Sequence[Contestant] | None = None,
+    implementations: Sequence[Implementation] | None = None,
     budget: float = BUDGET,
     share: float = SHARE,
 ) -> list[Row]:
-    """Time the contestants on one matrix."""
+    """Time the implementations on one matrix."""
     A = matrix(kind, size)
     runs: dict[str, Callable[[], Any]] = {}
     plan: dict[str, int] = {}
     long: dict[str, float] = {}
     notes: dict[str, str] = {}
     errors: dict[str, float] = {}
-    entered = [c for c in contestants or CONTESTANTS if c.suits(size)]
+    entered = [c for c in implementations or IMPLEMENTATIONS if c.suits(size)]
     for c in entered:
         notes[c.name], run = _enter(c, size, A, budget)
         if run is None:
@@ -89,7 +89,9 @@ def cell(
     ]
 
 
-def _enter(c: Contestant, size: Size, A: np.ndarray, budget: float) -> tuple[str, Callable[[], Any] | None]:
+def _enter(
+    c: Implementation, size: Size, A: np.ndarray, budget: float
+) -> tuple[str, Callable[[], Any] | None]:
     """Return the run, or a note that says why it does not take part."""
     if not c.installed():
         return "not installed", None
@@ -104,7 +106,7 @@ def _enter(c: Contestant, size: Size, A: np.ndarray, budget: float) -> tuple[str
         return f"failed: {type(reason).__name__}: {reason}".splitlines()[0], None
 
 
-def foreseen(c: Contestant, size: Size, A: np.ndarray) -> float:
+def foreseen(c: Implementation, size: Size, A: np.ndarray) -> float:
     """Return the seconds that a run will take, from one on a part of the matrix and the cost to leading order."""
     n, k = min(size.n, PART[0]), min(size.k, PART[1])
     part = np.array((A if A.ndim == 2 else A[0])[:, :n], order=size.order)
@@ -195,7 +197,7 @@ def report(out: Path, docs: Path | None = None) -> None:
     took, about = (_kept(out / f"{name}.json", dict) for name in ("imports", "machine"))
     text = tables.page(rows, memory.read(out / "memory.csv"), grown, took, about)
     (out / "bench.md").write_text(text.replace("FIGURES/", ""))
-    drawn = [charts.contest(rows, about, out / "bench_cpu.png")]
+    drawn = [charts.comparison(rows, about, out / "bench_cpu.png")]
     drawn += [charts.growth(rows, grown, out / "bench_growth.png")] if grown else []
     if docs is not None:
         (docs / "bench.inc").write_text(text.replace("FIGURES/", "images/"))

@@ -1,4 +1,4 @@
-"""Figures of the benchmark: the contest at every size with its floors; kinds of matrices, batches and growth."""
+"""Figures of the benchmark: the comparison at every size with its floors; kinds of matrices, batches and growth."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.benchmarks import machine
-from analysis.benchmarks.contestants import CONTESTANTS, GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
 from analysis.benchmarks.growth import slopes
+from analysis.benchmarks.implementations import GRAM, IMPLEMENTATIONS, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
 from analysis.benchmarks.inputs import SIZES
 from analysis.benchmarks.rows import Row
 from analysis.benchmarks.tables import cells
 from analysis.benchmarks.timing import median, ratio
 
-__all__ = ["contest", "growth"]
+__all__ = ["comparison", "growth"]
 
 COLOURS = {"ours": "#c2410c", "peer": "#475569", "loop": "#0e7490"}
 WORDS = {"ours": "cssp", "peer": "other libraries", "loop": "loops of published pruners"}
@@ -52,15 +52,17 @@ def _laid_out(races: dict[str, dict[str, Row]], across: int) -> list[list[str]]:
     return [part[i : i + across] for part in (plain, rest) for i in range(0, len(part), across)]
 
 
-def contest(rows: Sequence[Row], about: dict[str, Any], path: Path) -> Path:
-    """Draw a panel for each size: time of every contestant with its interval, the floors as lines."""
+def comparison(rows: Sequence[Row], about: dict[str, Any], path: Path) -> Path:
+    """Draw a panel for each size: time of every implementation with its interval, the floors as lines."""
     every = cells(rows)
     races = {size: race for (size, kind), race in every.items() if kind == "decay"}
     races = races or {size: race for (size, _), race in every.items()}
     lines = _laid_out(races, 4)
     across = max(map(len, lines))
     names = [
-        [c.name for c in CONTESTANTS if c.group != "floor" and any(c.name in races[s] for s in line)][::-1]
+        [c.name for c in IMPLEMENTATIONS if c.group != "floor" and any(c.name in races[s] for s in line)][
+            ::-1
+        ]
         for line in lines
     ]
     heights = [0.9 + 0.2 * len(shown) for shown in names]
@@ -75,7 +77,9 @@ def contest(rows: Sequence[Row], about: dict[str, Any], path: Path) -> Path:
             ax.tick_params(axis="y", labelleft=j == 0)
             if j == 0:
                 for tick in ax.get_yticklabels():
-                    tick.set_color(COLOURS[next(c.group for c in CONTESTANTS if c.name == tick.get_text())])
+                    tick.set_color(
+                        COLOURS[next(c.group for c in IMPLEMENTATIONS if c.name == tick.get_text())]
+                    )
     handles = [Line2D([], [], color=COLOURS[g], marker="o", ls="", label=WORDS[g]) for g in COLOURS]
     handles += [Line2D([], [], color="0.6", marker="x", ls="", label="not run or failed: see the table")]
     handles += [Line2D([], [], color=c, ls=ls, label=FLOOR_WORDS[name]) for name, (c, ls) in FLOORS.items()]

@@ -90,7 +90,7 @@ def images(d: int, n: int, B: int, device: str) -> Tensor:
     )
 
 
-def contestants(features: Tensor, k: int) -> dict[str, Callable[[], object]]:
+def implementations(features: Tensor, k: int) -> dict[str, Callable[[], object]]:
     """Return what is timed; every one takes the same features."""
     A = features.mT
     relevance = torch.rand(
@@ -122,7 +122,7 @@ def speed(out: Path, device: str, tiny: bool) -> dict:
         if key in found:
             continue
         features = images(d, n, B, device)
-        took = seconds(contestants(features, k), device, 3 if tiny else 30)
+        took = seconds(implementations(features, k), device, 3 if tiny else 30)
         indices, _, safe = residual_select(features.mT, k)
         _, _, first = residual_select(features.mT, k, repair=False)
         exact, _, _ = residual_select(features.mT.double(), k, path="torch")

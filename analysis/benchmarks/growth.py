@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.benchmarks.contestants import CONTESTANTS, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK, Contestant
+from analysis.benchmarks.implementations import (
+    IMPLEMENTATIONS,
+    PRODUCTS,
+    RESIDUAL,
+    SCIPY,
+    TEXTBOOK,
+    Implementation,
+)
 from analysis.benchmarks.inputs import Size, matrix
 from analysis.benchmarks.timing import Interval, alternate, median
 
@@ -33,7 +40,7 @@ def varied(axis: str, value: int, axes: dict[str, tuple[Size, tuple[int, ...]]] 
     return replace(axes[axis][0], **{axis: value})
 
 
-def cost(c: Contestant, size: Size) -> float:
+def cost(c: Implementation, size: Size) -> float:
     """Return the flops to leading order, of all items. Greedy also pays for the Gram action, see its row of METHODS."""
     one = c.cost(size.m, size.n, size.k)
     if c.name == "greedy":
@@ -49,7 +56,7 @@ def measure(
 ) -> None:
     """Measure the axes that have no lines in the file yet."""
     have = {row["axis"] for row in read(path)}
-    racing = [c for c in CONTESTANTS if c.name in entered]
+    racing = [c for c in IMPLEMENTATIONS if c.name in entered]
     for axis, (_, values) in axes.items():
         if axis in have:
             continue

@@ -1,6 +1,6 @@
-"""Peak memory of each contestant, each in a fresh process.
+"""Peak memory of each implementation, each in a fresh process.
 
-A is loaded from a file, so that nothing larger has been in memory before; the contestant runs once on a corner of A to
+A is loaded from a file, so that nothing larger has been in memory before; the implementation runs once on a corner of A to
 load libraries and BLAS buffers; then once on A. Counted is the rise of the resident set's high-water mark from just
 before that run: VmHWM of Linux, which unlike ``ru_maxrss`` knows nothing of the parent process; ``ru_maxrss`` elsewhere.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.benchmarks.contestants import CONTESTANTS
+from analysis.benchmarks.implementations import IMPLEMENTATIONS
 from analysis.benchmarks.inputs import SIZES, matrix
 from analysis.benchmarks.rows import Row
 
@@ -43,19 +43,19 @@ def peak() -> int:
 
 
 def rise(path: Path, name: str, k: int) -> int:
-    """Return the bytes by which the contestant's run on the stored matrix raises the high-water mark of this process."""
+    """Return the bytes by which the implementation's run on the stored matrix raises the high-water mark of this process."""
     warnings.simplefilter("ignore")
     A = np.load(path)
-    contestant = next(c for c in CONTESTANTS if c.name == name)
-    contestant.prepare(np.array(A[:256, :128]), min(k, 16))()
-    run = contestant.prepare(A, k)
+    implementation = next(c for c in IMPLEMENTATIONS if c.name == name)
+    implementation.prepare(np.array(A[:256, :128]), min(k, 16))()
+    run = implementation.prepare(A, k)
     before = peak()
     run()
     return peak() - before
 
 
 def measure(path: Path, rows: Sequence[Row], names: Sequence[str] | None = None) -> None:
-    """Measure those contestants that have times at the size and no line in the file yet."""
+    """Measure those implementations that have times at the size and no line in the file yet."""
     timed = [r.name for r in rows if (r.size, r.kind) == (SIZE.name, KIND) and r.seconds]
     have = {row["name"] for row in read(path)}
     due = [name for name in timed if name not in have and (names is None or name in names)]

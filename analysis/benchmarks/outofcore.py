@@ -193,7 +193,7 @@ def measured(case: Case) -> dict[str, Any]:
             total = float((A.astype(np.float64) ** 2).sum().compute())
             record["error"] = (cssp.passes.sketched_optimum(A, case.k, rng=SEED) / total) ** 0.5
         else:
-            options = {"checkpoint": case.checkpoint} if case.checkpoint else {}
+            options: dict[str, Any] = {"checkpoint": case.checkpoint} if case.checkpoint else {}
             s = cssp.select(A, case.k, case.method, rng=SEED, **options)
             record |= {"passes": s.passes, "picks": s.indices.tolist(), "rank": s.rank}
             record |= {"seconds": time.perf_counter() - begun, "cpu_seconds": busy(client) - before}
@@ -206,7 +206,7 @@ def measured(case: Case) -> dict[str, Any]:
 
 
 def _total(block: np.ndarray) -> np.ndarray:
-    return np.sum(block, dtype=np.float64, keepdims=True)
+    return np.asarray(np.sum(block, dtype=np.float64, keepdims=True))
 
 
 def _peak() -> float:

@@ -89,7 +89,7 @@ def residual(features: Tensor, k: int) -> Tensor:
     return residual_select(features.mT, k)[0].sort(1).values
 
 
-def contestants(
+def implementations(
     llava, pixels: Tensor, text: Tensor, features: Tensor, keeps: tuple[int, ...]
 ) -> dict[str, Callable[[], object]]:
     """Return what is timed."""
@@ -125,7 +125,7 @@ def measure(out: Path, device: str, tiny: bool) -> dict:
         text = torch.randint(4, 200, (B, BEFORE + AFTER), device=device)
         states = llava.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
         features = llava.model.multi_modal_projector(states)
-        runs = contestants(llava, pixels, text, features, keeps)
+        runs = implementations(llava, pixels, text, features, keeps)
         took = seconds(runs, device, 2 if tiny else 20, budget=120.0)
         shares = {k: took[f"{k} selection alone"] / took["unpruned"] for k in keeps}
         found[key] = {

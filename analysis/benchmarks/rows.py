@@ -1,4 +1,4 @@
-"""What a contestant did with a matrix, and the file of such rows."""
+"""What an implementation did with a matrix, and the file of such rows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a contestant did with a size and kind: seconds of each repeat, or a note that says why there are none.
+    """What an implementation did with a size and kind: seconds of each repeat, or a note that says why there are none.
 
     ``error`` is ‖A − P_S A‖ / ‖A‖ of the picks, NaN where there are none; of the first item of a batch.
     """
@@ -36,10 +37,11 @@ def read(path: Path) -> list[Row]:
     if not path.exists():
         return []
     with open(path, newline="") as file:
-        return [
-            Row(**row | {"seconds": tuple(map(float, row["seconds"].split())), "error": float(row["error"])})
-            for row in csv.DictReader(file)
-        ]
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    numbers = [
+        {"seconds": tuple(map(float, row["seconds"].split())), "error": float(row["error"])} for row in rows
+    ]
+    return [Row(**row | values) for row, values in zip(rows, numbers, strict=True)]
 
 
 def append(path: Path, rows: Sequence[Row]) -> None:

@@ -1,7 +1,7 @@
 """Time to choose k of n visual tokens of width d on a device, against the floor of reading A once per pick.
 
-A step of ``python -m analysis gpu``; ``python -m analysis bench`` is the larger contest on the CPU. Machines are
-noisy: contestants take turns within every repeat and the table shows the median of each and its ratio to the floor, k
+A step of ``python -m analysis gpu``; ``python -m analysis bench`` is the larger comparison on the CPU. Machines are
+noisy: implementations take turns within every repeat and the table shows the median of each and its ratio to the floor, k
 products q'A with a fresh q.
 """
 
@@ -38,7 +38,7 @@ def floor(A, k: int) -> None:
         q @ A
 
 
-def contestants(A: np.ndarray, k: int, device: str) -> dict[str, Callable[[], object]]:
+def implementations(A: np.ndarray, k: int, device: str) -> dict[str, Callable[[], object]]:
     """Return the functions to time, by name."""
     T = torch.from_numpy(A).to(device)
     runs: dict[str, Callable[[], object]] = {
@@ -59,7 +59,7 @@ def main(device: str = "cpu", repeats: int = 5) -> list[dict]:
     sync = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     rows = []
     for d, n, k in SHAPES:
-        runs = contestants(tokens(d, n), k, device)
+        runs = implementations(tokens(d, n), k, device)
         times: dict[str, list[float]] = {name: [] for name in runs}
         for repeat in range(repeats + 1):
             for name, run in runs.items():

@@ -10,7 +10,7 @@ import numpy as np
 from analysis.benchmarks import growth as growth_
 from analysis.benchmarks import machine
 from analysis.benchmarks import memory as memory_
-from analysis.benchmarks.contestants import GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
+from analysis.benchmarks.implementations import GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK
 from analysis.benchmarks.imports import BASE, OURS
 from analysis.benchmarks.inputs import KINDS, SIZES
 from analysis.benchmarks.rows import Row
@@ -54,10 +54,10 @@ def nearest(race: dict[str, Row]) -> Row | None:
 
 
 def cell(rows: Sequence[Row]) -> str:
-    """Return the contestants of one size and kind, the fastest first."""
+    """Return the implementations of one size and kind, the fastest first."""
     race = {row.name: row for row in rows}
     ran = sorted((row for row in rows if row.seconds), key=lambda row: float(np.median(row.seconds)))
-    lines = [["contestant", "ms", "runs", "× k products", "× Gram", "relative error"]]
+    lines = [["implementation", "ms", "runs", "× k products", "× Gram", "relative error"]]
     for row in ran:
         lines.append(
             [
@@ -167,7 +167,7 @@ def _batches(rows: Sequence[Row]) -> str:
 
 
 def _memory(peaks: Sequence[dict[str, str]]) -> str:
-    lines = [["contestant", "MB above A", "× A"]]
+    lines = [["implementation", "MB above A", "× A"]]
     for row in sorted(peaks, key=lambda row: float(row["bytes"] or "inf")):
         if row["bytes"]:
             lines.append(
@@ -185,7 +185,7 @@ def _memory(peaks: Sequence[dict[str, str]]) -> str:
 def _growth(grown: Sequence[dict[str, str]]) -> str:
     found = growth_.slopes(grown)
     axes = list(dict.fromkeys(axis for _, axis in found))
-    lines = [["contestant", *(f"with {axis} (flops)" for axis in axes)]]
+    lines = [["implementation", *(f"with {axis} (flops)" for axis in axes)]]
     for name in dict.fromkeys(name for name, _ in found):
         lines.append(
             [
@@ -229,8 +229,8 @@ def page(
         "there are fewer than six runs, nothing where there is one). Ratios are formed within a repeat. *Machine* is the "
         "larger of reading A once and 2dnk flops at the rates above. The others are libraries and loops of published "
         "pruners.",
-        "![Time of every contestant at every size](FIGURES/bench_cpu.png)",
-        "## Every contestant",
+        "![Time of every implementation at every size](FIGURES/bench_cpu.png)",
+        "## Every implementation",
     ]
     kinds = {size: len({k for s, k in cells(rows) if s == size}) for size, _ in cells(rows)}
     for (size, kind), race in cells(rows).items():

@@ -1,4 +1,4 @@
-"""Times that can be compared on a noisy machine: contestants take turns, and a ratio is formed within each repeat."""
+"""Times that can be compared on a noisy machine: implementations take turns, and a ratio is formed within each repeat."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -105,11 +106,12 @@ def _block(table: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]
         at += length
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
     """Numbers and values of the fields of a protocol buffer."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
+        value: Any
         match tag & 7:
             case 0:
                 value, at = _varint(message, at)

@@ -94,7 +94,7 @@ class Decimer:
         memory = self.decoder.look(tokens, keep)
         last = torch.full((len(tokens), 1), self.symbols.start)
         done = torch.zeros(len(tokens), dtype=torch.bool)
-        written = []
+        written: list[Tensor] = []
         while len(written) < limit and not done.all():
             last = self.decoder.write(last, memory)[:, -1:].argmax(-1)
             done |= last[:, 0] == self.symbols.end

@@ -43,7 +43,7 @@ def paths() -> dict[str, Path]:
     """Return the photographs that are installed, by name, always in the same order."""
     import importlib.util
 
-    found = {}
+    found: dict[str, Path] = {}
     for package, files in FILES.items():
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.origin is not None:
@@ -58,7 +58,7 @@ def crop(image: Image.Image, which: str, side: int) -> Image.Image:
     length = min(image.size) * (1.0 if which == "square" else 0.7)
     x, y = CORNERS.get(which, (0.5, 0.5))
     left, top = x * (image.width - length), y * (image.height - length)
-    box = tuple(map(round, (left, top, left + length, top + length)))
+    box = (round(left), round(top), round(left + length), round(top + length))
     return image.convert("RGB").crop(box).resize((side, side), Image.Resampling.BICUBIC)
 
 

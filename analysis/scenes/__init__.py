@@ -81,7 +81,7 @@ class Scene:
 def make(
     seed: int, split: str = "test", per_skill: dict[str, int] | None = None, family: str = "objects"
 ) -> Scene:
-    """Return the scene number ``seed`` of a split and family, with its questions (``QUESTIONS`` unless told otherwise).
+    """Return the scene number ``seed`` of a split and family, with its questions (by default ``QUESTIONS``).
 
     Of ``per_skill`` only the skills of the family are asked.
     """

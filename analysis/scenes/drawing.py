@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -125,7 +126,7 @@ def brighter_sides(pixels: np.ndarray, patch: int) -> tuple[np.ndarray, np.ndarr
     """
     grid = len(pixels) // patch
     level = pixels.sum(-1, dtype=np.int64).reshape(grid, patch, grid, patch)
-    along = 2 * np.arange(patch) - (patch - 1)  # whole numbers, so that equal slopes are told exactly
+    along = 2 * np.arange(patch) - (patch - 1)  # whole numbers, so that equal slopes compare as equal
     across, down = (np.einsum(f"rycx,{axis}->rc", level, along) for axis in "xy")
     steps = 3 * patch * np.square(along).sum() / 2  # of one level a pixel, in three channels
     sides = np.where(
@@ -164,8 +165,9 @@ def write(
     row, column = patch
     box = canvas[row * size : (row + 1) * size, column * size : (column + 1) * size]
     if colour is None:
-        paper, paint = np.float32(25), np.array((250.0, 250.0, 250.0))
-    else:  # on darkened ground, so that every ink can be told from it
+        paper: Any = np.float32(25)
+        paint = np.array((250.0, 250.0, 250.0))
+    else:  # on darkened ground, so that every ink stands out
         paper = np.clip(0.3 * box, 0, 60)
         paint = np.clip(np.array(_RGB[colour]) * rng.uniform(0.9, 1.1), 0, 255)
     box += 0.92 * (ink * paint + (1 - ink) * paper - box)

@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 def key(arm: Arm | None, keep: float) -> str:
-    """Return what `prune` is told in a cell; an arm of another name that tells it the same has the same key."""
+    """Return what `prune` is given in a cell; an arm of another name that gives it the same has the same key."""
     if arm is None:
         return "all tokens"
     return repr((arm.method, arm.relevance, arm.fold, sorted(arm.options.items()), float(keep)))

@@ -32,7 +32,7 @@ class Prefix:
     asked : tuple of int
         Numbers of the questions.
     sizes : Tensor (k,), optional
-        How many tokens each stands for, where attention is told.
+        How many tokens each stands for, where attention takes it into account.
     """
 
     rows: Tensor
@@ -49,7 +49,7 @@ def answers(
 ) -> list[list[Tensor]]:
     """Return the most probable words of the answer to every question of every prefix, as ids (words of the answer,).
 
-    ``done`` is told after each batch how many prefixes it held.
+    ``done`` is called after each batch with the number of its prefixes.
     """
     return [[one.argmax(-1) for one in rows] for rows in logits(checkpoint, encoded, prefixes, done)]
 

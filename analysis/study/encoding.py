@@ -75,7 +75,7 @@ class EncodedImage:
     signals : dict
         Of the image, by the names of `vlm_bridge.pruners.plan.SIGNALS`.
     asked : list of dict
-        Of each question: ``llm_text``, the ``task`` that `auto` is told and, where there is a joint space, ``clip_text``.
+        Of each question: ``llm_text``, the ``task`` that `auto` is given and, where there is a joint space, ``clip_text``.
     layers : tuple of Tensor (n, d)
         The tokens after the first decoder layers of the unpruned model; the text follows the image and is not attended to.
     attended : Tensor (n, d)

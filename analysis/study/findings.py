@@ -76,10 +76,10 @@ def which_error(draws: Draws) -> list[Panel]:
         ax.set_ylim(-1.05, 1.05)
         ax.set_xlabel("exponent p (2: Frobenius, ∞: the largest residual alone)")
         ax.set_ylabel("← lower error, more right      ρ      fewer right →")
-        told = "; ".join(
+        values = "; ".join(
             f"{m} from {b[0].value:+.2f} at p = 1 to {b[-1].value:+.2f} at ∞" for m, b in lines.items()
         )
-        alt = f"Correlation of error and right answers on {task} against the exponent p: {told}."
+        alt = f"Correlation of error and right answers on {task} against the exponent p: {values}."
         panels.append(panel(figure, f"which-{number}", alt))
     return panels
 
@@ -153,8 +153,10 @@ def predictors(draws: Draws) -> list[Panel]:
         ax.set_xlim(-1.05, 1.05)
         ax.set_title(task)
         ax.set_xlabel("correlation (right of 0: as meant)")
-        told = ", ".join(f"{n} {b.value:+.2f}" for n, b, _ in rows if np.isfinite(b.value))
-        panels.append(panel(figure, f"predictors-{number}", f"Correlations with accuracy on {task}: {told}."))
+        values = ", ".join(f"{n} {b.value:+.2f}" for n, b, _ in rows if np.isfinite(b.value))
+        panels.append(
+            panel(figure, f"predictors-{number}", f"Correlations with accuracy on {task}: {values}.")
+        )
     return panels
 
 
@@ -176,8 +178,10 @@ def interventions(draws: Draws) -> list[Panel]:
         _dots(ax, rows)
         ax.set_title(task)
         ax.set_xlabel("right answers at tight budgets, %")
-        told = ", ".join(f"{name} {100 * bar.value:.1f} %" for name, bar, _ in rows if name)
-        panels.append(panel(figure, f"swaps-{number}", f"Right answers on {task} at tight budgets: {told}."))
+        values = ", ".join(f"{name} {100 * bar.value:.1f} %" for name, bar, _ in rows if name)
+        panels.append(
+            panel(figure, f"swaps-{number}", f"Right answers on {task} at tight budgets: {values}.")
+        )
     return panels
 
 
@@ -207,12 +211,14 @@ def factorial(draws: Draws) -> list[Panel]:
         ax.tick_params(length=0, colors=INK)
         asked = sum(own.results.counts(skill=s)["questions"] for s in own.results.of_task(THINGS))
         ax.set_title(f"{model} ({asked:,} questions about things)")
-        told = ", ".join(
+        values = ", ".join(
             f"{c}, {r} {table[i, j]:.1f} %" for i, c in enumerate(columns) for j, r in enumerate(rules)
         )
         panels.append(
             panel(
-                figure, f"factorial-{number}", f"Right answers of {model} on things at tight budgets: {told}."
+                figure,
+                f"factorial-{number}",
+                f"Right answers of {model} on things at tight budgets: {values}.",
             )
         )
     return panels
@@ -232,8 +238,8 @@ def filling(draws: Draws) -> list[Panel]:
         ax.axvline(0, color=INK, lw=0.8)
         ax.set_title(parent)
         ax.set_xlabel("points gained on dropping")
-        told = ", ".join(f"{t} {100 * bar.value:+.1f}" for t, bar in zip(twins, gains, strict=True))
-        panels.append(panel(figure, f"filling-{number}", f"Points gained by {parent} on things: {told}."))
+        values = ", ".join(f"{t} {100 * bar.value:+.1f}" for t, bar in zip(twins, gains, strict=True))
+        panels.append(panel(figure, f"filling-{number}", f"Points gained by {parent} on things: {values}."))
     return panels
 
 

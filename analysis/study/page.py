@@ -94,8 +94,8 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
     if confirmed:
         report.write_verdicts(confirmed, out / "confirmed")
     drawn = figures.draw(draws, out, checkpoint, None if every is results else Draws(every))
-    told = report.headline(results)
-    html.write(draws, table, found, drawn, out / "report.html", confirmed, told, own)
+    headline = report.headline(results)
+    html.write(draws, table, found, drawn, out / "report.html", confirmed, headline, own)
     print(f"\nreport: {out / 'report.html'}\nrows: {rows}\nverdicts: {out / 'verdicts.md'}")
     return 0
 

@@ -44,7 +44,7 @@ def draw_kept_tokens(
         first, *others = axes.flat
         first.imshow(scene.image, interpolation="none")
         first.set_title(f"{fill(question.text, 20)}\n→ {question.answer}", fontsize=7.5)
-        told = []
+        answered = []
         for ax, arm in zip(others, arms, strict=False):
             ((one,),) = kept(ARMS[arm], encoded, [keep], [scene_number])
             ((word,),) = answers(checkpoint, encoded, [one.prefix])
@@ -56,9 +56,9 @@ def draw_kept_tokens(
             pixels = (scene.pixels * (1 - 0.82 * shade) + 0.82 * 255 * shade).astype(np.uint8)
             ax.imshow(pixels, interpolation="none")
             ax.set_title(f"{arm}\n{said} {'✓' if said == question.answer else '✗'}", fontsize=7.5)
-            told.append(f"{arm}: {said}")
+            answered.append(f"{arm}: {said}")
         for ax in axes.flat:
             ax.set_axis_off()
-        alt = f"A scene and the patches that pruners keep of it at {percent(keep)}. {question.text} Right: {question.answer}. {', '.join(told)}."
+        alt = f"A scene and the patches that pruners keep of it at {percent(keep)}. {question.text} Right: {question.answer}. {', '.join(answered)}."
         panels.append(panel(figure, f"kept-{number}", alt))
     return panels

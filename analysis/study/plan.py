@@ -157,7 +157,7 @@ def _start(done: Any) -> None:
 
 
 def _add(share: float) -> None:
-    """Tell the process that shows the progress which share of a scene has been done."""
+    """Send the share of a scene that has been done to the process that shows the progress."""
     with _DONE[0].get_lock():
         _DONE[0].value += share
 

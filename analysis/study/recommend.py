@@ -46,15 +46,15 @@ class Recommendation:
     def sentence(self) -> str:
         """What to do, in one sentence; what is not certain is said first."""
         arm, keep = self.cell
-        told = f"{percent(keep)} with {arm}: {_lost(self.lost)}{_saved(self.saved)}."
+        choice = f"{percent(keep)} with {arm}: {_lost(self.lost)}{_saved(self.saved)}."
         if self.sure:
-            return f"Keep {told}"
+            return f"Keep {choice}"
         if not np.isfinite(self.lost.high):
             return (
                 f"Too few images to recommend a pruner: {self.images}, and intervals need {LEAST}. "
-                f"The smallest loss so far is at {told}"
+                f"The smallest loss so far is at {choice}"
             )
-        return f"No pruner is certain to lose less than {100 * ALLOWED:g} points. The nearest keeps {told}"
+        return f"No pruner is certain to lose less than {100 * ALLOWED:g} points. The nearest keeps {choice}"
 
     @property
     def rule(self) -> str:

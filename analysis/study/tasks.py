@@ -1,4 +1,4 @@
-"""What questions are about: three tasks, told from the skill that a question asks for."""
+"""What questions are about: three tasks, by the skill that a question asks for."""
 
 from __future__ import annotations
 

@@ -86,6 +86,28 @@ def write(path: Path, **arrays: np.ndarray) -> None:
     os.replace(part, path)
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """Tokens kept in a cell for some of its questions.
+
+    Attributes
+    ----------
+    cell : int
+        Number of the cell.
+    prefix : Prefix
+        What goes into the language model, and the questions that follow it.
+    places : Tensor (k,) of int64
+        Tokens kept.
+    seconds : float
+        To choose them.
+    """
+
+    cell: int
+    prefix: Prefix
+    places: Tensor
+    seconds: float
+
+
 def study_image(
     checkpoint: Checkpoint,
     image: Any,
@@ -107,55 +129,53 @@ def study_image(
     things : Tensor (n,) of bool, optional
         Tokens that a thing covers.
     done : callable, optional
-        Told again and again which share of the work has been done since: half of all is choosing, arm by arm, half is answering.
+        Called again and again with the share of the work that has been done since the last call: choosing, arm by arm, is one half, and
+        answering the other.
     """
     encoded = encode_image(checkpoint, image, questions, things)
     measure = Measure.of(encoded, *influence(checkpoint, encoded))
     every = tuple(range(len(questions)))
-    n = len(encoded.tokens)
+    whole = torch.arange(len(encoded.tokens))
     cells: list[Cell] = [(FULL, 1.0), (BLIND, 0.0)]
-    whole = torch.arange(n)
-    prefixes = [Prefix(encoded.tokens[rows], rows, every) for rows in (whole, whole[:0])]
-    sets: list[Tensor] = [whole, whole[:0]]
-    owner, seconds = [0, 1], [0.0, 0.0]
-    ready: dict[int, list[str]] = {}
+    choices = [
+        _Choice(cell, Prefix(encoded.tokens[rows], rows, every), rows, 0.0)
+        for cell, rows in enumerate((whole, whole[:0]))
+    ]
+    ready: dict[int, list[str]] = {}  # answers of the cells that act inside the language model
     for arm in arms:
         done(0.5 / len(arms))
         if arm.inside:
             for keep in keeps:
-                if not arm.can_keep(keep, n, len(checkpoint.decoder.layers)):
+                if not arm.can_keep(keep, len(whole), len(checkpoint.decoder.layers)):
                     continue
                 words, places, spent = _inside(checkpoint, encoded, questions, arm, keep, image)
+                cell = len(cells)
                 cells.append((arm.name, keep))
-                ready[len(cells) - 1] = words
-                for q, row in zip(every, places, strict=True):
-                    sets.append(row)
-                    prefixes.append(Prefix(encoded.tokens[:0], row, (q,)))
-                    owner.append(len(cells) - 1)
-                    seconds.append(spent / len(every))
+                ready[cell] = words
+                choices += [
+                    _Choice(cell, Prefix(encoded.tokens[:0], rows, (q,)), rows, spent / len(every))
+                    for q, rows in zip(every, places, strict=True)
+                ]
             continue
         for keep, found in zip(keeps, kept(arm, encoded, keeps, rng), strict=True):
+            choices += [_Choice(len(cells), each.prefix, each.places, each.seconds) for each in found]
             cells.append((arm.name, keep))
-            for each in found:
-                prefixes.append(each.prefix)
-                sets.append(each.places)
-                owner.append(len(cells) - 1)
-                seconds.append(each.seconds)
-    live = [i for i, cell in enumerate(owner) if cell not in ready]
     said = np.empty((len(cells), len(questions)), dtype=object)
-    for i, words in zip(live, _words(checkpoint, encoded, [prefixes[i] for i in live], done), strict=True):
-        for q, one in zip(prefixes[i].asked, words, strict=True):
-            said[owner[i], q] = one
+    live = [c for c in choices if c.cell not in ready]
+    for c, words in zip(live, _words(checkpoint, encoded, [c.prefix for c in live], done), strict=True):
+        for q, one in zip(c.prefix.asked, words, strict=True):
+            said[c.cell, q] = one
     for cell, words in ready.items():
         said[cell] = words
-    numbers = measure(sets, [p.asked for p in prefixes]).numpy()
+    numbers = measure([c.places for c in choices], [c.prefix.asked for c in choices]).numpy()
+    owner = [c.cell for c in choices]
     gold = np.array([q.answer for q in questions])
     return Unit(
         tuple(cells),
         said.astype(str),
         np.array([[_score(one, right) for one, right in zip(row, gold, strict=True)] for row in said], np.float32),
-        _mean(np.array([len(s) for s in sets], float)[:, None], owner)[:, 0],
-        _mean(np.array(seconds)[:, None], owner)[:, 0],
+        _mean(np.array([len(c.places) for c in choices], float)[:, None], owner)[:, 0],
+        _mean(np.array([c.seconds for c in choices])[:, None], owner)[:, 0],
         _mean(numbers, owner).astype(np.float32),
         np.array([q.skill for q in questions]),
         np.array([q.text for q in questions]),
@@ -194,8 +214,8 @@ def _words(
         for group in groups
     ]
     found: list[list[str]] = [[] for _ in prefixes]
-    told = answers(checkpoint, encoded, joint, lambda count: done(0.5 * count / len(joint)))
-    for group, one, ids in zip(groups, joint, told, strict=True):
+    replies = answers(checkpoint, encoded, joint, lambda count: done(0.5 * count / len(joint)))
+    for group, one, ids in zip(groups, joint, replies, strict=True):
         words = {q: _text(checkpoint, row) for q, row in zip(one.asked, ids, strict=True)}
         for i in group:
             found[i] = [words[q] for q in prefixes[i].asked]

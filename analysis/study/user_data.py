@@ -144,7 +144,7 @@ def ask(
 ) -> dict[str, Answer]:
     """Return the answers to one question in each cell, by the keys of the cells; draws depend on the image alone.
 
-    ``done`` is told of each answer as it comes.
+    ``done`` is called with each answer as it comes.
     """
     inputs = dict(prepare(processor, [question([asked.open()], text)]))
     inputs.pop("token_type_ids", None)

@@ -112,17 +112,17 @@ def examine(
     draws : int
         Draws an instance where an expectation has no exact law.
     tick : callable
-        Told ``(done, all)``, in instances, now and then.
+        Called now and then with ``(done, all)``, in instances.
     """
     lines: list[Line] = []
     others = count if variants is None else variants
     plan = [({}, count), *((options, others) for options in VARIANTS.get(method, []))]
-    done, total = 0, sum(own for _, own in plan)
-    for options, own in plan:
-        lines += _runs(method, options, own, seed, patience, lambda i, d=done: tick(d + i, total))
+    done, total = 0, sum(number for _, number in plan)
+    for options, number in plan:
+        lines += _runs(method, options, number, seed, patience, lambda i, d=done: tick(d + i, total))
         if (method, options) not in SAME_LAW:
-            lines += _expectations(method, options, own, seed + 1, draws, patience)
-        done += own
+            lines += _expectations(method, options, number, seed + 1, draws, patience)
+        done += number
         tick(done, total)
     return lines
 

@@ -220,7 +220,7 @@ class Run:
     def R(self) -> np.ndarray:
         """R of the QR factorisation with S in front."""
         rest = [j for j in range(self.at.n) if j not in self.S]
-        return np.linalg.qr(self.at.X[:, self.S + rest], mode="r")
+        return np.asarray(np.linalg.qr(self.at.X[:, self.S + rest], mode="r"))
 
     def prefixes(self) -> Iterator[tuple[int, list[int]]]:
         """Yield t and the first t picks, for t = 0, ..., k - 1."""

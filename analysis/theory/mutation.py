@@ -47,7 +47,8 @@ class MutantRunner:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.clean = folder, folder / "clean"
-        self.numbers, self.lock, self.passes_clean = itertools.count(), threading.Lock(), {}
+        self.numbers, self.lock = itertools.count(), threading.Lock()
+        self.passes_clean: dict[str, bool] = {}
         for name in COPIED:
             source, goal = ROOT / name, self.clean / name
             goal.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,7 @@ class MutantRunner:
         if not Path(where).is_relative_to(self.clean.resolve()):
             raise RuntimeError(f"the copy would be tested with {where}")
 
-    def python(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    def python(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Python in a folder, on the packages there."""
         environment = os.environ | {
             "PYTHONPATH": str(folder.resolve()),
@@ -165,8 +166,8 @@ def main(arguments: argparse.Namespace) -> int:
                 )
                 progress.update()
     for method in dict.fromkeys(m.method for m in chosen):
-        own = [o for o in outcomes if o.mutant.method == method]
-        print(f"{method:22}{sum(o.caught for o in own)} / {len(own)}")
+        of_method = [o for o in outcomes if o.mutant.method == method]
+        print(f"{method:22}{sum(o.caught for o in of_method)} / {len(of_method)}")
     caught = sum(o.caught for o in outcomes)
     print(f"caught {caught} / {len(outcomes)}")
     return int(caught < len(outcomes))

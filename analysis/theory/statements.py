@@ -273,8 +273,8 @@ def _least_p_norm(run: Run) -> Value:
     """Evaluate that each pick leaves the smallest p-norm of the residual norms, among columns that are clearly independent."""
     at, p, steps = run.at, run.options["p"], []
     for t, S in run.prefixes():
-        own = np.linalg.norm(at.residual(S), axis=0) if S else np.linalg.norm(at.X, axis=0)
-        others = [j for j in range(at.n) if j not in S and own[j] > 1e-6 * at.s[0]]
+        norms = np.linalg.norm(at.residual(S), axis=0) if S else np.linalg.norm(at.X, axis=0)
+        others = [j for j in range(at.n) if j not in S and norms[j] > 1e-6 * at.s[0]]
         if run.S[t] not in others:
             break
         left = {j: float(p_norm(np.sum(at.residual([*S, j]) ** 2, axis=0), p)) for j in others}

@@ -13,6 +13,6 @@ def contrast(clip, pooled: Tensor, captions: Tensor) -> tuple[Tensor, float]:
     text = clip.get_text_features(input_ids=captions, attention_mask=(captions > 0).long(), return_dict=True)
     text = F.normalize(text.pooler_output.float(), dim=-1)
     logits = clip.logit_scale.float().exp().clamp(max=50) * image @ text.T
-    own = torch.arange(len(logits), device=logits.device)
-    loss = 0.5 * (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own))
-    return loss, (logits.argmax(1) == own).float().mean().item()
+    matching = torch.arange(len(logits), device=logits.device)
+    loss = 0.5 * (F.cross_entropy(logits, matching) + F.cross_entropy(logits.T, matching))
+    return loss, (logits.argmax(1) == matching).float().mean().item()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,8 @@ def run(
             for p, value in zip(masters.high, saved["masters"], strict=True):
                 p.copy_(value)
         masters.publish()
-    start, watched = time.monotonic(), {}
+    start = time.monotonic()
+    watched: dict[str, Any] = {}
     bar = tqdm(range(first, stage.steps), initial=first, total=stage.steps, desc=stage.name, disable=rank > 0)
     for step, batch in zip(bar, batches(first), strict=False):
         loss, numbers = stage.loss(model, batch, step)

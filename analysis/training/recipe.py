@@ -9,7 +9,7 @@
 
 A finished model goes on from where it was in two other stages:
 
-* ``project``, where codes are to be neutral: the projector learns to give the tokens it gave, with norms that tell nothing; the
+* ``project``, where codes are to be neutral: the projector learns to give the tokens it gave, with norms that carry no information; the
   vision tower stays as it is.
 * ``transcribe``: the language model learns words for patches, and transcriptions; tower and projector stay as they are.
 """

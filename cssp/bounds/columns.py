@@ -174,7 +174,7 @@ def bss_frobenius(k: int, r: int) -> float:
 def bss_spectral(k: int, r: int, rho: int) -> float:
     """Return the factor of dual-set sparsification, spectral: 1 + ((1 + sqrt((rho-k)/r))/(1 - sqrt(k/r)))^2, squared.
 
-    rho = rank(A). Of the spectral variant, whose second set is the trailing right singular vectors; derived
+    rho = rank(A). This is about the spectral variant, whose second set is the trailing right singular vectors. It is derived
     from the lemma of [boutsidis2014], which states the un-squared sum.
 
     Examples

@@ -148,7 +148,7 @@ def volume_derandomized(k: int) -> float:
 
 @theorem("frobenius", "every run", "deshpande2010", "F <= (k + 1) e_{k+1}(s^2) / e_k(s^2)", derived=True)
 def volume_derandomized_spectrum(s: ArrayLike, k: int) -> float:
-    """Return the sharper factor of derandomised volume sampling: F is at most the expectation, `volume_expectation`, squared.
+    """Return the sharper factor of derandomised volume sampling: F is at most the expectation that `volume_expectation` gives, squared error.
 
     Examples
     --------

@@ -53,7 +53,7 @@ def elementary_symmetric(s2: ArrayLike, order: int | None = None) -> NDArray[np.
     s2 : array_like, shape (n,)
         Finite non-negative numbers, for instance squared singular values or kernel eigenvalues.
     order : int, optional
-        Highest order wanted, at most n; default n.
+        Highest order to compute, at most n; default n.
 
     Returns
     -------

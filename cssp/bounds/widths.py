@@ -139,7 +139,7 @@ def greedy_exponential(
 
 @theorem("largest residual", "every run", "gu1996", "sigma_k <= (1 + f k) d_k", derived=True)
 def volume_width(k: int, f: float = 1.0) -> float:
-    """Return the factor on the width of columns no exchange of which multiplies the volume by more than f: 1 + f k.
+    """Return the factor on the width of k columns whose volume no exchange of one column multiplies by more than f: 1 + f k.
 
     f = 1 at the largest volume, f of `strong_rrqr` there. So k columns with sigma_k <= (k + 1) d_k exist always, and strong
     RRQR finds columns with a polynomial factor, which the residual rule does not have.
@@ -156,7 +156,7 @@ def volume_width(k: int, f: float = 1.0) -> float:
     "p-norm of residuals", "every run", "binev2011", "||h||_p <= c n^(1/p) min over spaces", derived=True
 )
 def width_p_norm(n: int, p: float, factor: float) -> float:
-    """Return the factor in the p-norm of all residual norms that one on the width amounts to: n^(1/p) times it.
+    """Return the factor on the p-norm of all residual norms that follows from a factor on the width: n^(1/p) times as much.
 
     For p from 1 to infinity: ||h||_p <= n^(1/p) sigma_k <= n^(1/p) factor d_k, and no k-dimensional space has a p-norm below d_k.
 

@@ -64,7 +64,7 @@ def residual_select(
         float64, float32, float16 or bfloat16, in any strides (``features.mT`` is not copied). Halves are
         multiplied as they are and summed in float32.
     k : int, or one int per item
-        Columns wanted, the included ones counted. A tensor on the device needs `kmax`.
+        Number of columns to choose, the included ones counted. A tensor on the device needs `kmax`.
     weights : tensor, shape (n,) or (B, n), optional
         Not negative; columns are scaled by them.
     valid, candidates : bool tensors, shape (n,) or (B, n), optional
@@ -81,12 +81,12 @@ def residual_select(
     Returns
     -------
     indices : int64 tensor, shape (B, kmax)
-        In order of choice, ended by -1 where an item wants fewer or ran out of independent columns.
+        Chosen columns in order of choice, then -1 where an item's k is smaller than kmax or its independent columns ran out.
     rank : int64 tensor, shape (B,)
         Number of independent columns among them. Where the item is safe this is the numerical rank of the chosen
         columns; otherwise pivots that the Gram matrix could not resolve are not counted.
     safe : bool tensor, shape (B,)
-        Whether every pick was told from the others: the gap to the runner-up exceeds the estimated error, or
+        Whether every pick is certain: its lead over the runner-up exceeds the estimated error, or
         the tie rule (lowest index within 64 units of rounding) applies beyond doubt. False too where A or a
         weight is not finite, where squares leave the range, and where picks ended although columns may be left.
 

@@ -194,7 +194,7 @@ def basis_only_killer(
     With J = rule(V) and e the unit vector of null(V^T) that maximises ||V_J^-1 e_J||, the columns J have
     F / OPT_k -> 1 / s_min(V_J)^2 as ratio -> 0, so the a-posteriori factor is attained. On an incoherent
     basis s_min(V_J)^2 <= k/n for every J: with n > k (k + 1) no such rule keeps within k + 1. Osinsky's
-    own rule, which sees A, does [osinsky2023].
+    rule, which sees A, does [osinsky2023].
 
     Examples
     --------

@@ -38,7 +38,7 @@ def break9(m: int, n: int, rng: Rng = None) -> Matrix:
 def devils_stairs(m: int, n: int, rng: Rng = None, *, length: int = 20, drop: float = 0.6) -> Matrix:
     """Return a matrix with spectrum in stairs of `length` equal values, each stair 10^-drop below the last [stewart1999].
 
-    Many gaps, none large: rank decisions and ties at once.
+    It has many gaps, none of them large, so that it tests decisions about the rank and ties at once.
 
     Examples
     --------

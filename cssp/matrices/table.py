@@ -16,7 +16,7 @@ Build = Callable[[int, int, int, np.random.Generator], Matrix]
 
 @dataclass(frozen=True)
 class Family:
-    """A matrix family with a uniform call.
+    """A family of matrices, built by the same call as every other.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class Family:
     needs : str
         What (m, n, k) it needs beyond m >= 1 and 1 <= k <= n, in words; "" for nothing.
     fits : callable
-        The same as a predicate.
+        ``fits(m, n, k)``: whether `needs` is met.
     separates : str
-        What it tells apart.
+        Which methods, or which claims, the family shows to differ.
     """
 
     name: str

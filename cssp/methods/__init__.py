@@ -14,7 +14,7 @@ norms above it count for the rank) and ``p.noise`` (at or below it, nothing but 
 ``p.goal`` (squared residual at which a nested method may stop, -1 without tol); ``p.B`` (what is
 reconstructed). ``p.argmax(scores, allowed)`` applies the tie rule. ``p.numpy()`` or ``p.numpy("double")``
 is the same problem as NumPy arrays, for methods that need LAPACK. All randomness comes from ``p.rng``, on
-the host. ``p.progress(done, total)`` tells whoever asked how far the method is; problems handed to another method get
+the host. ``p.progress(done, total)`` reports how far the method is; problems handed to another method get
 ``progress=silent`` (`cssp.progress`, where a `Deadline` ends what may take long).
 
 What is owed: ``Picks(indices, rank)``: the included columns first, then distinct candidates in order of

@@ -60,7 +60,7 @@ def exact(p: Problem, *, nodes: int = 50_000, time_limit: float | None = None) -
 
 @dataclass(frozen=True)
 class _Node:
-    """Columns chosen, residuals E of those still allowed and B of what is wanted, both in coordinates.
+    """Columns chosen, residuals E of those still allowed and B of what is to be reconstructed, both in coordinates.
 
     ``lost`` is the part of the squared error outside these coordinates, ``bound`` what no completion goes below,
     ``spectrum`` the squared singular values of B, ``shares`` where the relaxation starts.

@@ -23,7 +23,7 @@ FORCED = frozenset({"include", "exclude"})
 
 @dataclass(frozen=True)
 class Guarantee:
-    """A theorem about a method, all factors on *squared* errors.
+    """A theorem about a method. All factors are on *squared* errors, but for `largest`.
 
     Attributes
     ----------
@@ -34,6 +34,7 @@ class Guarantee:
     name : str
         What the theorem calls the algorithm, where it is not the method's name.
     holds : {"every run", "expectation"}
+        Whether the statement holds whatever is drawn, or for the mean over what is drawn.
     frobenius, spectral : callable or None
         ``f(m, n, k, **options)``: the factor on error / optimum in that norm, None where no theorem covers
         the options.
@@ -75,15 +76,15 @@ class Method:
     cost : str
         Leading-order work in m, n, k.
     deterministic : bool
-        The same picks for any ``rng``.
+        Whether the picks are the same for any ``rng``.
     nested : bool
-        The first t picks of a longer run are the picks of a run of length t (with the same ``rng``).
+        Whether the first t picks of a longer run are the picks of a run of length t (with the same ``rng``).
     backends : tuple of str
-        Where the work is done: ``("numpy", "torch", "array-api")`` in the namespace and on the device of A;
-        "numpy" alone of these: on the host, arrays of other kinds being copied there and the indices back.
+        Where the work is done. ``("numpy", "torch", "array-api")``: in the namespace and on the device of A. "numpy" alone
+        of these: on the host; arrays of other kinds are copied there, and the indices are copied back.
         ``"dask", "sparse", "operator"``: also on dask arrays, sparse matrices and LinearOperators, read in passes.
     supports : frozenset of str
-        Those of include, exclude, tol, target, complex that are honoured.
+        The features that the method has, of include, exclude, tol, target and complex.
     guarantee : Guarantee or None
     """
 
@@ -100,7 +101,7 @@ class Method:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The method's own options and their defaults."""
+        """The options of this method alone, and their defaults."""
         parameters = inspect.signature(self.function).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 

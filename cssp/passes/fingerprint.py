@@ -1,4 +1,4 @@
-"""What tells one problem read in passes from another: exact sums over the bits of the entries, whatever the chunks [kaser2014].
+"""A fingerprint of a problem that is read in passes: exact sums over the bits of the entries, whatever the chunks [kaser2014].
 
 Column j of a matrix of 32-bit words x has the sum Σ_i r_i·x_ij mod 2⁶⁴. For random 64-bit r two different columns have the same
 sum with probability at most 2⁻³³: some x_i - y_i is not 0 and divisible by at most 2³¹, so they agree for one residue of
@@ -67,7 +67,7 @@ def sparse_sums(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> np
 
 
 def fingerprint(p: PassProblem) -> bytes:
-    """Return 32 bytes that the matrix, its weights and every argument that decides about the picks determine, and that tell them apart."""
+    """Return 32 bytes that differ wherever the matrix, its weights or an argument that decides about the picks differs."""
     digest = hashlib.blake2b(digest_size=32)
     fields = {
         field.name: getattr(p, field.name) for field in dataclasses.fields(p) if field.name not in APART

@@ -30,7 +30,7 @@ from cssp.vectors import orthonormal
 
 __all__ = ["greedy"]
 
-#: Columns that a core-set offers for each column wanted.
+#: Columns that a core-set offers for each column to choose.
 OFFER = 2
 
 #: Most columns of a matrix read in passes for exponents other than 2.

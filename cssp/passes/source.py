@@ -63,7 +63,7 @@ class Source(ABC):
     summed : bool
         Whether the scan takes the sums that a fingerprint is made of.
     content : tuple of sums and factor, or None
-        What tells A·diag(factor) from any other matrix, where that was scanned for.
+        A fingerprint of A·diag(factor), where the scan computed one.
     """
 
     shape: tuple[int, int]

@@ -2,7 +2,7 @@
 
 With e_i the residual of column i and f_j that of the j-th column to be reconstructed, choosing i leaves
     h_j² = ‖f_j‖² - |e_iᴴf_j|²/‖e_i‖²,
-so that G = EᴴF and the squared norms tell every candidate's score. G loses a matrix of rank one per pick, as in the
+so that G = EᴴF and the squared norms give every candidate's score. G loses a matrix of rank one per pick, as in the
 recursion of Farahat, Ghodsi and Kamel [farahat2011]; a pick costs O(mn + n²) and n² powers. Rows and columns of G are formed
 anew from explicit residuals before downdating costs more than half of their digits.
 """
@@ -34,7 +34,7 @@ from cssp.residuals import p_norm
 
 __all__ = ["Columns", "Stored", "smallest_p_norm"]
 
-#: Most columns in doubt that are told apart by explicit residuals.
+#: Most columns in doubt between which explicit residuals decide.
 MOST = 32
 
 #: Numbers of G that are worked on at once.
@@ -209,7 +209,7 @@ class _State:
             self.f[j] = self.f0[j] = f[t] if float(f[t]) > self.nothing else 0.0
 
     def best(self, open_: Array) -> int | None:
-        """Return the open column with the smallest score, None at the end; scores that only rounding tells apart are formed anew."""
+        """Return the open column with the smallest score, None at the end; scores that differ by rounding only are formed anew."""
         xp = self.xp
         while True:
             eligible = self.problem.eligible(self.g, open_)

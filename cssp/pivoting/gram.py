@@ -27,7 +27,7 @@ SEEN, LEAST = 2.0, 4.0
 #: How far the growth of errors may exceed its estimate.
 MOST_GROWTH = 64.0
 
-#: Most columns in doubt that are told apart by explicit residuals.
+#: Most columns in doubt between which explicit residuals decide.
 MOST = 32
 
 

@@ -90,7 +90,7 @@ def read(path: str | Path, key: str | None = None, **options: Any) -> Table:
 
 
 def format_of(path: str | Path, given: str | None = None) -> str:
-    """Return the ending that tells the format."""
+    """Return the ending, which gives the format."""
     name = "." + given.lower().removeprefix(".") if given else Path(path).name.lower()
     if str(path) == "-" and not given:
         return ".csv"

@@ -20,7 +20,7 @@ class ReadOptions:
     key : str or None
         The array of an npz file or a zarr group that holds several.
     form : str or None
-        The format, such as "csv", where the ending does not tell it.
+        The format, such as "csv", where the ending does not give it.
     columns : list of str, or None
         Only these, in this order, see `cssp.tables.columns.chosen`.
     numeric : bool

@@ -16,17 +16,25 @@ import pytest
 import cssp
 from analysis import __main__ as command
 from analysis.benchmarks import bench, growth, imports, inputs, machine, memory, tables, timing
-from analysis.benchmarks.contestants import CONTESTANTS, GRAM, PRODUCTS, RESIDUAL, SCIPY, TEXTBOOK, Contestant
+from analysis.benchmarks.implementations import (
+    GRAM,
+    IMPLEMENTATIONS,
+    PRODUCTS,
+    RESIDUAL,
+    SCIPY,
+    TEXTBOOK,
+    Implementation,
+)
 from analysis.benchmarks.inputs import Size, matrix
 from analysis.benchmarks.rows import Row, append, read
 
 SMALL = Size(24, 30, 5, repeats=2, kinds=("decay", "tied"))
 ROOT = Path(__file__).parents[2]
-FEW = tuple(c for c in CONTESTANTS if c.name in (PRODUCTS, GRAM, RESIDUAL, TEXTBOOK, "greedy", SCIPY))
+FEW = tuple(c for c in IMPLEMENTATIONS if c.name in (PRODUCTS, GRAM, RESIDUAL, TEXTBOOK, "greedy", SCIPY))
 
 
 def fake(name, prepare=lambda A, k: lambda: np.arange(k), cost=lambda m, n, k: 1.0, needs="numpy"):
-    return Contestant(name, "peer", prepare, cost, needs)
+    return Implementation(name, "peer", prepare, cost, needs)
 
 
 def row(rows, name):
@@ -35,7 +43,7 @@ def row(rows, name):
 
 ENTERED = [
     pytest.param(c, size, id=f"{c.name}, {size.label}")
-    for c in CONTESTANTS
+    for c in IMPLEMENTATIONS
     for size in (SMALL, Size(30, 24, 5, "float64"), replace(SMALL, batch=2))
     if c.group != "floor" and c.suits(size)
 ]
@@ -43,7 +51,7 @@ ENTERED = [
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("c", "size"), ENTERED)
-def test_every_contestant_chooses_k_columns_of_the_first_matrix(c, size):
+def test_every_implementation_chooses_k_columns_of_the_first_matrix(c, size):
     if not c.installed():
         pytest.skip("not installed")
     A = matrix("decay", size)
@@ -102,7 +110,7 @@ def test_intervals_in_words():
     assert timing.Interval(0.5, 0, float("inf")).text() == "0.50 [0, inf]"
 
 
-def test_contestants_take_turns_in_an_order_drawn_anew():
+def test_implementations_take_turns_in_an_order_drawn_anew():
     order = []
     runs = {name: lambda name=name: order.append(name) for name in "abcd"}
     seconds = timing.alternate(runs, {"a": 6, "b": 6, "c": 6, "d": 1}, np.random.default_rng(0))
@@ -127,13 +135,13 @@ def test_who_does_not_run_is_noted():
 
     size = Size(8, 600, 3)
     entered = [
-        *(c for c in CONTESTANTS if c.group == "floor"),
+        *(c for c in IMPLEMENTATIONS if c.group == "floor"),
         fake("absent", needs="no_such_library"),
         fake("slow", slow, lambda m, n, k: 1e12 if n == 600 else 1),
         fake("broken", broken),
         fake("fails", fails),
         fake("fine"),
-        Contestant("elsewhere", "peer", slow, len, suits=lambda size: False),
+        Implementation("elsewhere", "peer", slow, len, suits=lambda size: False),
     ]
     rows = bench.cell(size, "noise", 2, entered)
     assert [r.name for r in rows] == [c.name for c in entered if c.name != "elsewhere"]
@@ -153,7 +161,7 @@ def test_who_is_slow_has_fewer_repeats():
         return lambda: __import__("time").sleep(0.02) or np.arange(k)
 
     size = Size(8, 9, 3)
-    floors = [c for c in CONTESTANTS if c.group == "floor"]
+    floors = [c for c in IMPLEMENTATIONS if c.group == "floor"]
     for share, runs in ((0.07, (2, 3)), (1e-9, (1,)), (9.0, (5,))):  # floors have a share of their own
         rows = bench.cell(size, "noise", 5, [*floors, fake("sleepy", sleeping), fake("quick")], share=share)
         assert len(row(rows, "sleepy").seconds) in runs
@@ -183,11 +191,11 @@ def test_rows_survive_the_file(tmp_path):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The command at toy sizes, with few contestants, one of them missing; the list of what was timed."""
+    """The command at toy sizes, with few implementations, one of them missing; the list of what was timed."""
     sizes = (SMALL, replace(SMALL, batch=2, kinds=("decay",)), Size(9, 12, 3, "float64", repeats=1))
     entered = (
         *FEW,
-        *(c for c in CONTESTANTS if "one by one" in c.name),
+        *(c for c in IMPLEMENTATIONS if "one by one" in c.name),
         fake("absent", needs="no_such_library"),
     )
     timed = []
@@ -195,7 +203,7 @@ def tiny(monkeypatch):
     for module in (bench, tables, inputs):
         monkeypatch.setattr(module, "SIZES", sizes)
     monkeypatch.setattr(bench, "QUICK", sizes[0])
-    monkeypatch.setattr(bench, "CONTESTANTS", entered)
+    monkeypatch.setattr(bench, "IMPLEMENTATIONS", entered)
     monkeypatch.setattr(
         bench, "cell", lambda s, k, r, **o: timed.append((s.name, k, r)) or cell(s, k, r, **o)
     )
@@ -252,7 +260,7 @@ def test_the_command_writes_tables_and_figures_and_resumes(tmp_path, tiny, capsy
     assert tiny[4:] == [("24x30x5", "tied", 3)]
 
 
-def test_a_part_of_the_contest(tmp_path, tiny, capsys):
+def test_a_part_of_the_comparison(tmp_path, tiny, capsys):
     assert command.main(["bench", "--quick", "--out", str(tmp_path / "quick")]) == 0
     assert tiny == [("24x30x5", "decay", 3)]
     assert not (tmp_path / "quick" / "growth.csv").exists()
@@ -323,13 +331,13 @@ def test_peak_memory_of_a_fresh_process(tmp_path):
 def test_memory_is_measured_once_and_failures_are_kept(tmp_path, monkeypatch):
     size = Size(20, 30, 3)
     monkeypatch.setattr(memory, "SIZE", size)
-    rows = [Row(size.name, "decay", name, "peer", (1.0,)) for name in (GRAM, "no such contestant")]
+    rows = [Row(size.name, "decay", name, "peer", (1.0,)) for name in (GRAM, "no such implementation")]
     rows.append(Row(size.name, "decay", "not run", "peer"))
     path = tmp_path / "memory.csv"
     memory.measure(path, rows)
     first = path.read_text()
     found = list(csv.DictReader(first.splitlines()))
-    assert [r["name"] for r in found] == [GRAM, "no such contestant"]
+    assert [r["name"] for r in found] == [GRAM, "no such implementation"]
     assert int(found[0]["bytes"]) >= 0
     assert found[1]["bytes"] == ""
     memory.measure(path, rows)
@@ -349,7 +357,7 @@ def test_the_machine_and_its_floor():
     assert machine.floor(Size(10, 20, 2), about) == pytest.approx(0.8)
 
 
-def test_the_sizes_of_the_contest():
+def test_the_sizes_of_the_comparison():
     names = [size.name for size in inputs.SIZES]
     assert len(set(names)) == len(names)
     asked = [(1024, 576, 64), (4096, 576, 64), (4096, 576, 192), (4096, 2880, 160), (4096, 2880, 640)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.__main__ import main
+from analysis.structure import imports, mutual
 
 
 def test_the_numbers_are_those_of_the_checkout(tmp_path, capsys):
@@ -24,10 +25,37 @@ def test_the_numbers_are_those_of_the_checkout(tmp_path, capsys):
         "  cssp -> cssp.methods: 3",
         "  cssp.methods -> cssp: 1",
         "packages that import each other:",
-        "  cssp <-> cssp.methods",
+        "  cssp <-> cssp.methods (by cssp.core)",
         "functions of more than 60 lines of code:",
         "  cssp/methods/greedy.py: f 62",
         "modules of more than 350 lines:",
         "  analysis/wide.py 352",
         "lines of code: cssp 66, vlm_bridge 0, analysis 2, tests 1",
+    ]
+
+
+def test_relative_imports_count_as_absolute_ones():
+    modules = {
+        "cssp": "from .select import select\nfrom . import methods",
+        "cssp.select": "from .methods.greedy import f",
+        "cssp.methods": "from . import greedy",
+        "cssp.methods.greedy": "from ..select import g\nfrom .. import select, methods\nfrom .other import h",
+        "cssp.methods.other": "",
+    }
+    found = imports(modules, {"cssp", "cssp.methods"})
+    assert {arrow: dict(importers) for arrow, importers in found.items()} == {
+        ("cssp", "cssp.methods"): {"cssp": 1, "cssp.select": 1},
+        ("cssp.methods", "cssp"): {"cssp.methods.greedy": 2},
+    }
+
+
+def test_what_a_package_offers_of_those_below_makes_no_pair():
+    def pairs(**text):
+        modules = {name.replace("__", "."): x for name, x in text.items()}
+        return mutual(imports(modules, {"cssp", "cssp.cli"}))
+
+    below = "from cssp.errors import E"
+    assert pairs(cssp="from cssp.cli import main", cssp__errors="", cssp__cli=below) == []
+    assert pairs(cssp="", cssp__errors="from cssp.cli import main", cssp__cli=below) == [
+        "cssp <-> cssp.cli (by cssp.errors)"
     ]

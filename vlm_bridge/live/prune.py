@@ -34,6 +34,16 @@ _LOCK = threading.RLock()
 """Reentrant, since the garbage collector may end an abandoned block in a thread that is entering another."""
 
 
+def _claim(model: Any) -> None:
+    """Note that the model is being pruned; a model that is already is refused."""
+    with _LOCK:
+        if model in _ACTIVE:
+            raise BridgeError(
+                "this model is being pruned already: leave the other `with prune(...)` block first."
+            )
+        _ACTIVE.add(model)
+
+
 def _generator(rng: Any) -> np.random.Generator:
     try:
         return np.random.default_rng(rng)
@@ -218,12 +228,7 @@ def prune(
     Report('divprune', images=1, kept 64 of 576 tokens, calls=1)
     """
     model = model_inside(model)
-    with _LOCK:
-        if model in _ACTIVE:
-            raise BridgeError(
-                "this model is being pruned already: leave the other `with prune(...)` block first."
-            )
-        _ACTIVE.add(model)
+    _claim(model)
     session: PromptSession | LayerSession | None = None
     try:
         given, options = signals_and_options(signals)

@@ -158,7 +158,7 @@ def _wrong_pivot(routine: Routine, state: Exact, before, j: int, slack: float, t
 def _judge_report(
     case: Case, routine: Routine, reply: Answer, i: int, independent: int, error: float
 ) -> Verdict:
-    """Return the our own cells: rank, error, warning and theorem."""
+    """Return the cells of cssp's routines: rank, error, warning and theorem."""
     (m, n), k, law = case.A.shape[-2:], case.k, METHODS[routine.method].guarantee
     ranks = [rank for _, rank in _exact(case)]
     rounding = 30 * max(m, n) * _eps(case)
@@ -168,9 +168,9 @@ def _judge_report(
         return Verdict(WRONG, f"rank {reply.ranks[i]} reported, {independent} true")
     if not abs(reply.errors[i] - error) <= 1e-15 * max(m, n) + 1e-6 * error:
         return Verdict(WRONG, f"error {reply.errors[i]:.3g} reported, {error:.3g} true")
-    told = any(RankDeficientWarning.__name__ in w for w in reply.warned)
-    if told != (min(ranks) < k):
-        return Verdict(WRONG, "warning without reason" if told else "no warning")
+    warned = any(RankDeficientWarning.__name__ in w for w in reply.warned)
+    if warned != (min(ranks) < k):
+        return Verdict(WRONG, "warning without reason" if warned else "no warning")
     if any(RankDeficientWarning.__name__ not in w for w in reply.warned):
         return Verdict(WRONG, f"stray {reply.warned[0].split(':')[0]}")
     factor = law.frobenius(m, n, min(k, m, n)) if law and law.frobenius else None

@@ -16,14 +16,14 @@ from analysis.benchmarks import peers
 from analysis.benchmarks.inputs import Size
 from cssp.linalg import gram
 
-__all__ = ["CONTESTANTS", "GRAM", "PRODUCTS", "RESIDUAL", "SCIPY", "TEXTBOOK", "Contestant"]
+__all__ = ["GRAM", "IMPLEMENTATIONS", "PRODUCTS", "RESIDUAL", "SCIPY", "TEXTBOOK", "Implementation"]
 
 PRODUCTS, GRAM = "k products Aᵀq", "one Gram product AᵀA"
 RESIDUAL, TEXTBOOK, SCIPY = "residual", "residual, speculate=False", "scipy.linalg.qr(pivoting)"
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Implementation:
     """Something to time.
 
     prepare(A, k)
@@ -130,51 +130,51 @@ def _batch(size: Size) -> bool:
     return size.batch > 1
 
 
-def _ours(method: str, cost: Callable[[int, int, int], float]) -> Contestant:
+def _ours(method: str, cost: Callable[[int, int, int], float]) -> Implementation:
     """Return a method that belongs to numerical analysis."""
-    options = {} if cssp.METHODS[method].deterministic else {"rng": 0}
-    return Contestant(method, "ours", partial(_select, method=method, **options), cost, suits=_numerical)
+    options: dict[str, Any] = {} if cssp.METHODS[method].deterministic else {"rng": 0}
+    return Implementation(method, "ours", partial(_select, method=method, **options), cost, suits=_numerical)
 
 
-CONTESTANTS = (
-    Contestant(PRODUCTS, "floor", _products, _mnk),
-    Contestant(GRAM, "floor", _gram, _kernel),
-    Contestant(RESIDUAL, "ours", _select, _mnk),
-    Contestant("residual, one by one", "ours", _separately, _mnk, suits=_batch),
-    Contestant(TEXTBOOK, "ours", partial(_select, speculate=False), _mnk),
-    Contestant("residual, torch", "ours", _tensor, _mnk, "torch"),
-    Contestant("greedy", "ours", partial(_select, method="greedy"), _svd),
+IMPLEMENTATIONS = (
+    Implementation(PRODUCTS, "floor", _products, _mnk),
+    Implementation(GRAM, "floor", _gram, _kernel),
+    Implementation(RESIDUAL, "ours", _select, _mnk),
+    Implementation("residual, one by one", "ours", _separately, _mnk, suits=_batch),
+    Implementation(TEXTBOOK, "ours", partial(_select, speculate=False), _mnk),
+    Implementation("residual, torch", "ours", _tensor, _mnk, "torch"),
+    Implementation("greedy", "ours", partial(_select, method="greedy"), _svd),
     _ours("random_pivot", _mnk),
     _ours("sketched_qr", _mnk),
     _ours("strong_rrqr", _mnk),
     _ours("leverage", _svd),
     _ours("volume", _svd),
     _ours("osinsky", _svd),
-    Contestant(SCIPY, "peer", partial(_peer, routine=peers.scipy_qr), _svd, "scipy"),
-    Contestant(
+    Implementation(SCIPY, "peer", partial(_peer, routine=peers.scipy_qr), _svd, "scipy"),
+    Implementation(
         "scipy interp_decomp", "peer", partial(_peer, routine=peers.interp_decomp, double=True), _mnk, "scipy"
     ),
-    Contestant(
+    Implementation(
         "linear_operator pivoted_cholesky",
         "peer",
         partial(_peer, routine=peers.pivoted_cholesky),
         _kernel,
         "linear_operator",
     ),
-    Contestant("scikit-matter CUR", "peer", partial(_peer, routine=peers.cur), _mnk, "skmatter"),
-    Contestant("scikit-matter FPS", "peer", partial(_peer, routine=peers.fps), _mnk, "skmatter"),
-    Contestant("pysensors CCQR", "peer", partial(_peer, routine=peers.ccqr), _svd, "pysensors"),
-    Contestant(
+    Implementation("scikit-matter CUR", "peer", partial(_peer, routine=peers.cur), _mnk, "skmatter"),
+    Implementation("scikit-matter FPS", "peer", partial(_peer, routine=peers.fps), _mnk, "skmatter"),
+    Implementation("pysensors CCQR", "peer", partial(_peer, routine=peers.ccqr), _svd, "pysensors"),
+    Implementation(
         "fastcan", "peer", partial(_peer, routine=peers.fastcan), lambda m, n, k: m * n * k * k, "fastcan"
     ),
-    Contestant(
+    Implementation(
         "DPPy k-DPP",
         "peer",
         partial(_peer, routine=peers.dppy),
         lambda m, n, k: m * n**2 + 10 * n**3,
         "dppy",
     ),
-    Contestant("CDPruner's loop", "loop", partial(_loop, rule="cdpruner"), _kernel, "torch", _tokens),
-    Contestant("DivPrune's loop", "loop", partial(_loop, rule="divprune"), _kernel, "torch", _tokens),
-    Contestant("naive deflation", "loop", partial(_loop, rule="deflation"), _mnk, "torch", _tokens),
+    Implementation("CDPruner's loop", "loop", partial(_loop, rule="cdpruner"), _kernel, "torch", _tokens),
+    Implementation("DivPrune's loop", "loop", partial(_loop, rule="divprune"), _kernel, "torch", _tokens),
+    Implementation("naive deflation", "loop", partial(_loop, rule="deflation"), _mnk, "torch", _tokens),
 )

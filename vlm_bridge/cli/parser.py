@@ -1,0 +1,90 @@
+"""The options of the command line, and the table of pruners that it prints."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+from vlm_bridge.budget import AtMost, read_keep
+from vlm_bridge.errors import BridgeError
+from vlm_bridge.pruners import PRUNERS
+
+__all__ = ["parser", "table"]
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers a wrong command line by one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+class _List(argparse.Action):
+    """An option that prints the table of pruners and stops, whatever else is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(table())
+        parser.exit()
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = _Parser(prog="python -m vlm_bridge", description="Prune the visual tokens of a model.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("generate", help="answer a question about an image on pruned tokens")
+    _model_options(one, "auto")
+    one.add_argument("--image", required=True, nargs="+", type=Path, help="one file, or several")
+    one.add_argument("--prompt", required=True)
+    one.add_argument(
+        "--keep",
+        type=_keep,
+        default=64,
+        help="tokens of an image (64), a share of them (0.25), or all of a smaller image (at-most-64)",
+    )
+    one.add_argument("--method", default="spare", help="a pruner; --list shows them")
+    one.add_argument("--relevance", choices=("anti", "normal"))
+    one.add_argument("--positions", choices=("keep", "compact"), default="keep")
+    one.add_argument("--fold", nargs="?", const="cluster", choices=("cluster", "interpolation"))
+    one.add_argument("--clip", help="CLIP with the model's own vision tower, for pruners that need its space")
+    one.add_argument("--max-new-tokens", type=int, default=128)
+    one.add_argument("--picture", type=Path, help="draw the image with the kept tokens into this file")
+    one.add_argument("--list", action=_List, nargs=0, help="print the table of pruners and stop")
+    check = commands.add_parser("verify", help="does this checkpoint, pruned, compute what it should?")
+    _model_options(check, "float32")
+    check.add_argument("--keep", type=_keep, default=0.5, help="as of generate")
+    check.add_argument("--method", default="spare", help="a pruner that leaves the kept tokens as they are")
+    commands.add_parser("pruners", help="print the table of pruners")
+    return parser
+
+
+def _model_options(command: argparse.ArgumentParser, dtype: str) -> None:
+    command.add_argument("--model", required=True, help="folder of a checkpoint, or its name on the hub")
+    command.add_argument("--device", help="default: cuda where there is one, else cpu")
+    command.add_argument(
+        "--dtype", choices=DTYPES, default=dtype, help=f"{dtype}; auto: float32 on cpu, else as stored"
+    )
+    command.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that comes with the checkpoint"
+    )
+
+
+def _keep(text: str) -> int | float | AtMost:
+    try:
+        return read_keep(text)
+    except BridgeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def table() -> str:
+    """Format `PRUNERS`: name, required signals, what becomes of tokens that are not kept, and summary."""
+    rows = [("name", "needs", "merges", "summary")]
+    rows += [
+        (row.name, ", ".join(row.needs) or "-", row.merges or "-", row.summary) for row in PRUNERS.values()
+    ]
+    widths = [max(len(row[c]) for row in rows) for c in range(3)]
+    return "\n".join(
+        "  ".join([*(text.ljust(w) for text, w in zip(row[:3], widths, strict=True)), row[3]]) for row in rows
+    )
