@@ -15,7 +15,8 @@ import array_api_compat
 import numpy as np
 
 from cssp import bounds, linalg, passes
-from cssp.arguments import as_generator, as_matrix, check_options, find_method
+from cssp.arguments import as_generator, check_options, find_method
+from cssp.arrays import as_matrix
 from cssp.certificate import ratio_of
 from cssp.errors import ArgumentError, UnsupportedError, check_integer
 from cssp.scaling import default_floating_errors

@@ -23,9 +23,11 @@ def names_of(X: Any) -> list[str] | None:
 
 def as_places(argument: str, index: Any, names: list[str] | None) -> Any:
     """Return columns given by name as their places among the names; everything else as it came."""
+    if names is None:
+        return index
     if isinstance(index, str):
         raise ArgumentError(f"{argument} = {index!r}: expected a list of columns; pass [{index!r}]")
-    if names is None or not isinstance(index, list | tuple) or not any(isinstance(j, str) for j in index):
+    if not isinstance(index, list | tuple) or not any(isinstance(j, str) for j in index):
         return index
     return [_place(argument, j, names) if isinstance(j, str) else j for j in index]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["hint"]
+__all__ = ["in_our_words"]
 
 #: Argument of another library: what to write instead.
 HABITS = (
@@ -19,12 +19,12 @@ HABITS = (
 )
 
 
-def hint(name: str) -> str:
+def in_our_words(name: str) -> str:
     """Return what to write instead of an argument that other libraries know, with "; " before it; "" where none is known.
 
     Examples
     --------
-    >>> hint("random_state")
+    >>> in_our_words("random_state")
     '; pass rng=random_state'
     """
     return next((f"; {text.format(name=name)}" for names, text in HABITS if name in names), "")
