@@ -72,6 +72,8 @@ def test_factors_of_columns_and_rows_add_up_and_are_not_invented():
     k, (m, n) = 5, A.shape
     f = cssp.bounds.strong_rrqr_frobenius
     assert cur(A, k, method="strong_rrqr").certificate().factor == pytest.approx(f(n, k) + f(m, k))
+    product = f(n, k) * cssp.bounds.strong_rrqr_basis(m, k)
+    assert cur(A, k, method="strong_rrqr", core="cross").certificate().factor == pytest.approx(product)
     for core in ("best", "cross"):
         c = cur(A, k, method="leverage_top", core=core).certificate()
         assert (c.factor, c.source, c.holds) == (None, None, None)
