@@ -174,7 +174,8 @@ def as_gram(K: Any, X: Any, n: Any, diagonal: Any, weights: Any, parameters: dic
             )
         for name in parameters:
             raise UnknownNameError(
-                f"option {name!r} is unknown; parameters of a kernel go with a named kernel and X"
+                f"option {name!r} is unknown: expected none with a matrix or a function K; parameters of a kernel go with a named "
+                "kernel and X, options of a method, such as p of greedy, with cssp.select(A)"
             )
         if kind_of(K) == "operator":
             raise UnsupportedError(

@@ -22,11 +22,15 @@ PRODUCTS = 64
 
 def as_exponent(p: Any) -> float:
     """Return the exponent p of a norm, refused where it is not a number from 1 to infinity."""
-    if isinstance(p, bool | np.bool_) or not isinstance(p, Real) or not float(p) >= 1:
+    try:
+        exponent = float(p) if isinstance(p, Real) and not isinstance(p, bool | np.bool_) else math.nan
+    except OverflowError:  # a number beyond the range of float64
+        exponent = math.inf if p > 0 else -math.inf
+    if not exponent >= 1:
         raise ArgumentError(
             f"p = {p!r}: expected a number from 1 to infinity; p=2 is the Frobenius error, p=math.inf the largest residual"
         )
-    return float(p)
+    return exponent
 
 
 def p_norm(x2: Array, p: float) -> Array:

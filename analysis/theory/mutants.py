@@ -434,8 +434,8 @@ MUTANTS = [
     Mutant(
         "greedy",
         "p: the last of equals",
-        "return int(places(tied)[0])",
-        "return int(places(tied)[-1])",
+        "return int(J[0])",
+        "return int(J[-1])",
         _EXPONENTS,
     ),
     Mutant(
@@ -479,8 +479,8 @@ MUTANTS = [
     Mutant(
         "certificate",
         "width: distances for their inverses",
-        "1 / np.sum(duals)",
-        "np.sum(1 / duals)",
+        "s[0] / np.sum(duals)",
+        "s[0] * np.sum(1 / duals)",
         _WIDTHS,
     ),
     # the certificate

@@ -91,7 +91,10 @@ def check_real(
     """Return `value` as a float in the interval, or raise ValueError naming the argument."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise ValueError(f"{name} must be a real number, got {value!r}")
-    x = float(value)
+    try:
+        x = float(value)
+    except OverflowError:  # an integer beyond the range of float64
+        x = math.inf if value > 0 else -math.inf  # type: ignore[operator]
     inside = (x > low if open_low else x >= low) and (x < high if open_high else x <= high)
     if not inside:  # also catches NaN
         left, right = "(" if open_low else "[", ")" if open_high else "]"

@@ -44,9 +44,9 @@ def greedy_width(k: int, gamma: float = 1.0) -> float:
     (2.236, True)
     """
     k, gamma = check_int("k", k, 0), _check_gamma(gamma)
-    q2 = (1 + 1 / gamma) ** 2
     try:
-        return math.sqrt((q2 ** (k + 1) - 1) / (q2 - 1)) / gamma
+        q2 = (1 + 1 / gamma) ** 2
+        return math.sqrt((q2 ** (k + 1) - 1) / (q2 - 1)) / gamma if math.isfinite(q2) else math.inf
     except OverflowError:
         return math.inf
 
@@ -82,7 +82,7 @@ def greedy_widths(d: ArrayLike, n: int, gamma: float = 1.0, largest: float = 1.0
     if d.size < n - 1:
         raise ValueError(f"d must hold the widths d_1, ..., d_{n - 1} for n = {n}, got {d.size} of them")
     share = np.arange(1, n) / n
-    return math.sqrt(2) / gamma * float(np.min(top * (d[: n - 1] / top) ** (1 - share)))
+    return math.sqrt(2) / gamma * float(np.min(top**share * d[: n - 1] ** (1 - share)))
 
 
 @theorem(
@@ -134,7 +134,11 @@ def greedy_exponential(
     rate = check_real("rate", rate, 0.0)
     alpha = check_real("alpha", alpha, 0.0, open_low=True)
     constant = check_real("constant", constant, 0.0, open_low=True)
-    return math.sqrt(2 * constant) / _check_gamma(gamma) * math.exp(-rate * (n / 3) ** alpha / 2)
+    try:
+        decay = math.exp(-rate * (n / 3) ** alpha / 2)
+    except OverflowError:
+        decay = 0.0 if rate else 1.0
+    return math.sqrt(2 * constant) / _check_gamma(gamma) * decay
 
 
 @theorem("largest residual", "every run", "gu1996", "sigma_k <= (1 + f k) d_k", derived=True)
@@ -230,10 +234,14 @@ def width_of_columns(C: ArrayLike) -> float:
     C = np.asarray(C)
     if C.ndim != 2 or not C.shape[1]:
         raise ValueError(f"C must be a matrix with at least one column, got shape {C.shape}")
+    if not np.all(np.isfinite(C)):
+        raise ValueError("C must be finite, got NaN or infinity")
     if C.shape[0] < C.shape[1]:
         return 0.0
     _, s, Vh = np.linalg.svd(C, full_matrices=False)
     if not s[-1] > max(C.shape) * np.finfo(s.dtype).eps * s[0]:
         return 0.0
-    duals = np.linalg.norm(Vh / s[:, None], axis=0)  # of the dual basis: 1/dist_i
-    return float(max(s[-1] / math.sqrt(C.shape[1]), 1 / np.sum(duals)))
+    duals = np.linalg.norm(
+        Vh * (s[0] / s)[:, None], axis=0
+    )  # of the dual basis, in units of 1/s_1: s_1/dist_i
+    return float(max(s[-1] / math.sqrt(C.shape[1]), s[0] / np.sum(duals)))

@@ -23,7 +23,7 @@ from cssp.passes.chunks import ChunkSource
 from cssp.passes.problem import PassProblem
 from cssp.passes.source import Local, Source
 from cssp.pivoting import norm_slack, stale_level, tie_bar
-from cssp.pivoting.exponents import smallest_p_norm
+from cssp.pivoting.exponents import norms2_without, smallest_p_norm
 from cssp.problem import Picks, Problem
 from cssp.residuals import as_exponent
 from cssp.vectors import orthonormal
@@ -52,7 +52,7 @@ def greedy(problem: PassProblem, *, oversample: int = 10, p: float = 2) -> Picks
         Singular vectors beyond k, for dask arrays.
     p : float
         As in memory; other exponents than 2 keep n x n numbers, so that n is limited, and of a dask array they choose among all
-        columns, in about two passes a pick.
+        columns, in about two passes a pick, in more where scores tie.
     """
     l = problem.k + check_integer("oversample", oversample, low=0)
     p = as_exponent(p)
@@ -63,15 +63,15 @@ def greedy(problem: PassProblem, *, oversample: int = 10, p: float = 2) -> Picks
                 "are the most for a matrix read in passes; expected p=2, or method='residual', which lowers the largest residual"
             )
         double = problem.numpy("double")
-        return smallest_p_norm(double, _Read(double.A), p)
+        return smallest_p_norm(double, _Read(double.A, double.norms2), p)
     return _coresets(problem, l) if isinstance(problem.A, ChunkSource) else _direct(problem)
 
 
 class _Read:
     """A matrix read in passes, see `cssp.pivoting.exponents.Columns`."""
 
-    def __init__(self, A: Source) -> None:
-        self.A = A
+    def __init__(self, A: Source, norms2: np.ndarray) -> None:
+        self.A, self.whole2 = A, norms2
 
     def take(self, J: list[int]) -> np.ndarray:
         return self.A.take(J)
@@ -92,6 +92,16 @@ class _Read:
 
     def norms2(self, Q: np.ndarray) -> np.ndarray:
         return self.A.residual_norms2(Q)
+
+    def norms2_after(self, Q: np.ndarray, E: np.ndarray) -> np.ndarray:
+        f, explained = self.A.residual_norms2(Q), sq(self.A.sweep(E)[0].whole())
+        left = f - explained
+        cancelled = np.flatnonzero(np.any(explained > f / 2, axis=0) | (f < self.whole2 / 16))
+        step = max(1, BLOCK // self.A.shape[0])
+        for a in range(0, cancelled.size, step):
+            J = cancelled[a : a + step]
+            left[:, J] = norms2_without(project_off(self.A.take(J.tolist()), Q), E)
+        return left
 
 
 def _coresets(p: PassProblem, l: int) -> Picks:

@@ -13,16 +13,19 @@ import math
 from typing import Protocol
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from cssp.linalg import (
     adjoint,
     basis,
+    blocks,
     column_norms2,
     conjugate,
     host,
     orthogonalise,
     places,
     project_off,
+    put,
     residual_norms2,
     squares,
     take_columns,
@@ -32,7 +35,7 @@ from cssp.pivoting import DOWNDATE_SLACK, TIE_BAND, noise, stale_level
 from cssp.problem import Array, Picks, Problem
 from cssp.residuals import p_norm
 
-__all__ = ["Columns", "Stored", "smallest_p_norm"]
+__all__ = ["Columns", "Stored", "norms2_without", "smallest_p_norm"]
 
 #: Most columns in doubt between which explicit residuals decide.
 MOST = 32
@@ -59,6 +62,9 @@ class Columns(Protocol):
     def norms2(self, Q: Array) -> Array:
         """Return ‖f_j‖² for all columns of B, formed from the columns."""
 
+    def norms2_after(self, Q: Array, E: Array) -> Array:
+        """Return what `norms2` would with one more direction, for each column of E, orthonormal to Q, in a row of its own."""
+
 
 class Stored:
     """Matrices in memory, in double precision; columns are replaced by their residuals where these are asked for."""
@@ -84,6 +90,24 @@ class Stored:
 
     def norms2(self, Q: Array) -> Array:
         return residual_norms2(self.B, Q)
+
+    def norms2_after(self, Q: Array, E: Array) -> Array:
+        parts = (norms2_without(project_off(self.B[:, part], Q), E) for part in blocks(self.B))
+        return array_namespace(E).concat(list(parts), axis=1)
+
+
+def norms2_without(F: Array, E: Array) -> Array:
+    """Return the squared norms of the columns of F without their part along e, one row for each column e of E.
+
+    A difference where at most half cancels, else formed explicitly.
+    """
+    f, explained, rows = column_norms2(F), squares(adjoint(E) @ F), []
+    for t in range(E.shape[1]):
+        left, cancelled = f - explained[t, :], explained[t, :] > f / 2
+        if (J := places(cancelled)).size:
+            left = put(left, cancelled, column_norms2(project_off(take_columns(F, J), E[:, t : t + 1])))
+        rows.append(left)
+    return array_namespace(E).stack(rows)
 
 
 def _replaced(X: Array, J: np.ndarray, Q: Array) -> Array:
@@ -231,14 +255,14 @@ class _State:
         """Return which of these columns leaves the smallest norm, by explicit residuals; of many, which of those with the largest residuals."""
         g = host(self.g)[J]
         J = np.sort(J[np.argsort(-g, kind="stable")[:MOST]])
-        scores = []
+        directions = []
         for j in J.tolist():
             e, norm = orthogonalise(self.M.take([j])[:, 0], self.basis())
-            Q = self.xp.concat([self.basis(), (e / norm)[:, None]], axis=1)
-            left = self.M.norms2(Q)
-            left = self.xp.where(left > self.nothing, left, self.xp.zeros_like(left))
-            scores.append(float(p_norm(left, self.p)))
-        return int(J[np.flatnonzero(np.asarray(scores) <= min(scores) * (1 + TIE_BAND * self.eps))[0]])
+            directions.append(e / norm)
+        left = self.M.norms2_after(self.basis(), self.xp.stack(directions, axis=1))
+        left = self.xp.where(left > self.nothing, left, self.xp.zeros_like(left))
+        scores = host(p_norm(left, self.p))
+        return int(J[np.flatnonzero(scores <= scores.min() * (1 + TIE_BAND * self.eps))[0]])
 
     def _scores(self, eligible: Array) -> tuple[Array, Array]:
         """Return the p-norm of the residual norms after each pick, infinite where not eligible, and its rounding.

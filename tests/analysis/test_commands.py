@@ -38,8 +38,9 @@ def test_a_command_reads_all_its_options(name):
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
     given = vars(parser.parse_args([]))
-    code = inspect.getsource(module.main)
-    read = {n.attr for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Attribute)}
+    code = inspect.getsource(module)
+    nodes = [n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Attribute)]
+    read = {n.attr for n in nodes if isinstance(n.value, ast.Name) and n.value.id == "arguments"}
     passed = getattr(module, "FIELDS", {})  # what goes into a record by name
     if "**vars(arguments)" in code:
         passed = given

@@ -14,7 +14,9 @@ import torch
 
 from cssp import METHODS, CsspError, select, select_gram
 from cssp.passes import greedy as greedy_in_passes
+from cssp.passes.table import source_of
 from cssp.pivoting import exponents
+from cssp.problem import Problem
 
 PS = [1, 1.5, 3, 4, 16, 300, math.inf]
 
@@ -291,6 +293,45 @@ def test_items_of_a_batch():
     s = select(A, 5, "greedy", p=6)
     for i in range(2):
         assert s.indices[i].tolist() == select(A[i].copy(), 5, "greedy", p=6).indices.tolist()
+
+
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_norms_after_one_more_column_are_those_of_the_columns(kind):
+    """Columns that one more direction explains almost wholly, or that the chosen ones did, keep the digits of what is left."""
+    A = gaussian(12, 14, kind=kind)
+    A[:, 5] = A[:, 4] + 1e-7 * A[:, 5]
+    A[:, 6] = A[:, 0] + 1e-7 * A[:, 6]
+    Q = np.linalg.qr(A[:, :2])[0]
+    E = A[:, 2:5] - Q @ (Q.conj().T @ A[:, 2:5])
+    E = E - Q @ (Q.conj().T @ E)
+    E = E / np.linalg.norm(E, axis=0)
+    exact = np.array([residuals(A, [0, 1, i]) for i in (2, 3, 4)])
+    read = {name: source_of(STORAGES[name](A)) for name in ("sparse", "dask", "operator")}
+    columns = [greedy_in_passes._Read(source, np.linalg.norm(A, axis=0) ** 2) for source in read.values()]
+    for M in (exponents.Stored(Problem(A, 3, np.ones(14, dtype=bool))), *columns):
+        found = np.sqrt(np.maximum(M.norms2_after(Q, E), 0))
+        np.testing.assert_allclose(found, exact, rtol=1e-8, atol=1e-15)
+
+
+@pytest.mark.parametrize("storage", ["sparse", "operator", "dask"])
+def test_ties_of_many_columns_are_told_apart_in_few_passes(storage):
+    """Forty equal scores, which for p = 1 only explicit residuals tell apart: once for all, not once for each."""
+    A = np.eye(40)[:, np.repeat(np.arange(20), 2)]
+    s = select(STORAGES[storage](A), 4, "greedy", p=1)
+    assert host(s.indices).tolist() == select(A, 4, "greedy", p=1).indices.tolist() == [0, 2, 4, 6]
+    assert s.passes < 30
+
+
+def test_landmarks_take_no_exponent():
+    A = gaussian(6, 8)
+    with pytest.raises(CsspError, match=r"option 'p' is unknown: .*p of greedy, with cssp\.select"):
+        select_gram(A.T @ A, 3, "greedy", p=3)
+
+
+def test_an_exponent_beyond_the_range_is_the_maximum():
+    s = select(gaussian(6, 8), 3, "greedy", p=10**400)
+    assert s.error_p(10**400) == s.max_error
+    assert s.indices.tolist() == select(gaussian(6, 8), 3, "greedy", p=math.inf).indices.tolist()
 
 
 def test_too_many_columns_to_hold_their_products(monkeypatch):

@@ -244,3 +244,21 @@ def test_certificate_in_the_max_norm_of_other_storages():
             assert getattr(c, name) == pytest.approx(getattr(own, name), rel=1e-6), name
         assert c.in_max_norm() == own.in_max_norm()
     assert select_gram(A.T @ A, 4, "greedy").certificate().max_source is None
+
+
+def test_bounds_at_the_ends_of_the_range():
+    """No warning, no NaN and no OverflowError where numbers leave the range of float64."""
+    assert bounds.greedy_widths([1e300, 1e10], 3, largest=1e-300) == pytest.approx(
+        math.sqrt(2) * 1e-300 ** (2 / 3) * 1e10 ** (1 / 3)
+    )
+    assert bounds.greedy_width(3, gamma=1e-320) == bounds.greedy_width(10**4) == math.inf
+    assert bounds.width_p_norm(16, 10**400, factor=3.0) == 3.0
+    assert bounds.volume_width(3, f=10**400) == math.inf
+    assert bounds.greedy_exponential(5, rate=1.0, alpha=1e5) == 0
+    assert bounds.greedy_exponential(5, rate=0.0, alpha=1e5) == pytest.approx(math.sqrt(2))
+    assert bounds.width_of_columns(1e-300 * np.eye(4)) == pytest.approx(0.5e-300, rel=1e-12)
+    assert bounds.width_of_columns(1e-310 * np.eye(4)) == pytest.approx(0.5e-310, rel=1e-6)
+    with pytest.raises(ValueError, match="C must be finite"):
+        bounds.width_of_columns([[math.nan]])
+    with pytest.raises(ValueError, match="gamma must lie in"):
+        bounds.greedy_width(3, gamma=-(10**400))
