@@ -131,10 +131,10 @@ def interpolative(
         raise ArgumentError("A is a batch: expected one matrix (m, n); call it for each of a batch")
     T = sel.coefficients()
     xp, device = array_api_compat.array_namespace(T), array_api_compat.device(T)
-    T = xp.asarray(T, copy=True)
-    identity = xp.eye(T.shape[0], dtype=T.dtype, device=device)
-    for i, j in enumerate(host(sel.indices).tolist()):
-        T[:, j] = identity[:, i]
+    columns = host(sel.indices)
+    identity, chosen = np.zeros(T.shape), np.zeros(T.shape[1], dtype=bool)
+    identity[range(len(columns)), columns] = chosen[columns] = 1
+    T = xp.where(xp.asarray(chosen, device=device), xp.asarray(identity, dtype=T.dtype, device=device), T)
     bounded = method == "strong_rrqr" and sel._parts[0].is_a_run_of(METHODS[method])
     bound = max(float(options.get("f", 2.0)), LEAST_F) if bounded else None
     return ID(sel.indices, T, sel.relative_error, bound, sel)

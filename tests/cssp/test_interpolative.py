@@ -65,6 +65,13 @@ def test_as_scipy_with_a_precision():
         assert np.linalg.norm(left) <= eps * np.linalg.norm(HILBERT)
 
 
+def test_coefficients_carry_gradients():
+    X = torch.as_tensor(HILBERT[:8, :8]).requires_grad_()
+    T = interpolative(X, 2).T
+    T.sum().backward()
+    assert X.grad.abs().sum() > 0
+
+
 def test_no_more_columns_than_the_rank():
     X = np.random.default_rng(0).standard_normal((20, 3)) @ np.ones((3, 3))
     found = interpolative(np.hstack([X, X]), 5)
