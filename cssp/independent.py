@@ -194,7 +194,7 @@ def _triangle(A: np.ndarray) -> np.ndarray:
     step = max(linalg.SLAB, 3 * n)
     R = np.zeros((0, n), dtype=A.dtype)
     for a in range(0, A.shape[0], step):
-        R = np.linalg.qr(np.concatenate([R, A[a : a + step]]), mode="r")
+        R = np.asarray(np.linalg.qr(np.concatenate([R, A[a : a + step]]), mode="r"))
     return R
 
 
