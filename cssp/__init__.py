@@ -24,20 +24,29 @@ from cssp.selection import Selection
 
 if TYPE_CHECKING:
     from cssp import kernels, matrices, passes, plotting
+    from cssp.comparison import Comparison, compare
+    from cssp.cur_decomposition import CUR, CURCertificate, cur
     from cssp.estimators import ColumnSubsetSelector, LandmarkSelector
+    from cssp.independent import Independent, independent_columns
+    from cssp.interpolative_decomposition import ID, interpolative
     from cssp.nystrom import GramSelection, select_gram
     from cssp.streaming import StreamingSelector, StreamSelection
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "CUR",
+    "ID",
     "METHODS",
     "ArgumentError",
+    "CURCertificate",
     "Certificate",
     "ColumnSubsetSelector",
+    "Comparison",
     "CsspError",
     "GramSelection",
     "Guarantee",
+    "Independent",
     "LandmarkSelector",
     "Method",
     "MissingFileError",
@@ -51,6 +60,10 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "bounds",
+    "compare",
+    "cur",
+    "independent_columns",
+    "interpolative",
     "kernels",
     "matrices",
     "passes",
@@ -61,11 +74,20 @@ __all__ = [
 
 #: Names that are imported where they are first used: `select` needs none of them.
 _LATER = {
+    "CUR": "cssp.cur_decomposition",
+    "CURCertificate": "cssp.cur_decomposition",
     "ColumnSubsetSelector": "cssp.estimators",
+    "Comparison": "cssp.comparison",
     "GramSelection": "cssp.nystrom",
+    "ID": "cssp.interpolative_decomposition",
+    "Independent": "cssp.independent",
     "LandmarkSelector": "cssp.estimators",
     "StreamSelection": "cssp.streaming",
     "StreamingSelector": "cssp.streaming",
+    "compare": "cssp.comparison",
+    "cur": "cssp.cur_decomposition",
+    "independent_columns": "cssp.independent",
+    "interpolative": "cssp.interpolative_decomposition",
     "select_gram": "cssp.nystrom",
 }
 

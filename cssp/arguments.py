@@ -11,6 +11,7 @@ import array_api_compat
 import numpy as np
 
 from cssp.errors import ArgumentError, UnknownNameError, UnsupportedError, check_integer
+from cssp.habits import in_our_words
 from cssp.linalg import host
 from cssp.methods import METHODS, Method
 
@@ -51,7 +52,9 @@ def check_options(row: Method, options: Mapping[str, object]) -> None:
     for name in options:
         if name not in row.options:
             own = f"its options are {_listed(row.options)}" if row.options else "it has no options of its own"
-            raise UnknownNameError(f"option {name!r} is unknown to method {row.name!r}; {own}")
+            raise UnknownNameError(
+                f"option {name!r} is unknown to method {row.name!r}{in_our_words(name)}; {own}"
+            )
 
 
 def check_supported(row: Method, feature: str, argument: str) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from cssp import linalg, passes, scaling
-from cssp.errors import RankDeficientError
+from cssp.errors import RankDeficientError, RankDeficientWarning, warn
 from cssp.methods import Method
 from cssp.methods.residual import residual
 from cssp.part import Part, relative
 from cssp.problem import Problem
 
-__all__ = ["filled", "limit", "shortened", "solved", "threshold", "within"]
+__all__ = ["filled", "limit", "part_of", "shortened", "solved", "threshold", "warn_of_dependence", "within"]
 
 #: Columns so much shorter than the longest may be dependent because of their unit alone.
 UNLIKE = 1e-3
@@ -58,7 +58,7 @@ def solved(
         picks = row.function(q, **options)
         method_picks = None if picks.proven else ()
         return _independent_first(
-            _part(p, picks.indices, picks.rank, method_picks), picks.exhausted
+            part_of(p, picks.indices, picks.rank, method_picks), picks.exhausted
         ), picks.exhausted
 
     part, exhausted = run(p, options)
@@ -79,19 +79,19 @@ def solved(
                 if len(part.picks) >= length
                 else filled(part.picks, linalg.host(p.candidates), p.k)
             )
-            part = _part(p, picks[:length], None, part.method_picks)
+            part = part_of(p, picks[:length], None, part.method_picks)
             return _deficient(part, deficient) if given else (part, False)
     if len(part.picks) < p.k:
         part = _independent_first(part, exhausted, p.k)
     if part.rank == p.k:
         return part, False
     if deficient != "truncate" and len(part.picks) < p.k:
-        part = _part(p, filled(part.picks, linalg.host(p.candidates), p.k), part.rank, part.method_picks)
+        part = part_of(p, filled(part.picks, linalg.host(p.candidates), p.k), part.rank, part.method_picks)
         cut = None if p.tol is None else _cut_at(part, p.tol)
         if (
             cut is not None
         ):  # columns that are dependent up to rounding may still meet a tolerance below rounding
-            return _part(p, part.picks[: max(1, cut, len(p.include))], None, part.method_picks), False
+            return part_of(p, part.picks[: max(1, cut, len(p.include))], None, part.method_picks), False
     return _deficient(part, deficient)
 
 
@@ -103,7 +103,7 @@ def _cut_at(part: Part, tol: float) -> int | None:
 def _deficient(part: Part, deficient: str) -> tuple[Part, bool]:
     """Return a part with dependent columns, as the caller wants it."""
     if shortened(deficient, len(part.picks), lambda: limit(part), lambda: f". {threshold(part)}"):
-        part = _part(part.problem, _independent(part), part.rank, part.method_picks)
+        part = part_of(part.problem, _independent(part), part.rank, part.method_picks)
     return part, True
 
 
@@ -112,7 +112,7 @@ def _included(part: Part) -> list[bool]:
     return part.independent[: len(part.problem.include)] if part.problem.include else []
 
 
-def _part(
+def part_of(
     p: Problem, picks: Sequence[int], rank: int | None, method_picks: tuple[int, ...] | None = None
 ) -> Part:
     """Return a part; the picks are the method's own by default."""
@@ -138,7 +138,7 @@ def _independent_first(part: Part, exhausted: bool, length: int | None = None) -
         left[j] = False
     complete = passes.METHODS["residual"] if p.in_passes else residual
     picks = complete(replace(p, include=tuple(first), candidates=left, tol=None, target=None, k=k))
-    longer = _part(p, picks.indices, None, part.method_picks)
+    longer = part_of(p, picks.indices, None, part.method_picks)
     return longer if longer.rank > part.rank else part
 
 
@@ -185,3 +185,16 @@ def _independent(part: Part) -> list[int]:
     kept = [j for j, yes in zip(part.picks, part.independent, strict=True) if yes]
     p = part.problem
     return kept or list(part.picks[:1]) or [int(np.argmax(linalg.host(p.candidates)))]
+
+
+@scaling.default_floating_errors
+def warn_of_dependence(short: list[Part], items: int) -> None:
+    """Warn of the parts whose k exceeds the rank; ``items`` is the size of the batch, 0 where there is none."""
+    if short:
+        ranks = ", ".join(sorted({f"{p.rank} of {len(p.picks)}" for p in short})[:3])
+        many = f" in {len(short)} of {items} batch items" if items else ""
+        warn(
+            f"k exceeds {limit(short[0])}{many}: only {ranks} chosen columns are independent. {threshold(short[0])}. "
+            "deficient='fill' keeps dependent columns; pass deficient='truncate' or deficient='raise', or tol, to avoid them",
+            RankDeficientWarning,
+        )

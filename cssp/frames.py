@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from cssp.errors import ArgumentError, UnsupportedError
 
-__all__ = ["as_values", "names_of"]
+__all__ = ["as_places", "as_values", "names_of"]
 
 #: Columns that a message names.
 SHOWN = 5
@@ -18,6 +19,27 @@ SHOWN = 5
 def names_of(X: Any) -> list[str] | None:
     """Return the names of the columns of a frame, None for everything else."""
     return [str(name) for name in X.columns] if _library(X) is not None else None
+
+
+def as_places(argument: str, index: Any, names: list[str] | None) -> Any:
+    """Return columns given by name as their places among the names; everything else as it came."""
+    if names is None:
+        return index
+    if isinstance(index, str):
+        raise ArgumentError(f"{argument} = {index!r}: expected a list of columns; pass [{index!r}]")
+    if not isinstance(index, list | tuple) or not any(isinstance(j, str) for j in index):
+        return index
+    return [_place(argument, j, names) if isinstance(j, str) else j for j in index]
+
+
+def _place(argument: str, name: str, names: list[str]) -> int:
+    times = names.count(name)
+    if times == 1:
+        return names.index(name)
+    if times:
+        raise ArgumentError(f"{argument} contains {name!r}, the name of {times} columns; give their indices")
+    near = difflib.get_close_matches(name, names, n=3) or names[:SHOWN]
+    raise ArgumentError(f"{argument} contains {name!r}, which is no column of A; near to it: {near}")
 
 
 def as_values(argument: str, X: Any) -> Any:

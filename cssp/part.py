@@ -290,7 +290,7 @@ class Kept:
         if name.startswith("__"):
             raise AttributeError(name)
         raise UnsupportedError(
-            "this selection was pickled, which leaves its matrix A behind: indices, errors and mask() came with it, "
+            "this selection was saved or pickled, which leaves its matrix A behind: indices, errors and mask() came with it, "
             "expected A for all else; call it before pickling, or on cssp.select(A, tol=1.0, include=indices)"
         )
 

@@ -48,7 +48,7 @@ def error_trace(selection: Selection, ax: Axes | None = None, *, item: Any = Non
     total = float(part.trace[0])
     k = len(part.picks)
     t = np.arange(k + 1)
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     style = "o" if k <= 40 else ""
     if total == 0:
         return _finished(ax, "relative error  ‖A − P A‖ / ‖A‖", selection)
@@ -106,7 +106,7 @@ def spectrum(A: Any, k: int | None = None, ax: Axes | None = None) -> Axes:
     check_finite("A", A, None, "", "clean it")
     k = None if k is None else check_integer("k", k, 1, int(A.shape[1]))
     s = linalg.svd(linalg.host(linalg.widen(A)))[1]
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     place = np.arange(1, len(s) + 1)
     shown = s > 0
     ax.plot(
@@ -162,7 +162,8 @@ def _bound(selection: Selection, part: Part, row: Method, tails: np.ndarray) -> 
     return np.asarray(steps), np.asarray(bound)
 
 
-def _axes(ax: Axes | None) -> Axes:
+def axes_or_new(ax: Axes | None) -> Axes:
+    """Return the axes, or new ones where there are none."""
     if ax is not None:
         return ax
     try:

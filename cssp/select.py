@@ -10,9 +10,10 @@ import array_api_compat
 import numpy as np
 
 from cssp import arguments as check
-from cssp import gradients, passes, scaling, transforms
-from cssp.errors import RankDeficientWarning, UnsupportedError, warn
-from cssp.finish import limit, solved, threshold
+from cssp import frames, gradients, passes, scaling, transforms
+from cssp.each import check_tol_each, solved_each
+from cssp.errors import UnsupportedError
+from cssp.finish import solved, warn_of_dependence
 from cssp.in_memory import InMemory
 from cssp.methods import Method
 from cssp.part import Part
@@ -36,6 +37,7 @@ def select(
     scale: str | None = None,
     target: Any = None,
     tol: float | None = None,
+    tol_each: float | None = None,
     include: Any = None,
     exclude: Any = None,
     valid: Any = None,
@@ -52,7 +54,7 @@ def select(
         NumPy, torch, or any Array-API array; real, complex where the method allows it, integer and bool
         (worked on in float64), half precisions (worked on in float32). Never modified.
     k : int, or one int per batch item, optional
-        Number of columns. It may be left out where `tol` is given.
+        Number of columns. It may be left out where `tol` or `tol_each` is given.
     method : str
         Name of a row of `cssp.METHODS`.
     weights : array, shape (n,) or (..., n), optional
@@ -67,8 +69,12 @@ def select(
         Stop at the first pick with ‖A - P_S A‖_F ≤ tol·‖A‖_F, at least one pick and all included ones being
         made. Without k it is no error if independent columns run out before; included ones that are dependent are
         treated as `deficient` says.
-    include, exclude : sequence of int, or one sequence per batch item, optional
-        Columns chosen first, in this order; columns never chosen (they still count in the error).
+    tol_each : float in (0, 1), optional
+        Stop at the first pick with which the residual norm of every column is at most tol_each times its own norm, instead of
+        tol. For methods that pick one column after the other, the others refuse it.
+    include, exclude : sequence of int or str, or one sequence per batch item, optional
+        Columns chosen first, in this order; columns never chosen (they still count in the error). Also names
+        of columns where A is a data frame.
     valid : bool array, shape (n,) or (..., n), optional
         False marks padding: such columns are not part of the problem and may hold anything, NaN too.
     deficient : {"fill", "truncate", "raise"}
@@ -118,7 +124,14 @@ def select(
     """
     under_transform = transforms.under_transform(A, weights, target)
     if under_transform is not None:
-        same = {"tol": tol, "include": include, "exclude": exclude, "valid": valid, "deficient": deficient}
+        same = {
+            "tol": tol,
+            "tol_each": tol_each,
+            "include": include,
+            "exclude": exclude,
+            "valid": valid,
+            "deficient": deficient,
+        }
         same |= {"scale": scale, "rng": rng, "progress": progress, **options}
         return under_transform(
             lambda A, w, B: select(A, k, method, weights=w, target=B, **same),
@@ -127,6 +140,8 @@ def select(
     row, unit = check.find_method(method), check.as_scale(scale)
     live = gradients.sources(A, weights, target, unit)
     matrices = _opened(A, row, options, k, target, unit)
+    if tol_each is not None:
+        check_tol_each(tol_each, tol, row)
     row, (*lead, _, n) = matrices.row, matrices.shape
     batch = tuple(lead)
     check.check_deficient(deficient)
@@ -135,8 +150,19 @@ def select(
     for name, value in (("tol", tol), ("include", include), ("exclude", exclude)):
         if value is not None:
             check.check_supported(row, name, name)
+    include, exclude = (
+        frames.as_places(name, index, matrices.names)
+        for name, index in (("include", include), ("exclude", exclude))
+    )
     request = requested(
-        batch, n, k=k, tol=tol, include=include, exclude=exclude, weights=weights, valid=valid
+        batch,
+        n,
+        k=k,
+        tol=tol if tol_each is None else tol_each,
+        include=include,
+        exclude=exclude,
+        weights=weights,
+        valid=valid,
     )
     generator, places = check.as_generator(rng), list(request.places())
     chance = bool(options) or not row.deterministic  # an option may bring chance in: a random start
@@ -144,15 +170,16 @@ def select(
     problems = [
         matrices.problem(place, request.item(place), g) for place, g in zip(places, generators, strict=True)
     ]
+    solve = solved if tol_each is None else solved_each
     with reporting(progress, f"select {method}") as report:
         answers = []
         for problem in problems:
             watched = problem if batch else replace(problem, progress=report)
-            answers.append(solved(watched, row, options, deficient, request.counted))
+            answers.append(solve(watched, row, options, deficient, request.counted))
             if batch:
                 report(len(answers), len(problems))
     if deficient == "fill":
-        _warn_of_dependence([part for part, is_short in answers if is_short], len(places) if batch else 0)
+        warn_of_dependence([part for part, is_short in answers if is_short], len(places) if batch else 0)
     parts = transforms.attached([part for part, _ in answers], live, places)
     return _record(parts, matrices, options)
 
@@ -167,19 +194,6 @@ def _opened(
         return InMemory(A, row, options, target, unit)
     made: InPasses = passes.InPasses(A, row, options, target, unit)
     return made
-
-
-@scaling.default_floating_errors
-def _warn_of_dependence(short: list[Part], items: int) -> None:
-    """Warn of the parts whose k exceeds the rank; ``items`` is the size of the batch, 0 where there is none."""
-    if short:
-        ranks = ", ".join(sorted({f"{p.rank} of {len(p.picks)}" for p in short})[:3])
-        many = f" in {len(short)} of {items} batch items" if items else ""
-        warn(
-            f"k exceeds {limit(short[0])}{many}: only {ranks} chosen columns are independent. {threshold(short[0])}. "
-            "deficient='fill' keeps dependent columns; pass deficient='truncate' or deficient='raise', or tol, to avoid them",
-            RankDeficientWarning,
-        )
 
 
 @scaling.default_floating_errors
@@ -208,4 +222,5 @@ def _record(parts: list[Part], matrices: InMemory | InPasses, options: Mapping[s
         _parts=tuple(parts),
         _batch=batch,
         _like=like,
+        _names=matrices.names,
     )

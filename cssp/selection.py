@@ -17,6 +17,7 @@ from cssp.part import Part, relative
 from cssp.problem import Array
 from cssp.residuals import as_exponent, relative_p_norm
 from cssp.scaling import default_floating_errors, shifted
+from cssp.selection_uses import SelectionUses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ __all__ = ["Certificate", "Selection"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Selection:
+class Selection(SelectionUses):
     """Columns chosen by `cssp.select`.
 
     Errors, coefficients and reconstructions are computed from A when first asked for: do not overwrite A
@@ -79,6 +80,7 @@ class Selection:
     _parts: tuple[Part, ...]
     _batch: tuple[int, ...]
     _like: Array  # an empty array that carries namespace and device
+    _names: list[str] | None = None  # of all columns
 
     @cached_property
     @default_floating_errors

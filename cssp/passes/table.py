@@ -147,6 +147,7 @@ class InPasses:
     """The matrix of one call, read in passes: what `cssp.in_memory.InMemory` is for arrays in memory."""
 
     like = np.empty((0,))
+    names = None
 
     def __init__(self, A: Any, row: Method, options: Mapping[str, Any], target: Any, unit: bool) -> None:
         """Check the matrix; with ``unit`` columns will be divided by their norms."""
