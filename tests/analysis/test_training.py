@@ -472,6 +472,14 @@ def test_transcriptions_are_judged_word_by_word(knowing):
     assert (evaluate.transcribe(net, processor, scene) == (words == words[3, 0])).all()
 
 
+def test_a_scene_that_allows_no_question_about_a_patch_is_passed_over(knowing, monkeypatch):
+    make = scenes.make
+    monkeypatch.setattr(scenes, "make", lambda seed, *rest: make(17, *rest))
+    assert not scenes.make(0, "test", {"light": 2}, "digits").questions
+    found = evaluate.patch_questions(*reference.load(knowing), 1, "test", blind_scenes=1)
+    assert found["digits"]["sides"] == 0 and found["digits"]["scenes"] == 1
+
+
 def test_a_checkpoint_beside_the_shipped_one_is_found_by_its_name(tmp_path, monkeypatch):
     beside = tmp_path / "neutral"
     beside.mkdir()
