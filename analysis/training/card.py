@@ -42,7 +42,8 @@ Projected tokens, means over these scenes.
 
 Questions that every patch matters to, those of the background most of all: towards which side a named patch of background grows
 brighter, and transcriptions: a word for every patch of a row (the value of a digit, the colour of a thing, else the brighter
-side), each given after the right words before it. *Blind* says what most often follows the word before.
+side), each given after the right words before it. *Blind* says what most often follows the word before; a model that gives no more
+words right than that has not learnt to transcribe.
 
 | family | brighter side | words | blind | rows without a fault | scenes |
 |---|---|---|---|---|---|
