@@ -477,7 +477,7 @@ def test_a_scene_that_allows_no_question_about_a_patch_is_passed_over(knowing, m
     monkeypatch.setattr(scenes, "make", lambda seed, *rest: make(17, *rest))
     assert not scenes.make(0, "test", {"light": 2}, "digits").questions
     found = evaluate.patch_questions(*reference.load(knowing), 1, "test", blind_scenes=1)
-    assert found["digits"]["sides"] == 0 and found["digits"]["scenes"] == 1
+    assert (found["digits"]["sides"], found["digits"]["scenes"]) == (0, 1)
 
 
 def test_a_checkpoint_beside_the_shipped_one_is_found_by_its_name(tmp_path, monkeypatch):

@@ -119,7 +119,7 @@ def test_the_error_estimate_holds_and_is_not_idle():
         G, norms = pivoted_cholesky.gram_and_norms(A[None], None)
         rules = pivoted_cholesky.Rules.of(A[None])
         H = A.double().mT @ A.double()
-        gamma = rules.own(30) + pivoted_cholesky.SEEN * float(
+        gamma = rules.added(30) + pivoted_cholesky.SEEN * float(
             (G.diagonal(dim1=1, dim2=2) / norms**2 - 1).abs().max()
         )
         d, E, x = G[0].diagonal().clone(), gamma * G[0].diagonal(), H.diagonal().clone()

@@ -281,7 +281,7 @@ _SEEN_BACKWARDS = ("Gemma3", "Gemma4", "Gemma4Unified", "Molmo2", "PaliGemma")
 _REFUSED = {
     "chunked prefill": {
         "see those behind them": _SEEN_BACKWARDS,
-        "does not find all that its encoder gives": ("Fuyu", "Granite4Vision", "Llama4", "Ovis2"),
+        "does not find everything that its encoder returns": ("Fuyu", "Granite4Vision", "Llama4", "Ovis2"),
         "they are embeddings": ("Phi4Multimodal",),
         "by the positions of tokens": ("MiniMaxM3Sparse",),
     },

@@ -311,7 +311,7 @@ REFUSED = {
     "num_beam_groups": (2, "fetched from the hub"),
     "constraints": ([object()], "fetched from the hub"),
     "force_words_ids": ([[5]], "fetched from the hub"),
-    "token_healing": (True, "tokenized anew"),
+    "token_healing": (True, "tokenized again"),
     "assistant_early_exit": (1, "running already"),
     "use_mtp": (True, "cache of their own"),
     "speculation_type": ("dflash", "hidden states"),

@@ -199,12 +199,12 @@ class LayerSession(Session[LayerCall]):
 
     def _opened(self, answer: Encoded, prompt: Prompt, whole: LayerCall | None) -> Passage:
         """Find the images of a prompt, and schedule where each is cut."""
+        self._check_deepstack(len(answer.planes))
         if not answer.listed:
             raise BridgeError(
                 f"{type(self.model).__name__}.get_image_features gives no list of visual rows for each image. Use a pruner "
                 "that acts before the LLM, such as 'spare'."
             )
-        self._check_deepstack(len(answer.planes))
         features = [rows.detach() for rows in answer.entries]
         places = prompt.places([len(rows) for rows in features], placeholder_id(self.model))
         batch = prompt.mask.shape[0]
