@@ -27,12 +27,14 @@ LAYERS = (1, 2)
 class Checkpoint:
     """A checkpoint whose decoder takes embeddings, positions and an additive mask, as Llama's does.
 
-    ``clip``: (CLIPModel, tokenizer) with the checkpoint's own vision tower, or None.
+    ``clip``: (CLIPModel, tokenizer) with the checkpoint's own vision tower, or None. ``learnt``: skills that it answers beyond those
+    that every checkpoint here was trained for.
     """
 
     model: Any
     processor: Any
     clip: tuple[Any, Any] | None = None
+    learnt: frozenset[str] = frozenset()
 
     @property
     def decoder(self) -> Any:

@@ -170,7 +170,7 @@ def load(folder: str) -> Checkpoint:
 
     model, processor = reference.load(folder)
     clip = reference.clip(folder) if reference.clip_folder(folder).is_dir() else None
-    _LOADED[folder] = Checkpoint(model, processor, clip)
+    _LOADED[folder] = Checkpoint(model, processor, clip, _learnt(reference.folder_of(folder)))
     return _LOADED[folder]
 
 
@@ -192,17 +192,31 @@ def scene_of(family: str, number: int, checkpoint: Checkpoint | None = None) -> 
     """Return a scene of the study: of the test split, which no training saw. What every patch shows is asked of models that know how."""
     from analysis import scenes
 
-    known = {} if checkpoint is None else checkpoint.processor.tokenizer.get_vocab()
-    skills = [
-        name
-        for name in scenes.FAMILIES[family]
-        if name in scenes.SKILLS or ("transcribe" in known and name in _EVERY_PATCH)
-    ]
+    also = () if checkpoint is None else checkpoint.learnt
+    skills = [name for name in scenes.FAMILIES[family] if name in scenes.SKILLS or name in also]
     return scenes.make(number, "test", dict.fromkeys(skills, PER_SKILL), family)
 
 
-#: Skills that ask what patches of the background show, too.
-_EVERY_PATCH = ("shading", "light", "transcription", "transcript")
+def _learnt(folder: Path) -> frozenset[str]:
+    """Return the skills that ask what every patch shows which a checkpoint has learnt, by the measurements on its card.
+
+    A skill counts as learnt where it lies ten points or more above its level without seeing: one of four sides, or the word that
+    mostly follows the word before.
+    """
+    card = folder / "measured.json"
+    patches = json.loads(card.read_text()).get("patches", {}) if card.exists() else {}
+    level = {
+        skill: found[measure] - (0.25 if measure == "side" else found["blind"])
+        for family, found in patches.items()
+        for measure, skill in _EVERY_PATCH[family].items()
+    }
+    return frozenset(skill for skill, above in level.items() if above >= 0.1)
+
+
+_EVERY_PATCH = {
+    "objects": {"side": "shading", "words": "transcription"},
+    "digits": {"side": "light", "words": "transcript"},
+}
 
 
 def covered(scene: Any) -> Tensor:

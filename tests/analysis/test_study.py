@@ -6,6 +6,8 @@ import dataclasses
 import json
 import re
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from pathlib import Path
 
@@ -445,15 +447,46 @@ def test_progress_moves_arm_by_arm_and_a_scene_is_one(plan):
     assert max(shares) <= 0.5
 
 
+def test_parts_of_scenes_are_shown_before_any_scene_is_finished(plan, tmp_path, monkeypatch, capsys):
+    shown = threading.Event()
+
+    class Bar(plans.tqdm):
+        def refresh(self, *arguments, **options):
+            if 0 < self.n < 2:
+                shown.set()
+            return super().refresh(*arguments, **options)
+
+    class Nothing:
+        def save(self, path):
+            pass
+
+    def half_and_half(plan, unit, done):
+        done(0.5)
+        assert shown.wait(60)
+        done(0.5)
+        return Nothing()
+
+    def threads(workers, _context, _start, arguments):
+        return ThreadPoolExecutor(workers, initializer=plans._DONE.append, initargs=arguments)
+
+    monkeypatch.setattr(plans, "_DONE", [])
+    monkeypatch.setattr(plans, "_study", half_and_half)
+    monkeypatch.setattr(plans, "tqdm", Bar)
+    monkeypatch.setattr(plans, "ProcessPoolExecutor", threads)
+    study.run(plan, tmp_path, workers=2)
+    parts = [float(n) for n in re.findall(r"([\d.]+) of 2 scenes", capsys.readouterr().err)]
+    assert (parts[0], parts[-1]) == (0, 2)
+    assert any(0 < n < 2 for n in parts)
+    assert parts == sorted(parts)
+
+
 @pytest.mark.slow
-def test_progress_of_all_workers_is_shown_together(plan, tmp_path, capsys):
-    """Before any scene is finished, parts of scenes are counted; in the end there are as many as there are scenes."""
+def test_progress_of_worker_processes_ends_with_all_scenes(plan, tmp_path, capsys):
     few = dataclasses.replace(plan, arms=("spare", "random"))
     study.run(few, tmp_path, workers=2)
     shown = [float(n) for n in re.findall(r"([\d.]+) of 2 scenes", capsys.readouterr().err)]
     assert (shown[0], shown[-1]) == (0, 2)
     assert shown == sorted(shown)
-    assert any(0 < n < 1 for n in shown)
 
 
 def test_rows_of_another_model_of_the_same_name_are_not_used(plan, finished, untrained, tmp_path):
