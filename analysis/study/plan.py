@@ -237,13 +237,13 @@ def confirm(plan: Plan, out: Path, workers: int = 2) -> Path:
     """
     plan = replace(plan, first=CONFIRM)
     note = out / "confirmed.json"
-    told = {k: v for k, v in json.loads(json.dumps(asdict(plan))).items() if k != "models"}
-    if note.exists() and json.loads(note.read_text()) != told:
+    fields = {k: v for k, v in json.loads(json.dumps(asdict(plan))).items() if k != "models"}
+    if note.exists() and json.loads(note.read_text()) != fields:
         raise ValueError(
             f"{note}: these scenes have been used with another plan; what they say counts only the first time."
         )
     out.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(told, indent=1) + "\n")
+    note.write_text(json.dumps(fields, indent=1) + "\n")
     return run(plan, out, workers)
 
 

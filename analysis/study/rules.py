@@ -333,10 +333,10 @@ RIVALS = ("spare", "divprune", "greedy", "resprune", SMALLER)
 
 
 def auto(study: Study) -> Verdict:
-    """Decide question 6: is one pruner enough, once it is told the task?"""
-    question = "Is one pruner as good as any other in every task, once it is told the task?"
+    """Decide question 6: is one pruner enough, once it knows the task?"""
+    question = "Is one pruner as good as any other in every task, once it knows the task?"
     rule = (
-        "auto, told the task, minus spare, divprune, greedy, resprune and the smaller image. Yes: at every budget and in every task that was run all gaps lie above −0.01, "
+        "auto with the task given, minus spare, divprune, greedy, resprune and the smaller image. Yes: at every budget and in every task that was run all gaps lie above −0.01, "
         "and at tight budgets above 0. Partly: all lie above −0.01 at tight budgets. No: one lies below −0.01. Else not settled."
     )
     results = study.results

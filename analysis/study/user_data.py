@@ -41,7 +41,7 @@ def plain(text: str) -> str:
 def right(said: str, answers: Sequence[str], scoring: str = "contains") -> bool:
     """Return whether an answer is one of those given, or has one of them among its words; articles do not count, unless they are all."""
     if scoring not in SCORING:
-        raise ValueError(f"scoring = {scoring!r}: allowed are {', '.join(SCORING)}.")
+        raise ValueError(f"scoring = {scoring!r}: expected one of {', '.join(SCORING)}.")
     for answer in map(plain, answers):
         words = plain(said)
         if short := _without_articles(answer):

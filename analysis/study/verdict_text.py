@@ -45,7 +45,7 @@ PLAIN = {
     6: {
         YES: "Told the task, one pruner is nowhere below the others and above them where few tokens stay.",
         PARTLY: "Told the task, one pruner is not below the others where few tokens stay.",
-        NO: "Even told the task, the pruner made for it is below another one somewhere.",
-        OPEN: "Whether one pruner is enough once it is told the task cannot be said yet.",
+        NO: "Even with the task given, the pruner made for it is below another one somewhere.",
+        OPEN: "Whether one pruner is enough once it knows the task cannot be said yet.",
     },
 }  # fmt: skip

@@ -480,7 +480,7 @@ def test_a_cache_that_lost_some_of_its_prompt_is_refused_and_an_empty_one_is_not
         ({"keep": 1.5}, r"\(0, 1\]"),
         ({"method": "sparse"}, "unknown pruner 'sparse'.*spare"),
         ({"beta": 2}, "no option 'beta'"),
-        ({"positions": "original"}, "allowed are keep, compact"),
+        ({"positions": "original"}, "expected one of keep, compact"),
         ({"relevance": "positive"}, "expected 'anti'"),
         ({"keep": None}, "needs tol"),
         ({"rng": torch.Generator()}, "expected None, an int of 0 or more, or a numpy.random.Generator"),

@@ -386,7 +386,7 @@ def test_missing_signals_are_named(tokens):
         ({"relevance": torch.ones(39)}, r"expected \(40,\)"),
         ({"relevance": -torch.ones(40)}, "not negative"),
         ({"relevance": torch.full((40,), torch.nan)}, "finite"),
-        ({"order": "random"}, "allowed are 'ascending' and 'chosen'"),
+        ({"order": "random"}, "expected 'ascending' or 'chosen'"),
         ({"tol": 0.0}, r"expected a number in \(0, 1\]"),
         ({"method": "uniform_grid", "tol": 0.1}, "cannot honour tol"),
     ],

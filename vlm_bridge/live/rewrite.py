@@ -71,7 +71,7 @@ class Kept:
     planes : tuple of Tensor (k, d)
         Rows that the decoder adds behind its first layers.
     sizes : Tensor (k,), optional
-        How many tokens each row stands for, where attention is told.
+        How many tokens each row stands for, where attention is weighted by it.
     coefficients : Tensor (k, n) or (k, n + 1), optional
         What merged rows are made of.
     """

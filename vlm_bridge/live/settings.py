@@ -22,7 +22,7 @@ SEPARATORS = ("prune", "keep")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The arguments of `prune`, checked; `signals` and `options` are its further keyword arguments, told apart.
+    """The arguments of `prune`, checked; `signals` and `options` are its further keyword arguments, separated.
 
     Raises
     ------
@@ -47,7 +47,7 @@ class Settings:
         check_keep(self.keep, self.tol)
         for name, allowed in (("positions", POSITIONS), ("separators", SEPARATORS)):
             if getattr(self, name) not in allowed:
-                raise BridgeError(f"{name} = {getattr(self, name)!r}: allowed are {', '.join(allowed)}.")
+                raise BridgeError(f"{name} = {getattr(self, name)!r}: expected one of {', '.join(allowed)}.")
         object.__setattr__(self, "fold", fold_name(self.fold, self.method))
         if self.clean is not None and not callable(self.clean):
             raise BridgeError(

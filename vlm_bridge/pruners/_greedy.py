@@ -19,7 +19,7 @@ def number(name: str, value: Any, low: float, high: float = math.inf, *, open_lo
     right = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not right or value > high or value < low or (open_low and value == low):
         bounds = f"{'(' if open_low else '['}{low:g}, {high:g}{']' if high < math.inf else ')'}"
-        raise BridgeError(f"{name} = {value!r}: allowed are numbers in {bounds}.")
+        raise BridgeError(f"{name} = {value!r}: expected a number in {bounds}.")
     return float(value)
 
 

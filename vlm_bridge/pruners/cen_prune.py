@@ -43,7 +43,7 @@ def cen_prune(
     """Pick as DivPrune or CDPruner on centred rows, times distinctiveness."""
     for name, value in (("base", base), ("scale", scale)):
         if value not in _CHOICES[name]:
-            raise BridgeError(f"{name} = {value!r}: allowed are {' and '.join(map(repr, _CHOICES[name]))}.")
+            raise BridgeError(f"{name} = {value!r}: expected one of {', '.join(map(repr, _CHOICES[name]))}.")
     rows = doubles(features)
     if standardize:
         deviation = (rows - rows.mean(0)).square().mean(0).sqrt()

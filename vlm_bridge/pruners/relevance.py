@@ -87,7 +87,7 @@ class Relevance:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise BridgeError(
-                    f"Relevance({name}={getattr(self, name)!r}): allowed are {', '.join(allowed)}."
+                    f"Relevance({name}={getattr(self, name)!r}): expected one of {', '.join(allowed)}."
                 )
         if (self.space, self.reduction) == ("attention", "pooled"):
             raise BridgeError("Relevance(reduction='pooled'): attention is reduced by 'mean' or 'max'.")

@@ -210,7 +210,7 @@ def schedule(
     """
     check_version(version)
     if budget not in _BUDGETS:
-        raise BridgeError(f"budget = {budget!r}: allowed are {', '.join(_BUDGETS)}.")
+        raise BridgeError(f"budget = {budget!r}: expected one of {', '.join(_BUDGETS)}.")
     if scale is not None and budget != "rank":
         raise BridgeError(f"scale = {scale}: it belongs to budget='rank'.")
     cut = check_stages(scaled_stages(STAGES, layers) if stages is None else stages, layers)

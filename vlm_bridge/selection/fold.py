@@ -89,7 +89,7 @@ def fold_name(fold: bool | str, method: str) -> str:
     """
     name = "cluster" if fold is True else fold or ""
     if name and name not in FOLDS:
-        raise BridgeError(f"fold = {fold!r}: allowed are True, False, {', '.join(map(repr, FOLDS))}.")
+        raise BridgeError(f"fold = {fold!r}: expected one of True, False, {', '.join(map(repr, FOLDS))}.")
     if name and find_pruner(method).merges:
         raise BridgeError(f"pruner {method!r} merges tokens itself; use fold=False.")
     return name

@@ -27,7 +27,7 @@ class Merged:
         ``rows = coefficients @ features``. Where a pruner merges in front of the projector, the coefficients are those
         of the vision tower's rows, with its CLS row last where it is used.
     sizes : Tensor (k,)
-        Number of tokens that each row stands for where attention is told of it, else ones.
+        Number of tokens that each row stands for where attention is weighted by it, else ones.
     """
 
     indices: Tensor

@@ -71,7 +71,7 @@ def select_tokens(
     [1, 2]
     """
     if order not in ("ascending", "chosen"):
-        raise BridgeError(f"order = {order!r}: allowed are 'ascending' and 'chosen'.")
+        raise BridgeError(f"order = {order!r}: expected 'ascending' or 'chosen'.")
     features, _, choices = choose(features, keep, method, relevance, tol, rng, *signals_and_options(signals))
     picks = [sorted(one.indices) if order == "ascending" else list(one.indices) for one in choices]
     longest = max(map(len, picks))

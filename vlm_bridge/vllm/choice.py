@@ -1,4 +1,4 @@
-"""Choose rows inside the engine, where an error would end it: always as many as the scheduler was told."""
+"""Choose rows inside the engine, where an error would end it: always as many as the scheduler expects."""
 
 from __future__ import annotations
 

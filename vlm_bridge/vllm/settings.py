@@ -91,7 +91,7 @@ class Serving:
         object.__setattr__(self, "keep", _keep(self.keep))
         for name, allowed in (("positions", POSITIONS), ("on_error", ON_ERROR)):
             if getattr(self, name) not in allowed:
-                raise BridgeError(f"{name} = {getattr(self, name)!r}: allowed are {', '.join(allowed)}.")
+                raise BridgeError(f"{name} = {getattr(self, name)!r}: expected one of {', '.join(allowed)}.")
         if isinstance(self.rng, bool) or not isinstance(self.rng, int) or self.rng < 0:
             raise BridgeError(f"rng = {self.rng!r}: expected an int of 0 or more.")
         if self.relevance is not None and not isinstance(self.relevance, str):
@@ -226,7 +226,7 @@ def _tried(text: str, n: int) -> tuple[int, str]:
             if chosen.shape != (part,) or int(chosen.min()) < 0:
                 raise BridgeError(
                     f"pruner {serving.method!r} chose {int((chosen >= 0).sum())} of {few} tokens where {part} were asked for, "
-                    "and an engine needs exactly as many as it was told: use another method or other options."
+                    "and an engine needs exactly as many as its scheduler expects: use another method or other options."
                 )
     except BridgeError as error:
         spelled = (

@@ -45,7 +45,7 @@ class InsideSettings:
 
     def __post_init__(self) -> None:
         if self.positions not in POSITIONS:
-            raise BridgeError(f"positions = {self.positions!r}: allowed are {', '.join(POSITIONS)}.")
+            raise BridgeError(f"positions = {self.positions!r}: expected one of {', '.join(POSITIONS)}.")
         if isinstance(self.keep, (PerTile, Shared, Spectral)):
             raise BridgeError(
                 f"keep = {self.keep!r}: pruner {self.method!r} acts inside the LLM, which cuts each image as a whole: expected a "
