@@ -483,6 +483,20 @@ MUTANTS = [
         "s[0] * np.sum(1 / duals)",
         _WIDTHS,
     ),
+    Mutant(
+        "certificate",
+        "width: volume sampling in a p-norm one too good",
+        'return 1.0 + check_int("k", k, 0)',
+        'return 0.0 + check_int("k", k, 0)',
+        _WIDTHS,
+    ),
+    Mutant(
+        "certificate",
+        "width: adaptive sampling in a p-norm one factor too good",
+        "math.factorial(k + 1)",
+        "math.factorial(k)",
+        _WIDTHS,
+    ),
     # the certificate
     Mutant(
         "certificate",

@@ -73,10 +73,12 @@ from cssp.bounds.sampling import (
 from cssp.bounds.symmetric import elementary_symmetric, symmetric_ratio
 from cssp.bounds.universal import a_posteriori, completion, entrywise_norm, exact, exact_spectral
 from cssp.bounds.widths import (
+    adaptive_p_norm,
     greedy_algebraic,
     greedy_exponential,
     greedy_width,
     greedy_widths,
+    volume_p_norm,
     volume_width,
     width_lower,
     width_of_columns,
@@ -90,6 +92,7 @@ __all__ = [
     "Bound",
     "a_posteriori",
     "adaptive",
+    "adaptive_p_norm",
     "arp",
     "arp_inverse",
     "bss_certificate",
@@ -143,6 +146,7 @@ __all__ = [
     "volume_derandomized_spectrum",
     "volume_expectation",
     "volume_oversampled",
+    "volume_p_norm",
     "volume_spectral",
     "volume_stable_rank",
     "volume_width",

@@ -173,6 +173,51 @@ def width_p_norm(n: int, p: float, factor: float) -> float:
     return check_real("factor", factor, 1.0) * n ** (1 / p)
 
 
+@theorem(
+    "p-norm of residuals",
+    "expectation",
+    "deshpande2007",
+    "E ||h||_p^p <= (k+1)^p min over spaces",
+    derived=True,
+)
+def volume_p_norm(k: int) -> float:
+    """Return the factor of volume sampling with exponent p on the best p-norm of any k-dimensional space: k + 1, whatever p.
+
+    Hypotheses: k columns S drawn with probability proportional to vol(A_S)^p, 1 <= p < infinity; then (E ||h||_p^p)^(1/p) is at
+    most k + 1 times the least p-norm of the distances from a k-dimensional space. So for every p up to infinity there are k
+    columns with ||h||_p <= (k + 1) times it. For p = 2 the factor on ||h||_2 is sqrt(k + 1), see `volume`.
+
+    Examples
+    --------
+    >>> volume_p_norm(3)
+    4.0
+    """
+    return 1.0 + check_int("k", k, 0)
+
+
+@theorem(
+    "p-norm of residuals",
+    "expectation",
+    "deshpande2007",
+    "E ||h||_p^p <= ((k+1)!)^p min over spaces",
+    derived=True,
+)
+def adaptive_p_norm(k: int) -> float:
+    """Return the factor of drawing k columns one after the other, with probability proportional to h_j^p: (k + 1)!, whatever p.
+
+    Hypotheses: h are the residual norms after the columns drawn before, 1 <= p < infinity; then (E ||h||_p^p)^(1/p) is at most
+    (k + 1)! times the least p-norm of the distances from a k-dimensional space. For p = 2 this is randomly pivoted QR, for which
+    `random_pivot` has a better factor at more columns.
+
+    Examples
+    --------
+    >>> adaptive_p_norm(2)
+    6.0
+    """
+    k = check_int("k", k, 0)
+    return float(math.factorial(k + 1)) if k < 170 else math.inf
+
+
 @theorem("width", "this matrix", "eckart1936", "d_k >= sqrt(OPT_k/n)", derived=True)
 def width_lower(s: ArrayLike, k: int, n: int) -> float:
     """Return a lower bound of the width from the singular values: sqrt(OPT_k/n), n being the number of columns.

@@ -12,9 +12,13 @@ from cssp import bounds, select, select_gram
 from cssp.matrices import MATRICES
 
 
-def largest_residual(A, S):
+def residual_norms(A, S):
     Q = np.linalg.qr(A[:, list(S)])[0]
-    return float(np.linalg.norm(A - Q @ (Q.T @ A), axis=0).max())
+    return np.linalg.norm(A - Q @ (Q.T @ A), axis=0)
+
+
+def largest_residual(A, S):
+    return float(residual_norms(A, S).max())
 
 
 def width(A):
@@ -151,6 +155,51 @@ def test_width_p_norm():
             best = np.linalg.norm(planes, p, axis=0).min()
             assert np.linalg.norm(h, p) <= bounds.width_p_norm(h.size, p, bounds.greedy_width(2)) * best
     assert bounds.width_p_norm(9, math.inf, 2.0) == 2.0
+
+
+def adaptive_probabilities(A, k, p):
+    """Return the probability of every order of k columns drawn one by one with probability proportional to h^p."""
+    found = {(): 1.0}
+    for _ in range(k):
+        longer = {}
+        for S, chance in found.items():
+            h = residual_norms(A, S) ** p
+            for j in range(A.shape[1]):
+                if j not in S:
+                    longer[(*S, j)] = chance * h[j] / h.sum()
+        found = longer
+    return found
+
+
+@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize("p", [1, 1.5, 2, 4, 16])
+def test_sampling_by_powers_of_residual_norms(m, p):
+    """The distributions are written out; the best hyperplane is one of many, whose p-norm is not below the least."""
+    rng, k, worst = np.random.default_rng(m), m - 1, 0.0
+    planes = hyperplanes(m, 2000)
+    for _ in range(20):
+        A = flat(m, rng)
+        best = float(np.linalg.norm(np.abs(A.T @ planes), p, axis=0).min())
+        sets = list(itertools.combinations(range(A.shape[1]), k))
+        volumes = np.array([np.linalg.det(A[:, S].T @ A[:, S]) for S in sets]) ** (p / 2)
+        norms = np.array([np.linalg.norm(residual_norms(A, S), p) for S in sets])
+        mean = float(volumes @ norms**p / volumes.sum()) ** (1 / p)
+        worst = max(worst, mean / best)
+        assert mean <= bounds.volume_p_norm(k) * best
+        assert norms.min() <= mean
+        chances = adaptive_probabilities(A, k, p)
+        assert sum(chances.values()) == pytest.approx(1)
+        drawn = sum(c * np.linalg.norm(residual_norms(A, S), p) ** p for S, c in chances.items()) ** (1 / p)
+        assert drawn <= bounds.adaptive_p_norm(k) * best
+        per_set = {S: sum(chances[o] for o in itertools.permutations(S)) for S in sets}
+        for S, volume in zip(sets, volumes, strict=True):
+            assert per_set[S] <= math.factorial(k) ** p * volume / volumes.sum() * (1 + 1e-9)
+    assert worst > 1.05
+    assert (bounds.volume_p_norm(2), bounds.adaptive_p_norm(2), bounds.adaptive_p_norm(500)) == (
+        3,
+        6,
+        math.inf,
+    )
 
 
 @pytest.mark.parametrize("m", [2, 3, 4])
