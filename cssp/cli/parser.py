@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import cssp
@@ -40,10 +41,24 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cssp {cssp.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     _add_select(commands)
+    demo = commands.add_parser(
+        "demo", help="choose twelve places of a field, rebuild it from them, and draw it"
+    )
+    demo.set_defaults(run=_demo)
+    demo.add_argument(
+        "-o", "--output", type=Path, default=Path("cssp-demo.png"), help="the picture (default %(default)s)"
+    )
+    demo.add_argument("--force", action="store_true", help="write over an existing picture")
     methods = commands.add_parser("methods", help="list the methods, or show one of them")
     methods.add_argument("name", nargs="?", help="a method to show in full")
     methods.set_defaults(run=_methods)
     return parser
+
+
+def _demo(o: argparse.Namespace) -> None:
+    from cssp.cli.demo import run
+
+    run(o)
 
 
 def _methods(o: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from vlm_bridge.chat import prepare, question
+from vlm_bridge.cli import demo
 from vlm_bridge.cli.checkpoints import load, load_clip
 from vlm_bridge.cli.parser import parser, table
 from vlm_bridge.errors import BridgeError
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         with _quiet():
             if args.command == "verify":
                 return check(args)
-            generate(args)
+            (demo.run if args.command == "demo" else generate)(args)
     except Exception as error:  # the boundary of the program: models and files fail in many ways
         kind = "" if isinstance(error, (BridgeError, OSError)) else f"{type(error).__name__}: "
         print(f"python -m vlm_bridge: error: {kind}{' '.join(str(error).split())}", file=sys.stderr)

@@ -56,6 +56,15 @@ def parser() -> argparse.ArgumentParser:
     _model_options(check, "float32")
     check.add_argument("--keep", type=_keep, default=0.5, help="as of generate")
     check.add_argument("--method", default="spare", help="a pruner that leaves the kept tokens as they are")
+    demo = commands.add_parser(
+        "demo", help="questions about one image, answered by the shipped model from all and from few tokens"
+    )
+    demo.add_argument("--keep", type=_keep, default=24, help="as of generate (default %(default)s of 144)")
+    demo.add_argument("--method", default="spare", help="a pruner (default %(default)s)")
+    demo.add_argument(
+        "--picture", type=Path, default=Path("vlm-bridge-demo.png"), help="the picture (default %(default)s)"
+    )
+    demo.add_argument("--force", action="store_true", help="write over an existing picture")
     commands.add_parser("pruners", help="print the table of pruners")
     return parser
 
