@@ -33,8 +33,7 @@ def prepare(processor: Any, conversations: Sequence[Conversation]) -> Any:
     BridgeError
         There is neither template nor image token, or without a template there is a second message or a video.
     """
-    template = getattr(processor, "chat_template", None)
-    template = template or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
+    template = _template(processor)
     padding = {"padding": True, "padding_side": "left"}
     if template is None:
         read = [_plain(processor, conversation) for conversation in conversations]
@@ -52,6 +51,16 @@ def prepare(processor: Any, conversations: Sequence[Conversation]) -> Any:
         return_tensors="pt",
         **({"processor_kwargs": padding} if apart else padding),
     )
+
+
+def has_template(processor: Any) -> bool:
+    """Return whether prompts get the checkpoint's own frame around them."""
+    return _template(processor) is not None
+
+
+def _template(processor: Any) -> Any:
+    own = getattr(processor, "chat_template", None)
+    return own or getattr(getattr(processor, "tokenizer", None), "chat_template", None) or None
 
 
 def _plain(processor: Any, conversation: Conversation) -> tuple[list[Any], str]:

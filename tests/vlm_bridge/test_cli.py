@@ -1,5 +1,6 @@
 """The command line on saved checkpoints, and the picture of kept tokens."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -148,8 +149,9 @@ def test_the_shipped_model_as_a_program(image, tmp_path):
     assert lines[4].startswith(
         "cost: prompt 149 -> 41 tokens, KV cache 1.22 MB -> 336 kB, prefill 1.05 GFLOP -> "
     )
-    assert lines[5] == f"picture: {tmp_path / 'kept.png'}"
-    assert len(lines) == 6
+    assert lines[5] == "prompt: as it is, without a chat template"
+    assert lines[6] == f"picture: {tmp_path / 'kept.png'}"
+    assert len(lines) == 7
     shown = np.asarray(opened(tmp_path / "kept.png").convert("L"), dtype=float)
     cell = shown.shape[0] // 12
     lit = shown.reshape(12, cell, 12, cell).mean((1, 3)).ravel()
@@ -180,7 +182,7 @@ def test_options_reach_the_pruner(saved, image, capsys, options, settings):
     assert (got.code, got.err) == (0, [])
     assert got.out[0] == answer
     assert got.out[1].startswith(f"kept: {len(report.kept[0])} of 36 ")
-    assert len(got.out) == 5
+    assert len(got.out) == 6
 
 
 def test_a_chat_template_and_several_images(saved, image, capsys, tmp_path):
@@ -201,6 +203,64 @@ def test_a_prompt_that_places_its_image_itself(saved, image, capsys):
     assert got.out[0] == answer
 
 
+def test_every_image_of_a_folder_beside_all_tokens(saved, image, capsys, tmp_path):
+    """With ``--each --json`` a line for every image, and with ``--compare`` the answer from all tokens."""
+    other = tmp_path / "pictures" / "y.jpg"
+    other.parent.mkdir()
+    Image.new("RGB", (40, 30), (200, 30, 30)).save(other)
+    (other.parent / "notes.txt").write_text("no image")
+    command = [
+        "generate",
+        "--model",
+        saved / "plain",
+        "--prompt",
+        "w30 w31",
+        "--keep",
+        9,
+        "--max-new-tokens",
+        3,
+    ]
+    got = run(capsys, *command, "--image", image, other.parent, "--each", "--json", "--compare")
+    assert got.code == 0, got.err
+    records = [json.loads(line) for line in got.out]
+    assert [record["images"] for record in records] == [[str(image)], [str(other)]]
+    for record, path in zip(records, (image, other), strict=True):
+        few, report = answered(saved / "plain", [opened(path)], "<image> w30 w31", 3, keep=9)
+        everything, _ = answered(saved / "plain", [opened(path)], "<image> w30 w31", 3, keep=1.0)
+        assert (record["answer"], record["answer_from_all_tokens"]) == (few, everything)
+        assert (record["kept"], record["tokens"]) == ([9], [36])
+        assert record["errors"] == pytest.approx(report.errors)
+        assert record["chat_template"] is False
+    text = run(capsys, *command, "--image", image, other, "--each", "--compare").out
+    assert [line for line in text if line.startswith("image: ")] == [f"image: {image}", f"image: {other}"]
+    assert sum(line.startswith("from all tokens: ") for line in text) == 2
+
+
+def test_options_of_the_pruner(saved, image, capsys):
+    command = [
+        "generate",
+        "--model",
+        saved / "plain",
+        "--image",
+        image,
+        "--prompt",
+        "w30",
+        "--keep",
+        9,
+        "--max-new-tokens",
+        3,
+    ]
+    command += ["--method", "resprune", "--json"]
+    plain, strong = (
+        json.loads(run(capsys, *command, *more).out[0]) for more in ([], ["--option", "alpha=9"])
+    )
+    _, report = answered(
+        saved / "plain", [opened(image)], "<image> w30", 3, keep=9, method="resprune", alpha=9
+    )
+    assert strong["errors"] == pytest.approx(report.errors)
+    assert strong["errors"] != pytest.approx(plain["errors"])
+
+
 def test_pruners_that_need_clip(saved, image, capsys):
     common = ("generate", "--model", saved / "plain", "--image", image, "--prompt", "w30", "--method", "cdpruner", "--keep", 9, "--max-new-tokens", 2)  # fmt: skip
     got = run(capsys, *common, "--clip", saved / "clip")
@@ -215,7 +275,7 @@ def test_tiles_show_the_whole_view(saved, image, capsys, tmp_path):
     assert got.code == 0
     total = int(got.out[1].split()[3])
     assert total > 36
-    assert got.out[5].endswith(f"(the view of the whole image: 36 of {total} tokens; tiles and separators are not drawn)")  # fmt: skip
+    assert got.out[6].endswith(f"(the view of the whole image: 36 of {total} tokens; tiles and separators are not drawn)")  # fmt: skip
     assert opened(tmp_path / "kept.jpg").format == "JPEG"
 
 
@@ -249,6 +309,10 @@ def test_the_table_of_pruners(capsys):
         ({"--model": "bare"}, "Can't load image processor"),
         ({"--model": "text"}, "takes no images"),
         ({"--model": "own_code"}, "trust_remote_code"),
+        ({"--option": "alpha"}, "argument --option: 'alpha': expected NAME=VALUE"),
+        ({"--option": "keep=3"}, "argument --option: 'keep=3': expected an option of the pruner"),
+        ({"--option": "alhpa=3"}, "alhpa"),
+        ({"--image": "folder.png"}, "folder.png: this is a folder; --each"),
         ({"--picture": "kept.txt"}, "kept.txt: expected the ending of an image file"),
         ({"--picture": "none/kept.png"}, "there is no folder"),
         ({"--picture": "folder.png"}, "this is a folder"),

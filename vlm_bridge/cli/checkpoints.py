@@ -9,7 +9,12 @@ import torch
 
 from vlm_bridge.errors import BridgeError
 
-__all__ = ["load", "load_clip"]
+__all__ = ["device_of", "load", "load_clip"]
+
+
+def device_of(name: str | None) -> str:
+    """Return the device that was asked for, else cuda where there is one, else cpu."""
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load(path: str, device: str, dtype: str = "auto", trust_remote_code: bool = False) -> tuple[Any, Any]:

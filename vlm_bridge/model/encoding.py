@@ -135,8 +135,8 @@ def encode(model: Any, inputs: Mapping[str, Any], kind: Kind = IMAGE) -> Encoded
                 f"tensor per {kind.name}; these cannot be cut."
             )
     one = isinstance(getattr(output, "pooler_output", None), Tensor)
-    sizes = _sizes(model, inputs, kind, entries)
-    return Encoded(entries, planes, output, put, one, frozenset(names), sizes)
+    counts = _sizes(model, inputs, kind, entries)
+    return Encoded(entries, planes, output, put, one, frozenset(names), counts)
 
 
 def _sizes(model: Any, inputs: Mapping[str, Any], kind: Kind, entries: list[Tensor]) -> list[int] | None:
