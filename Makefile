@@ -19,8 +19,9 @@ study-full: $(STAMP)  ## the whole study, hours
 # Two workers on two cores: threads of the linear algebra inside them would only wait for each other.
 test fast: export OMP_NUM_THREADS = 1
 
-test: $(STAMP)  ## lint, types and every test
+test: $(STAMP)  ## lint, spelling, types and every test
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2
 
