@@ -32,8 +32,8 @@ lint: $(STAMP)  ## format, and mend what can be mended by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP)  ## the site, in out/docs
-	$(BIN)/sphinx-build -q -W --keep-going docs out/docs
+docs: $(STAMP)  ## the site, in out/docs; what has not changed is not built again
+	$(BIN)/sphinx-build -W --keep-going docs out/docs
 
 # scikit-matter asks for an older scikit-learn than ours and works with this one: it comes without its requirements.
 peers: $(STAMP)  ## install the libraries that benchmarks compare with
