@@ -23,7 +23,9 @@ import vlm_bridge
 
 DOCS = Path(__file__).parent
 ROOT = Path(cssp.__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # examples import analysis
+sys.path[:0] = [str(ROOT), str(DOCS)]  # examples import analysis
+
+import method_example  # noqa: E402
 
 project = "cssp"
 author = "the cssp authors"
@@ -170,6 +172,7 @@ def methods(app) -> None:
     folder.mkdir()
     for name, row in cssp.METHODS.items():
         (folder / f"{name}.md").write_text(page(row))
+        method_example.picture(row, folder / f"{name}.png")
     listed = "\n".join(
         f"| [`{name}`]({name}.md) | {row.summary} | {'yes' if row.deterministic else 'no'} "
         f"| {PROMISE[row.guarantee.holds] if row.guarantee else '–'} |"
@@ -211,7 +214,8 @@ def page(row: cssp.Method) -> str:
     return (
         f"# {row.name}\n\n{row.summary[0].upper()}{row.summary[1:]}.\n\n"
         f"```python\nsel = cssp.select(A, k, {row.name!r}{seed})\n```\n\n"
-        f"```{{list-table}}\n{table}\n```\n\n{law}## How it works\n\n"
+        f"```{{list-table}}\n{table}\n```\n\n{law}## Example\n\n{method_example.example(row)}\n"
+        f"![Relative error of {row.name} by the number of columns]({row.name}.png)\n\n## How it works\n\n"
         f"```{{eval-rst}}\n.. automodule:: {module}\n   :no-index:\n\n"
         f".. autofunction:: {module}.{row.function.__name__}\n```\n"
     )
