@@ -268,7 +268,9 @@ def _cost_share(method: str) -> Scores:
 
 
 SETTINGS = [
-    Setting("residual", "groups", "each pick has the largest ‖E_g‖_F", "definition", _by_definition("residual")),
+    Setting(
+        "residual", "groups", "each pick has the largest ‖E_g‖_F", "definition", _by_definition("residual")
+    ),
     Setting("greedy", "groups", "each pick has the largest gain", "definition", _by_definition("greedy")),
     Setting("residual", "groups", "group_residual: F <= (G-k) b M OPT_k", "businger1965", _group_residual),
     Setting("residual", "groups", "share_left: F <= (1 - k/G)‖A‖²", "farahat2011", _group_share("residual")),
@@ -293,6 +295,10 @@ SETTINGS = [
     Setting("greedy", "MinDistance", "constrained_greedy_submodular", "fisher1978", _constraint_submodular),
     Setting("greedy", "costs", "budget_greedy against the best set", "das2011", _budget),
     Setting("greedy", "costs", "budget_greedy_submodular", "leskovec2007", _budget_submodular),
-    Setting("residual", "costs", "share_left: F <= (1 - spent/total)‖A‖²", "farahat2011", _cost_share("residual")),
-    Setting("greedy", "costs", "share_left: F <= (1 - spent/total)‖A‖²", "farahat2011", _cost_share("greedy")),
+    Setting(
+        "residual", "costs", "share_left: F <= (1 - spent/total)‖A‖²", "farahat2011", _cost_share("residual")
+    ),
+    Setting(
+        "greedy", "costs", "share_left: F <= (1 - spent/total)‖A‖²", "farahat2011", _cost_share("greedy")
+    ),
 ]

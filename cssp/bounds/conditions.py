@@ -71,7 +71,9 @@ def block_eigenvalues(A: ArrayLike, groups: ArrayLike | None = None) -> tuple[fl
     A = np.asarray(A)
     labels = np.arange(A.shape[1]) if groups is None else np.asarray(groups)
     if A.ndim != 2 or labels.shape != A.shape[1:]:
-        raise ValueError(f"groups must be one label for each column of a matrix, got {labels.shape} for {A.shape}")
+        raise ValueError(
+            f"groups must be one label for each column of a matrix, got {labels.shape} for {A.shape}"
+        )
     bases = []
     for label in np.unique(labels):
         W, s, _ = np.linalg.svd(A[:, labels == label], full_matrices=False)
@@ -85,7 +87,13 @@ def block_eigenvalues(A: ArrayLike, groups: ArrayLike | None = None) -> tuple[fl
     return min(1.0, least), max(1.0, float(values[-1]))
 
 
-@theorem("captured energy", "every run", "das2011", "f(S) >= (1 - e^(-gamma s)) max f within the budget", derived=True)
+@theorem(
+    "captured energy",
+    "every run",
+    "das2011",
+    "f(S) >= (1 - e^(-gamma s)) max f within the budget",
+    derived=True,
+)
 def budget_greedy(gamma: float, share: float) -> float:
     """Return the share of the best f within the budget that gain per cost captures: 1 - e^(-gamma s).
 
@@ -101,7 +109,13 @@ def budget_greedy(gamma: float, share: float) -> float:
     return -math.expm1(-gamma * check_real("share", share, 0.0, 1.0))
 
 
-@theorem("captured energy", "every run", "leskovec2007", "f(S) >= (1 - 1/e)/2 max f where f is submodular", derived=True)
+@theorem(
+    "captured energy",
+    "every run",
+    "leskovec2007",
+    "f(S) >= (1 - 1/e)/2 max f where f is submodular",
+    derived=True,
+)
 def budget_greedy_submodular() -> float:
     """Return the share of the best f within the budget that the better of two greedy choices captures: (1 - 1/e)/2.
 
@@ -116,7 +130,13 @@ def budget_greedy_submodular() -> float:
     return -math.expm1(-1.0) / 2
 
 
-@theorem("captured energy", "every run", "das2011", "f(S) >= share max f over what the constraint allows", derived=True)
+@theorem(
+    "captured energy",
+    "every run",
+    "das2011",
+    "f(S) >= share max f over what the constraint allows",
+    derived=True,
+)
 def constrained_greedy(low: float, high: float, r: int, p: int = 1) -> float:
     """Return the share of the best f under a constraint that greedy gain captures, at most r columns being allowed together.
 
@@ -136,7 +156,9 @@ def constrained_greedy(low: float, high: float, r: int, p: int = 1) -> float:
     return max(low / r, low / (low + (math.sqrt(p) + math.sqrt(u)) ** 2))
 
 
-@theorem("captured energy", "every run", "fisher1978", "f(S) >= max f/(1 + p) where f is submodular", derived=True)
+@theorem(
+    "captured energy", "every run", "fisher1978", "f(S) >= max f/(1 + p) where f is submodular", derived=True
+)
 def constrained_greedy_submodular(p: int = 1) -> float:
     """Return the share of the best f under a constraint that greedy gain captures where f is submodular: 1/(1 + p) [fisher1978].
 

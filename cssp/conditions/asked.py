@@ -68,6 +68,30 @@ class Conditions:
         """Return the constraints for messages."""
         return " and ".join(map(described, self.constraints))
 
+    def check_included(self, include: np.ndarray) -> None:
+        """Refuse included columns that the constraints forbid, one after the other."""
+        for t, j in enumerate(include.tolist()):
+            if not self.allowed(include[:t])[j]:
+                raise ArgumentError(
+                    f"include: column {j} is not allowed after {include[:t].tolist()} by {self.names()}"
+                )
+
+    def refuse_short(self, made: np.ndarray, wanted: int, deficient: str) -> None:
+        """Refuse a choice that the constraints ended before there were as many as wanted, unless it may be shorter."""
+        if not made.size:
+            raise ArgumentError(f"{self.names()} allows no column that may be chosen")
+        if deficient != "truncate":
+            got, what = (made.size, "column") if self.codes is None else (len(set(self.codes[made])), "group")
+            shown = f"{made[:8].tolist()}{' and more' if made.size > 8 else ''}"
+            raise ArgumentError(
+                f"k = {wanted}, but {self.names()} allows only {got} {what}{'s' * (got != 1)}, and none after {shown}; "
+                "lower k, loosen the constraint, or pass deficient='truncate' to keep these"
+            )
+
+    def order(self, error: float, met: bool, indices: Sequence[int]) -> tuple[int, float]:
+        """Return what is smaller for the better of two choices: the cost where the tolerance is met, else the error."""
+        return (0, self.cost_of(np.asarray(indices)) or 0.0) if met else (1, error)
+
     def groups_of(self, indices: np.ndarray) -> tuple[Any, ...] | None:
         """Return the labels of the groups of these columns, in order."""
         if self.codes is None:
@@ -124,7 +148,7 @@ def asked(
         )
     limits = _constraints(constraint)
     prices = None if costs is None else _costs(costs, n)
-    if budget is not None:
+    if budget is not None and prices is not None:
         budget = positive("budget", budget)
         limits = (*limits, Affordable(prices, budget))
     for limit in limits:

@@ -51,34 +51,12 @@ class _Asked:
         """Return which columns may follow, bool, shape (n,)."""
         return self.conditions.allowed(self.columns[np.asarray(chosen, dtype=np.int64)])[self.columns]
 
-    def check_included(self, include: Sequence[int]) -> None:
-        """Refuse included columns that the conditions forbid."""
-        for t, j in enumerate(include):
-            if not self.allowed(include[:t])[j]:
-                before = self.columns[list(include[:t])].tolist()
-                raise ArgumentError(
-                    f"include: column {self.columns[j]} is not allowed after {before} by {self.conditions.names()}"
-                )
-
-    def ended_early(self, part: Part, wanted: int, units: str) -> None:
-        """Refuse a choice that the conditions ended before there were as many as wanted, unless it may be shorter."""
-        made = part.indices.tolist()
-        if not made:
-            raise ArgumentError(f"{self.conditions.names()} allows no column that may be chosen")
-        if self.deficient != "truncate":
-            got = len(self.conditions.groups_of(part.indices) or made)
-            shown = f"{made[:8]}{' and more' if len(made) > 8 else ''}"
-            raise ArgumentError(
-                f"k = {wanted}, but {self.conditions.names()} allows only {got} {units}, and none after {shown}; "
-                "lower k, loosen the constraint, or pass deficient='truncate' to keep these"
-            )
-
 
 def _columns(
     state: _Asked, p: Problem, row: Method, options: Mapping[str, Any], counted: bool
 ) -> tuple[Part, bool]:
     """Return the picks of a method under constraints."""
-    state.check_included(p.include)
+    state.conditions.check_included(state.columns[list(p.include)])
     picks, blocked = one_by_one(p, row, options, state.allowed)
     part = part_of(p, picks, None, ())
     if p.tol is not None:
@@ -98,7 +76,7 @@ def _columns(
         picks = picks if blocked else [*picks, int(np.argmax(open_))]
     part = part_of(p, picks, None, ())
     if blocked and (counted or not picks):
-        state.ended_early(part, p.k, "columns")
+        state.conditions.refuse_short(part.indices, p.k, state.deficient)
     if part.rank == p.k or (part.rank == len(picks) and (blocked or not counted)):
         return part, False
     return dependent_as_wanted(part, state.deficient)
@@ -114,7 +92,7 @@ def _units(state: _Asked, p: Problem, row: Method, counted: bool) -> tuple[Part,
         groups = int(codes.max()) + 1
         if most is not None and most > groups:
             raise ArgumentError(f"k = {most}, but valid leaves only {groups} groups")
-    state.check_included(p.include)
+    conditions.check_included(columns[list(p.include)])
     price = None if conditions.costs is None else np.bincount(codes, weights=conditions.costs[columns])
     saving = conditions.budget is not None
     runs = [Whole(p, row.name, codes, state.allowed, price, saving)]
@@ -124,11 +102,10 @@ def _units(state: _Asked, p: Problem, row: Method, counted: bool) -> tuple[Part,
     for run in runs:
         run.run(most)
         parts.append(_ended(run, p))
-    best = min(range(len(runs)), key=lambda i: _order(conditions, p, parts[i]))
-    run, part = runs[best], parts[best]
+    run, part = min(zip(runs, parts, strict=True), key=lambda pair: conditions.order(*_met(pair[1])))
     law = _law(run, p) if row.name == "residual" and price is None and not conditions.constraints else None
     part = part if law is None else _Grouped(p, part.picks, None, (), law=law)
-    if p.tol is not None and part.picks and relative(part.trace)[-1] <= p.tol:
+    if part.picks and _met(part)[1]:
         return part, False
     wanted = 1 if most is None or saving or state.deficient == "truncate" else most
     short = len(run.ends) <= wanted and not run.blocked
@@ -136,7 +113,7 @@ def _units(state: _Asked, p: Problem, row: Method, counted: bool) -> tuple[Part,
         run.fill(wanted)
         part = part_of(p, run.picks, None, ())
     if run.blocked and len(run.ends) <= wanted:
-        state.ended_early(part, wanted, "columns" if conditions.codes is None else "groups")
+        conditions.refuse_short(part.indices, wanted, state.deficient)
     return dependent_as_wanted(part, state.deficient) if short and most is not None else (part, False)
 
 
@@ -151,11 +128,10 @@ def _ended(run: Whole, p: Problem) -> Part:
     return part if cut is None else part_of(p, run.picks[: run.ends[cut]], None, ())
 
 
-def _order(conditions: Conditions, p: Problem, part: Part) -> tuple[int, float]:
-    """Return what is smaller for the better choice: the cost where the tolerance is met, else the error."""
-    if p.tol is not None and relative(part.trace)[-1] <= p.tol:
-        return 0, conditions.cost_of(part.indices) or 0.0
-    return 1, float(part.trace[-1])
+def _met(part: Part) -> tuple[float, bool, np.ndarray]:
+    """Return the squared error, whether the tolerance is met, and the picks."""
+    tol = part.problem.tol
+    return float(part.trace[-1]), tol is not None and relative(part.trace)[-1] <= tol, part.indices
 
 
 def _with_whole_groups(state: _Asked, p: Problem, codes: np.ndarray) -> Problem:
