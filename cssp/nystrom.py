@@ -134,7 +134,8 @@ def select_gram(
 
     L = run(1.0 if under.costs is None else under.costs)
     if method == "greedy" and under.budget is not None:
-        L = min(L, run(1.0), key=lambda L: under.order(L.trace[-1], L.reached(), L.indices))
+        other = run(1.0)
+        L = other if under.prefers(_found(other), _found(L)) else L
     method_picks = tuple(L.indices)
     if under.constraints:
         limit = _complete_under(L, under, deficient, request.counted)
@@ -170,6 +171,11 @@ def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> str | 
         L.truncate()
         return None
     return limit
+
+
+def _found(L: Cholesky) -> conditions.Found:
+    """Return what a choice is compared with another by."""
+    return conditions.Found(L.trace[-1], L.reached(), np.asarray(L.indices, dtype=np.int64))
 
 
 def _complete_under(L: Cholesky, under: conditions.Conditions, deficient: str, counted: bool) -> str | None:

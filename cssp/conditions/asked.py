@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,18 @@ from cssp.conditions.constraints import (
 from cssp.errors import ArgumentError, UnsupportedError, check_integer
 from cssp.methods import Method
 
-__all__ = ["Conditions", "asked"]
+__all__ = ["Conditions", "Found", "asked"]
+
+#: Relative difference of squared errors that may be rounding.
+NEARLY = 1e-9
+
+
+class Found(NamedTuple):
+    """What two choices are compared by: the squared error, whether the tolerance is met, the columns."""
+
+    error: float
+    met: bool
+    indices: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +99,11 @@ class Conditions:
                 "lower k, loosen the constraint, or pass deficient='truncate' to keep these"
             )
 
-    def order(self, error: float, met: bool, indices: Sequence[int]) -> tuple[int, float]:
-        """Return what is smaller for the better of two choices: the cost where the tolerance is met, else the error."""
-        return (0, self.cost_of(np.asarray(indices)) or 0.0) if met else (1, error)
+    def prefers(self, second: Found, first: Found) -> bool:
+        """Return whether the second choice is better beyond rounding: cheaper where both meet the tolerance, else of smaller error."""
+        if first.met and second.met:
+            return (self.cost_of(second.indices) or 0.0) < (self.cost_of(first.indices) or 0.0)
+        return not first.met and second.error < first.error * (1 - NEARLY)
 
     def groups_of(self, indices: np.ndarray) -> tuple[Any, ...] | None:
         """Return the labels of the groups of these columns, in order."""

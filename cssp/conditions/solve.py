@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cssp import bounds, scaling
-from cssp.conditions.asked import Conditions
+from cssp.conditions.asked import Conditions, Found
 from cssp.conditions.one_by_one import one_by_one
 from cssp.conditions.whole import Whole
 from cssp.errors import ArgumentError
@@ -102,10 +102,11 @@ def _units(state: _Asked, p: Problem, row: Method, counted: bool) -> tuple[Part,
     for run in runs:
         run.run(most)
         parts.append(_ended(run, p))
-    run, part = min(zip(runs, parts, strict=True), key=lambda pair: conditions.order(*_met(pair[1])))
+    best = int(len(runs) == 2 and conditions.prefers(_found(parts[1]), _found(parts[0])))
+    run, part = runs[best], parts[best]
     law = _law(run, p) if row.name == "residual" and price is None and not conditions.constraints else None
     part = part if law is None else _Grouped(p, part.picks, None, (), law=law)
-    if part.picks and _met(part)[1]:
+    if part.picks and _found(part).met:
         return part, False
     wanted = 1 if most is None or saving or state.deficient == "truncate" else most
     short = len(run.ends) <= wanted and not run.blocked
@@ -128,10 +129,10 @@ def _ended(run: Whole, p: Problem) -> Part:
     return part if cut is None else part_of(p, run.picks[: run.ends[cut]], None, ())
 
 
-def _met(part: Part) -> tuple[float, bool, np.ndarray]:
-    """Return the squared error, whether the tolerance is met, and the picks."""
+def _found(part: Part) -> Found:
+    """Return what a choice is compared with another by."""
     tol = part.problem.tol
-    return float(part.trace[-1]), tol is not None and relative(part.trace)[-1] <= tol, part.indices
+    return Found(float(part.trace[-1]), tol is not None and relative(part.trace)[-1] <= tol, part.indices)
 
 
 def _with_whole_groups(state: _Asked, p: Problem, codes: np.ndarray) -> Problem:
