@@ -255,7 +255,7 @@ def test_docs_cite_only_the_bibliography():
 
 
 @pytest.mark.parametrize(
-    "name", ["columns", "lower", "pivoting", "sampling", "symmetric", "universal", "widths"]
+    "name", ["columns", "conditions", "lower", "pivoting", "sampling", "symmetric", "universal", "widths"]
 )
 def test_doctests(name):
     result = doctest.testmod(importlib.import_module(f"cssp.bounds.{name}"))
