@@ -87,6 +87,9 @@ def cases(seed: int, largest: int = 7) -> Iterator[Case]:
         if at.n >= 2 and np.isrealobj(at.X) and tame(at):
             n, d = at.n, int(rng.integers(1, 4))
             costs = rng.random(n) ** 2 + 0.05
+            least = costs[
+                np.linalg.norm(at.X, axis=0) > 1e-6 * at.s[0]
+            ].min()  # one can be paid that is not zero
             yield Case(
                 name=at.name,
                 X=at.X / at.s[0],
@@ -97,7 +100,7 @@ def cases(seed: int, largest: int = 7) -> Iterator[Case]:
                 points=rng.random((n, d)),
                 r=float(rng.random() * 0.8 + 0.05),
                 costs=costs,
-                budget=float(costs.min() + rng.random() * (costs.sum() - costs.min())),
+                budget=float(least + rng.random() * (costs.sum() - least)),
             )
 
 

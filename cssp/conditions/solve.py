@@ -10,6 +10,7 @@ import numpy as np
 
 from cssp import bounds, scaling
 from cssp.conditions.asked import Conditions, Found
+from cssp.conditions.constraints import coded
 from cssp.conditions.one_by_one import one_by_one
 from cssp.conditions.whole import Whole
 from cssp.errors import ArgumentError
@@ -87,11 +88,8 @@ def _units(state: _Asked, p: Problem, row: Method, counted: bool) -> tuple[Part,
     conditions, columns = state.conditions, state.columns
     codes, most = np.arange(p.n), p.k if counted else None
     if conditions.codes is not None:
-        codes = np.unique(conditions.codes[columns], return_inverse=True)[1]
-        p, most = _with_whole_groups(state, p, codes), conditions.count
-        groups = int(codes.max()) + 1
-        if most is not None and most > groups:
-            raise ArgumentError(f"k = {most}, but valid leaves only {groups} groups")
+        codes, most = coded("groups", conditions.codes[columns])[0], conditions.count
+        p = _with_whole_groups(state, p, codes)
     conditions.check_included(columns[list(p.include)])
     price = None if conditions.costs is None else np.bincount(codes, weights=conditions.costs[columns])
     saving = conditions.budget is not None
@@ -104,8 +102,8 @@ def _units(state: _Asked, p: Problem, row: Method, counted: bool) -> tuple[Part,
         parts.append(_ended(run, p))
     best = int(len(runs) == 2 and conditions.prefers(_found(parts[1]), _found(parts[0])))
     run, part = runs[best], parts[best]
-    law = _law(run, p) if row.name == "residual" and price is None and not conditions.constraints else None
-    part = part if law is None else _Grouped(p, part.picks, None, (), law=law)
+    if row.name == "residual" and price is None and not conditions.constraints:
+        part = _Grouped(p, part.picks, None, (), law=_law(run, run.ends.index(len(part.picks))))
     if part.picks and _found(part).met:
         return part, False
     wanted = 1 if most is None or saving or state.deficient == "truncate" else most
@@ -151,8 +149,15 @@ def _with_whole_groups(state: _Asked, p: Problem, codes: np.ndarray) -> Problem:
         )
     candidates &= ~np.isin(codes, codes[~given])
     candidates[whole] = False
-    if not candidates.any() and not whole:
-        raise ArgumentError("exclude leaves no group whole: expected at least one without excluded columns")
+    k, most = state.conditions.count, len(groups) + np.unique(codes[candidates]).size
+    if k is not None and len(groups) > k:
+        raise ArgumentError(
+            f"include has columns of {len(groups)} groups, more than k = {k}, which counts groups"
+        )
+    if max(k or 1, 1) > most:
+        raise ArgumentError(
+            f"k = {k}, but only {most} of {len(state.conditions.labels)} groups may be chosen whole (valid and exclude taken into account)"
+        )
     return replace(p, include=tuple(whole), candidates=p.xp.asarray(candidates, device=p.device))
 
 
@@ -174,9 +179,9 @@ class _Grouped(Part):
         return record | {"algorithm": self.law.name if self.law else None}
 
 
-def _law(run: Whole, p: Problem) -> Guarantee:
+def _law(run: Whole, chosen: int) -> Guarantee:
     """Return the theorem about groups of largest residual, for the numbers of this choice."""
-    groups, chosen, size = run.size.size, len(run.ends) - 1, int(run.size.max())
+    groups, size = run.size.size, int(run.size.max())
     return Guarantee(
         "F <= group_residual(G, k, b) OPT_k for k of G groups of at most b columns",
         "businger1965",
