@@ -108,4 +108,5 @@ def _save_factors(o: argparse.Namespace, **factors: Any) -> None:
     if not o.save_factors.endswith(".npz"):
         raise ArgumentError(f"--save-factors {o.save_factors}: expected a name that ends with .npz")
     with written(o.save_factors) as partial:
-        np.savez(partial, **{name: np.asarray(host(common.in_memory(x))) for name, x in factors.items()})
+        arrays: Any = {name: np.asarray(host(common.in_memory(x))) for name, x in factors.items()}
+        np.savez(partial, **arrays)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,8 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         `cssp.METHODS`.
     tol : float in (0, 1], optional
         Stop once tr(K - K_S) ≤ tol·tr(K); with a number of landmarks, too, whichever comes first.
+    include : sequence of int, optional
+        Rows of X that are landmarks already, taken first.
     deficient : {"fill", "truncate", "raise"}
         What to do where more landmarks are asked for than K has rank.
     method_options : dict, optional
@@ -91,6 +93,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         kernel_params: Mapping[str, Any] | None = None,
         method: str = "residual",
         tol: float | None = None,
+        include: Sequence[int] | None = None,
         deficient: str = "fill",
         method_options: Mapping[str, Any] | None = None,
         random_state: Any = None,
@@ -103,6 +106,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.kernel_params = kernel_params
         self.method = method
         self.tol = tol
+        self.include = include
         self.deficient = deficient
         self.method_options = method_options
         self.random_state = random_state
@@ -125,6 +129,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         default = None if self.tol is not None else min(100, n)
         k = count("n_components", self.n_components, n, "n_samples", default)
         common = {
+            "include": self.include,
             "deficient": self.deficient,
             "rng": generator(self.random_state),
             **(self.method_options or {}),
