@@ -25,6 +25,7 @@ from cssp.selection import Selection
 if TYPE_CHECKING:
     from cssp import kernels, matrices, passes, plotting
     from cssp.comparison import Comparison, compare
+    from cssp.conditions import AtMost, Constraint, MinDistance
     from cssp.cur_decomposition import CUR, CURCertificate, cur
     from cssp.estimators import ColumnSubsetSelector, LandmarkSelector
     from cssp.independent import Independent, independent_columns
@@ -39,16 +40,19 @@ __all__ = [
     "ID",
     "METHODS",
     "ArgumentError",
+    "AtMost",
     "CURCertificate",
     "Certificate",
     "ColumnSubsetSelector",
     "Comparison",
+    "Constraint",
     "CsspError",
     "GramSelection",
     "Guarantee",
     "Independent",
     "LandmarkSelector",
     "Method",
+    "MinDistance",
     "MissingFileError",
     "RankDeficientError",
     "RankDeficientWarning",
@@ -74,14 +78,17 @@ __all__ = [
 
 #: Names that are imported where they are first used: `select` needs none of them.
 _LATER = {
+    "AtMost": "cssp.conditions",
     "CUR": "cssp.cur_decomposition",
     "CURCertificate": "cssp.cur_decomposition",
     "ColumnSubsetSelector": "cssp.estimators",
     "Comparison": "cssp.comparison",
+    "Constraint": "cssp.conditions",
     "GramSelection": "cssp.nystrom",
     "ID": "cssp.interpolative_decomposition",
     "Independent": "cssp.independent",
     "LandmarkSelector": "cssp.estimators",
+    "MinDistance": "cssp.conditions",
     "StreamSelection": "cssp.streaming",
     "StreamingSelector": "cssp.streaming",
     "compare": "cssp.comparison",

@@ -67,6 +67,8 @@ class Certificate:
         What a theorem promises for that ratio with this method and k, under the conditions of `factor`.
     max_source : str or None
         Bibliography key of that theorem.
+    algorithm : str or None
+        What the theorem calls the algorithm, where it is about groups; else that goes by `method`.
 
     Examples
     --------
@@ -100,6 +102,7 @@ class Certificate:
     max_ratio: Any
     max_factor: Any
     max_source: str | None
+    algorithm: str | None = None
 
     @property
     def optimum(self) -> Any:
@@ -141,7 +144,7 @@ class Certificate:
     def _promised(self, factor: np.ndarray) -> str:
         """Return what the method's theorem says."""
         law = METHODS[self.method].guarantee
-        name = (law.name if law else "") or self.method.replace("_", " ")
+        name = self.algorithm or (law.name if law else "") or self.method.replace("_", " ")
         often = "" if self.holds in (None, "every run") else "in expectation "
         return f"{name} promises {often}at most {_span(factor, _number)} times"
 

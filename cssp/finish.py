@@ -18,7 +18,18 @@ from cssp.methods.residual import residual
 from cssp.part import Part, relative
 from cssp.problem import Problem
 
-__all__ = ["filled", "limit", "part_of", "shortened", "solved", "threshold", "warn_of_dependence", "within"]
+__all__ = [
+    "cut_at",
+    "dependent_as_wanted",
+    "filled",
+    "limit",
+    "part_of",
+    "shortened",
+    "solved",
+    "threshold",
+    "warn_of_dependence",
+    "within",
+]
 
 #: Columns so much shorter than the longest may be dependent because of their unit alone.
 UNLIKE = 1e-3
@@ -63,14 +74,14 @@ def solved(
 
     part, exhausted = run(p, options)
     if p.tol is not None:
-        cut = _cut_at(part, p.tol)
+        cut = cut_at(part, p.tol)
         if cut is None and row.deterministic and len(part.picks) < p.k:
             # The method may have stopped at a goal its own rounding reported too early.
             again = {
                 name: value for name, value in options.items() if name != "checkpoint"
             }  # of a run with this tolerance
             part, exhausted = run(replace(p, tol=None), again)
-            cut = _cut_at(part, p.tol)
+            cut = cut_at(part, p.tol)
         if cut is not None or not counted:
             given = len(p.include) - sum(_included(part))  # dependent columns that stay
             length = max(1, part.rank + given if cut is None else cut, len(p.include))
@@ -80,27 +91,27 @@ def solved(
                 else filled(part.picks, linalg.host(p.candidates), p.k)
             )
             part = part_of(p, picks[:length], None, part.method_picks)
-            return _deficient(part, deficient) if given else (part, False)
+            return dependent_as_wanted(part, deficient) if given else (part, False)
     if len(part.picks) < p.k:
         part = _independent_first(part, exhausted, p.k)
     if part.rank == p.k:
         return part, False
     if deficient != "truncate" and len(part.picks) < p.k:
         part = part_of(p, filled(part.picks, linalg.host(p.candidates), p.k), part.rank, part.method_picks)
-        cut = None if p.tol is None else _cut_at(part, p.tol)
+        cut = None if p.tol is None else cut_at(part, p.tol)
         if (
             cut is not None
         ):  # columns that are dependent up to rounding may still meet a tolerance below rounding
             return part_of(p, part.picks[: max(1, cut, len(p.include))], None, part.method_picks), False
-    return _deficient(part, deficient)
+    return dependent_as_wanted(part, deficient)
 
 
-def _cut_at(part: Part, tol: float) -> int | None:
+def cut_at(part: Part, tol: float) -> int | None:
     """Return the number of picks that meet the tolerance, at least 1; None where they do not."""
     return within((error <= tol for error in relative(part.trace)), 1)
 
 
-def _deficient(part: Part, deficient: str) -> tuple[Part, bool]:
+def dependent_as_wanted(part: Part, deficient: str) -> tuple[Part, bool]:
     """Return a part with dependent columns, as the caller wants it."""
     if shortened(deficient, len(part.picks), lambda: limit(part), lambda: f". {threshold(part)}"):
         part = part_of(part.problem, _independent(part), part.rank, part.method_picks)

@@ -132,8 +132,11 @@ def requested(
     exclude: Any,
     weights: Any = None,
     valid: Any = None,
+    ends: bool = False,
 ) -> Request:
     """Return the checked arguments of `cssp.select` or `cssp.select_gram`, as the caller gave them, for matrices of n columns.
+
+    With ``ends`` something else ends the choice, such as a budget.
 
     Raises
     ------
@@ -141,7 +144,7 @@ def requested(
         An argument is wrong by itself, or neither k nor tol is given.
     """
     counts, tol = check.as_counts(k, batch), check.as_tolerance(tol)
-    if counts is None and tol is None:
+    if counts is None and tol is None and not ends:
         raise ArgumentError(
             "neither k nor tol is given: expected how many columns (k=10), or how small an error (tol=0.01)"
         )

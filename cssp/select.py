@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy as np
 
 from cssp import arguments as check
-from cssp import frames, gradients, passes, scaling, transforms
+from cssp import conditions, frames, gradients, passes, scaling, transforms
 from cssp.each import check_tol_each, solved_each
 from cssp.errors import UnsupportedError
 from cssp.finish import solved, warn_of_dependence
@@ -41,6 +42,10 @@ def select(
     include: Any = None,
     exclude: Any = None,
     valid: Any = None,
+    groups: Any = None,
+    constraint: Any = None,
+    costs: Any = None,
+    budget: float | None = None,
     deficient: str = "fill",
     rng: int | np.random.Generator | None = None,
     progress: Any = False,
@@ -54,7 +59,7 @@ def select(
         NumPy, torch, or any Array-API array; real, complex where the method allows it, integer and bool
         (worked on in float64), half precisions (worked on in float32). Never modified.
     k : int, or one int per batch item, optional
-        Number of columns. It may be left out where `tol` or `tol_each` is given.
+        Number of columns; of groups where `groups` is given. It may be left out where `tol`, `tol_each` or `budget` is given.
     method : str
         Name of a row of `cssp.METHODS`.
     weights : array, shape (n,) or (..., n), optional
@@ -77,6 +82,19 @@ def select(
         of columns where A is a data frame.
     valid : bool array, shape (n,) or (..., n), optional
         False marks padding: such columns are not part of the problem and may hold anything, NaN too.
+    groups : sequence of int or str, shape (n,), optional
+        A label for each column. Columns of one label are chosen together, and k counts labels; an included column brings its
+        group, an excluded one forbids it. With "residual" the group with the largest Frobenius norm of its residuals comes
+        next, large groups not being scaled down; with "greedy" the one that lowers the squared error most.
+    constraint : AtMost, MinDistance, any object with ``allowed(chosen) -> bool mask (n,)``, or a sequence of them, optional
+        What may follow the columns chosen so far, for methods that pick one column after the other. If it allows
+        nothing more before there are k columns, that is an error that says how many there are, unless ``deficient="truncate"``.
+    costs : array, shape (n,), optional
+        Positive cost of each column. Scores are divided by it: squared residual norms, or for "greedy" the decrease of the
+        squared error. A group costs what its columns cost.
+    budget : float, optional
+        What the chosen columns may cost in all, included ones counted; with k, whichever ends first. Columns that
+        bring nothing are not bought. "greedy" also tries the scores undivided, and keeps the better of the two choices.
     deficient : {"fill", "truncate", "raise"}
         What to do where k exceeds the numerical rank, or the rank that the included columns allow: complete with the
         lowest unused indices and warn; return the independent columns only (2-D A), those included or not; raise
@@ -131,6 +149,10 @@ def select(
             "exclude": exclude,
             "valid": valid,
             "deficient": deficient,
+            "groups": groups,
+            "constraint": constraint,
+            "costs": costs,
+            "budget": budget,
         }
         same |= {"scale": scale, "rng": rng, "progress": progress, **options}
         return under_transform(
@@ -154,10 +176,23 @@ def select(
         frames.as_places(name, index, matrices.names)
         for name, index in (("include", include), ("exclude", exclude))
     )
+    under = conditions.asked(
+        row,
+        n,
+        k,
+        options,
+        groups=groups,
+        constraint=constraint,
+        costs=costs,
+        budget=budget,
+        tol_each=tol_each,
+        in_passes=matrices.passes is not None,
+    )
     request = requested(
         batch,
         n,
-        k=k,
+        k=k if groups is None else None,
+        ends=under is not None and under.ends,
         tol=tol if tol_each is None else tol_each,
         include=include,
         exclude=exclude,
@@ -171,6 +206,8 @@ def select(
         matrices.problem(place, request.item(place), g) for place, g in zip(places, generators, strict=True)
     ]
     solve = solved if tol_each is None else solved_each
+    if under is not None:
+        solve = partial(conditions.solved_under, under)
     with reporting(progress, f"select {method}") as report:
         answers = []
         for problem in problems:
@@ -181,7 +218,7 @@ def select(
     if deficient == "fill":
         warn_of_dependence([part for part, is_short in answers if is_short], len(places) if batch else 0)
     parts = transforms.attached([part for part, _ in answers], live, places)
-    return _record(parts, matrices, options)
+    return _record(parts, matrices, options, under)
 
 
 def _opened(
@@ -197,7 +234,12 @@ def _opened(
 
 
 @scaling.default_floating_errors
-def _record(parts: list[Part], matrices: InMemory | InPasses, options: Mapping[str, Any]) -> Selection:
+def _record(
+    parts: list[Part],
+    matrices: InMemory | InPasses,
+    options: Mapping[str, Any],
+    under: conditions.Conditions | None,
+) -> Selection:
     """Return the parts as one record in the namespace and on the device of the matrices."""
     read = matrices.passes  # before the rank is asked for, which may read the matrix again
     batch, like = matrices.shape[:-2], matrices.like
@@ -223,4 +265,19 @@ def _record(parts: list[Part], matrices: InMemory | InPasses, options: Mapping[s
         _batch=batch,
         _like=like,
         _names=matrices.names,
+        **_of_conditions(parts, batch, under),
     )
+
+
+def _of_conditions(
+    parts: list[Part], batch: tuple[int, ...], under: conditions.Conditions | None
+) -> dict[str, Any]:
+    """Return the fields of the record that conditions add."""
+    if under is None:
+        return {}
+    groups, cost = [under.groups_of(p.indices) for p in parts], [under.cost_of(p.indices) for p in parts]
+    return {
+        "groups": None if under.codes is None else groups if batch else groups[0],
+        "cost": None if under.costs is None else np.reshape(cost, batch) if batch else cost[0],
+        "conditional": True,
+    }

@@ -54,6 +54,13 @@ class Selection(SelectionUses):
         Number of columns chosen.
     options : dict
         The method's options of this call.
+    groups : tuple or None
+        With `groups`: the labels of the chosen groups, in order of choice; for a batch a list of them, one per item. The
+        columns of a group stand in `indices` one after the other.
+    cost : float, or array of the batch's shape, or None
+        With `costs`: what the chosen columns cost in all.
+    conditional : bool
+        Whether there were groups, constraints or costs.
     passes : float or None
         For a matrix that is not in memory: how often the choice read all of it, parts of it counted as parts (for a
         LinearOperator, products with blocks). `errors` and the others read it again.
@@ -81,6 +88,9 @@ class Selection(SelectionUses):
     _batch: tuple[int, ...]
     _like: Array  # an empty array that carries namespace and device
     _names: list[str] | None = None  # of all columns
+    groups: Any = None
+    cost: Any = None
+    conditional: bool = False
 
     @cached_property
     @default_floating_errors

@@ -73,6 +73,11 @@ class SelectionUses:
         part, row = self._only("extend"), METHODS[self.method]
         check_supported(row, "include", "extend (which includes the columns chosen so far)")
         p = part.problem
+        if self.conditional:
+            raise UnsupportedError(
+                "extend of a choice under groups, a constraint or costs, which it would ignore: call cssp.select with them again, "
+                "and include=indices"
+            )
         if p.in_passes:
             row = replace(row, function=passes.METHODS[row.name])
         free = np.array(linalg.host(p.candidates))
@@ -158,6 +163,9 @@ class SelectionUses:
             "passes": self.passes,
             "batch": list(self._batch),
             "names": self._names,
+            "groups": self.groups,
+            "cost": self.cost,
+            "conditional": self.conditional,
             "parts": parts,
         }
         Path(path).write_text(json.dumps(record, default=_plain), encoding="utf-8")
@@ -237,12 +245,22 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         "_batch": batch,
         "_like": np.empty((0,)),
         "_names": record["names"],
+        "groups": _as_tuples(record.get("groups"), batch),
+        "cost": np.asarray(record["cost"])
+        if batch and record.get("cost") is not None
+        else record.get("cost"),
+        "conditional": record.get("conditional", False),
     }
+
+
+def _as_tuples(groups: Any, batch: tuple[int, ...]) -> Any:
+    """Return lists of labels as the tuples that they were."""
+    return groups and ([tuple(x) for x in groups] if batch else tuple(groups))
 
 
 def _plain(value: Any) -> Any:
     """Return a number of NumPy as one of Python, and a path or the like as text."""
-    return value.item() if isinstance(value, np.generic) else str(value)
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
 
 
 def _nearest(part: Part) -> np.ndarray:

@@ -30,6 +30,7 @@ from cssp.bounds.columns import (
     supermodular_columns,
     weak_submodularity,
 )
+from cssp.bounds.conditions import group_residual, group_share
 from cssp.bounds.lower import gain_greedy, simplex, star_frobenius, star_spectral
 from cssp.bounds.pivoting import (
     RRQR_CONSTANTS,
@@ -109,6 +110,8 @@ __all__ = [
     "greedy_volume",
     "greedy_width",
     "greedy_widths",
+    "group_residual",
+    "group_share",
     "leverage_deterministic",
     "leverage_power_law_columns",
     "leverage_sampled",

@@ -119,5 +119,5 @@ ROW = Method(
     cost="3mnk",
     nested=True,
     backends=NATIVE,
-    supports=FORCED | {"tol"},
+    supports=FORCED | {"tol", "constraint"},
 )

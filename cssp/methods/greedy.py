@@ -254,7 +254,7 @@ ROW = Method(
     cost="2mn min(m, n) + 6mnk",
     nested=True,
     backends=(*NATIVE, *PASSES),
-    supports=FORCED | {"tol", "target", "complex"},
+    supports=FORCED | {"tol", "target", "complex", "constraint", "groups", "costs"},
     guarantee=Guarantee(
         "f(S) >= (1 - e^-γ) max f, f = ‖P_S A‖_F², γ the least 2k-sparse eigenvalue; no factor on the error",
         "das2011",

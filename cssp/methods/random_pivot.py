@@ -84,7 +84,7 @@ ROW = Method(
     deterministic=False,
     nested=True,
     backends=("numpy", *PASSES),
-    supports=FORCED | {"tol", "complex"},
+    supports=FORCED | {"tol", "complex", "constraint"},
     guarantee=Guarantee(
         "E F <= 2^k OPT_k",
         "chen2025",

@@ -131,6 +131,6 @@ ROW = Method(
     cost="2mnk",
     nested=True,
     backends=(*NATIVE, *PASSES),
-    supports=FORCED | {"tol", "complex"},
+    supports=FORCED | {"tol", "complex", "constraint", "groups", "costs"},
     guarantee=GUARANTEE,
 )

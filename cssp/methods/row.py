@@ -84,7 +84,7 @@ class Method:
         of these: on the host; arrays of other kinds are copied there, and the indices are copied back.
         ``"dask", "sparse", "operator"``: also on dask arrays, sparse matrices and LinearOperators, read in passes.
     supports : frozenset of str
-        The features that the method has, of include, exclude, tol, target and complex.
+        The features that the method has, of include, exclude, tol, target, complex, constraint, groups and costs.
     guarantee : Guarantee or None
     """
 

@@ -441,6 +441,9 @@ def test_the_table_is_whole():
         assert row.name == name
         assert row.summary
         assert row.cost
-        assert row.supports <= {"include", "exclude", "tol", "target", "complex"}
+        assert row.supports <= {
+            *("include", "exclude", "tol", "target", "complex"),
+            *("constraint", "groups", "costs"),
+        }
         assert row.function.__doc__
     assert set(cssp.__all__) >= {"select", "Selection", "Certificate", "METHODS", "Method", "CsspError"}
