@@ -246,8 +246,8 @@ def _option(text: str) -> tuple[str, Any]:
 def as_flags(text: str) -> str:
     """Return a message of the library in the words of the command line."""
     text = re.sub(
-        r"\b(deficient|tol|rng|method) ?= ?('[^']*'|[^\s:;,)]+)",
-        lambda m: f"--{m[1]} {m[2].strip(chr(39))}",
+        r"\b(deficient|tol_each|tol|rng|method|budget) ?= ?('[^']*'|[^\s:;,)]+)",
+        lambda m: f"--{m[1].replace(chr(95), chr(45))} {m[2].strip(chr(39))}",
         text,
     )
     text = text.replace("scale='norm' (or weights=1/norms)", "--scale").replace(", or tol,", ", or --tol,")

@@ -199,6 +199,22 @@ def _add_which(add: Add) -> None:
     add("--weights", metavar="FILE", help=f"how much the error of each column counts: {_PER_COLUMN}")
     add("--include", action="append", metavar="A,B,...", help="columns chosen first, given as for --columns")
     add("--exclude", action="append", metavar="A,B,...", help="columns never chosen, given as for --columns")
+    add("--groups", metavar="FILE", help=f"choose groups whole, -k counting them; {_PER_COLUMN}")
+    add("--group-by", metavar="SEP", help="the same for names that agree before SEP, such as _ in city_Rome")
+    add("--costs", metavar="FILE", help=f"choose by gain per cost; {_PER_COLUMN}")
+    add("--budget", type=float, help="the most that the chosen may cost; with or instead of -k")
+    add(
+        "--at-most",
+        nargs=2,
+        metavar=("Q", "FILE"),
+        help=f"at most Q columns of one label; {_PER_COLUMN}",
+    )
+    add(
+        "--min-distance",
+        nargs=2,
+        metavar=("R", "FILE"),
+        help="chosen columns are R apart, by a file with one line of coordinates per column",
+    )
     add("--progress", action="store_true", help="show how far the choice is, on stderr")
     add(
         "--deficient",

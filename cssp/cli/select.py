@@ -10,16 +10,17 @@ import numpy as np
 
 import cssp
 from cssp.cli import common
+from cssp.cli.choice import asked, choice, inputs
 from cssp.linalg import host
 from cssp.tables import Table
 
-__all__ = ["choice", "select"]
+__all__ = ["select"]
 
 
 def select(o: argparse.Namespace) -> None:
     """Run the command."""
     options = common.method_options(o.option)
-    with common.opened(o, weights=o.weights) as table:
+    with common.opened(o, **inputs(o)) as table:
         given = choice(o, table)
         with common.explained(o, table):
             sel = cssp.select(
@@ -31,24 +32,6 @@ def select(o: argparse.Namespace) -> None:
             result = _result(o, table, sel, given)
         common.save_matrix(o, table, result["indices"])
         common.answer(o, result)
-
-
-def choice(o: argparse.Namespace, table: Table) -> dict[str, Any]:
-    """Return the arguments of `cssp.select` that are given."""
-    weights = None if o.weights is None else common.numbers_per_column("weights", o.weights, o, table)
-    given = {
-        "k": o.k,
-        "tol": o.tol,
-        "tol_each": o.tol_each,
-        "weights": weights,
-        "include": common.listed("include", o, table),
-        "exclude": common.listed("exclude", o, table),
-        "deficient": o.deficient,
-        "rng": o.rng,
-        "scale": "norm" if o.scale else None,
-        "progress": True if o.progress else None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _result(
@@ -64,11 +47,12 @@ def _result(
         "squared_error": errors[-1],
         "relative_error": float(sel.relative_error),
         "rank": int(sel.rank),
+        **({} if sel.groups is None else {"groups": list(sel.groups)}),
+        **({} if sel.cost is None else {"cost": float(sel.cost)}),
         "method": sel.method,
         "options": {
-            **{name: value for name, value in given.items() if name not in ("weights", "progress")},
+            **asked(o, given),
             **dict(sel.options),
-            "weights": o.weights,
         },
         **common.origin(o, table),
     }

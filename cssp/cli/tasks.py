@@ -9,7 +9,7 @@ import numpy as np
 
 import cssp
 from cssp.cli import common
-from cssp.cli.select import choice
+from cssp.cli.choice import choice, inputs
 from cssp.errors import ArgumentError
 from cssp.files import written
 from cssp.linalg import host
@@ -72,7 +72,7 @@ def cur(o: argparse.Namespace) -> None:
 def compare(o: argparse.Namespace) -> None:
     """Run ``cssp compare``: several methods side by side, as a table, or as JSON into the file of -o."""
     names = None if o.methods is None else [name.strip() for name in o.methods.split(",")]
-    with common.opened(o, weights=o.weights) as table:
+    with common.opened(o, **inputs(o)) as table:
         given = choice(o, table)
         with common.explained(o, table):
             A = table.A.T if common.by_row(o) else table.A

@@ -108,6 +108,44 @@ def test_one_tolerance_for_each_column(run):
     assert found["indices"] == cssp.select(A, tol_each=0.05).indices.tolist()
 
 
+def test_groups_are_chosen_whole(run, tmp_path):
+    names = ["city_a", "city_b", "age", "job_x", "job_y", "job_z", "pay"]
+    np.savetxt("g.csv", A, delimiter=",", header=",".join(names), comments="", fmt="%.17g")
+    found = answer(run, "select", "g.csv", "-k", 2, "--group-by", "_")
+    sel = cssp.select(A, 2, groups=[name.split("_")[0] for name in names])
+    assert found["groups"] == list(sel.groups)
+    assert found["names"] == [names[j] for j in sel.indices]
+    labels = "name,group\n" + "".join(f"{name},{i // 3}\n" for i, name in enumerate(names))
+    (tmp_path / "l.csv").write_text(labels)
+    by_name = answer(run, "select", "g.csv", "-k", 1, "--groups", "l.csv")
+    assert by_name["indices"] == cssp.select(A, 1, groups=[i // 3 for i in range(7)]).indices.tolist()
+    (tmp_path / "l.txt").write_text("".join(f"{i // 3}\n" for i in range(7)))
+    assert answer(run, "select", "g.csv", "-k", 1, "--groups", "l.txt")["indices"] == by_name["indices"]
+    assert by_name["options"]["groups"] == "l.csv"
+
+
+def test_costs_and_constraints(run, tmp_path):
+    costs = np.arange(1.0, 8.0)
+    (tmp_path / "p.csv").write_text("".join(f"{name},{c}\n" for name, c in zip(NAMES, costs, strict=True)))
+    found = answer(run, "select", "a.csv", "--costs", "p.csv", "--budget", 9)
+    sel = cssp.select(A, costs=costs, budget=9)
+    assert found["indices"] == sel.indices.tolist()
+    assert found["cost"] == sel.cost <= 9
+    np.savetxt("plain.txt.csv", costs)
+    assert (
+        answer(run, "select", "a.csv", "--costs", "plain.txt.csv", "--budget", 9)["indices"]
+        == found["indices"]
+    )
+    (tmp_path / "side.txt").write_text("left\n" * 3 + "right\n" * 4)
+    np.savetxt("xy.csv", np.arange(7.0)[:, None] * [1, 1], delimiter=",")
+    words = ("select", "a.csv", "-k", 2, "--at-most", 1, "side.txt", "--min-distance", 4, "xy.csv")
+    limits = [cssp.AtMost(["l"] * 3 + ["r"] * 4, 1), cssp.MinDistance(np.arange(7.0)[:, None] * [1, 1], 4)]
+    assert answer(run, *words)["indices"] == cssp.select(A, 2, constraint=limits).indices.tolist()
+    np.save("r.npy", np.arange(1.0, 31.0)[:, None])
+    rows = answer(run, "select", "a.csv", "-k", 2, "--axis", "rows", "--costs", "r.npy")
+    assert rows["indices"] == cssp.select(A.T, 2, costs=np.arange(1.0, 31.0)).indices.tolist()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -123,7 +161,21 @@ def test_one_tolerance_for_each_column(run):
         (["compare", "a.csv", "-k", 3, "--tol-each", "x"], "invalid float"),
         (["independent", "a.csv", "--tol", 2], "tol"),
         (["independent", "a.csv", "--missing", "pairwise"], "choose from"),
-        (["select", "a.csv", "-k", 3, "--tol-each", 2], "tol_each"),
+        (["select", "a.csv", "-k", 3, "--tol-each", 2], "--tol-each 2.0"),
+        (["select", "a.csv", "--budget", 3], "budget"),
+        (["select", "a.csv", "--budget", 3, "--costs", "a.csv"], "one per column"),
+        (["select", "a.csv", "--budget", 3, "--costs", "absent.csv"], "no such file"),
+        (["select", "a.csv", "-k", 3, "--groups", "absent.txt"], "absent.txt: no such file"),
+        (["select", "a.csv", "-k", 3, "--groups", "a.csv"], "expected 7, one in a line"),
+        (["select", "a.csv", "-k", 3, "--group-by", "_", "--groups", "x"], "one of the two"),
+        (["select", "a.csv", "-k", 3, "--rows", "--group-by", "_"], "names of the columns"),
+        (["select", "a.csv", "-k", 3, "--at-most", "x", "a.csv"], "a number of columns"),
+        (["select", "a.csv", "-k", 3, "--min-distance", "x", "a.csv"], "a distance"),
+        (["select", "a.csv", "-k", 3, "--min-distance", 1, "a.csv"], "30 lines: expected 7"),
+        (["select", "a.csv", "-k", 8, "--group-by", "_"], "only 7 groups"),
+        (["select", "a.csv", "-k", 3, "--method", "volume", "--group-by", "_"], "cannot honour groups"),
+        (["select", "-", "-k", 3, "--costs", "-"], "--costs -: standard input is the data already"),
+        (["select", "a.csv", "-k", 3, "--costs", "a.csv", "-o", "a.csv"], "overwrite"),
     ],
 )
 def test_errors_are_one_line_and_nothing_is_written(run, tmp_path, words, message):
