@@ -9,8 +9,12 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import cssp
 from cssp import ColumnSubsetSelector, CsspError, LandmarkSelector, Selection, select, select_gram
 
 mpl.use("Agg")
@@ -76,3 +80,48 @@ def test_landmarks_that_are_given_come_first():
     np.testing.assert_array_equal(linear.component_indices_, select(X.T, 5, include=[7, 3]).indices)
     with pytest.raises(CsspError, match="include"):
         LandmarkSelector(5, include=[178]).fit(X)
+
+
+def test_groups_costs_and_constraints_are_those_of_select():
+    labels = [name[:3] for name in NAMES]
+    price = dict(zip(NAMES, np.linspace(1, 3, 13), strict=True))
+    e = ColumnSubsetSelector(3, groups=labels).fit(FRAME)
+    sel = select(X, 3, groups=labels)
+    np.testing.assert_array_equal(e.indices_, sel.indices)
+    assert e.selection_.groups == sel.groups
+    assert (
+        ColumnSubsetSelector(0.5, groups=dict(zip(NAMES, labels, strict=True))).fit(FRAME).selection_.groups
+        == select(X, round(0.5 * len(set(labels))), groups=labels).groups
+    )
+    e = ColumnSubsetSelector(costs=price, budget=8).fit(FRAME)
+    sel = select(X, costs=list(price.values()), budget=8)
+    np.testing.assert_array_equal(e.indices_, sel.indices)
+    assert sum(price[name] for name in e.get_feature_names_out()) == pytest.approx(e.selection_.cost)
+    assert e.selection_.cost <= 8
+    one = ColumnSubsetSelector(3, constraint=cssp.AtMost(labels, 1)).fit(FRAME)
+    np.testing.assert_array_equal(one.indices_, select(X, 3, constraint=cssp.AtMost(labels, 1)).indices)
+    assert len({labels[j] for j in one.indices_}) == 3
+
+
+def test_mappings_name_every_feature():
+    whole = dict.fromkeys(NAMES, 1.0)
+    for wrong, said in (
+        ({**whole, "alcool": 1.0}, "'alcool', which is no feature.*near to it: 'alcohol'"),
+        (dict.fromkeys(NAMES[1:], 1.0), "costs has no value for 'alcohol'"),
+    ):
+        with pytest.raises(CsspError, match=said):
+            ColumnSubsetSelector(costs=wrong, budget=3).fit(FRAME)
+    with pytest.raises(CsspError, match="X has no feature names"):
+        ColumnSubsetSelector(costs=whole, budget=3).fit(X)
+
+
+def test_conditions_in_a_pipeline_and_a_search():
+    chain = make_pipeline(
+        StandardScaler(), ColumnSubsetSelector(costs=np.linspace(1, 3, 13)), LogisticRegression(max_iter=500)
+    ).set_output(transform="pandas")
+    grid = {"columnsubsetselector__budget": [2.0, 8.0]}
+    search = GridSearchCV(chain, grid, cv=3).fit(WINE.data, WINE.target)
+    assert search.best_params_ == {"columnsubsetselector__budget": 8.0}
+    kept = search.best_estimator_[:-1].transform(WINE.data)
+    assert list(kept.columns) == list(search.best_estimator_[1].get_feature_names_out())
+    assert clone(search.best_estimator_[1]).budget == 8.0
