@@ -19,6 +19,7 @@ from cssp.errors import (
     UnsupportedError,
 )
 from cssp.methods import METHODS, Guarantee, Method
+from cssp.missing_values import Missing
 from cssp.select import select
 from cssp.selection import Selection
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from cssp import kernels, matrices, passes, plotting
     from cssp.comparison import Comparison, compare
     from cssp.cur_decomposition import CUR, CURCertificate, cur
-    from cssp.estimators import ColumnSubsetSelector, LandmarkSelector
+    from cssp.estimators import ColumnSubsetSelector, LandmarkSelector, SampleSelector
     from cssp.independent import Independent, independent_columns
     from cssp.interpolative_decomposition import ID, interpolative
     from cssp.nystrom import GramSelection, select_gram
@@ -49,9 +50,11 @@ __all__ = [
     "Independent",
     "LandmarkSelector",
     "Method",
+    "Missing",
     "MissingFileError",
     "RankDeficientError",
     "RankDeficientWarning",
+    "SampleSelector",
     "Selection",
     "StreamSelection",
     "StreamingSelector",
@@ -82,6 +85,7 @@ _LATER = {
     "ID": "cssp.interpolative_decomposition",
     "Independent": "cssp.independent",
     "LandmarkSelector": "cssp.estimators",
+    "SampleSelector": "cssp.estimators",
     "StreamSelection": "cssp.streaming",
     "StreamingSelector": "cssp.streaming",
     "compare": "cssp.comparison",

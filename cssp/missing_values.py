@@ -137,9 +137,7 @@ def _complete_rows(
     def part(given: Any, checked: Array) -> Array:
         Z = given if array_api_compat.is_torch_array(given) else checked
         space = array_api_compat.array_namespace(Z)
-        return space.take(
-            Z, space.asarray(np.flatnonzero(full), device=array_api_compat.device(Z)), axis=0
-        )
+        return space.take(Z, space.asarray(np.flatnonzero(full), device=array_api_compat.device(Z)), axis=0)
 
     used, kept = int(full.sum()), part(A, X)
     return (
@@ -179,7 +177,9 @@ def _pairwise(X: Array, Y: Array | None, valid: np.ndarray | None, names: list[s
     return (
         R_A if names is None else frames.Named(R_A, names),
         None if Y is None else xp.asarray(np.ldexp(R[:, n:], exponents[1]), device=device),
-        Missing("pairwise", used, m, int(N.min()), int(N.max()), moved if moved > len(values) * 1e-15 else 0.0),
+        Missing(
+            "pairwise", used, m, int(N.min()), int(N.max()), moved if moved > len(values) * 1e-15 else 0.0
+        ),
     )
 
 

@@ -69,6 +69,8 @@ def transposed(argument: str, A: Any) -> Any:
     kind = passes.kind_of(A)
     if hasattr(A, "to_dask_array"):
         A = passes.from_frame(A)
+    if kind == "operator":
+        A = passes.source_of(A).A  # formed where it is small and has no adjoint
     if kind in ("sparse", "operator") or (kind == "dask" and A.ndim == 2):
         return A.T
     labels = frames.labels_of(A)

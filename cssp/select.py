@@ -146,12 +146,12 @@ def select(
         "deficient": deficient,
     }
     same |= {"scale": scale, "rng": rng, "progress": progress, "missing": missing, **options}
-    if rows.as_axis(axis, A) == "rows":
-        return rows.select_rows(select, A, k, method, target, weights=weights, **same)
     under_transform = transforms.under_transform(A, weights, target)
+    if under_transform is not transforms.untraced and rows.as_axis(axis, A) == "rows":
+        return rows.select_rows(select, A, k, method, target, weights=weights, **same)
     if under_transform is not None:
         return under_transform(
-            lambda A, w, B: select(A, k, method, weights=w, target=B, **same),
+            lambda A, w, B: select(A, k, method, weights=w, target=B, axis=axis, **same),
             *(A, weights, target, check.as_scale(scale)),
         )
     row, unit = check.find_method(method), check.as_scale(scale)

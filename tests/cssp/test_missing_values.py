@@ -188,15 +188,31 @@ APART = np.array([[1.0, np.nan, 1.0], [2.0, np.nan, 1.0], [np.nan, 3.0, 1.0], [n
 @pytest.mark.parametrize(
     ("X", "arguments", "said"),
     [
-        (with_gaps(A, 0.1), {}, "A has NaN in column .*for missing values pass missing='rows' or missing='pairwise'"),
-        (with_gaps(A, 0.1), {"missing": "mean"}, "missing is 'mean': expected missing='raise', missing='rows'"),
+        (
+            with_gaps(A, 0.1),
+            {},
+            "A has NaN in column .*for missing values pass missing='rows' or missing='pairwise'",
+        ),
+        (
+            with_gaps(A, 0.1),
+            {"missing": "mean"},
+            "missing is 'mean': expected missing='raise', missing='rows'",
+        ),
         (with_gaps(A, 0.1), {"missing": None}, "missing is None: expected"),
         (APART, {"missing": "pairwise"}, "column 0 and column 1 have no row in common"),
         (APART, {"missing": "rows"}, "every row has a missing value"),
-        (pd.DataFrame(APART, columns=list("abc")), {"missing": "pairwise"}, r"column 0 \('a'\) and column 1 \('b'\)"),
+        (
+            pd.DataFrame(APART, columns=list("abc")),
+            {"missing": "pairwise"},
+            r"column 0 \('a'\) and column 1 \('b'\)",
+        ),
         (np.where(A == A[4, 2], np.inf, with_gaps(A, 0.1)), {"missing": "pairwise"}, "A has Inf in column 2"),
         (np.where(A == A[4, 2], np.inf, A), {"missing": "rows"}, "A has Inf in column 2; clean it"),
-        (with_gaps(A, 0.1)[None], {"missing": "rows"}, r"expected one real matrix, got A of shape \(1, 80, 12\)"),
+        (
+            with_gaps(A, 0.1)[None],
+            {"missing": "rows"},
+            r"expected one real matrix, got A of shape \(1, 80, 12\)",
+        ),
         (with_gaps(A, 0.1) + 1j, {"missing": "rows"}, "expected one real matrix, got A .* complex128"),
         (sp.csr_array(A), {"missing": "rows"}, "expected a matrix in memory .* got a csr_array"),
         (
@@ -204,7 +220,11 @@ APART = np.array([[1.0, np.nan, 1.0], [2.0, np.nan, 1.0], [np.nan, 3.0, 1.0], [n
             {"missing": "pairwise", "target": np.full((80, 1), np.nan), "method": "greedy"},
             "column 0 of target holds no value",
         ),
-        (with_gaps(A, 0.1), {"missing": "rows", "target": A[:5], "method": "greedy"}, r"target has shape \(5, 12\)"),
+        (
+            with_gaps(A, 0.1),
+            {"missing": "rows", "target": A[:5], "method": "greedy"},
+            r"target has shape \(5, 12\)",
+        ),
     ],
 )
 def test_what_is_refused(X, arguments, said):

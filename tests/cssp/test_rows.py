@@ -108,7 +108,9 @@ def test_labels_of_rows_are_names():
     assert found.names == [LABELS[j] for j in found.indices]
     assert found.names[0] == "row 7"
     assert "row 0" not in found.names
-    with pytest.raises(CsspError, match="include contains 'row 77', which is no row of A; near to it: .'row 7"):
+    with pytest.raises(
+        CsspError, match="include contains 'row 77', which is no row of A; near to it: .'row 7"
+    ):
         select(frame, 3, axis="rows", include=["row 77"])
     with pytest.raises(CsspError, match=r"columns that are no numbers.*'town' "):
         select(frame.assign(town="x"), 3, axis="rows")
