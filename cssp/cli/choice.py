@@ -44,6 +44,7 @@ def choice(o: argparse.Namespace, table: Table) -> dict[str, Any]:
         "costs": _numbers("costs", o, table),
         "budget": o.budget,
         "constraint": [*_at_most(o, table), *_min_distance(o, table)] or None,
+        "missing": "pairwise" if o.missing == "pairwise" else None,
         "deficient": o.deficient,
         "rng": o.rng,
         "scale": "norm" if o.scale else None,

@@ -49,6 +49,7 @@ def _result(
         "rank": int(sel.rank),
         **({} if sel.groups is None else {"groups": list(sel.groups)}),
         **({} if sel.cost is None else {"cost": float(sel.cost)}),
+        **({} if sel.missing is None else {"missing": asdict(sel.missing)}),
         "method": sel.method,
         "options": {
             **asked(o, given),

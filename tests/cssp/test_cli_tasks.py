@@ -146,6 +146,23 @@ def test_costs_and_constraints(run, tmp_path):
     assert rows["indices"] == cssp.select(A.T, 2, costs=np.arange(1.0, 31.0)).indices.tolist()
 
 
+@pytest.mark.parametrize("name", ["h.csv", "h.npy", "h.parquet"])
+def test_missing_cells_by_pairs(run, tmp_path, name):
+    B = np.where(np.random.default_rng(1).random(A.shape) < 0.1, np.nan, A)
+    if name == "h.npy":
+        np.save(name, B)
+    elif name == "h.csv":
+        np.savetxt(name, B, delimiter=",", header=",".join(NAMES), comments="", fmt="%.17g")
+    else:
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.table(dict(zip(NAMES, B.T, strict=True))), name)
+    found = answer(run, "select", name, "-k", 3, "--missing", "pairwise")
+    sel = cssp.select(B, 3, missing="pairwise")
+    assert found["indices"] == sel.indices.tolist()
+    assert found["missing"]["least"] == sel.missing.least < 30
+    assert found["dropped_rows"] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
