@@ -54,12 +54,23 @@ class Cholesky:
         Residuals of nothing but rounding, which is relative to each diagonal entry; of what counts for the rank.
     seen : float
         Rounding of K itself, relative to its diagonal, as far as rows contradict each other.
+    allowed : callable or None
+        ``allowed(chosen)``: which indices may follow, bool, shape (n,).
+    price : float64 array, shape (n,), or 1.0
+        What scores are divided by.
     """
 
     def __init__(
-        self, G: Gram, k: int, candidates: np.ndarray, include: list[int], tol: float | None = None
+        self,
+        G: Gram,
+        k: int,
+        candidates: np.ndarray,
+        include: list[int],
+        tol: float | None = None,
+        allowed: Callable[[list[int]], np.ndarray] | None = None,
+        price: np.ndarray | float = 1.0,
     ) -> None:
-        self.G, self.k, self.include = G, k, include
+        self.G, self.k, self.include, self.allowed, self.price = G, k, include, allowed, price
         self.open_ = candidates.copy()
         self.candidates = candidates
         self.d = G.diagonal.copy()
@@ -106,8 +117,12 @@ class Cholesky:
         return rows - self.factor[:, J].conj().T @ self.factor if self.r else rows
 
     def eligible(self) -> np.ndarray:
-        """Open indices whose residual is more than rounding."""
-        return self.open_ & (self.d > np.maximum(self.noise, self.seen * self.G.diagonal))
+        """Open indices that are allowed and whose residual is more than rounding."""
+        return self.may_follow() & (self.d > np.maximum(self.noise, self.seen * self.G.diagonal))
+
+    def may_follow(self) -> np.ndarray:
+        """Return the open indices that are allowed."""
+        return self.open_ if self.allowed is None else self.open_ & self.allowed(self.indices)
 
     def take(self, j: int, *, forced: bool = False) -> bool:
         """Choose j unless its residual is rounding; whether it added a direction."""
@@ -204,9 +219,9 @@ class Cholesky:
             setattr(self, name, [x for x, yes in zip(getattr(self, name), keep, strict=True) if yes])
 
     def best(self, score: np.ndarray, allowed: np.ndarray, slack: np.ndarray) -> int:
-        """Return the allowed index of the largest score, the lowest one in a tie."""
-        masked = np.where(allowed, score, -math.inf)
-        return int(np.argmax(masked + slack >= tie_bar(masked.max(), self.G.eps)))
+        """Return the allowed index of the largest score per price, the lowest one in a tie."""
+        masked = np.where(allowed, score / self.price, -math.inf)
+        return int(np.argmax(masked + slack / self.price >= tie_bar(masked.max(), self.G.eps)))
 
 
 def residual(L: Cholesky, rng: np.random.Generator) -> None:
@@ -227,7 +242,7 @@ def greedy(L: Cholesky, rng: np.random.Generator) -> None:
     f = f0 = _row_norms2(L)
     fresh = True
     while L.wanted and not L.reached() and np.any(allowed := L.eligible()):
-        clear = L.open_ & (L.d > CLEAR * L.noise)
+        clear = L.may_follow() & (L.d > CLEAR * L.noise)
         allowed = clear if np.any(clear) else allowed
         g = np.where(allowed, L.d, 1.0)
         score = np.where(allowed, f / g, 0.0)
@@ -261,7 +276,8 @@ def random_pivot(L: Cholesky, rng: np.random.Generator, *, accelerated: bool | s
     """Draw an index with probability proportional to the diagonal of the residual, again and again."""
     if not (isinstance(accelerated, bool) or (isinstance(accelerated, str) and accelerated == "auto")):
         raise ArgumentError(f"accelerated = {accelerated!r}: expected True, False or 'auto'")
-    if L.G.n >= LARGE if accelerated == "auto" else accelerated:
+    fast = L.G.n >= LARGE if accelerated == "auto" else accelerated
+    if fast and L.allowed is None:  # a constraint is asked after every pick
         _rejecting(L, rng)
         return
     while L.wanted and not L.reached() and np.any(allowed := L.eligible()):
@@ -326,7 +342,7 @@ def rank_of(L: Cholesky) -> int:
     other = copy.copy(L)
     for name in ("indices", "independent", "clear", "trace"):
         setattr(other, name, list(getattr(L, name)))
-    other.open_, other.d, other.goal = L.candidates.copy(), L.d.copy(), -1.0
+    other.open_, other.d, other.goal, other.allowed = L.candidates.copy(), L.d.copy(), -1.0, None
     other.open_[L.include] = True
     other.k = len(L.indices) + L.k - L.rank
     residual(other, np.random.default_rng(0))

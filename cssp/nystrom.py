@@ -18,6 +18,7 @@ import numpy as np
 import scipy.linalg
 
 from cssp import arguments as check
+from cssp import conditions
 from cssp.certificate import Certificate, against_width, promised, ratio_of
 from cssp.cholesky import RULES, Cholesky, rank_of
 from cssp.errors import RankDeficientWarning, UnknownNameError, warn
@@ -46,6 +47,9 @@ def select_gram(
     weights: Any = None,
     include: Any = None,
     exclude: Any = None,
+    constraint: Any = None,
+    costs: Any = None,
+    budget: float | None = None,
     deficient: str = "fill",
     rng: int | np.random.Generator | None = None,
     **options: Any,
@@ -75,6 +79,8 @@ def select_gram(
         The same as ``select_gram(diag(weights) K diag(weights), ...)``.
     include, exclude : sequence of int, optional
         Landmarks chosen first, in this order; indices never chosen (they still count in the error).
+    constraint, costs, budget
+        As in `cssp.select`, for "residual" and "greedy"; a constraint also for "random_pivot".
     deficient : {"fill", "truncate", "raise"}
         What to do where k exceeds the numerical rank of K, or the rank that the included landmarks allow: complete with the
         lowest unused indices and warn; return the independent landmarks only; raise `RankDeficientError`.
@@ -112,20 +118,36 @@ def select_gram(
     if method_options and method != "random_pivot":
         raise UnknownNameError(f"option 'accelerated' is unknown to method {method!r}; 'random_pivot' has it")
     G = as_gram(K, X, n, diagonal, weights, options)
-    request = requested((), G.n, k=k, tol=tol, include=include, exclude=exclude)
+    under = conditions.asked(
+        METHODS[method], G.n, k, {}, constraint=constraint, costs=costs, budget=budget
+    ) or conditions.Conditions(G.n)
+    request = requested((), G.n, k=k, tol=tol, include=include, exclude=exclude, ends=under.ends)
     check.check_deficient(deficient)
-    item = request.item(())
-    L = Cholesky(G, item.k, item.candidates, list(item.include), request.tol)
-    RULES[method](L, check.as_generator(rng), **method_options)
+    item, generator = request.item(()), check.as_generator(rng)
+    under.check_included(np.asarray(item.include, dtype=np.int64))
+
+    def run(price: np.ndarray | float) -> Cholesky:
+        allowed = under.allowed if under.constraints else None
+        L = Cholesky(G, item.k, item.candidates, list(item.include), request.tol, allowed, price)
+        RULES[method](L, generator, **method_options)
+        return L
+
+    L = run(1.0 if under.costs is None else under.costs)
+    if method == "greedy" and under.budget is not None:
+        other = run(1.0)
+        L = other if under.prefers(_found(other), _found(L)) else L
     method_picks = tuple(L.indices)
-    limit = _complete(L, method, deficient, request.counted)
+    if under.constraints:
+        limit = _complete_under(L, under, deficient, request.counted)
+    else:
+        limit = _complete(L, method, deficient, request.counted)
     if limit is not None:
         warn(
             f"k exceeds {limit}: only {L.rank} of {len(L.indices)} landmarks are independent, the residuals of the others "
             "are no more than rounding of K (deficient='fill'); use deficient='truncate' or 'raise', or tol",
             RankDeficientWarning,
         )
-    return _record(K, L, method, method_options, method_picks)
+    return _record(K, L, method, method_options, method_picks, under)
 
 
 def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> str | None:
@@ -145,6 +167,33 @@ def _complete(L: Cholesky, method: str, deficient: str, counted: bool) -> str | 
         if rank == L.k:
             return None
         limit = f"the numerical rank {rank} of K"
+    if shortened(deficient, len(L.indices), lambda: limit):
+        L.truncate()
+        return None
+    return limit
+
+
+def _found(L: Cholesky) -> conditions.Found:
+    """Return what a choice is compared with another by."""
+    return conditions.Found(L.trace[-1], L.reached(), np.asarray(L.indices, dtype=np.int64))
+
+
+def _complete_under(L: Cholesky, under: conditions.Conditions, deficient: str, counted: bool) -> str | None:
+    """Do what `_complete` does, under constraints: fill with what they allow, and refuse what they end too early."""
+    met = within((trace <= L.goal for trace in L.trace), max(1, len(L.include)))
+    if met is not None:
+        L.cut(met)
+        return None
+    least = L.k if counted and under.budget is None and deficient != "truncate" else 1
+    rank, ended = L.rank, bool(L.open_.any()) and not L.may_follow().any()
+    while len(L.indices) < least and (places := np.flatnonzero(L.may_follow())).size:
+        L.append(int(places[0]))
+        L.open_[places[0]] = False
+    if len(L.indices) < least or (ended and counted and under.budget is None):
+        under.refuse_short(np.asarray(L.indices, dtype=np.int64), L.k, deficient)
+    if not counted or under.budget is not None or rank == len(L.indices):
+        return None
+    limit = f"the numerical rank {rank} of the allowed part of K"
     if shortened(deficient, len(L.indices), lambda: limit):
         L.truncate()
         return None
@@ -188,6 +237,8 @@ class GramSelection:
         Entries of K that were evaluated for the selection.
     errors : float64 array, shape (k + 1,)
         Trace of K - K_S after 0, ..., k picks, where K_S = K[:, S] K[S, S]⁺ K[S, :].
+    cost : float or None
+        With `costs`: what the landmarks cost in all.
 
     Examples
     --------
@@ -213,6 +264,7 @@ class GramSelection:
     _full: bool
     _gram: Gram = field(repr=False)
     _like: Array | None
+    cost: float | None = None
 
     @property
     def error(self) -> float:
@@ -373,7 +425,12 @@ class GramSelection:
 
 
 def _record(
-    K: Any, L: Cholesky, method: str, options: dict[str, Any], method_picks: tuple[int, ...]
+    K: Any,
+    L: Cholesky,
+    method: str,
+    options: dict[str, Any],
+    method_picks: tuple[int, ...],
+    under: conditions.Conditions,
 ) -> GramSelection:
     G = L.G
     like = None
@@ -396,9 +453,14 @@ def _record(
         errors=errors,
         _F=L.factor.copy(),
         _picks=picks,
-        _full=unchanged and fixed and bool(L.candidates.all()),
+        _full=unchanged
+        and fixed
+        and bool(L.candidates.all())
+        and not under.constraints
+        and under.costs is None,
         _gram=G,
         _like=like,
+        cost=under.cost_of(np.asarray(picks, dtype=np.int64)),
     )
     for name in ("indices", "errors"):
         object.__setattr__(selection, name, selection._gather(getattr(selection, name)))

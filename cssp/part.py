@@ -220,6 +220,7 @@ class Part:
             "spectral_source": law.source if law and spectral_factor is not None else None,
             "method": row.name,
             "k": k,
+            "algorithm": None,
             **self.max_norm(s, noise, law, options),
         }
 

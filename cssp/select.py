@@ -300,6 +300,6 @@ def _of_conditions(
     groups, cost = [under.groups_of(p.indices) for p in parts], [under.cost_of(p.indices) for p in parts]
     return {
         "groups": None if under.codes is None else groups if batch else groups[0],
-        "cost": None if under.costs is None else np.reshape(cost, batch) if batch else cost[0],
+        "cost": None if under.costs is None else np.reshape(np.asarray(cost), batch) if batch else cost[0],
         "conditional": True,
     }

@@ -42,6 +42,9 @@ _EXPONENTS = "cssp/pivoting/exponents.py"
 _EXCHANGE = "cssp/methods/_exchange.py"
 _RESIDUALS = "cssp/residuals.py"
 _WIDTHS = "cssp/bounds/widths.py"
+_WHOLE = "cssp/conditions/whole.py"
+_ONE_BY_ONE = "cssp/conditions/one_by_one.py"
+_BUDGETS = "cssp/bounds/conditions.py"
 
 MUTANTS = [
     # one column after another
@@ -520,5 +523,51 @@ MUTANTS = [
         "None if factor is None else factor * theirs / optimum",
         "factor",
         _PART,
+    ),
+    # groups, constraints, costs
+    Mutant(
+        "residual",
+        "groups by their mean",
+        "score, slack = self._sum(self.N), ",
+        "score, slack = self._sum(self.N) / self.size, ",
+        _WHOLE,
+    ),
+    Mutant(
+        "greedy",
+        "groups by one direction",
+        "gain[g] = frobenius2(adjoint(U) @ self.F)",
+        "gain[g] = frobenius2(adjoint(U[:, :1]) @ self.F)",
+        _WHOLE,
+    ),
+    Mutant("greedy", "costs ignored", "gain / self.price,", "gain,", _WHOLE),
+    Mutant("residual", "costs ignored", "d.argmax(score / self.price,", "d.argmax(score,", _WHOLE),
+    Mutant(
+        "greedy",
+        "products of the beginning",
+        "self.T -= (adjoint(self.F) @ U) @ R",
+        "self.T -= 0 * (adjoint(self.F) @ U) @ R",
+        _WHOLE,
+    ),
+    Mutant(
+        "residual",
+        "constraint asked once",
+        "if taken and (not now[j]",
+        "if False and (not now[j]",
+        _ONE_BY_ONE,
+    ),
+    Mutant("residual", "what opens again is not seen", " or np.any(now & ~open_)", "", _ONE_BY_ONE),
+    Mutant(
+        "greedy",
+        "a budget of several units",
+        "-math.expm1(-gamma * check_real",
+        "-math.expm1(-4 * gamma * check_real",
+        _BUDGETS,
+    ),
+    Mutant(
+        "residual",
+        "no factor of the size of groups",
+        "return (G - k) * b * M",
+        "return (G - k) * M / 9",
+        _BUDGETS,
     ),
 ]

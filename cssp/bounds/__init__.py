@@ -30,7 +30,15 @@ from cssp.bounds.columns import (
     supermodular_columns,
     weak_submodularity,
 )
-from cssp.bounds.conditions import group_residual, group_share
+from cssp.bounds.conditions import (
+    block_eigenvalues,
+    budget_greedy,
+    budget_greedy_submodular,
+    constrained_greedy,
+    constrained_greedy_submodular,
+    group_residual,
+    share_left,
+)
 from cssp.bounds.lower import gain_greedy, simplex, star_frobenius, star_spectral
 from cssp.bounds.pivoting import (
     RRQR_CONSTANTS,
@@ -93,10 +101,15 @@ __all__ = [
     "adaptive",
     "arp",
     "arp_inverse",
+    "block_eigenvalues",
     "bss_certificate",
     "bss_frobenius",
     "bss_spectral",
+    "budget_greedy",
+    "budget_greedy_submodular",
     "completion",
+    "constrained_greedy",
+    "constrained_greedy_submodular",
     "cross_derandomized",
     "deim",
     "elementary_symmetric",
@@ -111,7 +124,6 @@ __all__ = [
     "greedy_width",
     "greedy_widths",
     "group_residual",
-    "group_share",
     "leverage_deterministic",
     "leverage_power_law_columns",
     "leverage_sampled",
@@ -130,6 +142,7 @@ __all__ = [
     "random_pivot_columns",
     "ridge_leverage_total",
     "rrqr",
+    "share_left",
     "simplex",
     "sketched",
     "star_frobenius",

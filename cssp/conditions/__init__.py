@@ -5,8 +5,8 @@ method under a constraint, with the method itself; `whole` chooses groups, and c
 completes and records, as `cssp.finish` does without conditions.
 """
 
-from cssp.conditions.asked import Conditions, asked
+from cssp.conditions.asked import Conditions, Found, asked
 from cssp.conditions.constraints import AtMost, Constraint, MinDistance
 from cssp.conditions.solve import solved_under
 
-__all__ = ["AtMost", "Conditions", "Constraint", "MinDistance", "asked", "solved_under"]
+__all__ = ["AtMost", "Conditions", "Constraint", "Found", "MinDistance", "asked", "solved_under"]

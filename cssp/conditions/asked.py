@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,18 @@ from cssp.conditions.constraints import (
 from cssp.errors import ArgumentError, UnsupportedError, check_integer
 from cssp.methods import Method
 
-__all__ = ["Conditions", "asked"]
+__all__ = ["Conditions", "Found", "asked"]
+
+#: Relative difference of squared errors that may be rounding.
+NEARLY = 1e-9
+
+
+class Found(NamedTuple):
+    """What two choices are compared by: the squared error, whether the tolerance is met, the columns."""
+
+    error: float
+    met: bool
+    indices: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +78,32 @@ class Conditions:
     def names(self) -> str:
         """Return the constraints for messages."""
         return " and ".join(map(described, self.constraints))
+
+    def check_included(self, include: np.ndarray) -> None:
+        """Refuse included columns that the constraints forbid, one after the other."""
+        for t, j in enumerate(include.tolist()):
+            if not self.allowed(include[:t])[j]:
+                raise ArgumentError(
+                    f"include: column {j} is not allowed after {include[:t].tolist()} by {self.names()}"
+                )
+
+    def refuse_short(self, made: np.ndarray, wanted: int, deficient: str) -> None:
+        """Refuse a choice that the constraints ended before there were as many as wanted, unless it may be shorter."""
+        if not made.size:
+            raise ArgumentError(f"{self.names()} allows no column that may be chosen")
+        if deficient != "truncate":
+            got, what = (made.size, "column") if self.codes is None else (len(set(self.codes[made])), "group")
+            shown = f"{made[:8].tolist()}{' and more' if made.size > 8 else ''}"
+            raise ArgumentError(
+                f"k = {wanted}, but {self.names()} allows only {got} {what}{'s' * (got != 1)}, and none after {shown}; "
+                "lower k, loosen the constraint, or pass deficient='truncate' to keep these"
+            )
+
+    def prefers(self, second: Found, first: Found) -> bool:
+        """Return whether the second choice is better beyond rounding: cheaper where both meet the tolerance, else of smaller error."""
+        if first.met and second.met:
+            return (self.cost_of(second.indices) or 0.0) < (self.cost_of(first.indices) or 0.0)
+        return not first.met and second.error < first.error * (1 - NEARLY)
 
     def groups_of(self, indices: np.ndarray) -> tuple[Any, ...] | None:
         """Return the labels of the groups of these columns, in order."""
@@ -124,7 +161,7 @@ def asked(
         )
     limits = _constraints(constraint)
     prices = None if costs is None else _costs(costs, n)
-    if budget is not None:
+    if budget is not None and prices is not None:
         budget = positive("budget", budget)
         limits = (*limits, Affordable(prices, budget))
     for limit in limits:

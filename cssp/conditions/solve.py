@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cssp import bounds, scaling
-from cssp.conditions.asked import Conditions
+from cssp.conditions.asked import Conditions, Found
+from cssp.conditions.constraints import coded
 from cssp.conditions.one_by_one import one_by_one
 from cssp.conditions.whole import Whole
 from cssp.errors import ArgumentError
@@ -51,34 +52,12 @@ class _Asked:
         """Return which columns may follow, bool, shape (n,)."""
         return self.conditions.allowed(self.columns[np.asarray(chosen, dtype=np.int64)])[self.columns]
 
-    def check_included(self, include: Sequence[int]) -> None:
-        """Refuse included columns that the conditions forbid."""
-        for t, j in enumerate(include):
-            if not self.allowed(include[:t])[j]:
-                before = self.columns[list(include[:t])].tolist()
-                raise ArgumentError(
-                    f"include: column {self.columns[j]} is not allowed after {before} by {self.conditions.names()}"
-                )
-
-    def ended_early(self, part: Part, wanted: int, units: str) -> None:
-        """Refuse a choice that the conditions ended before there were as many as wanted, unless it may be shorter."""
-        made = part.indices.tolist()
-        if not made:
-            raise ArgumentError(f"{self.conditions.names()} allows no column that may be chosen")
-        if self.deficient != "truncate":
-            got = len(self.conditions.groups_of(part.indices) or made)
-            shown = f"{made[:8]}{' and more' if len(made) > 8 else ''}"
-            raise ArgumentError(
-                f"k = {wanted}, but {self.conditions.names()} allows only {got} {units}, and none after {shown}; "
-                "lower k, loosen the constraint, or pass deficient='truncate' to keep these"
-            )
-
 
 def _columns(
     state: _Asked, p: Problem, row: Method, options: Mapping[str, Any], counted: bool
 ) -> tuple[Part, bool]:
     """Return the picks of a method under constraints."""
-    state.check_included(p.include)
+    state.conditions.check_included(state.columns[list(p.include)])
     picks, blocked = one_by_one(p, row, options, state.allowed)
     part = part_of(p, picks, None, ())
     if p.tol is not None:
@@ -98,7 +77,7 @@ def _columns(
         picks = picks if blocked else [*picks, int(np.argmax(open_))]
     part = part_of(p, picks, None, ())
     if blocked and (counted or not picks):
-        state.ended_early(part, p.k, "columns")
+        state.conditions.refuse_short(part.indices, p.k, state.deficient)
     if part.rank == p.k or (part.rank == len(picks) and (blocked or not counted)):
         return part, False
     return dependent_as_wanted(part, state.deficient)
@@ -109,12 +88,9 @@ def _units(state: _Asked, p: Problem, row: Method, counted: bool) -> tuple[Part,
     conditions, columns = state.conditions, state.columns
     codes, most = np.arange(p.n), p.k if counted else None
     if conditions.codes is not None:
-        codes = np.unique(conditions.codes[columns], return_inverse=True)[1]
-        p, most = _with_whole_groups(state, p, codes), conditions.count
-        groups = int(codes.max()) + 1
-        if most is not None and most > groups:
-            raise ArgumentError(f"k = {most}, but valid leaves only {groups} groups")
-    state.check_included(p.include)
+        codes, most = coded("groups", conditions.codes[columns])[0], conditions.count
+        p = _with_whole_groups(state, p, codes)
+    conditions.check_included(columns[list(p.include)])
     price = None if conditions.costs is None else np.bincount(codes, weights=conditions.costs[columns])
     saving = conditions.budget is not None
     runs = [Whole(p, row.name, codes, state.allowed, price, saving)]
@@ -124,11 +100,11 @@ def _units(state: _Asked, p: Problem, row: Method, counted: bool) -> tuple[Part,
     for run in runs:
         run.run(most)
         parts.append(_ended(run, p))
-    best = min(range(len(runs)), key=lambda i: _order(conditions, p, parts[i]))
+    best = int(len(runs) == 2 and conditions.prefers(_found(parts[1]), _found(parts[0])))
     run, part = runs[best], parts[best]
-    law = _law(run, p) if row.name == "residual" and price is None and not conditions.constraints else None
-    part = part if law is None else _Grouped(p, part.picks, None, (), law=law)
-    if p.tol is not None and part.picks and relative(part.trace)[-1] <= p.tol:
+    if row.name == "residual" and price is None and not conditions.constraints:
+        part = _Grouped(p, part.picks, None, (), law=_law(run, run.ends.index(len(part.picks))))
+    if part.picks and _found(part).met:
         return part, False
     wanted = 1 if most is None or saving or state.deficient == "truncate" else most
     short = len(run.ends) <= wanted and not run.blocked
@@ -136,7 +112,7 @@ def _units(state: _Asked, p: Problem, row: Method, counted: bool) -> tuple[Part,
         run.fill(wanted)
         part = part_of(p, run.picks, None, ())
     if run.blocked and len(run.ends) <= wanted:
-        state.ended_early(part, wanted, "columns" if conditions.codes is None else "groups")
+        conditions.refuse_short(part.indices, wanted, state.deficient)
     return dependent_as_wanted(part, state.deficient) if short and most is not None else (part, False)
 
 
@@ -151,11 +127,10 @@ def _ended(run: Whole, p: Problem) -> Part:
     return part if cut is None else part_of(p, run.picks[: run.ends[cut]], None, ())
 
 
-def _order(conditions: Conditions, p: Problem, part: Part) -> tuple[int, float]:
-    """Return what is smaller for the better choice: the cost where the tolerance is met, else the error."""
-    if p.tol is not None and relative(part.trace)[-1] <= p.tol:
-        return 0, conditions.cost_of(part.indices) or 0.0
-    return 1, float(part.trace[-1])
+def _found(part: Part) -> Found:
+    """Return what a choice is compared with another by."""
+    tol = part.problem.tol
+    return Found(float(part.trace[-1]), tol is not None and relative(part.trace)[-1] <= tol, part.indices)
 
 
 def _with_whole_groups(state: _Asked, p: Problem, codes: np.ndarray) -> Problem:
@@ -174,8 +149,15 @@ def _with_whole_groups(state: _Asked, p: Problem, codes: np.ndarray) -> Problem:
         )
     candidates &= ~np.isin(codes, codes[~given])
     candidates[whole] = False
-    if not candidates.any() and not whole:
-        raise ArgumentError("exclude leaves no group whole: expected at least one without excluded columns")
+    k, most = state.conditions.count, len(groups) + np.unique(codes[candidates]).size
+    if k is not None and len(groups) > k:
+        raise ArgumentError(
+            f"include has columns of {len(groups)} groups, more than k = {k}, which counts groups"
+        )
+    if max(k or 1, 1) > most:
+        raise ArgumentError(
+            f"k = {k}, but only {most} of {len(state.conditions.labels)} groups may be chosen whole (valid and exclude taken into account)"
+        )
     return replace(p, include=tuple(whole), candidates=p.xp.asarray(candidates, device=p.device))
 
 
@@ -197,9 +179,9 @@ class _Grouped(Part):
         return record | {"algorithm": self.law.name if self.law else None}
 
 
-def _law(run: Whole, p: Problem) -> Guarantee:
+def _law(run: Whole, chosen: int) -> Guarantee:
     """Return the theorem about groups of largest residual, for the numbers of this choice."""
-    groups, chosen, size = run.size.size, len(run.ends) - 1, int(run.size.max())
+    groups, size = run.size.size, int(run.size.max())
     return Guarantee(
         "F <= group_residual(G, k, b) OPT_k for k of G groups of at most b columns",
         "businger1965",

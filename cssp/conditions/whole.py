@@ -88,9 +88,9 @@ class Whole:
         """Complete with the first units that are allowed."""
         while (
             len(self.ends) <= units
-            and (g := next(filter(self.may_follow, np.flatnonzero(self.open)), None)) is not None
+            and (g := next(filter(self.may_follow, np.flatnonzero(self.open).tolist()), None)) is not None
         ):
-            self._take(int(g))
+            self._take(g)
         self.blocked = len(self.ends) <= units
 
     def reached(self) -> bool:
@@ -145,7 +145,7 @@ class Whole:
         gain, least = np.zeros(self.size.size), np.ones(self.size.size)
         alone = open_ & (self.size == 1)
         J = np.flatnonzero(alone[self.codes])
-        if J.size:
+        if J.size and self.T is not None:
             gain[self.codes[J]] = column_norms2(self.T[:, J]) / self.N[J]
             least[self.codes[J]] = self.N[J]
         for g in np.flatnonzero(open_ & ~alone):
