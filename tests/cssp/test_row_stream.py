@@ -146,7 +146,7 @@ def test_what_is_refused():
     stream.partial_fit(A[:50])
     for block, said in (
         (A[:, :5], "rows has 5 columns; the stream began with 30"),
-        (np.where(A == A[4, 5], np.nan, A), "rows has NaN in row 4 of the block, position 54 of the stream"),
+        (np.where(A[4, 5] == A, np.nan, A), "rows has NaN in row 4 of the block, position 54 of the stream"),
         (A.astype(complex), "rows has dtype complex128; the stream began in float64"),
     ):
         with pytest.raises(CsspError, match=said):
