@@ -86,9 +86,8 @@ def settled(A: Any, target: Any, valid: Any, missing: Any) -> Settled:
         )
     X = as_array("A", A)
     Y = None if target is None else as_array("target", target)
-    for name, Z in (("A", X), ("target", Y)):
-        xp = None if Z is None else array_api_compat.array_namespace(Z)
-        if xp is not None and (Z.ndim != 2 or xp.isdtype(Z.dtype, "complex floating")):
+    for name, Z in [("A", X)] if Y is None else [("A", X), ("target", Y)]:
+        if Z.ndim != 2 or array_api_compat.array_namespace(Z).isdtype(Z.dtype, "complex floating"):
             raise UnsupportedError(
                 f"missing = {missing!r}: expected one real matrix, got {name} of shape {tuple(Z.shape)} and dtype {Z.dtype}"
             )

@@ -206,8 +206,8 @@ APART = np.array([[1.0, np.nan, 1.0], [2.0, np.nan, 1.0], [np.nan, 3.0, 1.0], [n
             {"missing": "pairwise"},
             r"column 0 \('a'\) and column 1 \('b'\)",
         ),
-        (np.where(A == A[4, 2], np.inf, with_gaps(A, 0.1)), {"missing": "pairwise"}, "A has Inf in column 2"),
-        (np.where(A == A[4, 2], np.inf, A), {"missing": "rows"}, "A has Inf in column 2; clean it"),
+        (np.where(A[4, 2] == A, np.inf, with_gaps(A, 0.1)), {"missing": "pairwise"}, "A has Inf in column 2"),
+        (np.where(A[4, 2] == A, np.inf, A), {"missing": "rows"}, "A has Inf in column 2; clean it"),
         (
             with_gaps(A, 0.1)[None],
             {"missing": "rows"},

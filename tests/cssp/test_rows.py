@@ -125,7 +125,7 @@ def test_what_is_said_is_about_rows(tmp_path):
     with pytest.raises(CsspError, match=r"weights has shape \(9,\): expected \(40,\), one entry per row"):
         select(A, 5, axis="rows", weights=np.ones(9))
     with pytest.raises(CsspError, match=r"A has NaN in row 3; clean it.*missing='columns'"):
-        select(np.where(A == A[3, 4], np.nan, A), 5, axis="rows")
+        select(np.where(A[3, 4] == A, np.nan, A), 5, axis="rows")
     with pytest.raises(CsspError, match="target has 4 columns: expected 9"):
         select(A, 5, "greedy", axis="rows", target=np.ones((3, 4)))
     with pytest.warns(cssp.RankDeficientWarning, match="only 9 of 10 chosen rows are independent") as seen:
