@@ -260,7 +260,7 @@ def _record(
     parts: list[Part],
     matrices: InMemory | InPasses,
     options: Mapping[str, Any],
-    under: conditions.Conditions | None,
+    under: conditions.Conditions | None = None,
 ) -> Selection:
     """Return the parts as one record in the namespace and on the device of the matrices."""
     read = matrices.passes  # before the rank is asked for, which may read the matrix again
