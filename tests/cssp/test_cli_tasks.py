@@ -126,7 +126,9 @@ def test_groups_are_chosen_whole(run, tmp_path):
 
 def test_costs_and_constraints(run, tmp_path):
     costs = np.arange(1.0, 8.0)
-    (tmp_path / "p.csv").write_text("".join(f"{name},{c}\n" for name, c in zip(NAMES, costs, strict=True)))
+    (tmp_path / "p.csv").write_text(
+        "".join(f"{name},{c}\n" for name, c in reversed(list(zip(NAMES, costs, strict=True))))
+    )
     found = answer(run, "select", "a.csv", "--costs", "p.csv", "--budget", 9)
     sel = cssp.select(A, costs=costs, budget=9)
     assert found["indices"] == sel.indices.tolist()
@@ -138,9 +140,13 @@ def test_costs_and_constraints(run, tmp_path):
     )
     (tmp_path / "side.txt").write_text("left\n" * 3 + "right\n" * 4)
     np.savetxt("xy.csv", np.arange(7.0)[:, None] * [1, 1], delimiter=",")
-    words = ("select", "a.csv", "-k", 2, "--at-most", 1, "side.txt", "--min-distance", 4, "xy.csv")
-    limits = [cssp.AtMost(["l"] * 3 + ["r"] * 4, 1), cssp.MinDistance(np.arange(7.0)[:, None] * [1, 1], 4)]
-    assert answer(run, *words)["indices"] == cssp.select(A, 2, constraint=limits).indices.tolist()
+    for words, limits in (
+        (("--at-most", 1, "side.txt"), cssp.AtMost(["l"] * 3 + ["r"] * 4, 1)),
+        (("--min-distance", 4, "xy.csv"), cssp.MinDistance(np.arange(7.0)[:, None] * [1, 1], 4)),
+    ):
+        found = answer(run, "select", "a.csv", "-k", 2, *words)["indices"]
+        assert found == cssp.select(A, 2, constraint=limits).indices.tolist()
+        assert found != cssp.select(A, 2).indices.tolist()
     np.save("r.npy", np.arange(1.0, 31.0)[:, None])
     rows = answer(run, "select", "a.csv", "-k", 2, "--axis", "rows", "--costs", "r.npy")
     assert rows["indices"] == cssp.select(A.T, 2, costs=np.arange(1.0, 31.0)).indices.tolist()

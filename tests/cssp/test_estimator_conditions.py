@@ -85,6 +85,7 @@ def test_landmarks_that_are_given_come_first():
 def test_groups_costs_and_constraints_are_those_of_select():
     labels = [name[:3] for name in NAMES]
     price = dict(zip(NAMES, np.linspace(1, 3, 13), strict=True))
+    shuffled = {name: price[name] for name in reversed(NAMES)}  # values go by name, not by place
     e = ColumnSubsetSelector(3, groups=labels).fit(FRAME)
     sel = select(X, 3, groups=labels)
     np.testing.assert_array_equal(e.indices_, sel.indices)
@@ -93,7 +94,11 @@ def test_groups_costs_and_constraints_are_those_of_select():
         ColumnSubsetSelector(0.5, groups=dict(zip(NAMES, labels, strict=True))).fit(FRAME).selection_.groups
         == select(X, round(0.5 * len(set(labels))), groups=labels).groups
     )
-    e = ColumnSubsetSelector(costs=price, budget=8).fit(FRAME)
+    pairs = [j // 2 for j in range(13)]  # seven groups, of which a share is counted
+    half = ColumnSubsetSelector(0.5, groups=pairs).fit(X).selection_
+    assert half.groups == select(X, 4, groups=pairs).groups
+    assert ColumnSubsetSelector(groups=pairs).fit(X).selection_.groups == half.groups[:3]
+    e = ColumnSubsetSelector(costs=shuffled, budget=8).fit(FRAME)
     sel = select(X, costs=list(price.values()), budget=8)
     np.testing.assert_array_equal(e.indices_, sel.indices)
     assert sum(price[name] for name in e.get_feature_names_out()) == pytest.approx(e.selection_.cost)
