@@ -28,6 +28,7 @@ COMMANDS = {
     "memory-map": ("benchmarks.mapped", "selection from a large mapped file: memory, time and numbers"),
     "kernels": ("kernels", "landmarks of hard kernels; columns that are seen once"),
     "tasks": ("peer_tasks", "tasks that peers show on their own pages, side by side"),
+    "notebook": ("notebook", "a script of the gallery as a notebook with its output"),
     "real": ("real.command", "prune two pretrained models on drawings of molecules and on photographs"),
     "tables": ("real_tables", "real tables through the command line and through every method"),
     "which": ("which", "error and time of every method on three shapes of real data"),

@@ -19,6 +19,7 @@ from cssp.errors import (
     UnsupportedError,
 )
 from cssp.methods import METHODS, Guarantee, Method
+from cssp.missing_values import Missing
 from cssp.select import select
 from cssp.selection import Selection
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from cssp.comparison import Comparison, compare
     from cssp.conditions import AtMost, Constraint, MinDistance
     from cssp.cur_decomposition import CUR, CURCertificate, cur
-    from cssp.estimators import ColumnSubsetSelector, LandmarkSelector
+    from cssp.estimators import ColumnSubsetSelector, LandmarkSelector, SampleSelector
     from cssp.independent import Independent, independent_columns
     from cssp.interpolative_decomposition import ID, interpolative
     from cssp.nystrom import GramSelection, select_gram
@@ -53,9 +54,11 @@ __all__ = [
     "LandmarkSelector",
     "Method",
     "MinDistance",
+    "Missing",
     "MissingFileError",
     "RankDeficientError",
     "RankDeficientWarning",
+    "SampleSelector",
     "Selection",
     "StreamSelection",
     "StreamingSelector",
@@ -89,6 +92,7 @@ _LATER = {
     "Independent": "cssp.independent",
     "LandmarkSelector": "cssp.estimators",
     "MinDistance": "cssp.conditions",
+    "SampleSelector": "cssp.estimators",
     "StreamSelection": "cssp.streaming",
     "StreamingSelector": "cssp.streaming",
     "compare": "cssp.comparison",

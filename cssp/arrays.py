@@ -94,6 +94,7 @@ def check_finite(
     where: str,
     remedy: str,
     names: list[str] | None = None,
+    if_nan: str = "",
 ) -> float:
     """Return the largest modulus of the entries; the first column with NaN or Inf is refused by name."""
     xp = array_api_compat.array_namespace(A)
@@ -108,7 +109,8 @@ def check_finite(
             what = "NaN" if bool(xp.any(xp.isnan(column))) else "Inf"
             name = j if columns is None else int(columns[j])
             title = "" if names is None else f" ({names[name]!r})"
-            raise ArgumentError(f"{argument} has {what} in column {name}{title}{where}; {remedy}")
+            more = if_nan if what == "NaN" else ""
+            raise ArgumentError(f"{argument} has {what} in column {name}{title}{where}; {remedy}{more}")
     raise ArgumentError(f"{argument} has entries beyond the range of {A.dtype}")  # pragma: no cover
 
 

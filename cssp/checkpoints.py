@@ -14,7 +14,7 @@ import numpy as np
 from cssp.errors import ArgumentError, MissingFileError
 from cssp.files import written
 
-__all__ = ["digest_of", "load", "reading", "require", "save"]
+__all__ = ["digest_of", "kind_of", "load", "reading", "require", "save"]
 
 
 def save(path: Path, kind: str, arrays: Mapping[str, np.ndarray], key: bytes = b"") -> None:
@@ -33,6 +33,15 @@ def save(path: Path, kind: str, arrays: Mapping[str, np.ndarray], key: bytes = b
     about = {"kind": np.array(kind), "digest": digest_of(kind, arrays, key)}
     with written(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **about, **arrays)
+
+
+def kind_of(path: Path) -> str | None:
+    """Return the kind that a file was saved under; None where it says none, which `load` refuses."""
+    with contextlib.suppress(Exception), warnings.catch_warnings(), path.open("rb") as stream:
+        warnings.simplefilter("error")  # of headers that are to be guessed at
+        with np.load(stream, allow_pickle=False) as file:
+            return str(file["kind"])
+    return None
 
 
 def load(path: Path, kind: str, key: bytes = b"") -> dict[str, np.ndarray]:

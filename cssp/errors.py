@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
+import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 __all__ = [
     "ArgumentError",
@@ -16,8 +20,12 @@ __all__ = [
     "UnknownNameError",
     "UnsupportedError",
     "check_integer",
+    "speaking_of",
     "warn",
 ]
+
+#: What is chosen here, "columns" or "rows": messages are written for columns.
+_AXIS = ContextVar("_AXIS", default="columns")
 
 
 class CsspError(ValueError):
@@ -52,13 +60,38 @@ class TimeLimitWarning(UserWarning):
     """A method ended at its ``time_limit``: what it found is valid, but not all that was promised of it is proven."""
 
 
+@contextlib.contextmanager
+def speaking_of(axis: str) -> Iterator[None]:
+    """Exchange the words row and column in the errors and warnings of the block where ``axis`` is "rows"."""
+    token = _AXIS.set(axis)
+    try:
+        yield
+    except CsspError as error:
+        error.args = (_worded(str(error)),)
+        raise
+    finally:
+        _AXIS.reset(token)
+
+
+def _worded(message: str) -> str:
+    """Return a message about columns as one about what is chosen here; names, which stand in quotes, stay."""
+    if _AXIS.get() == "columns":
+        return message
+    other = {"row": "column", "column": "row"}
+    return re.sub(
+        r"(?<![=\w])'[^']*'|\b(?:row|column)(?=s?\b)",
+        lambda found: other.get(found[0], found[0]),
+        message,
+    )
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn, pointing at the line that called this package, however deep inside it the cause is."""
     frame, level = sys._getframe(1), 2
     # NumPy's decorators may stand between two functions of this package.
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("cssp", "numpy"):
         frame, level = frame.f_back, level + 1  # type: ignore[assignment]
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(_worded(message), category, stacklevel=level)
 
 
 def check_integer(argument: str, value: object, low: int = 1, high: int | None = None) -> int:

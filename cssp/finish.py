@@ -67,12 +67,16 @@ def solved(
 
     def run(q: Problem, options: Mapping[str, Any]) -> tuple[Part, bool]:
         picks = row.function(q, **options)
-        method_picks = None if picks.proven else ()
-        return _independent_first(
-            part_of(p, picks.indices, picks.rank, method_picks), picks.exhausted
-        ), picks.exhausted
+        own = part_of(p, picks.indices, picks.rank, None if picks.proven else ())
+        found = _independent_first(own, picks.exhausted)
+        if row.oversamples and len(found.picks) < len(own.picks):  # the dependent ones were meant, and follow
+            after = [j for j in own.picks if j not in found.picks]
+            picked = [*found.picks, *after][: len(own.picks)]
+            found = part_of(p, picked, found.rank, own.method_picks)
+        return found, picks.exhausted
 
     part, exhausted = run(p, options)
+    meant = row.oversamples and deficient == "fill" and not all(part.independent[len(p.include) :])
     if p.tol is not None:
         cut = cut_at(part, p.tol)
         if cut is None and row.deterministic and len(part.picks) < p.k:
@@ -94,7 +98,7 @@ def solved(
             return dependent_as_wanted(part, deficient) if given else (part, False)
     if len(part.picks) < p.k:
         part = _independent_first(part, exhausted, p.k)
-    if part.rank == p.k:
+    if part.rank == p.k or (meant and len(part.picks) == p.k):
         return part, False
     if deficient != "truncate" and len(part.picks) < p.k:
         part = part_of(p, filled(part.picks, linalg.host(p.candidates), p.k), part.rank, part.method_picks)

@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import difflib
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cssp.errors import ArgumentError, UnsupportedError
 
-__all__ = ["as_places", "as_values", "names_of"]
+__all__ = ["Named", "as_places", "as_values", "labels_of", "names_of"]
 
 #: Columns that a message names.
 SHOWN = 5
 
 
+@dataclass(frozen=True, eq=False)
+class Named:
+    """An array (m, n) with names of its columns: what a frame becomes on its way."""
+
+    values: Any
+    names: list[str]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return tuple(self.values.shape)
+
+
 def names_of(X: Any) -> list[str] | None:
     """Return the names of the columns of a frame, None for everything else."""
+    if isinstance(X, Named):
+        return X.names
     return [str(name) for name in X.columns] if _library(X) is not None else None
+
+
+def labels_of(X: Any) -> list[str] | None:
+    """Return the labels of the rows of a pandas frame, None for everything else: frames of polars have none."""
+    return [str(label) for label in X.index] if _library(X) == "pandas" else None
 
 
 def as_places(argument: str, index: Any, names: list[str] | None) -> Any:
@@ -47,6 +68,8 @@ def as_values(argument: str, X: Any) -> Any:
 
     Nullable, sparse and Arrow-backed columns are numbers like any other.
     """
+    if isinstance(X, Named):
+        return X.values
     library = _library(X)
     if library == "pandas":
         return _of_pandas(argument, X)

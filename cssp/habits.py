@@ -10,7 +10,6 @@ HABITS = (
     (("n_components", "n_features_to_select", "n_features", "n_columns", "rank_k", "num"), "pass k={name}"),
     (("tolerance", "eps", "epsilon", "rtol"), "pass tol={name}, ‖A - P A‖ ≤ tol·‖A‖ in the Frobenius norm"),
     (("explained_variance", "explained_variance_ratio", "variance"), "pass tol=math.sqrt(1 - {name})"),
-    (("axis",), "columns are chosen; for rows pass A.T"),
     (("sample_weight", "row_weights"), "weigh rows by passing numpy.sqrt({name})[:, None] * A"),
     (("feature_weights", "column_weights"), "pass weights={name}"),
     (("verbose", "progress_bar"), "pass progress=True"),

@@ -19,6 +19,9 @@ from cssp.request import Item
 
 __all__ = ["REMEDY", "InMemory"]
 
+#: What else to do about missing values.
+MISSING = "; for missing values pass missing='rows' or missing='pairwise'"
+
 #: What to do about a column that is not finite.
 REMEDY = "clean it, or mark the column as padding with valid (exclude only forbids choosing it)"
 
@@ -58,7 +61,10 @@ class InMemory:
         if item.columns is not None:
             A = linalg.take_columns(A, item.columns)
         A = xp.astype(A, compute_dtype(A), copy=False)
-        top = check_finite("A", A, item.columns, item.where, REMEDY, self.names)
+        single = not place and not xp.isdtype(A.dtype, "complex floating")
+        top = check_finite(
+            "A", A, item.columns, item.where, REMEDY, self.names, if_nan=MISSING if single else ""
+        )
         if self.unit:
             A, top = scaling.unit_columns(A), 1.0
         if item.weights is None:

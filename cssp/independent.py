@@ -20,6 +20,7 @@ from cssp import frames, linalg, passes, scaling
 from cssp.errors import ArgumentError, UnsupportedError
 from cssp.in_memory import InMemory
 from cssp.methods import METHODS
+from cssp.passes.products import sparse_gram
 from cssp.problem import Problem
 from cssp.request import requested
 
@@ -252,8 +253,8 @@ def _by_gram(p: Problem, A: Any, cut: float) -> tuple[np.ndarray, np.ndarray] | 
     """
     norms, unit = np.sqrt(p.norms2), p.floor / p.largest if p.largest else 0.0
     live = np.flatnonzero(norms > cut)
-    D = norms[live]
-    G = (A.conj().T @ A)[live][:, live].toarray() / D[:, None] / D
+    D, by_rows = norms[live], A.tocsr()
+    G = sparse_gram(by_rows)[np.ix_(live, live)] / D[:, None] / D
     N, R = np.ones(live.size), np.zeros_like(G)
     kept: list[int] = []
     for j in range(live.size):
@@ -270,18 +271,20 @@ def _by_gram(p: Problem, A: Any, cut: float) -> tuple[np.ndarray, np.ndarray] | 
         return None
     T = np.zeros((r, left.size), dtype=G.dtype)
     X = inverse @ R[:r][:, left]
-    C = A[:, live[kept]] / D[kept]
-    Ch = C.conj().T
+    adjoint = by_rows.conj().T
     step = max(1, linalg.BLOCK // p.m)
     for a in range(0, left.size, step):
         some = left[a : a + step]
         later = np.asarray(kept)[:, None] > some
         B = A[:, live[some]].toarray()
         x = X[:, a : a + step] * D[some]
+        whole = np.zeros((p.n, some.size), dtype=G.dtype)
         for _ in range(2):
-            E = B - C @ x
+            whole[live[kept]] = x / D[kept][:, None]
+            E = B - by_rows @ whole
             height = np.sqrt(linalg.column_norms2(E))
-            x = np.where(later, 0, x + inverse @ (inverse.conj().T @ (Ch @ E)))
+            less = (adjoint @ E)[live[kept]] / D[kept][:, None]
+            x = np.where(later, 0, x + inverse @ (inverse.conj().T @ less))
         if np.any(height > np.maximum(cut, unit * np.sum(np.abs(x), axis=0))):
             return None
         T[:, a : a + step] = x

@@ -186,7 +186,7 @@ def _logarithmic(ax: Axes, values: np.ndarray) -> None:
 
 
 def _finished(ax: Axes, ylabel: str, selection: Selection) -> Axes:
-    ax.set_xlabel("number of columns  t")
+    ax.set_xlabel(f"number of {selection.axis}  t")
     ax.set_ylabel(ylabel)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False)

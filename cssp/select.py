@@ -11,7 +11,7 @@ import array_api_compat
 import numpy as np
 
 from cssp import arguments as check
-from cssp import conditions, frames, gradients, passes, scaling, transforms
+from cssp import conditions, frames, gradients, missing_values, passes, rows, scaling, transforms
 from cssp.each import check_tol_each, solved_each
 from cssp.errors import UnsupportedError
 from cssp.finish import solved, warn_of_dependence
@@ -49,6 +49,8 @@ def select(
     deficient: str = "fill",
     rng: int | np.random.Generator | None = None,
     progress: Any = False,
+    missing: str = "raise",
+    axis: str | int = "columns",
     **options: Any,
 ) -> Selection:
     """Choose columns of A that span the others best.
@@ -105,6 +107,14 @@ def select(
         True shows on stderr how far the choice is: a bar where tqdm is installed, else lines. A function is called with
         the steps done and the steps there are (None where nobody knows), a step being a pick, a swap (`local_search`,
         `strong_rrqr`), a node (`exact`) or an item of a batch.
+    missing : {"raise", "rows", "pairwise"}
+        What to do about NaN in one real matrix in memory, and in its target: refuse it; leave out the rows in which one is
+        (with ``axis="rows"`` the columns: "columns"); or choose by products of columns over the rows that both have, see
+        Notes. `Selection.missing` says what was done.
+    axis : {"columns", "rows"} or int
+        Choose rows instead, so that A ≈ ``sel.coefficients() @ A[sel.indices]``: all arguments and results then speak of
+        rows where they speak of columns, and names are the labels of rows. -1 and -2 are columns and rows, too; without a
+        batch also 1 and 0.
     **options
         The method's own options, see ``METHODS[method].options``.
 
@@ -133,6 +143,11 @@ def select(
     so that entries from 1e-200 to 1e+200 (1e±30 in float32) give the same picks. An item of a batch gives
     the same bits as alone.
 
+    ``missing="pairwise"`` estimates AᵀA by m times the mean product over the rows that two columns share, which is right in
+    expectation where values are missing completely at random; takes the nearest positive semidefinite matrix in the Frobenius
+    norm (negative eigenvalues set to zero: Higham, 1988); and selects columns of a factor R of it, RᵀR being that matrix. Errors, coefficients
+    and the certificate are about R. A matrix without NaN is worked on as it is.
+
     Examples
     --------
     >>> import numpy as np, cssp
@@ -140,26 +155,29 @@ def select(
     >>> cssp.select(A, 2).indices
     array([0, 1])
     """
+    same = {
+        "tol": tol,
+        "tol_each": tol_each,
+        "include": include,
+        "exclude": exclude,
+        "valid": valid,
+        "deficient": deficient,
+        "groups": groups,
+        "constraint": constraint,
+        "costs": costs,
+        "budget": budget,
+    }
+    same |= {"scale": scale, "rng": rng, "progress": progress, "missing": missing, **options}
     under_transform = transforms.under_transform(A, weights, target)
+    if under_transform is not transforms.untraced and rows.as_axis(axis, A) == "rows":
+        return rows.select_rows(select, A, k, method, target, weights=weights, **same)
     if under_transform is not None:
-        same = {
-            "tol": tol,
-            "tol_each": tol_each,
-            "include": include,
-            "exclude": exclude,
-            "valid": valid,
-            "deficient": deficient,
-            "groups": groups,
-            "constraint": constraint,
-            "costs": costs,
-            "budget": budget,
-        }
-        same |= {"scale": scale, "rng": rng, "progress": progress, **options}
         return under_transform(
-            lambda A, w, B: select(A, k, method, weights=w, target=B, **same),
+            lambda A, w, B: select(A, k, method, weights=w, target=B, axis=axis, **same),
             *(A, weights, target, check.as_scale(scale)),
         )
     row, unit = check.find_method(method), check.as_scale(scale)
+    A, target, absent = missing_values.settled(A, target, valid, missing)
     live = gradients.sources(A, weights, target, unit)
     matrices = _opened(A, row, options, k, target, unit)
     if tol_each is not None:
@@ -218,7 +236,11 @@ def select(
     if deficient == "fill":
         warn_of_dependence([part for part, is_short in answers if is_short], len(places) if batch else 0)
     parts = transforms.attached([part for part, _ in answers], live, places)
-    return _record(parts, matrices, options, under)
+    return replace(
+        _record(parts, matrices, options, under),
+        missing=absent,
+        _rows_at_hand=absent is None or absent.how == "rows",
+    )
 
 
 def _opened(
@@ -238,7 +260,7 @@ def _record(
     parts: list[Part],
     matrices: InMemory | InPasses,
     options: Mapping[str, Any],
-    under: conditions.Conditions | None,
+    under: conditions.Conditions | None = None,
 ) -> Selection:
     """Return the parts as one record in the namespace and on the device of the matrices."""
     read = matrices.passes  # before the rank is asked for, which may read the matrix again

@@ -12,7 +12,9 @@ import array_api_compat
 import numpy as np
 
 from cssp.certificate import Certificate
+from cssp.errors import UnsupportedError
 from cssp.methods import METHODS
+from cssp.missing_values import Missing
 from cssp.part import Part, relative
 from cssp.problem import Array
 from cssp.residuals import as_exponent, relative_p_norm
@@ -64,6 +66,11 @@ class Selection(SelectionUses):
     passes : float or None
         For a matrix that is not in memory: how often the choice read all of it, parts of it counted as parts (for a
         LinearOperator, products with blocks). `errors` and the others read it again.
+    axis : {"columns", "rows"}
+        What was chosen. Where it is rows, all that is said here of columns holds for rows, and `coefficients` and
+        `reconstruct` are transposed accordingly.
+    missing : Missing or None
+        What was done about missing values, where there were any.
 
     Examples
     --------
@@ -91,6 +98,9 @@ class Selection(SelectionUses):
     groups: Any = None
     cost: Any = None
     conditional: bool = False
+    axis: str = "columns"
+    missing: Missing | None = None
+    _rows_at_hand: bool = True  # else the matrix of the parts has the Gram matrix of A, but other rows
 
     @cached_property
     @default_floating_errors
@@ -194,6 +204,8 @@ class Selection(SelectionUses):
         Where the chosen columns are dependent this is the solution of least norm, so it is always finite (but for
         coefficients beyond the range of the precision). With a target, T has shape (..., k, p) and X[:, S] T ≈ target. Rows beyond a shorter item's k are zero; so are columns of
         padding. To reconstruct A itself from A[:, S], use ``w[S][:, None] * T / w``.
+
+        Where rows were chosen, T has shape (..., m, k) and T X[S] ≈ X = diag(w)·A.
         """
         length = max((len(part.picks) for part in self._parts), default=0)
         return self._stack([_tall(part.spread(part.coefficients()), length) for part in self._parts])
@@ -201,6 +213,11 @@ class Selection(SelectionUses):
     @default_floating_errors
     def reconstruct(self) -> Array:
         """Return P_S X (..., m, n), the projection of X = A·diag(w) on the chosen; with a target, P_S target."""
+        if not self._rows_at_hand:
+            raise UnsupportedError(
+                "reconstruct() needs all rows of A: expected A itself, got what is known of A.T @ A; "
+                "A[:, indices] @ coefficients() reconstructs rows that are at hand"
+            )
         return self._stack(
             [shifted(part.spread(part.reconstruct()), part.wanted_exponent) for part in self._parts]
         )
@@ -247,9 +264,11 @@ class Selection(SelectionUses):
     def _stack(self, matrices: list[Array]) -> Array:
         xp, device = array_api_compat.array_namespace(self._like), array_api_compat.device(self._like)
         if not self._batch and len(matrices) == 1 and type(matrices[0]).__module__.startswith("dask"):
-            return matrices[0]
+            return matrices[0] if self.axis == "columns" else matrices[0].T
         kind = type(self._like)
         matrices = [X if isinstance(X, kind) else xp.asarray(X, device=device) for X in matrices]
+        if self.axis == "rows":
+            matrices = [X.T for X in matrices]
         if not self._batch:
             return matrices[0]
         stacked = xp.stack(matrices)

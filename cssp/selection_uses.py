@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,9 +14,10 @@ import numpy as np
 
 from cssp import linalg, passes
 from cssp.arguments import check_supported
-from cssp.errors import ArgumentError, MissingFileError, UnsupportedError, check_integer
+from cssp.errors import ArgumentError, MissingFileError, UnsupportedError, check_integer, speaking_of
 from cssp.finish import solved, warn_of_dependence
 from cssp.methods import METHODS
+from cssp.missing_values import Missing
 from cssp.part import Kept, Part, relative
 from cssp.scaling import default_floating_errors
 
@@ -88,9 +89,10 @@ class SelectionUses:
         candidates = p.xp.asarray(free, device=p.device)
         longer = replace(p, include=part.picks, candidates=candidates, k=k, tol=None)
         options = {name: value for name, value in self.options.items() if name != "checkpoint"}
-        found, short = solved(longer, row, options, "fill", True)
-        if short:
-            warn_of_dependence([found], 0)
+        with speaking_of(self.axis):
+            found, short = solved(longer, row, options, "fill", True)
+            if short:
+                warn_of_dependence([found], 0)
         found = replace(found, live=part.live)
         return replace(self, indices=self._gather(found.indices), rank=found.rank, k=k, _parts=(found,))
 
@@ -115,7 +117,7 @@ class SelectionUses:
     def summary(self: Any) -> str:
         """Return the picks, with the relative error after each, as lines of text."""
         width = max([len("column"), *(len(name) for _, name, _ in self._picked())])
-        lines = [self._headline(), f"{'pick':>4}  {'column':<{width}}  relative error"]
+        lines = [self._headline(), f"{'pick':>4}  {self.axis[:-1]:<{width}}  relative error"]
         lines += [f"{t:>4}  {name:<{width}}  {error:.4g}" for t, name, error in self._picked()]
         more = len(self._parts[0].picks) - SHOWN
         return "\n".join([*lines, *([f"and {more} more"] if more > 0 else [])])
@@ -129,7 +131,7 @@ class SelectionUses:
         )
         more = len(self._parts[0].picks) - SHOWN
         last = f"<p>and {more} more</p>" if more > 0 else ""
-        head = "<tr><th>pick</th><th>column</th><th>relative error</th></tr>"
+        head = f"<tr><th>pick</th><th>{self.axis[:-1]}</th><th>relative error</th></tr>"
         return f"<p>{html.escape(self._headline())}</p><table>{head}{rows}</table>{last}"
 
     def save(self: Any, path: str | os.PathLike[str]) -> None:
@@ -166,6 +168,8 @@ class SelectionUses:
             "groups": self.groups,
             "cost": self.cost,
             "conditional": self.conditional,
+            "axis": self.axis,
+            "missing": None if self.missing is None else asdict(self.missing),
             "parts": parts,
         }
         Path(path).write_text(json.dumps(record, default=_plain), encoding="utf-8")
@@ -186,7 +190,7 @@ class SelectionUses:
     def _headline(self: Any) -> str:
         part = self._only("summary")
         return (
-            f"{len(part.picks)} of {part.width} columns by {self.method}, "
+            f"{len(part.picks)} of {part.width} {self.axis} by {self.method}, "
             f"relative error {self.relative_error:.4g}, rank {self.rank}"
         )
 
@@ -250,6 +254,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         if batch and record.get("cost") is not None
         else record.get("cost"),
         "conditional": record.get("conditional", False),
+        "axis": record.get("axis", "columns"),
+        "missing": Missing(**record["missing"]) if record.get("missing") else None,
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from cssp import checkpoints
 from cssp.checkpoints import reading, require
 from cssp.nodes import Node, norm
+from cssp.row_stream import RowStream
 
 if TYPE_CHECKING:
     from cssp.streaming import StreamingSelector
@@ -20,12 +21,17 @@ __all__ = ["load", "save"]
 #: What the file is of; the number is that of the format.
 KIND = "StreamingSelector 2"
 
+#: The same where rows arrive.
+ROWS_KIND = "StreamingSelector of rows 1"
+
 #: Relative rounding of the norms of a stream, at most.
 ROUNDING = 1e-3
 
 
 def save(stream: StreamingSelector, path: Path) -> None:
     """Write the state; the file is replaced in one step."""
+    if stream.axis == "rows":
+        return _save_rows(stream, path)
     state: dict[str, Any] = {name: getattr(stream, name) for name in ("k", "method", "oversample", "buffer")}
     state |= {"seed": stream._seed, "n_seen": stream.n_seen_, "norm": stream._norm}
     if stream._block is not None:
@@ -36,8 +42,17 @@ def save(stream: StreamingSelector, path: Path) -> None:
     checkpoints.save(path, KIND, {name: np.asarray(value) for name, value in state.items()})
 
 
+def _save_rows(stream: StreamingSelector, path: Path) -> None:
+    state: dict[str, Any] = {"k": stream.k, "method": stream.method, "seed": stream._seed}
+    if (rows := stream._rows) is not None:
+        state |= {"n_seen": rows.seen, "R": rows.R, "block": rows.block[: rows.waiting]}
+    checkpoints.save(path, ROWS_KIND, {name: np.asarray(value) for name, value in state.items()})
+
+
 def load(cls: type[StreamingSelector], path: Path) -> StreamingSelector:
     """Return the stream that was saved; anything else is refused."""
+    if checkpoints.kind_of(path) == ROWS_KIND:
+        return _load_rows(cls, path)
     state = checkpoints.load(path, KIND)
     with reading(path, KIND):
         stream = cls(**{name: _plain(state, name) for name in ("k", "method", "oversample", "buffer")}, rng=0)
@@ -51,6 +66,34 @@ def load(cls: type[StreamingSelector], path: Path) -> StreamingSelector:
         full = stream.n_seen_ // stream.buffer
         require(stream._block is not None or not stream.n_seen_, "block is missing")
         stream._nodes = [_node(stream, state, level) for level in range(full.bit_length())]
+        require(not state, f"it holds {', '.join(sorted(state))} too")
+    return stream
+
+
+def _load_rows(cls: type[StreamingSelector], path: Path) -> StreamingSelector:
+    """Return a stream of rows."""
+    state = checkpoints.load(path, ROWS_KIND)
+    with reading(path, ROWS_KIND):
+        stream = cls(_plain(state, "k"), method=_plain(state, "method"), axis="rows", rng=0)
+        stream._seed = _plain(state, "seed")
+        require(type(stream._seed) is int and 0 <= stream._seed < 2**63, f"seed = {stream._seed}")
+        if state:
+            n_seen, R, block = _plain(state, "n_seen"), state.pop("R"), state.pop("block")
+            require(type(n_seen) is int and n_seen > 0, f"n_seen = {n_seen}")
+            require(
+                block.dtype in map(np.dtype, "fdFD") and block.ndim == 2, f"block has dtype {block.dtype}"
+            )
+            rows = RowStream(block.shape[1], block.dtype)
+            rows.seen = stream.n_seen_ = n_seen
+            for name, x, shape, dtype in (
+                ("R", R, rows.R.shape, rows.R.dtype),
+                ("block", block, (rows.waiting, len(R)), block.dtype),
+            ):
+                require(x.shape == shape and x.dtype == dtype, f"{name} has shape {x.shape}, dtype {x.dtype}")
+                require(np.isfinite(x).all(), f"{name} is not finite")
+            require(not np.tril(R, -1).any(), "R is not upper triangular")
+            rows.R, rows.block[: rows.waiting] = np.asfortranarray(R), block
+            stream._rows = rows
         require(not state, f"it holds {', '.join(sorted(state))} too")
     return stream
 

@@ -19,12 +19,21 @@ import numpy as np
 from cssp import arguments as check
 from cssp import stream_state
 from cssp.arrays import as_array, compute_dtype
-from cssp.errors import ArgumentError, RankDeficientWarning, UnknownNameError, check_integer
+from cssp.errors import (
+    ArgumentError,
+    RankDeficientWarning,
+    UnknownNameError,
+    UnsupportedError,
+    check_integer,
+    speaking_of,
+)
 from cssp.files import as_path
 from cssp.linalg import basis, host, project_off, take_columns
 from cssp.nodes import Node, choose, merged, noise, norm, projected
 from cssp.problem import Array
+from cssp.row_stream import RowStream
 from cssp.scaling import default_floating_errors
+from cssp.selection import Selection
 
 __all__ = ["StreamSelection", "StreamingSelector"]
 
@@ -33,7 +42,7 @@ SIGNS = 64
 
 
 class StreamingSelector:
-    """Choose k columns of a matrix whose columns are seen once, in blocks.
+    """Choose k columns of a matrix whose columns, or whose rows, are seen once, in blocks.
 
     Parameters
     ----------
@@ -41,18 +50,26 @@ class StreamingSelector:
         Number of columns.
     method : {"greedy", "residual", "strong_rrqr"}
         How columns are chosen from a buffer: by the largest decrease of the known error (default), by the largest residual, or
-        by strong rank-revealing QR, for which `StreamSelection.factor` is known for every stream.
+        by strong rank-revealing QR, for which `StreamSelection.factor` is known for every stream. Where rows arrive, any row of
+        `cssp.METHODS`.
     oversample : int
         A full buffer is reduced to ``oversample·k`` columns, and so are two of these reduced sets when they are merged.
     buffer : int, optional
         Number of columns that a buffer holds, at least ``oversample·k`` + 1 and by default twice that many.
     rng : None, int or numpy.random.Generator
-        Seed of the sketch that estimates the error; the columns chosen do not depend on it.
+        Seed of the sketch that estimates the error; the columns chosen do not depend on it. Where rows arrive, the randomness
+        of the method.
+    axis : {"columns", "rows"}
+        What arrives in blocks. Of rows, a triangular factor R of order n is kept, RᵀR = AᵀA, merged with the rows by orthogonal
+        transformations; columns are chosen on it, as of the whole matrix. `selection` then returns a `cssp.Selection` with errors,
+        coefficients and certificate of A; no buffer and no oversampling is needed.
 
     Attributes
     ----------
     n_seen_ : int
-        Columns seen.
+        Columns, or rows, seen.
+    triangle_ : float64 array, shape (min(n_seen_, n), n)
+        Where rows arrive: R. All else that is chosen by columns of A is chosen by columns of R, as ``cssp.select(R, ...)`` does.
     indices_ : int64 array, shape (k,)
         Positions in the stream of the columns chosen so far, in order of choice.
     columns_ : array, shape (m, k)
@@ -73,6 +90,14 @@ class StreamingSelector:
     ...     stream = stream.partial_fit(block)
     >>> bool(stream.selection().bound < 1e-9 * stream.selection().norm)
     True
+
+    Rows in blocks, as from a table too long for the memory:
+
+    >>> stream = cssp.StreamingSelector(6, axis="rows")
+    >>> for block in np.array_split(A, 5):
+    ...     stream = stream.partial_fit(block)
+    >>> bool(np.array_equal(stream.indices_, cssp.select(A, 6, "greedy").indices))
+    True
     """
 
     def __init__(
@@ -83,9 +108,20 @@ class StreamingSelector:
         oversample: int = 2,
         buffer: int | None = None,
         rng: int | np.random.Generator | None = None,
+        axis: str = "columns",
     ) -> None:
         self.k = check_integer("k", k)
-        if method not in ("greedy", "residual", "strong_rrqr"):
+        if not isinstance(axis, str) or axis not in ("columns", "rows"):
+            raise ArgumentError(f"axis = {axis!r}: expected 'columns' or 'rows', whichever arrives in blocks")
+        self.axis = axis
+        if axis == "rows":
+            check.find_method(method)
+            if buffer is not None or oversample != 2:
+                raise ArgumentError(
+                    "buffer and oversample belong to axis='columns': expected none of them where rows arrive, of which a "
+                    "triangular factor is kept"
+                )
+        elif method not in ("greedy", "residual", "strong_rrqr"):
             raise UnknownNameError(f"method = {method!r}: expected 'greedy', 'residual' or 'strong_rrqr'")
         self.method = method
         self.oversample = check_integer("oversample", oversample)
@@ -97,7 +133,8 @@ class StreamingSelector:
         self._nodes: list[Node | None] = []
         self._block: np.ndarray | None = None  # the buffer, (m, buffer)
         self._sketch: np.ndarray | None = None
-        self._selection: StreamSelection | None = None
+        self._rows: RowStream | None = None
+        self._selection: StreamSelection | Selection | None = None
 
     # --- taking in ----------------------------------------------------------------------------------
 
@@ -108,9 +145,9 @@ class StreamingSelector:
         Parameters
         ----------
         columns : array, shape (m, b)
-            b may be 0; m and the kind of numbers are those of the first block.
+            b may be 0; m and the kind of numbers are those of the first block. Where rows arrive, shape (b, n).
         weights : array, shape (b,), optional
-            The same as ``partial_fit(columns * weights)``.
+            The same as ``partial_fit(columns * weights)``; of rows, as ``partial_fit(rows * weights[:, None])``.
 
         Returns
         -------
@@ -122,6 +159,8 @@ class StreamingSelector:
         CsspError
             The shape, dtype or a value of the block or of its weights is wrong.
         """
+        if self.axis == "rows":
+            return self._take_rows(columns, weights)
         X = self._checked(columns, weights)
         if X.shape[1] == 0:
             return self
@@ -130,6 +169,22 @@ class StreamingSelector:
         for a in range(0, X.shape[1], self.buffer):
             self._take(X[:, a : a + self.buffer])
         self._selection = None
+        return self
+
+    def _take_rows(self, rows: Array, weights: Any) -> StreamingSelector:
+        X = as_array("rows", rows)
+        if X.ndim != 2:
+            raise ArgumentError(
+                f"rows has shape {tuple(X.shape)}: expected (b, n); one row is rows.reshape(1, -1)"
+            )
+        with speaking_of("rows"):
+            X = self._checked(X.T, weights).T
+        if X.shape[0]:
+            if self._rows is None:
+                self._rows = RowStream(X.shape[1], X.dtype)
+            self._rows.take(X)
+            self.n_seen_ = self._rows.seen
+            self._selection = None
         return self
 
     def _begin(self, m: int, dtype: np.dtype) -> None:
@@ -168,17 +223,16 @@ class StreamingSelector:
                 f"columns has shape {X.shape}: expected (m, b); one column is columns.reshape(-1, 1)"
             )
         kind = compute_dtype(X)
-        if self._block is not None:
-            if X.shape[0] != self._block.shape[0]:
+        first = self._block if self._rows is None else self._rows.block.T
+        if first is not None:
+            if X.shape[0] != first.shape[0]:
+                raise ArgumentError(f"columns has {X.shape[0]} rows; the stream began with {first.shape[0]}")
+            if np.promote_types(kind, first.dtype) != first.dtype:
                 raise ArgumentError(
-                    f"columns has {X.shape[0]} rows; the stream began with {self._block.shape[0]}"
-                )
-            if np.promote_types(kind, self._block.dtype) != self._block.dtype:
-                raise ArgumentError(
-                    f"columns has dtype {X.dtype}; the stream began in {self._block.dtype}: "
+                    f"columns has dtype {X.dtype}; the stream began in {first.dtype}: "
                     f"convert them, or begin in {np.dtype(kind)}"
                 )
-            kind = self._block.dtype
+            kind = first.dtype
         X = X.astype(kind, copy=False)
         self._refuse(X, "columns", "has")
         if weights is not None:
@@ -230,14 +284,24 @@ class StreamingSelector:
 
     # --- answers ------------------------------------------------------------------------------------
 
-    def selection(self) -> StreamSelection:
+    def selection(self) -> Any:
         """Return the columns chosen from all seen so far; the stream may continue afterwards.
+
+        Returns
+        -------
+        StreamSelection, or Selection where rows arrive
 
         Raises
         ------
         CsspError
             Fewer than k columns have been seen.
         """
+        if self.axis == "rows":
+            if self._rows is None:
+                raise ArgumentError("no row has been seen: expected partial_fit(rows) before")
+            if self._selection is None:
+                self._selection = self._rows.select(self.k, self.method, np.random.default_rng(self._seed))
+            return self._selection
         if self.n_seen_ < self.k:
             raise ArgumentError(f"k = {self.k}, but only {self.n_seen_} columns have been seen")
         if self._selection is None:
@@ -297,17 +361,30 @@ class StreamingSelector:
     @property
     def columns_(self) -> np.ndarray:
         """The chosen columns, shape (m, k)."""
+        if self.axis == "rows":
+            raise UnsupportedError(
+                "columns_ needs all rows, which are not kept: expected A[:, indices_] of rows at hand"
+            )
         return self.selection().columns
+
+    @property
+    def triangle_(self) -> np.ndarray:
+        """Where rows arrive: R with RᵀR = AᵀA, shape (min(n_seen_, n), n), a copy."""
+        if self._rows is None:
+            raise UnsupportedError("triangle_ is of axis='rows': expected rows in partial_fit before")
+        return self._rows.triangle().copy()
 
     @property
     def nbytes(self) -> int:
         """Bytes held between calls."""
         nodes = [node for node in self._nodes if node is not None]
         arrays = [self._block, self._sketch, *(x for node in nodes for x in (node.C, node.W, node.place))]
+        arrays += [] if self._rows is None else [self._rows.R, self._rows.block]
         return sum(x.nbytes for x in arrays if x is not None)
 
     def __repr__(self) -> str:
-        return f"StreamingSelector(k={self.k}, method={self.method!r}, n_seen_={self.n_seen_})"
+        axis = "" if self.axis == "columns" else f", axis={self.axis!r}"
+        return f"StreamingSelector(k={self.k}, method={self.method!r}{axis}, n_seen_={self.n_seen_})"
 
     # --- checkpoints --------------------------------------------------------------------------------
 

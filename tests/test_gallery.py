@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -53,3 +54,17 @@ def test_example_runs_and_draws(path):
     figures = re.search(r"figures: \[(.*)\]", done.stdout)[1]
     assert figures
     assert "0" not in figures.split(", ")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebooks_are_their_scripts_with_output(path):
+    from analysis.notebook import cells_of
+
+    script = ROOT / "docs" / "examples" / f"{path.stem}.py"
+    made, kept = cells_of(script)["cells"], json.loads(path.read_text())["cells"]
+    assert [(c["cell_type"], "".join(c["source"])) for c in made] == [
+        (c["cell_type"], "".join(c["source"])) for c in kept
+    ]
+    outputs = [output for cell in kept for output in cell.get("outputs", ())]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert any("image/png" in output.get("data", {}) for output in outputs)

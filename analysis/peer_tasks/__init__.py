@@ -6,6 +6,7 @@ Each module is one script (``python -m analysis.peer_tasks.cur``): it makes `Tas
 from __future__ import annotations
 
 import argparse
+import datetime
 import importlib
 import json
 from importlib import metadata
@@ -15,12 +16,12 @@ from analysis.peer_tasks.task import Row, Task, measure, table
 
 __all__ = ["MODULES", "Row", "Task", "main", "measure", "table"]
 
-MODULES = ("cur", "sensors", "unsupervised", "nystrom")
+MODULES = ("cur", "sensors", "unsupervised", "nystrom", "collinear", "interpolative", "groups")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
-    parser.add_argument("--names", nargs="+", help="only these: cur sensors unsupervised nystrom")
+    parser.add_argument("--names", nargs="+", help=f"only these: {' '.join(MODULES)}")
     parser.add_argument("--repeats", type=int, default=21)
     parser.add_argument("--docs", type=Path, help="put the page into this folder, too")
     parser.add_argument("--out", type=Path, default=Path("out/tasks"))
@@ -47,12 +48,30 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _head(repeats: int) -> str:
-    peers = ("scikit-learn", "skmatter", "python-sensors", "fastcan")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in peers)
+    peers = (
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "skmatter",
+        "python-sensors",
+        "fastcan",
+        "statsmodels",
+        "patsy",
+        "mlxtend",
+    )
+    installed = {name: _version(name) for name in peers}
+    versions = ", ".join(f"{name} {version}" for name, version in installed.items() if version)
     return (
         "# Peers' own tasks\n\n"
         "Tasks that other libraries show on their own pages, done by them and by `cssp` on the same data in one process. Runs take "
         f'turns ({repeats} each); times are medians, and "times faster" is the peer\'s time over ours within each turn, with an interval '
         "of 95 %; on a busy machine only these ratios can be trusted. Small matrices: what is timed is also what a call costs. "
-        f"{versions}. `make peers`, then `python -m analysis tasks --docs docs`.\n"
+        f"{datetime.date.today()}, {versions}. `make peers`, then `python -m analysis tasks --docs docs`.\n"
     )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

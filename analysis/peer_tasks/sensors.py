@@ -10,8 +10,9 @@ from analysis.peer_tasks.task import Task, script
 
 
 def tasks() -> list[Task]:
-    """Return the tasks: the polynomials of PySensors' first page, and images from twenty pixels, as on its page about faces."""
+    """Return the tasks of PySensors' pages: polynomials, images from twenty pixels, and pixels under costs, in regions, apart."""
     from pysensors.basis import SVD
+    from pysensors.optimizers import CCQR, GQR, QR
     from pysensors.reconstruction import SSPOR
 
     x = np.linspace(0, 1, 1001)
@@ -41,7 +42,89 @@ def tasks() -> list[Task]:
             rebuilt = np.linalg.lstsq(modes[S], test[:, S].T, rcond=None)[0].T @ modes.T
         return float(np.linalg.norm(test - rebuilt) / np.linalg.norm(test))
 
+    modes_of = np.linalg.svd(train, full_matrices=False)[2][:pixels].T  # (64, 20)
+    row, column = np.divmod(np.arange(64), 8)
+    price = 1.0 + 4.0 * ((row >= 2) & (row < 6) & (column >= 2) & (column < 6))
+    middle = np.flatnonzero(price > 1)
+    few = 6
+
+    def from_modes(S: np.ndarray, r: int = pixels) -> float:
+        U = modes_of[:, :r]
+        rebuilt = np.linalg.lstsq(U[S], test[:, S].T, rcond=None)[0].T @ U.T
+        return float(np.linalg.norm(test - rebuilt) / np.linalg.norm(test))
+
+    def by_coefficients(sel: cssp.Selection) -> float:
+        rebuilt = test[:, sel.indices] @ sel.coefficients()
+        return float(np.linalg.norm(test - rebuilt) / np.linalg.norm(test))
+
+    def weighed(_: int) -> np.ndarray:
+        return CCQR(sensor_costs=0.1 * price).fit(modes_of).get_sensors()[:pixels]
+
+    def constrained(_: int, k: int = pixels, **how: object) -> np.ndarray:
+        U = modes_of[:, :k]
+        ranked = QR().fit(U).get_sensors()
+        return GQR().fit(U, all_sensors=ranked, n_sensors=k, **how).get_sensors()[:k]
+
+    spent = float(price[weighed(0)].sum())
+    places = np.column_stack([row, column])
+    page = "https://python-sensors.readthedocs.io/en/latest/examples/"
+    text = f"Twenty modes of the same images; the 16 pixels in the middle cost 5, others 1. CCQR's 20 pixels cost {spent:g}."
+    region = {"idx_constrained": middle, "n_const_sensors": few, "constraint_option": "max_n"}
+    apart = {"r": 1.5, "info": train, "nx": 8, "ny": 8, "constraint_option": "distance"}
+    apart |= {"idx_constrained": [], "n_const_sensors": 0}
     return [
+        Task(
+            title="PySensors CCQR: pixels that cost",
+            text=f"{text} Ours spend no more.",
+            page=f"{page}cost_constrained_qr.html",
+            measure="relative error on the other images, from modes or, last, by coefficients, less is better",
+            runs={
+                "pysensors CCQR": weighed,
+                "cssp residual, budget": lambda _: cssp.select(modes_of.T, costs=price, budget=spent).indices,
+                "cssp greedy, budget, from the images": lambda _: cssp.select(
+                    train, method="greedy", costs=price, budget=spent
+                ),
+            },
+            result=lambda S: by_coefficients(S) if isinstance(S, cssp.Selection) else from_modes(S),
+        ),
+        Task(
+            title=f"PySensors GQR: at most {few} pixels in the middle",
+            text=f"{text.split(';')[0]}; 20 pixels, at most {few} of them among the 16 in the middle.",
+            page=f"{page}region_optimal.html",
+            measure="relative error on the other images, from modes, less is better",
+            runs={
+                "pysensors GQR": lambda seed: constrained(seed, **region),
+                "cssp residual, AtMost": lambda _: (
+                    cssp.select(
+                        modes_of.T,
+                        pixels,
+                        constraint=cssp.AtMost(np.isin(np.arange(64), middle), {True: few}),
+                    ).indices
+                ),
+                "cssp greedy, AtMost": lambda _: (
+                    cssp.select(
+                        modes_of.T,
+                        pixels,
+                        "greedy",
+                        constraint=cssp.AtMost(np.isin(np.arange(64), middle), {True: few}),
+                    ).indices
+                ),
+            },
+            result=from_modes,
+        ),
+        Task(
+            title="PySensors GQR: no two pixels side by side",
+            text=f"{text.split(';')[0]}; 12 pixels at least 1.5 apart.",
+            page=f"{page}spatially_constrained_qr.html",
+            measure="relative error on the other images, from 8 modes, less is better",
+            runs={
+                "pysensors GQR": lambda seed: constrained(seed, 12, **apart),
+                "cssp residual, MinDistance": lambda _: (
+                    cssp.select(modes_of[:, :12].T, 12, constraint=cssp.MinDistance(places, 1.5)).indices
+                ),
+            },
+            result=lambda S: from_modes(S, 8),
+        ),
         Task(
             title="PySensors: 10 points for polynomials",
             text="|x² − 1/2| on [0, 1] from its values at 10 of 1,001 points, by polynomials of degree 10.",

@@ -218,6 +218,7 @@ EXCLUDED = {
     "volume_derandomized": "has the guarantee of osinsky at a multiple of its cost",
     "deim": "picks rows for interpolation of the leading singular vectors; osinsky is the rule with the sharp bound",
     "qdeim": "is pivoted QR of the leading singular vectors",
+    "gappypod_e": "is qdeim followed by columns that steady the fit of few modes",
     "bss": "is made for an error of lower rank than the number of columns",
     "exact": "takes exponential time",
 }

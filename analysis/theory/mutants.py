@@ -316,6 +316,15 @@ MUTANTS = [
     Mutant("qdeim", "singular values left in", "A=Vh[:k],", "A=_[:k, None] * Vh[:k],"),
     Mutant("qdeim", "trailing vectors", "A=Vh[:k],", "A=Vh[-k:],"),
     Mutant("qdeim", "one pick short", "k=k, candidates=a.open", "k=max(1, k - 1), candidates=a.open"),
+    Mutant("gappypod_e", "the largest eigenvalue raised", "U2[0])\n", "U2[-1])\n"),
+    Mutant(
+        "gappypod_e",
+        "gap to the largest",
+        "eigenvalues[1] - eigenvalues[0]",
+        "eigenvalues[-1] - eigenvalues[0]",
+    ),
+    Mutant("gappypod_e", "trailing modes", "V = Vh[: min(rank, most)]", "V = Vh[-min(rank, most) :]"),
+    Mutant("gappypod_e", "given sensors forgotten", "p.include else 0", "False else 0"),
     Mutant(
         "bss",
         "barrier one step ahead",

@@ -43,6 +43,7 @@ from cssp.bounds.lower import gain_greedy, simplex, star_frobenius, star_spectra
 from cssp.bounds.pivoting import (
     RRQR_CONSTANTS,
     deim,
+    eigenvalue_rise,
     greedy_volume,
     maxvol_basis,
     maxvol_cross,
@@ -115,6 +116,7 @@ __all__ = [
     "constrained_greedy_submodular",
     "cross_derandomized",
     "deim",
+    "eigenvalue_rise",
     "elementary_symmetric",
     "entrywise_norm",
     "exact",

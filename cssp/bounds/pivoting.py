@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -245,6 +246,43 @@ def qdeim(n: int, k: int) -> float:
     n, k = check_nk(n, k)
     power = four_to(k)
     return math.inf if power is None else to_float((power + 6 * k - 1) // 9 * (n - k + 1))
+
+
+@theorem(
+    "smallest eigenvalue",
+    "every run",
+    "ipsen2009",
+    "s_min(M + u u^H) >= s_min(M) + (t - sqrt(t^2 - 4 gap |w^H u|^2))/2, t = gap + ||u||^2",
+    derived=True,
+)
+def eigenvalue_rise(gap: Any, norm2: Any, last2: Any) -> Any:
+    """Return by how much the smallest eigenvalue of M rises at least where u u^H is added: a lower bound [ipsen2009].
+
+    With t = gap + norm2 it is (t - sqrt(t^2 - 4 gap last2))/2, computed without cancellation. It is attained where M has no
+    other eigenvalues than the two smallest.
+
+    Parameters
+    ----------
+    gap : float or array
+        Second smallest minus smallest eigenvalue of the Hermitian M; infinite where M is of order 1.
+    norm2 : float or array
+        ||u||^2.
+    last2 : float or array
+        |w^H u|^2 for a unit eigenvector w of the smallest eigenvalue; at most norm2.
+
+    Examples
+    --------
+    >>> float(eigenvalue_rise(1.0, 0.5, 0.5))
+    0.5
+    >>> float(eigenvalue_rise(0.0, 2.0, 1.0)), float(eigenvalue_rise(np.inf, 2.0, 2.0))
+    (0.0, 2.0)
+    """
+    gap, norm2, last2 = (np.asarray(x, dtype=np.float64) for x in (gap, norm2, last2))
+    finite = np.where(np.isinf(gap), 0.0, gap)
+    t = finite + norm2
+    root = np.sqrt(np.maximum(t * t - 4 * finite * last2, 0))
+    rise = np.where(t > 0, 2 * finite * last2 / np.where(t > 0, t + root, 1.0), 0.0)
+    return np.where(np.isinf(gap), last2, rise)
 
 
 @theorem("both", "every run", "gu1996", "||V_S^-1||^2 <= 1 + f^2 k (n - k)", derived=True)

@@ -1,4 +1,4 @@
-"""``cssp select data.npy -k 20 -o picked.json``: the selectors on matrices in files.
+"""``cssp select data.npy -k 20 -o picked.json``: the selectors on matrices in files, and ``cssp independent``, ``interpolative``, ``cur``, ``compare``.
 
 Errors are one line on stderr and exit code 2; an interrupt is one line and exit code 130.
 """
@@ -60,6 +60,6 @@ def _close_stdout() -> None:
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, *where: Any
 ) -> None:
-    from cssp.cli.select import as_flags
+    from cssp.cli.common import as_flags
 
     print(f"cssp: warning: {' '.join(as_flags(str(message)).split())}", file=sys.stderr)

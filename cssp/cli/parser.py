@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,9 +22,20 @@ examples:
   cssp select table.csv -k 2 --columns age,height --columns "income, net" --certificate
   zcat table.csv.gz | cssp select - -k 5 --method greedy
   cssp select expression.mtx.gz --tol 0.05 --rows --weights weights.csv
+  cssp select onehot.csv -k 3 --group-by _
+  cssp select sensors.csv --costs price.csv --budget 40 --min-distance 2.5 places.csv
+  cssp independent design.csv --save-matrix full_rank.csv
+  cssp interpolative data.npy --tol 1e-3 --save-factors T.npz
+  cssp cur data.npy -k 10 --save-factors cur.npz
+  cssp compare data.npy -k 10 --methods residual,greedy,uniform
 """
 
 _COLUMNS = "may be repeated; a value that is a column's name is taken whole, any other is split at its commas into names or numbers from 0 (a name goes first)"
+
+
+_PER_COLUMN = "a file with one per column, or a csv with lines NAME,VALUE"
+
+Add = Callable[..., Any]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,7 +53,7 @@ def parser_of() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"cssp {cssp.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    _add_select(commands)
+    _add_commands(commands)
     demo = commands.add_parser(
         "demo", help="choose twelve places of a field, rebuild it from them, and draw it"
     )
@@ -67,27 +80,66 @@ def _methods(o: argparse.Namespace) -> None:
     print(show(o.name))
 
 
-def _select(o: argparse.Namespace) -> None:
-    from cssp.cli.select import select
+def _runs(command: str) -> Callable[[argparse.Namespace], None]:
+    """Return what runs a command; its module is imported only then."""
 
-    select(o)
+    def run(o: argparse.Namespace) -> None:
+        module = importlib.import_module("cssp.cli.select" if command == "select" else "cssp.cli.tasks")
+        getattr(module, command)(o)
 
-
-def _add_select(commands: Any) -> None:
-    p = commands.add_parser(
-        "select",
-        help="choose columns of a matrix",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.set_defaults(run=_select)
-    p.add_argument("data", help=f"a file ({', '.join(SUFFIXES)}), or - for standard input")
-    _add_input(p.add_argument_group("input").add_argument)
-    _add_choice(p.add_argument_group("choice").add_argument)
-    _add_output(p.add_argument_group("output").add_argument)
+    return run
 
 
-def _add_input(add: Callable[..., Any]) -> None:
+def _add_commands(commands: Any) -> None:
+    """Add the commands that read a file: what each does, what it chooses, what else it writes."""
+    for command, text, choice, outputs in (
+        (
+            "select",
+            "choose columns of a matrix",
+            (_add_number, _add_method, _add_which),
+            (_add_certificate, _add_matrix),
+        ),
+        (
+            "compare",
+            "choose columns by several methods, side by side",
+            (_add_number, _add_methods, _add_which),
+            (),
+        ),
+        (
+            "independent",
+            "keep the first linearly independent columns, and say how the others depend on them",
+            (_add_dependence,),
+            (_add_matrix,),
+        ),
+        (
+            "interpolative",
+            "write all columns as combinations of some, with bounded coefficients",
+            (_add_number, partial(_add_method, default="strong_rrqr")),
+            (_add_matrix, _add_factors),
+        ),
+        (
+            "cur",
+            "approximate a matrix by some columns, some rows and a small matrix between them",
+            (_add_cross, _add_method),
+            (_add_matrix, _add_factors),
+        ),
+    ):
+        p = commands.add_parser(
+            command, help=text, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        p.set_defaults(run=_runs(command))
+        p.add_argument("data", help=f"a file ({', '.join(SUFFIXES)}), or - for standard input")
+        _add_input(p.add_argument_group("input").add_argument, pairwise=command == "select")
+        group = p.add_argument_group("choice").add_argument
+        for add_options in choice:
+            add_options(group)
+        group = p.add_argument_group("output").add_argument
+        group("-o", "--output", metavar="FILE", help="write the result there, as JSON, not on stdout")
+        for add_options in outputs:
+            add_options(group)
+
+
+def _add_input(add: Add, pairwise: bool) -> None:
     """Add how the file is read."""
     add("--format", metavar="NAME", help="the format where the ending does not tell it (standard input: csv)")
     add("--columns", action="append", metavar="A,B,...", help=f"use these columns only; {_COLUMNS}")
@@ -98,9 +150,10 @@ def _add_input(add: Callable[..., Any]) -> None:
     )
     add(
         "--missing",
-        choices=("raise", "rows"),
+        choices=("raise", "rows", "pairwise")[: 2 + pairwise],
         default="raise",
-        help="refuse missing cells (default), or leave out the rows that have any",
+        help="refuse missing cells (default), or leave out the rows that have any"
+        + (", or use for each pair of columns the rows that have both" if pairwise else ""),
     )
     add(
         "--header",
@@ -118,11 +171,15 @@ def _add_input(add: Callable[..., Any]) -> None:
     add("--key", help="the array of an npz file or a zarr group that holds several")
 
 
-def _add_choice(add: Callable[..., Any]) -> None:
-    """Add what is chosen, and by which method."""
+def _add_number(add: Add) -> None:
+    """Add how many columns."""
     add("-k", type=int, help="number of columns")
     add("--tol", type=float, help="stop at this relative error; with or instead of -k")
-    add("--method", default="residual", help="one of `cssp methods` (default residual)")
+
+
+def _add_method(add: Add, default: str = "residual") -> None:
+    """Add by which method."""
+    add("--method", default=default, help=f"one of `cssp methods` (default {default})")
     add(
         "--option",
         action="append",
@@ -130,26 +187,83 @@ def _add_choice(add: Callable[..., Any]) -> None:
         metavar="NAME=VALUE",
         help="an option of the method, such as f=1.5; may be repeated",
     )
-    add("--rows", action="store_true", help="choose rows instead of columns")
+    add("--rng", type=int, help="seed of the methods that draw")
+
+
+def _add_methods(add: Add) -> None:
+    """Add by which methods."""
+    add("--methods", metavar="A,B,...", help="of `cssp methods`; left out, a usual few")
+    add("--rng", type=int, help="seed of the methods that draw")
+
+
+def _add_which(add: Add) -> None:
+    """Add which columns may be chosen, and what counts."""
+    add("--axis", choices=("columns", "rows"), default="columns", help="what is chosen (default columns)")
+    add("--rows", dest="axis", action="store_const", const="rows", help="short for --axis rows")
+    add(
+        "--tol-each",
+        type=float,
+        metavar="TOL",
+        help="stop once every column is explained to this share of its own norm; instead of --tol",
+    )
     add(
         "--scale",
         action="store_true",
         help="divide each column by its norm for the choice: units do not matter",
     )
-    add("--weights", metavar="FILE", help="a file with one weight per column")
+    add("--weights", metavar="FILE", help=f"how much the error of each column counts: {_PER_COLUMN}")
     add("--include", action="append", metavar="A,B,...", help="columns chosen first, given as for --columns")
     add("--exclude", action="append", metavar="A,B,...", help="columns never chosen, given as for --columns")
+    add("--groups", metavar="FILE", help=f"choose groups whole, -k counting them; {_PER_COLUMN}")
+    add("--group-by", metavar="SEP", help="the same for names that agree before SEP, such as _ in city_Rome")
+    add("--costs", metavar="FILE", help=f"choose by gain per cost; {_PER_COLUMN}")
+    add("--budget", type=float, help="the most that the chosen may cost; with or instead of -k")
+    add(
+        "--at-most",
+        nargs=2,
+        metavar=("Q", "FILE"),
+        help=f"at most Q columns of one label; {_PER_COLUMN}",
+    )
+    add(
+        "--min-distance",
+        nargs=2,
+        metavar=("R", "FILE"),
+        help="chosen columns are R apart, by a file with one line of coordinates per column",
+    )
+    add("--progress", action="store_true", help="show how far the choice is, on stderr")
     add(
         "--deficient",
         default="fill",
         help="where k exceeds the rank: fill up (default), truncate, or raise an error",
     )
-    add("--rng", type=int, help="seed of the methods that draw")
 
 
-def _add_output(add: Callable[..., Any]) -> None:
-    """Add what is done with the answer."""
-    add("-o", "--output", metavar="FILE", help="write the result there, not on stdout")
+def _add_dependence(add: Add) -> None:
+    """Add what counts as dependent."""
+    add("--tol", type=float, help="a column depends on others if it is within this share of the largest norm")
+
+
+def _add_cross(add: Add) -> None:
+    """Add how many columns and rows, and how the matrix between them is formed."""
+    add("-k", type=int, required=True, help="number of columns")
+    add("-r", type=int, help="number of rows (default as many as columns)")
+    add(
+        "--core",
+        default="best",
+        help="the matrix between: best (default), of least error, or cross, from columns and rows alone",
+    )
+
+
+def _add_matrix(add: Add) -> None:
+    """Add where the chosen columns go."""
     add("--save-matrix", metavar="FILE", help="write the chosen columns (npy, npz, csv, tsv, parquet)")
+
+
+def _add_factors(add: Add) -> None:
+    """Add where the factors go."""
+    add("--save-factors", metavar="FILE.npz", help="write the factors as arrays of one npz file")
+
+
+def _add_certificate(add: Add) -> None:
+    """Add the comparison with the optimum."""
     add("--certificate", action="store_true", help="compare with the best any columns could do")
-    add("--progress", action="store_true", help="show how far the choice is, on stderr")

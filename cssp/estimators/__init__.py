@@ -1,4 +1,4 @@
-"""Scikit-learn estimators: features to keep, landmarks of a kernel. Needs the extra ``sklearn``."""
+"""Scikit-learn estimators: features to keep, samples to keep, landmarks of a kernel. Needs the extra ``sklearn``."""
 
 try:
     import sklearn  # noqa: F401
@@ -9,5 +9,6 @@ except ImportError as reason:
 
 from cssp.estimators.columns import ColumnSubsetSelector
 from cssp.estimators.landmarks import LandmarkSelector
+from cssp.estimators.samples import SampleSelector
 
-__all__ = ["ColumnSubsetSelector", "LandmarkSelector"]
+__all__ = ["ColumnSubsetSelector", "LandmarkSelector", "SampleSelector"]

@@ -32,8 +32,9 @@ def count(argument: str, number: Any, n: int, kind: str, default: int | None) ->
                 f"{argument} = {number}: expected a share in (0, 1]; for a number of them pass int({number})"
             )
         return max(1, round(float(number) * n))
+    hint = "; for a share of the variance pass explained_variance" if "%" in str(number) else ""
     raise ArgumentError(
-        f"{argument} = {number!r} ({type(number).__name__}): expected a number (int), a share (float) or None"
+        f"{argument} = {number!r} ({type(number).__name__}): expected a number (int), a share (float) or None{hint}"
     )
 
 

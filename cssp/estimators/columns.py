@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.feature_selection import SelectorMixin
-from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from cssp import linalg
-from cssp.arguments import in_order
 from cssp.errors import ArgumentError
 from cssp.estimators._arrays import Array, check_same_kind, checked, count, floats, generator, like
+from cssp.estimators._features import as_target, per_feature, places, root, scaled, tolerance
 from cssp.scaling import default_floating_errors
 from cssp.select import select
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["ColumnSubsetSelector"]
 
@@ -34,12 +37,18 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
     Parameters
     ----------
     n_features_to_select : int or float, optional
-        How many (int), or which share (float in (0, 1], rounded, at least one). Left out, as many as `tol` asks for, and half
-        of them without `tol`.
+        How many (int), or which share of the features (float in (0, 1], rounded, at least one): 0.95 keeps 95 % of the
+        columns, which is not what ``PCA(0.95)`` means, see `explained_variance`. With `groups`, how many groups. Left out, as
+        many as `tol`, `tol_each`, `explained_variance` or `budget` allows, and half of them without these.
     method : str
         Name of a row of `cssp.METHODS`.
     tol : float in (0, 1], optional
         Stop once ‖X - P_S X‖_F ≤ tol·‖X‖_F; with a number of features, too, whichever comes first.
+    tol_each : float in (0, 1), optional
+        Stop once the residual norm of every feature is at most tol_each times its own norm, instead of `tol`.
+    explained_variance : float in [0, 1), optional
+        Stop once the chosen features rebuild this share of the squared norm of X, instead of `tol`: of its variance, as
+        PCA counts it, if the features are centred. The same as ``tol=sqrt(1 - explained_variance)``.
     target : {None, "regression", "classification"}
         What the features are chosen for: to rebuild X, whatever y is (None); to predict y (a number or several per sample),
         or the indicators of its classes, linearly and without intercept. Only methods that support ``target`` can.
@@ -47,6 +56,17 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         ``weights`` of `cssp.select`: how much the error of a feature counts.
     include, exclude : sequence of int or of str, optional
         Features, by number or by name, that are chosen first, and that are not chosen.
+    groups : sequence of labels, shape (n_features,), or mapping, optional
+        Features of one label are chosen together or not at all, such as the indicators of one category. A mapping has the
+        label of each feature name. So have those of `costs`.
+    costs : array, shape (n_features,), or mapping, optional
+        What each feature costs, with `budget`.
+    budget : float, optional
+        The most that the chosen features may cost.
+    constraint : object or sequence of these, optional
+        Which features may stand together: `cssp.AtMost`, `cssp.MinDistance`, or anything with ``allowed(chosen)``.
+    missing : {"raise", "rows", "pairwise"}
+        What to do with NaN in `fit`, see `cssp.select`; not "raise" lets `transform` pass NaN on.
     deficient : {"fill", "truncate", "raise"}
         What to do where more features are asked for than are linearly independent, see `cssp.select`.
     method_options : dict, optional
@@ -64,6 +84,11 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         T with X ≈ transform(X) @ T, identity in the chosen features.
     rank_ : int
         Numerical rank of the chosen features.
+    selection_ : cssp.Selection
+        The choice itself, with its certificate and the names of the features, to ask, print or save. It refers to X until
+        the estimator is pickled.
+    errors_ : float64 array, shape (n_selected + 1,)
+        Squared Frobenius error after 0, ..., n_selected picks.
     n_features_in_ : int
     feature_names_in_ : array of str
         Where X has names.
@@ -92,10 +117,17 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         *,
         method: str = "residual",
         tol: float | None = None,
+        tol_each: float | None = None,
+        explained_variance: float | None = None,
         target: str | None = None,
         feature_weights: Any = None,
         include: Sequence[int | str] | None = None,
         exclude: Sequence[int | str] | None = None,
+        groups: Any = None,
+        costs: Any = None,
+        budget: float | None = None,
+        constraint: Any = None,
+        missing: str = "raise",
         deficient: str = "fill",
         method_options: Mapping[str, Any] | None = None,
         random_state: Any = None,
@@ -103,10 +135,17 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         self.n_features_to_select = n_features_to_select
         self.method = method
         self.tol = tol
+        self.tol_each = tol_each
+        self.explained_variance = explained_variance
         self.target = target
         self.feature_weights = feature_weights
         self.include = include
         self.exclude = exclude
+        self.groups = groups
+        self.costs = costs
+        self.budget = budget
+        self.constraint = constraint
+        self.missing = missing
         self.deficient = deficient
         self.method_options = method_options
         self.random_state = random_state
@@ -128,25 +167,41 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         self
         """
         sparse_too = "csc" if self.target is None else False
-        X = checked("X", partial(validate_data, self), X, dtype=floats(X), accept_sparse=sparse_too)
-        n = X.shape[1]
-        default = None if self.tol is not None else max(1, n // 2)
-        B = self._target(X, y)
-        root = _root(sample_weight, X)
-        A = _scaled(X, root)
+        finite = self.missing == "raise" or "allow-nan"
+        validate = partial(validate_data, self, ensure_all_finite=finite)
+        X = checked("X", validate, X, dtype=floats(X), accept_sparse=sparse_too)
+        B = as_target(self.target, X, y)
+        weights = root(sample_weight, X)
+        A = scaled(X, weights)
+        names = list(getattr(self, "feature_names_in_", ()))
+        groups = per_feature("groups", self.groups, names)
+        tol = tolerance(self.tol, self.explained_variance)
+        n = X.shape[1] if groups is None else len(set(groups))
+        ends = (tol, self.tol_each, self.budget)
+        default = max(1, n // 2) if all(end is None for end in ends) else None
+        conditions = {
+            "tol_each": self.tol_each,
+            "groups": groups,
+            "costs": per_feature("costs", self.costs, names),
+            "budget": self.budget,
+            "constraint": self.constraint,
+            "missing": None if self.missing == "raise" else self.missing,
+        }
         sel = select(
             A,
             count("n_features_to_select", self.n_features_to_select, n, "n_features", default),
             self.method,
-            tol=self.tol,
-            target=None if B is None else _scaled(B, root),
+            tol=tol,
+            target=None if B is None else scaled(B, weights),
             weights=self.feature_weights,
-            include=self._columns("include"),
-            exclude=self._columns("exclude"),
+            include=places("include", self.include, names),
+            exclude=places("exclude", self.exclude, names),
             deficient=self.deficient,
             rng=generator(self.random_state),
+            **{name: value for name, value in conditions.items() if value is not None},
             **(self.method_options or {}),
         )
+        self.selection_ = replace(sel, _names=names or None)
         self.indices_ = sel.indices
         self.rank_ = int(sel.rank)
         self.n_features_ = int(sel.k)
@@ -210,7 +265,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = checked("X", partial(validate_data, self), X, dtype=floats(X), accept_sparse="csr", reset=False)
-        X = _scaled(X, _root(sample_weight, X))
+        X = scaled(X, root(sample_weight, X))
         rows = max(1, linalg.BLOCK // X.shape[1]) if sparse.issparse(X) else X.shape[0]
         whole = missing = 0.0
         for a in range(0, X.shape[0], rows):
@@ -219,10 +274,28 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
             missing += linalg.frobenius2(x - self._transform(x) @ like(self.coefficients_, x))
         return 1.0 - missing / whole if whole > 0 else 1.0
 
+    @property
+    def errors_(self) -> Array:
+        """Squared Frobenius error after 0, ..., n_selected picks, shape (n_selected + 1,)."""
+        check_is_fitted(self)
+        return self.selection_.errors
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw `errors_` beside the best that any features could do, see `cssp.plotting.error_trace`.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            A new one by default.
+        """
+        check_is_fitted(self)
+        return self.selection_.plot(ax)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         tags.input_tags.sparse = self.target is None
+        tags.input_tags.allow_nan = self.missing != "raise"
         tags.target_tags.required = self.target is not None
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
@@ -238,41 +311,6 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
             return super()._transform(X)
         return linalg.take_columns(X, np.flatnonzero(self._get_support_mask()))
 
-    def _target(self, X: Array, y: Any) -> Array | None:
-        """Return what y says is to be reconstructed, shape (n_samples, p)."""
-        if self.target is None:
-            return None
-        if self.target not in ("regression", "classification"):
-            raise ArgumentError(f"target = {self.target!r}: expected None, 'regression' or 'classification'")
-        if y is None:
-            raise ArgumentError(
-                f"target = {self.target!r} requires y to be passed, but the target y is None; "
-                "target=None chooses features without it"
-            )
-        if self.target == "classification":
-            y = LabelBinarizer().fit_transform(linalg.host(y) if hasattr(y, "dtype") else y)
-        y = checked("y", check_array, y, dtype=floats(y), ensure_2d=False, input_name="y")
-        if y.shape[0] != X.shape[0]:
-            raise ArgumentError(f"y has {y.shape[0]} samples: expected {X.shape[0]}, as many as X has")
-        y = like(y, X)
-        return y[:, None] if y.ndim == 1 else y
-
-    def _columns(self, argument: str) -> list[int] | None:
-        """Return the feature numbers of a list of numbers or names."""
-        features = getattr(self, argument)
-        if features is None:
-            return None
-        if isinstance(features, str):
-            raise ArgumentError(
-                f"{argument} = {features!r}: expected a list of features, got a str; pass [{features!r}]"
-            )
-        features = list(in_order(argument, features))
-        names = list(getattr(self, "feature_names_in_", ()))
-        unknown = [f for f in features if isinstance(f, str) and f not in names]
-        if unknown:
-            raise ArgumentError(f"{argument} contains {unknown[0]!r}, which is no feature name of X")
-        return [names.index(f) if isinstance(f, str) else f for f in features]
-
     def _identity_on_chosen(self, T: Array, dtype: Any) -> Array:
         """Return the coefficients with the rows in the order of `transform`, each chosen feature standing for itself."""
         xp, device = array_api_compat.array_namespace(T), array_api_compat.device(T)
@@ -284,24 +322,3 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         own = rows[None, :] == np.arange(len(order))[:, None]
         mask, own = (xp.asarray(x, device=device) for x in ((rows >= 0)[None, :], own))
         return xp.where(mask, xp.astype(own, dtype), T)
-
-
-def _root(sample_weight: Any, X: Any) -> Array | None:
-    """Return the square roots of the weights."""
-    if sample_weight is None:
-        return None
-    w = checked(
-        "sample_weight",
-        partial(_check_sample_weight, X=X),
-        sample_weight,
-        dtype=X.dtype,
-        ensure_non_negative=True,
-    )
-    return array_api_compat.array_namespace(w).sqrt(w)
-
-
-def _scaled(X: Any, root: Array | None) -> Any:
-    """Return the rows of X times the roots."""
-    if root is None:
-        return X
-    return sparse.diags_array(root) @ X if sparse.issparse(X) else X * root[:, None]

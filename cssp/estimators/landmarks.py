@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,8 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         `cssp.METHODS`.
     tol : float in (0, 1], optional
         Stop once tr(K - K_S) ≤ tol·tr(K); with a number of landmarks, too, whichever comes first.
+    include, exclude : sequence of int, optional
+        Samples that are landmarks first, in this order, and that are none.
     deficient : {"fill", "truncate", "raise"}
         What to do where more landmarks are asked for than K has rank.
     method_options : dict, optional
@@ -91,6 +93,8 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         kernel_params: Mapping[str, Any] | None = None,
         method: str = "residual",
         tol: float | None = None,
+        include: Sequence[int] | None = None,
+        exclude: Sequence[int] | None = None,
         deficient: str = "fill",
         method_options: Mapping[str, Any] | None = None,
         random_state: Any = None,
@@ -103,6 +107,8 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.kernel_params = kernel_params
         self.method = method
         self.tol = tol
+        self.include = include
+        self.exclude = exclude
         self.deficient = deficient
         self.method_options = method_options
         self.random_state = random_state
@@ -126,6 +132,8 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         k = count("n_components", self.n_components, n, "n_samples", default)
         common = {
             "deficient": self.deficient,
+            "include": self.include,
+            "exclude": self.exclude,
             "rng": generator(self.random_state),
             **(self.method_options or {}),
         }
@@ -133,7 +141,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         sel: Selection | GramSelection
         if self.kernel == "linear":
             tol = None if self.tol is None else self.tol**0.5
-            sel = select(X.T, k, self.method, tol=tol, **common)
+            sel = select(X, k, self.method, axis="rows", tol=tol, **common)
         elif isinstance(self.kernel, str) and dense:
             common |= parameters
             sel = select_gram(self.kernel, k, self.method, X=linalg.host(X), tol=self.tol, **common)

@@ -86,6 +86,8 @@ class Method:
     supports : frozenset of str
         The features that the method has, of include, exclude, tol, target, complex, constraint, groups and costs.
     guarantee : Guarantee or None
+    oversamples : bool
+        Whether columns beyond the rank are chosen on purpose: they are neither replaced nor warned of.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Method:
     backends: tuple[str, ...] = ("numpy",)
     supports: frozenset[str] = field(default_factory=lambda: frozenset({"include", "exclude"}))
     guarantee: Guarantee | None = None
+    oversamples: bool = False
 
     @property
     def options(self) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from cssp.passes.blocks import BLOCK, gaussian_rows, residual_norms2, seed_of, s
 from cssp.passes.fingerprint import sparse_sums
 from cssp.passes.scan import Scan, what_is_wrong
 
+#: Entries up to 2**SAFE have squares in range, and so do those that matter beside entries of at least 2**-SAFE.
+SAFE = 200
+
 __all__ = ["Held", "Local", "Pieces", "Products", "Source", "SparseSource"]
 
 
@@ -247,18 +250,27 @@ class SparseSource(Products):
     def scan(self) -> Scan:
         self.passes[0] += 1
         A, n = self.A, self.shape[1]
-        owner = np.repeat(np.arange(n), np.diff(A.indptr))
         x = np.asarray(A.data, dtype=np.complex128 if self.dtype.kind == "c" else np.float64)
         size = np.maximum(np.abs(x.real), np.abs(x.imag)) if x.dtype.kind == "c" else np.abs(x)
         if not np.isfinite(size).all():
-            j = int(owner[~np.isfinite(size)][0])
-            return Scan(np.zeros(n, dtype=np.int64), np.zeros(n), (j, what_is_wrong(x[owner == j])))
-        top = np.zeros(n)
-        np.maximum.at(top, owner, size)
-        exponent = np.frexp(top)[1].astype(np.int64)
-        unit = stretched(x, (np.ones(x.size), -exponent[owner]))
+            j = int(np.searchsorted(A.indptr, np.argmin(np.isfinite(size)), side="right")) - 1
+            return Scan(
+                np.zeros(n, dtype=np.int64),
+                np.zeros(n),
+                (j, what_is_wrong(x[A.indptr[j] : A.indptr[j + 1]])),
+            )
+        full = np.flatnonzero(np.diff(A.indptr))  # columns with entries
+        exponent, norms2 = np.zeros(n, dtype=np.int64), np.zeros(n)
+        if full.size:
+            starts = A.indptr[full]
+            exponent[full] = np.frexp(np.maximum.reduceat(size, starts))[1]
+            if np.abs(exponent).max() <= SAFE:
+                norms2[full] = np.ldexp(np.add.reduceat(squares(x), starts), -2 * exponent[full])
+            else:
+                each = np.repeat(exponent, np.diff(A.indptr))
+                norms2[full] = np.add.reduceat(squares(stretched(x, (np.ones(x.size), -each))), starts)
         sums = sparse_sums(A.data.astype(self.dtype), A.indices, A.indptr) if self.summed else None
-        return Scan(exponent, np.bincount(owner, weights=squares(unit), minlength=n), None, sums)
+        return Scan(exponent, norms2, None, sums)
 
     def _narrow(self, columns: np.ndarray) -> Any:
         return self.A[:, columns]

@@ -36,6 +36,7 @@ __all__ = [
     "PassPart",
     "PassProblem",
     "Source",
+    "from_frame",
     "problem_of",
     "record_of",
     "row_for",
@@ -98,7 +99,7 @@ def source_of(A: Any, row: Method | None = None, summed: bool = False) -> Source
             f"{MAPPED} bytes is read in passes"
         )
     if hasattr(A, "to_dask_array"):
-        A = _from_frame(A)
+        A = from_frame(A)
     if len(A.shape) != 2:
         raise ArgumentError(
             f"A has shape {tuple(A.shape)}: expected a matrix (m, n) where it is read in passes"
@@ -124,7 +125,7 @@ _SOURCES: dict[str, Callable[[Any, Any], Source]] = {
 }
 
 
-def _from_frame(frame: Any) -> Any:
+def from_frame(frame: Any) -> Any:
     """Return the dask array of a dask DataFrame of numbers, its columns in one type; one pass for the lengths."""
     kinds = {name: getattr(dtype, "kind", "O") for name, dtype in frame.dtypes.items()}
     wrong = [str(name) for name, kind in kinds.items() if kind not in "biufc"]

@@ -63,7 +63,7 @@ class Missing:
     ) -> tuple[np.ndarray | None, int]:
         """Return a mask of the rows to keep, None for all of them, and how many go; `kept` are the entries that stay."""
         counts = self.counts[kept]
-        if not counts.any():
+        if not counts.any() or o.missing == "pairwise":
             return None, 0
         if o.missing != "rows":
             i = int(np.argmax(counts > 0))

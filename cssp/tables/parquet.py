@@ -55,7 +55,7 @@ def read_parquet(path: Path, o: ReadOptions) -> Table:
                 complete &= ~absent.any(axis=0)
                 spool.append(X)
             dropped = 0
-            if not complete.all():
+            if o.missing == "rows" and not complete.all():
                 dropped = without_rows(complete, np.asarray(counts), numbers, names, notes)
                 spool.keep(np.ones(len(numbers), dtype=bool), complete)
             return Table(

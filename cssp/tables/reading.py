@@ -62,7 +62,7 @@ def read(path: str | Path, key: str | None = None, **options: Any) -> Table:
             raise ArgumentError(f"--{name} {value}: {form[1:]} files have no such thing, {able} files may")
     for name, values in (
         ("header", ("auto", "yes", "no")),
-        ("missing", ("raise", "rows")),
+        ("missing", ("raise", "rows", "pairwise")),
         ("decimal", (".", ",")),
     ):
         if getattr(o, name) not in values:

@@ -25,8 +25,8 @@ class ReadOptions:
         Only these, in this order, see `cssp.tables.columns.chosen`.
     numeric : bool
         Leave out columns that hold no numbers, instead of refusing them.
-    missing : {"raise", "rows"}
-        Refuse missing cells, or leave out the rows that have one.
+    missing : {"raise", "rows", "pairwise"}
+        Refuse missing cells, leave out the rows that have one, or keep them as NaN, for `cssp.select` to deal with.
     header : {"auto", "yes", "no"}
         Whether the first line of a text holds the names of the columns.
     sep : str or None

@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from contextlib import nullcontext
 
 import array_api_strict
 import numpy as np
@@ -262,7 +263,8 @@ def test_k_beyond_the_rank(method, name, dtype, backend):
     A = DEFICIENT[name].astype(dtype)
     rank = int(np.linalg.matrix_rank(DEFICIENT[name]))
     X = BACKENDS[backend](A)
-    with pytest.warns(RankDeficientWarning, match="fill"):
+    meant = METHODS[method].oversamples and np.count_nonzero(np.linalg.norm(A, axis=0)) >= 4
+    with nullcontext() if meant else pytest.warns(RankDeficientWarning, match="fill"):
         s = select(X, 4, method, rng=0)
     assert len(set(host(s.indices).tolist())) == 4
     assert s.rank <= rank

@@ -1,6 +1,7 @@
 """One notion of dependence: picks, rank, errors, coefficients, included columns and refusals go by the same threshold."""
 
 import warnings
+from contextlib import nullcontext
 
 import array_api_strict
 import numpy as np
@@ -70,7 +71,7 @@ def test_an_equal_column_in_a_table(seed, method):
     rng = np.random.default_rng(seed)
     a = np.sort(rng.choice(np.arange(1, 1114), 1074, replace=False)).astype(float)
     Z = np.stack([a, a, 300 + 5 * np.cumsum(rng.standard_normal(1074))], axis=1)
-    with pytest.warns(RankDeficientWarning):
+    with nullcontext() if METHODS[method].oversamples else pytest.warns(RankDeficientWarning):
         s = select(Z, 3, method, rng=0)
     assert s.rank == 2
     assert np.linalg.norm(Z - Z[:, s.indices] @ s.coefficients()) < 1e-12 * np.linalg.norm(Z)

@@ -75,7 +75,6 @@ def test_what_is_refused(arguments, words):
         ("random_state", "pass rng=random_state"),
         ("seed", "pass rng=seed"),
         ("n_components", "pass k=n_components"),
-        ("axis", r"for rows pass A\.T"),
         ("explained_variance", r"pass tol=math\.sqrt\(1 - explained_variance\)"),
         ("frobnicate", "unknown to method 'residual'; its options"),
     ],

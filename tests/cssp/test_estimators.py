@@ -60,7 +60,7 @@ def test_its_checks_of_arrays_run_where_scipy_allows_them():
     """They are skipped unless SCIPY_ARRAY_API is set before SciPy is imported."""
     program = (
         "import cssp; from sklearn.utils.estimator_checks import check_estimator as check\n"
-        "for e in (cssp.ColumnSubsetSelector(), cssp.LandmarkSelector()):\n"
+        "for e in (cssp.ColumnSubsetSelector(), cssp.LandmarkSelector(), cssp.SampleSelector()):\n"
         "    found = [r for r in check(e, on_skip=None, on_fail=None) if 'array_api' in r['check_name']]\n"
         "    print(sum(r['status'] == 'passed' for r in found), [r for r in found if r['status'] == 'failed'])\n"
     )

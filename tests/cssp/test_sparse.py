@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from cssp import CsspError, passes, select
+from cssp.passes import products
 from cssp.passes.blocks import gaussian_rows
 from cssp.passes.operator import OperatorSource
 from cssp.passes.source import SparseSource
@@ -347,3 +348,38 @@ def test_an_adjoint_that_is_none():
     wrong = LinearOperator(A.shape, matvec=lambda v: A @ v, rmatvec=lambda u: 2 * A.T @ u, dtype=float)
     with pytest.raises(CsspError, match="rmatvec is not the adjoint"):
         select(wrong, 5)
+
+
+def ragged(rng, m, n, longest, values, even=False):
+    """Rows of up to ``longest`` entries, some empty, or all of that length."""
+    A = np.zeros((m, n))
+    for row in A:
+        many = longest if even else int(rng.integers(0, longest + 1))
+        row[rng.choice(n, many, replace=False)] = 1.0 if values == "ones" else rng.standard_normal(many)
+    return A
+
+
+@pytest.mark.parametrize("values", ["ones", "real", "complex"])
+@pytest.mark.parametrize("even", [True, False])
+@pytest.mark.parametrize("longest", [1, 3, 9])
+def test_the_gram_matrix_by_pairs_is_that_of_the_product(monkeypatch, values, even, longest):
+    monkeypatch.setattr(products, "PAIRS", 8)
+    monkeypatch.setattr(products, "PADDING", 1000)
+    rng = np.random.default_rng(0)
+    A = ragged(rng, 200, 9, longest, values, even) * (1 + 1j if values == "complex" else 1)
+    G = products.sparse_gram(sp.csr_array(A))
+    np.testing.assert_allclose(G, A.conj().T @ A, atol=1e-12)
+    if values == "ones":
+        np.testing.assert_array_equal(G, A.T @ A)
+    uneven = ragged(rng, 5, 30, 29, values)
+    np.testing.assert_allclose(products.sparse_gram(sp.csr_array(uneven)), uneven.T @ uneven, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-220, 1e-70, 1e70, 1e150])
+def test_norms_of_sparse_columns_at_any_size(size):
+    A = np.array([[3.0, 0.0, 0.0, 1.0], [4.0, 0.0, 2.0, 0.0]]) * [size, 1.0, 1.0, 1 / size]
+    scan = SparseSource(sp.csc_array(A), np.float64).scan()
+    norms = np.ldexp(np.sqrt(scan.norms2), scan.exponent)
+    np.testing.assert_allclose(norms, [5 * size, 0, 2, 1 / size], rtol=1e-15)
+    A[1, 2] = np.nan
+    assert SparseSource(sp.csc_array(A), np.float64).scan().bad == (2, "NaN")
