@@ -192,4 +192,5 @@ def signals() -> dict[str, Any]:
         "keys": randn(SHAPE.key_heads, prompt, SHAPE.head_width),
         "attention": randn(SHAPE.heads, TEXT, TOKENS).softmax(-1),
         "image_start": 35,
+        "frames": 16,
     }

@@ -27,6 +27,7 @@ SIGNALS = {
     "keys": 3,
     "attention": 3,
     "image_start": 0,
+    "frames": 0,
 }
 """The signals that a pruner may read beyond the features, and their number of dimensions for one image.
 
@@ -38,7 +39,7 @@ token's patches; `vision_cls` (d,), the CLS row; `vision_keys` and `vision_value
 from all patches of its image or frame; both are means over a token's patches.
 `projector`: a callable, rows `vision_clip` of the vision tower to rows of the LLM. Of a layer of
 the LLM: `hidden` (L, d), `keys` (heads, L, d), `attention` (heads, queries, n) of text tokens to the image,
-and `image_start`, the image's first place among the L."""
+and `image_start`, the image's first place among the L. `frames`: the number of frames of a video, 1 for an image."""
 
 WANTED = {
     "clip_patches": "patch embeddings in CLIP's joint space",
@@ -55,6 +56,7 @@ WANTED = {
     "keys": "keys of a decoder layer",
     "attention": "attention rows of a decoder layer",
     "image_start": "the image's first place in the prompt",
+    "frames": "the number of frames of a video",
 }
 """The signals in words, for messages and tables."""
 
