@@ -168,6 +168,7 @@ def signals_of(n):
         "keys": draw(2, n + 4, 12),
         "attention": draw(2, 3, n).softmax(-1),
         "image_start": 1,
+        "frames": 1,
     }
 
 
