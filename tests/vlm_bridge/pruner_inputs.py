@@ -47,3 +47,13 @@ def recent(seed: int) -> dict:
         "clip_text": rows(rng, 1 + seed % 4, 10),
         "k": (max(size, n // 4), n // 3, n // 2, n - 5)[seed % 4],
     }
+
+
+def two_attentions(seed: int, n: int = 576) -> dict:
+    """Attention received by n patches in two layers, and features (n, 8)."""
+    rng = np.random.default_rng(seed)
+    return {
+        "features": rows(rng, n, 8),
+        "received": cls_attention(rng, 4, n),
+        "received_early": cls_attention(rng, 4, n),
+    }

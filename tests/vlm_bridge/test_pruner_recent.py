@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pruner_inputs import recent
+from pruner_inputs import recent, two_attentions
 from tiny_families import family_call, shared_model
 
 from vlm_bridge import PRUNERS, AtMost, BridgeError, Shared, prune_inputs, select_tokens
@@ -46,6 +46,22 @@ def test_conforms(name, seed):
     x, want = given["features"], OFFICIAL[f"{name}_{seed}"]
     got = kept(name, given, **options_of(name, seed))
     assert sorted(x[j].numpy().tobytes() for j in got) == sorted(x[j].numpy().tobytes() for j in want)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_hiprune_conforms(seed):
+    got = kept("hiprune", two_attentions(seed), (64, 128, 192)[seed % 3], share=(0.1, 0.4)[seed % 2])
+    assert got == OFFICIAL[f"hiprune_{seed}"]
+
+
+def test_hiprune_takes_neighbours_in_a_line_where_there_is_no_grid_and_never_too_many():
+    x, late, early = torch.eye(10), torch.linspace(0, 1, 10)[None], torch.zeros(1, 10)
+    early[0, 4] = 1
+    signals = {"received": late, "received_early": early}
+    assert select_tokens(x, 5, "hiprune", share=1.0, **signals).tolist() == [3, 4, 5, 8, 9]
+    assert select_tokens(x, 5, "hiprune", share=1.0, grid=(2, 5), **signals).tolist() == [0, 3, 4, 5, 9]
+    assert select_tokens(x, 3, "hiprune", share=1.0, grid=(2, 5), **signals).tolist() == [3, 4, 5]
+    assert select_tokens(x, 5, "hiprune", share=0.0, **signals).tolist() == [5, 6, 7, 8, 9]
 
 
 def framed(indices, given):

@@ -27,6 +27,7 @@ from vlm_bridge.pruners import (
     family,
     fastervlm,
     fastv,
+    hiprune,
     holov,
     idpruner,
     litelvlm,
@@ -68,7 +69,7 @@ def _row_of_method(name: str) -> Pruner:
 
 _BEFORE = (auto, spare, resprune, cdpruner, divprune, family, svd_prune, cen_prune, lrcp, mmtok, zoo_prune, otprune)
 _OF_THE_TOWER = (
-    vispruner, fastervlm, visionzip, prumerge, trim, holov, litelvlm, anchorprune, idpruner, prunesid, script,
+    vispruner, fastervlm, hiprune, visionzip, prumerge, trim, holov, litelvlm, anchorprune, idpruner, prunesid, script,
 )  # fmt: skip
 _OF_VIDEOS = (evs, vidcom2)
 _INSIDE = (fastv, sparsevlm, pyramiddrop, dart)

@@ -129,7 +129,7 @@ class Live:
             by_token = self._of_towers(lambda tower: tower.signal(name))
             if name in ("vision_clip", "vision_mean"):
                 return by_token
-            return [rows.mT if name == "cls_attention" else rows.transpose(0, 1) for rows in by_token]
+            return [rows.transpose(0, 1) for rows in by_token]
         raise BridgeError(f"{name} is not known before the LLM runs")
 
     def _of_towers(self, read: Callable[[Tower], Tensor]) -> list[Tensor]:
