@@ -2,7 +2,7 @@
 
 `data/official_recent.npz` holds what each system's own selection code (the commit named in the pruner's file) kept on
 the inputs that `pruner_inputs.recent` draws, ascending: IDPruner's with attention in place of its trained scorer,
-PruneSID's with exact singular vectors in place of random ones.
+PruneSID's with exact singular vectors in place of random ones; ID-Selection's those of a port, with attention from CLS.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ def kept(name, given, k=None, **options):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
-    "name", ["fastervlm", "otprune", "anchorprune", "idpruner", "script", "prunesid", "evs"]
+    "name", ["fastervlm", "otprune", "anchorprune", "idpruner", "id_selection", "script", "prunesid", "evs"]
 )
 def test_conforms(name, seed):
     given = recent(seed)

@@ -29,6 +29,7 @@ from vlm_bridge.pruners import (
     fastv,
     hiprune,
     holov,
+    id_selection,
     idpruner,
     litelvlm,
     lrcp,
@@ -69,7 +70,7 @@ def _row_of_method(name: str) -> Pruner:
 
 _BEFORE = (auto, spare, resprune, cdpruner, divprune, family, svd_prune, cen_prune, lrcp, mmtok, zoo_prune, otprune)
 _OF_THE_TOWER = (
-    vispruner, fastervlm, hiprune, visionzip, prumerge, trim, holov, litelvlm, anchorprune, idpruner, prunesid, script,
+    vispruner, fastervlm, hiprune, visionzip, prumerge, trim, holov, litelvlm, anchorprune, idpruner, id_selection, prunesid, script,
 )  # fmt: skip
 _OF_VIDEOS = (evs, vidcom2)
 _INSIDE = (fastv, sparsevlm, pyramiddrop, dart)

@@ -53,7 +53,7 @@ def anchorprune(
 ROW = Pruner(
     "anchorprune",
     "the most relevant tokens, then attention from CLS times max-min cosine distance",
-    "anchorprune2026",
+    "oh2026anchorprune",
     anchorprune,
     Relevance(space="clip", reduction="mean", sign="anti"),
     elsewhere="the authors' for Qwen2.5-VL, but for relevance, which they take from that model: mean attention received",

@@ -36,7 +36,7 @@ def evs(features: Tensor, k: int, weights: None, *, frames: Tensor | int) -> Pla
 ROW = Pruner(
     "evs",
     "tokens of a video that changed most since the frame before",
-    "evs2025",
+    "bagrov2025evs",
     evs,
     weighted=False,
 )

@@ -20,7 +20,7 @@ def fastervlm(features: Tensor, k: int, weights: None, *, cls_attention: Tensor)
 ROW = Pruner(
     "fastervlm",
     "highest attention from CLS",
-    "zhang2025vispruner",
+    "zhang2024fastervlm",
     fastervlm,
     weighted=False,
     elsewhere="the authors' (VisPruner, issue 1): mean attention received, joined like the patches",

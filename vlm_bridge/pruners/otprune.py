@@ -1,7 +1,7 @@
-"""OTPrune: tokens whose distribution is close to that of all, by a log-determinant (CVPR 2026, arXiv 2602.20205).
+"""OTPrune: tokens whose distribution is close to that of all, by a log-determinant (CVPR 2026, arXiv 2602.20205;
+xiwenc1/OTPrune, 3414730).
 
-The code is the authors' ``llava_arch.py`` of 2026 as a public index holds it; commit and repository are not known. It
-divides every *coordinate* by its norm over the tokens, forms Z Zᵀ of these rows, and runs greedy MAP for the kernel
+Every *coordinate* is divided by its norm over the tokens. With Z the rows that this gives, the official code runs greedy MAP for the kernel
 
     I + γ (Z Zᵀ)²,   γ = 0.01.
 
@@ -33,7 +33,7 @@ def otprune(features: Tensor, k: int, weights: None, *, gamma: float = 0.01) -> 
 ROW = Pruner(
     "otprune",
     "greedy log-determinant of I + γ (Z Zᵀ)², coordinates scaled over the tokens",
-    "otprune2026",
+    "chen2026otprune",
     otprune,
     weighted=False,
 )

@@ -93,7 +93,7 @@ def shares(thinned: list[int], sizes: list[int], k: int, most: int) -> list[int]
 ROW = Pruner(
     "prunesid",
     "by attention from CLS in groups along principal directions, near copies last",
-    "prunesid2026",
+    "fang2026prunesid",
     prunesid,
     weighted=False,
     elsewhere="ours: mean attention received (the authors' rule for Qwen2-VL ranks by the singular vectors' entries instead)",

@@ -60,7 +60,7 @@ def unlikeness(patches: Tensor, text: Tensor) -> Tensor:
 ROW = Pruner(
     "script",
     "greedy on a determinantal kernel with anti-relevance, earlier picks not projected out",
-    "script2025",
+    "yang2025script",
     script,
     weighted=False,
     elsewhere="none: no other tower has its patches in a joint space with text",
