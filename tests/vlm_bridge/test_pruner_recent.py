@@ -174,15 +174,35 @@ def test_script_is_cdpruners_greedy_only_while_picks_are_orthogonal():
     )
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_todre_is_greedy_on_the_sum_of_distances(seed):
+    given = recent(seed)
+    unit = torch.nn.functional.normalize(given["features"].double(), dim=-1)
+    distance = 1 - unit @ unit.mT
+    want = [int(given["cls_attention"].mean(0).argmax())]
+    while len(want) < given["k"]:
+        gains = distance[want].sum(0)
+        gains[want] = -1
+        want.append(int(gains.argmax()))
+    assert kept("todre", given) == sorted(want)
+
+
+def test_id_selection_without_reach_ranks_and_with_all_reach_takes_the_best_then_the_first():
+    given = recent(0)
+    assert kept("id_selection", given, 9, gamma=1e9) == kept("fastervlm", given, 9)
+    best = kept("fastervlm", given, 1)[0]
+    assert kept("id_selection", given, 4, gamma=0.0) == sorted(
+        [best, *[j for j in range(5) if j != best][:3]]
+    )
+
+
 # videos --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n", "k"), [(36, 5), (36, 20), (30, 7)])
 def test_evs_spreads_its_choice_over_an_image(n, k):
     x = torch.randn(n, 8, generator=torch.Generator().manual_seed(n))
-    assert (
-        select_tokens(x, k, "evs", frames=1).tolist() == select_tokens(x, k, "uniform_grid").tolist()
-    )
+    assert select_tokens(x, k, "evs", frames=1).tolist() == select_tokens(x, k, "uniform_grid").tolist()
 
 
 def test_evs_keeps_what_moves_and_what_ends_the_video():

@@ -148,7 +148,9 @@ def attended(model, inputs, monkeypatch, kind="image", padding=(), received=None
     tower, layers, attention = vision_of(model)
     if received == "early":
         early = layers[round(len(layers) * (3 / 8 if has_cls(model) else 1 / 2)) - 1]
-        attention = next(getattr(early, name) for name in ("self_attn", "attn", "attention") if hasattr(early, name))
+        attention = next(
+            getattr(early, name) for name in ("self_attn", "attn", "attention") if hasattr(early, name)
+        )
     file = sys.modules[type(attention).__module__]
     eager, seen, cut = file.eager_attention_forward, [], int(has_cls(model))
 

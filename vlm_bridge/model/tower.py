@@ -252,7 +252,11 @@ def watched(
     early = early_layer(base) if layer is not None and "received_early" in needs else None
     if early is layer:
         early, tower.early = None, tower.calls
-    read = [(attention_of(one), calls) for one, calls in ((layer, tower.calls), (early, tower.early)) if one is not None]
+    read = [
+        (attention_of(one), calls)
+        for one, calls in ((layer, tower.calls), (early, tower.early))
+        if one is not None
+    ]
     with _ONE_AT_A_TIME if needs else nullcontext():
         configs = [attention.config for attention, _ in read]
         try:

@@ -45,6 +45,7 @@ from vlm_bridge.pruners import (
     spare,
     sparsevlm,
     svd_prune,
+    todre,
     top_relevance,
     trim,
     uniform_grid,
@@ -70,7 +71,7 @@ def _row_of_method(name: str) -> Pruner:
 
 _BEFORE = (auto, spare, resprune, cdpruner, divprune, family, svd_prune, cen_prune, lrcp, mmtok, zoo_prune, otprune)
 _OF_THE_TOWER = (
-    vispruner, fastervlm, hiprune, visionzip, prumerge, trim, holov, litelvlm, anchorprune, idpruner, id_selection, prunesid, script,
+    vispruner, fastervlm, hiprune, visionzip, prumerge, trim, holov, litelvlm, anchorprune, idpruner, id_selection, todre, prunesid, script,
 )  # fmt: skip
 _OF_VIDEOS = (evs, vidcom2)
 _INSIDE = (fastv, sparsevlm, pyramiddrop, dart)

@@ -10,7 +10,6 @@ full frame, such as the separator that ends a video of LLaVA-OneVision, stay.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vlm_bridge.pruners.frames import by_frame
@@ -27,7 +26,9 @@ def evs(features: Tensor, k: int, weights: None, *, frames: Tensor | int) -> Pla
     size = frame.shape[1]
     last = list(range(n - len(rest), n))[:k]
     if k - len(last) < size:
-        return Plan(indices=(*last, *spread(k - len(last), *grid_of(size, None))) if k > len(last) else tuple(last))
+        return Plan(
+            indices=(*last, *spread(k - len(last), *grid_of(size, None))) if k > len(last) else tuple(last)
+        )
     change = 1 - (frame[1:] * frame[:-1]).sum(-1).flatten()
     later = descending(change)[: k - len(last) - size] + size
     return Plan(indices=(*last, *range(size), *later.tolist()))

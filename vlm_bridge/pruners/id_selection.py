@@ -19,7 +19,9 @@ from vlm_bridge.pruners.ranking import head_mean
 from vlm_bridge.pruners.relevance import unit_rows
 
 
-def id_selection(features: Tensor, k: int, weights: None, *, cls_attention: Tensor, gamma: float = 20.0) -> Plan:
+def id_selection(
+    features: Tensor, k: int, weights: None, *, cls_attention: Tensor, gamma: float = 20.0
+) -> Plan:
     """Pick by importance, from which each pick takes a Gaussian of the cosine distance to it."""
     gamma = number("gamma", gamma, 0)
     unit = unit_rows(features, torch.float64)

@@ -19,9 +19,7 @@ from vlm_bridge.pruners.ranking import check_share, head_mean
 from vlm_bridge.pruners.relevance import unit_rows
 
 
-def idpruner(
-    features: Tensor, k: int, weights: None, *, cls_attention: Tensor, balance: float = 0.5
-) -> Plan:
+def idpruner(features: Tensor, k: int, weights: None, *, cls_attention: Tensor, balance: float = 0.5) -> Plan:
     """Pick greedily by importance less similarity."""
     check_share("balance", balance)
     unit = unit_rows(features, torch.float64)

@@ -56,7 +56,9 @@ def principal_groups(rows: Tensor, count: int) -> Tensor:
 
 def apart(cosine: Tensor, threshold: float) -> tuple[list[int], list[int]]:
     """Divide tokens, in order, into those taken and those too close to one taken before."""
-    first, later, free = [], [], torch.ones(len(cosine), dtype=torch.bool)
+    first: list[int] = []
+    later: list[int] = []
+    free = torch.ones(len(cosine), dtype=torch.bool)
     close = (cosine > threshold).cpu()
     for j in range(len(cosine)):
         (first if free[j] else later).append(j)
@@ -79,7 +81,9 @@ def shares(thinned: list[int], sizes: list[int], k: int, most: int) -> list[int]
     high = [min(most, left) for left in thinned]
     while sum(high) < k + 1 and high != sizes:
         high = [min(h + 1, size) for h, size in zip(high, sizes, strict=True)]
-    part = torch.tensor(thinned) / sum(thinned)  # halves are rounded by float32's last bit, as in the official code
+    part = torch.tensor(thinned) / sum(
+        thinned
+    )  # halves are rounded by float32's last bit, as in the official code
     marks: list[int] = (part.cumsum(0) * max(0, k - sum(low))).round().long().tolist()
     steps = [b - a for a, b in zip([0, *marks], marks, strict=False)]
     counts = [min(a + b, h) for a, b, h in zip(low, steps, high, strict=True)]
