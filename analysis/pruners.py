@@ -1,6 +1,7 @@
 """The table of pruners: what each row of `PRUNERS` needs, does and costs on a model of LLaVA-1.5-7B's shape.
 
-``python -m analysis pruners --docs docs`` writes it, and a table of which pruners read which vision towers. Tokens, FLOPs and KV bytes follow from the rows and the
+``python -m analysis pruners --docs docs`` writes it, a table of which pruners read which vision
+towers, and that of `analysis.field`. Tokens, FLOPs and KV bytes follow from the rows and the
 model's sizes; the time to choose is measured here, on tokens of that shape with a common mean and a decaying
 spectrum.
 """
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from analysis.benchmarks.tables import table
+from analysis.field import field
 from vlm_bridge import PRUNERS, BridgeError, select_tokens
 from vlm_bridge.model.tower import CAPTURED
 from vlm_bridge.pruners.inside import tokens_per_layer
@@ -55,6 +57,7 @@ def main(arguments: argparse.Namespace) -> int:
     if docs is not None:
         (docs / "pruners.inc").write_text(text)
         (docs / "towers.inc").write_text(towers())
+        (docs / "field.inc").write_text(field())
     return 0
 
 
