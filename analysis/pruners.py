@@ -1,6 +1,7 @@
 """The table of pruners: what each row of `PRUNERS` needs, does and costs on a model of LLaVA-1.5-7B's shape.
 
-``python -m analysis pruners --docs docs`` writes it, and a table of which pruners read which vision towers. Tokens, FLOPs and KV bytes follow from the rows and the
+``python -m analysis pruners --docs docs`` writes it, a table of which pruners read which vision
+towers, and that of `analysis.field`. Tokens, FLOPs and KV bytes follow from the rows and the
 model's sizes; the time to choose is measured here, on tokens of that shape with a common mean and a decaying
 spectrum.
 """
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from analysis.benchmarks.tables import table
+from analysis.field import field
 from vlm_bridge import PRUNERS, BridgeError, select_tokens
 from vlm_bridge.model.tower import CAPTURED
 from vlm_bridge.pruners.inside import tokens_per_layer
@@ -55,6 +57,7 @@ def main(arguments: argparse.Namespace) -> int:
     if docs is not None:
         (docs / "pruners.inc").write_text(text)
         (docs / "towers.inc").write_text(towers())
+        (docs / "field.inc").write_text(field())
     return 0
 
 
@@ -120,7 +123,7 @@ def line(row: Pruner, keep: int, given: Mapping[str, Any]) -> tuple[str, ...]:
         "before the LLM" if row.inside is None else f"at {stages(row, keep)}",
         ", ".join(f"`{name}`" for name in row.needs) or "–",
         "yes" if row.uses_text else "no",
-        "yes" if "cls_attention" in row.needs else "no",
+        "yes" if {"cls_attention", "received"} & set(row.needs) else "no",
         row.merges or "dropped",
         f"{sum(layers) / len(layers):.4g}",
         f"{share(layers, SHAPE.prefill_flops):.1%}",
@@ -187,9 +190,12 @@ def signals() -> dict[str, Any]:
         "vision_cls": randn(VISION),
         "vision_keys": randn(HEADS, TOKENS, VISION // HEADS),
         "cls_attention": randn(HEADS, TOKENS).softmax(-1),
+        "received": randn(HEADS, TOKENS).softmax(-1),
+        "received_early": randn(HEADS, TOKENS).softmax(-1),
         "projector": project,
         "hidden": randn(prompt, SHAPE.width),
         "keys": randn(SHAPE.key_heads, prompt, SHAPE.head_width),
         "attention": randn(SHAPE.heads, TEXT, TOKENS).softmax(-1),
         "image_start": 35,
+        "frames": 16,
     }

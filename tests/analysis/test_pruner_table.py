@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import pruners
+from analysis import field, pruners
 from analysis.__main__ import main
 from vlm_bridge import PRUNERS
 
@@ -45,7 +45,7 @@ def test_every_row_is_in_the_table(monkeypatch, tmp_path, capsys):
         assert cells[2] == (", ".join(f"`{s}`" for s in row.needs) or "–")
         assert (cells[3], cells[4]) == (
             "yes" if row.uses_text else "no",
-            "yes" if "cls_attention" in row.needs else "no",
+            "yes" if {"cls_attention", "received"} & set(row.needs) else "no",
         )
         assert cells[5] == (row.merges or "dropped")
         assert cells[1].startswith("before" if row.inside is None else "at layer")
@@ -71,3 +71,20 @@ def test_a_budget_that_cannot_be_is_said():
 def test_the_time_is_measured(name):
     row = PRUNERS[name]
     assert 0 < pruners.milliseconds(row, 8, {k: pruners.signals()[k] for k in row.needs}) < 60_000
+
+
+def test_the_picture_of_the_field_is_what_the_pruners_do():
+    """Some lines by hand; and the table in the docs is the one that trying all of them makes."""
+    lines = {
+        cells[0].strip("`"): cells
+        for cells in map(field.line, map(PRUNERS.get, ("spare", "cdpruner", "hiprune", "random")))
+    }
+    assert lines["spare"][2:] == ("tokens", "counts", "the caller's", "∞", "`residual`")
+    assert lines["cdpruner"][2:5] == (
+        "tokens, `clip_patches`, `clip_text`",
+        "does not count",
+        "mean cosine with text, negated, CLIP's joint space",
+    )
+    assert lines["hiprune"][1:] == ("before the LLM", "`received`, `received_early`", "–", "–", "–", "own")
+    assert lines["random"][2:] == ("places", "–", "–", "–", "`uniform`")
+    assert (Path(__file__).parents[2] / "docs" / "field.inc").read_text() == field.field()

@@ -163,11 +163,14 @@ def signals_of(n):
         "vision_keys": draw(4, n, 3),
         "vision_values": draw(4, n, 3),
         "cls_attention": draw(4, n).softmax(-1),
+        "received": draw(4, n).softmax(-1),
+        "received_early": draw(4, n).softmax(-1),
         "projector": lambda rows: torch.tanh(rows @ first),
         "hidden": draw(n + 4, 24),
         "keys": draw(2, n + 4, 12),
         "attention": draw(2, 3, n).softmax(-1),
         "image_start": 1,
+        "frames": 1,
     }
 
 
@@ -198,7 +201,7 @@ SIZES = [36, 32, 24]  # of the three images that `qwen_inputs` shows
 def test_at_most_on_images_of_many_sizes(qwen, llava, method, keep, counts):
     """Every pruner, live: with a vision tower that the pruner can read, or on a model of dynamic resolution."""
     row = PRUNERS[method]
-    if {"vision_cls", "cls_attention", "vision_clip"} & set(row.needs):
+    if {"vision_cls", "cls_attention", "received", "vision_clip"} & set(row.needs):
         inputs = tiny_inputs(llava, (1, 1), (4, 9))
         with prune(llava, AtMost(50), method, rng=0) as report, torch.no_grad():
             llava(**inputs)

@@ -21,7 +21,7 @@ from vlm_bridge.pruners.zoo_prune import sensitivity
 from vlm_bridge.selection.signals import Live, Sources
 
 TOWERS = (*FAMILIES, *PIXTRAL)
-OF_THE_TOWER = ("vision_clip", "vision_mean", "vision_keys", "cls_attention")
+OF_THE_TOWER = ("vision_clip", "vision_mean", "vision_keys", "cls_attention", "received", "received_early")
 
 
 @cache
@@ -48,7 +48,8 @@ def _looked_at(model, inputs, kind=IMAGE):
     live = Live(model, family, inputs, prompt, visuals, {kind: tower}, Sources())
     found = {signal: live._signal(signal) for signal in OF_THE_TOWER}
     found["vision_keys"] = [keys.transpose(0, 1) for keys in found["vision_keys"]]
-    found["cls_attention"] = [table.mT for table in found["cls_attention"]]
+    for signal in ("cls_attention", "received", "received_early"):
+        found[signal] = [table.mT for table in found[signal]]
     return found, visuals
 
 
@@ -58,10 +59,10 @@ def oracle_patches(name, kind="image"):
     return made_of(model_of(name), inputs, kind)
 
 
-def expected(name, monkeypatch, kind="image"):
+def expected(name, monkeypatch, kind="image", received=None):
     """Keys and attention of each token by the tower's eager attention and by what tokens are made of."""
     inputs = call_of(name).inputs if kind == "image" else call_of(name, (0, 0), videos=(1, 1)).inputs
-    keys, attention = attended(model_of(name), inputs, monkeypatch, kind)
+    keys, attention = attended(model_of(name), inputs, monkeypatch, kind, received=received)
     own = oracle_patches(name, kind)
     return [
         torch.stack([rows[p].mean(0) if p else torch.zeros_like(rows[0]) for p in own])
@@ -79,6 +80,9 @@ def test_keys_and_attention_are_those_of_the_patches_a_token_is_made_of(name, mo
     keys, attention = expected(name, monkeypatch)
     assert (torch.cat(found["vision_keys"]) - keys).abs().max() < 1e-5
     assert (torch.cat(found["cls_attention"]) - attention).abs().max() < 1e-5
+    for signal, layer in (("received", "late"), ("received_early", "early")):
+        _, attention = expected(name, monkeypatch, "image", layer)
+        assert (torch.cat(found[signal]) - attention).abs().max() < 1e-5
     assert attention.std(0).max() > 1e-3, "attention is not flat, so that another order would be seen"
 
 
@@ -91,6 +95,9 @@ def test_frames_of_videos(name, monkeypatch):
     assert [len(visual.rows) for visual in visuals] == [len(rows) for rows in found["vision_keys"]]
     assert (torch.cat(found["vision_keys"]) - keys).abs().max() < 1e-5
     assert (torch.cat(found["cls_attention"]) - attention).abs().max() < 1e-5
+    for signal, layer in (("received", "late"), ("received_early", "early")):
+        _, attention = expected(name, monkeypatch, "video", layer)
+        assert (torch.cat(found[signal]) - attention).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("name", TOWERS)
@@ -238,15 +245,19 @@ def test_pruners_choose_by_the_tower_or_say_why_not(name, row, monkeypatch, clip
     with torch.no_grad(), prune(model, KEEP, row.name, rng=0, **given) as report:
         model(**inputs)
     keys, attention = expected(name, monkeypatch)
+    _, late = expected(name, monkeypatch, received="late")
+    _, early = expected(name, monkeypatch, received="early")
     seen, visuals = looked_at(name, inputs)
     rngs = np.random.default_rng(0).spawn(len(visuals))
     sizes = [len(visual.rows) for visual in visuals]
     project = projection(model, family)
-    parts = zip(keys.split(sizes), attention.split(sizes), strict=True)
-    for i, (own_keys, own_attention) in enumerate(parts):
+    parts = zip(*(table.split(sizes) for table in (keys, attention, late, early)), strict=True)
+    for i, (own_keys, own_attention, own_late, own_early) in enumerate(parts):
         signals = {
             "vision_keys": own_keys.transpose(0, 1),
             "cls_attention": own_attention.mT,
+            "received": own_late.mT,
+            "received_early": own_early.mT,
             "vision_clip": seen["vision_clip"][i],
             "vision_mean": seen["vision_mean"][i],
             "projector": project,

@@ -139,12 +139,18 @@ def made_of(model, inputs, kind="image"):
 
 
 @torch.no_grad()
-def attended(model, inputs, monkeypatch, kind="image", padding=()):
+def attended(model, inputs, monkeypatch, kind="image", padding=(), received=None):
     """Keys (N, H, w) and attention (N, H) of every patch of the tower's sequence, from the model's eager attention.
 
-    Attention from CLS, or the mean over all patches that see it, but for those at the places `padding`.
+    Attention from CLS, or the mean over all patches that see it, but for those at the places `padding`. With `received`,
+    "late" or "early", it is the mean over CLS and all patches, in the feature layer or the early one.
     """
-    tower, _, attention = vision_of(model)
+    tower, layers, attention = vision_of(model)
+    if received == "early":
+        early = layers[round(len(layers) * (3 / 8 if has_cls(model) else 1 / 2)) - 1]
+        attention = next(
+            getattr(early, name) for name in ("self_attn", "attn", "attention") if hasattr(early, name)
+        )
     file = sys.modules[type(attention).__module__]
     eager, seen, cut = file.eager_attention_forward, [], int(has_cls(model))
 
@@ -152,9 +158,9 @@ def attended(model, inputs, monkeypatch, kind="image", padding=()):
         output, weights = eager(module, query, key, *args, **kwargs)
         if module is attention:
             real = [i for i in range(weights.shape[2]) if i not in padding]
-            table = weights[:, :, :1] if cut else weights[:, :, real]
-            received = table.sum(2) / (table > 0).sum(2).clamp(min=1)
-            seen.append([key.transpose(1, 2)[:, cut:].flatten(0, 1), received.mT[:, cut:].flatten(0, 1)])
+            table = weights[:, :, :1] if cut and received is None else weights[:, :, real]
+            mean = table.sum(2) / (table > 0).sum(2).clamp(min=1)
+            seen.append([key.transpose(1, 2)[:, cut:].flatten(0, 1), mean.mT[:, cut:].flatten(0, 1)])
         return output, weights
 
     used = tower.config._attn_implementation

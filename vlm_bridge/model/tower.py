@@ -8,6 +8,9 @@ attention only the part that is needed is computed.
 In a tower without a CLS token no token attends to the whole image. The mean attention that a patch receives from all
 patches that see it takes its place, as the authors of VisPruner, VisionZip and HoloV do for Qwen2.5-VL. Where the
 projector joins patches, a token has the mean of its patches' attention and of their keys.
+
+What a patch receives on average, from CLS and all patches, is recorded at the feature layer and at an *early* layer: the
+layer at 3/8 of the depth in towers with CLS, at half of it in others. That is where HiPrune looks in CLIP (9 of 24) and in Qwen2.5-VL (16 of 32).
 """
 
 from __future__ import annotations
@@ -31,10 +34,12 @@ from vlm_bridge.errors import BridgeError
 from vlm_bridge.model.families import IMAGE, Family, Kind, base_of
 from vlm_bridge.model.patches import Joined, connector_of, joined, projector_of
 
-CAPTURED = ("vision_clip", "vision_mean", "vision_cls", "vision_keys", "cls_attention")
+CAPTURED = (
+    "vision_clip", "vision_mean", "vision_cls", "vision_keys", "cls_attention", "received", "received_early",
+)  # fmt: skip
 """Signals that are recorded from the tower."""
 
-_OF_THE_LAYER = {"vision_cls", "vision_keys", "cls_attention"}
+_OF_THE_LAYER = {"vision_cls", "vision_keys", "cls_attention", "received", "received_early"}
 _TOWERS = ("vision_tower", "visual", "vision_model")
 _LAYERS = ("encoder.layers", "encoder.layer", "transformer.layers", "blocks")
 _ATTENTION = ("self_attn", "attention", "attn")
@@ -112,6 +117,8 @@ class Tower:
         Inputs and outputs of the projector.
     calls : list of Attended
         Calls of the feature layer's attention kernel.
+    early : list of Attended
+        Calls of the early layer's.
     outputs : list of Tensor (T, 1 + n, d)
         Outputs of the feature layer.
     prefix : int
@@ -128,6 +135,7 @@ class Tower:
     given: list[Tensor] = field(default_factory=list)
     made: list[Tensor] = field(default_factory=list)
     calls: list[Attended] = field(default_factory=list)
+    early: list[Attended] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     thread: int = field(default_factory=get_ident)
 
@@ -148,9 +156,10 @@ class Tower:
         if name in ("vision_clip", "vision_mean"):
             side_by_side, mean = self._rows
             return side_by_side if name == "vision_clip" else mean
-        if not self.calls:
+        calls = self.early if name == "received_early" else self.calls
+        if not calls:
             raise BridgeError("the layers of the vision tower were not found")
-        by_patch = torch.cat([self._of_call(call, name) for call in self.calls])
+        by_patch = torch.cat([self._of_call(call, name) for call in calls])
         tokens = self._joined
         if len(by_patch) != self._patches:
             raise BridgeError(
@@ -193,9 +202,10 @@ class Tower:
         if name == "vision_keys":
             found = call.key
         else:
-            found = (call.table(0, 1)[:, :, 0] if self.prefix else call.received())[..., None]
+            from_cls = name == "cls_attention" and self.prefix
+            found = (call.table(0, 1)[:, :, 0] if from_cls else call.received())[..., None]
         found = found[:, :, self.prefix :].transpose(1, 2).flatten(0, 1)
-        return found[..., 0] if name == "cls_attention" else found
+        return found if name == "vision_keys" else found[..., 0]
 
     @cached_property
     def _given(self) -> Tensor:
@@ -239,19 +249,27 @@ def watched(
     needs = set(wanted)
     projector = projector_of(base, family) if needs & {*CAPTURED, "clip_patches"} else None
     layer = feature_layer(base, inputs) if needs & _OF_THE_LAYER else None
-    attention = attention_of(layer)
+    early = early_layer(base) if layer is not None and "received_early" in needs else None
+    if early is layer:
+        early, tower.early = None, tower.calls
+    read = [
+        (attention_of(one), calls)
+        for one, calls in ((layer, tower.calls), (early, tower.early))
+        if one is not None
+    ]
     with _ONE_AT_A_TIME if needs else nullcontext():
-        config = getattr(attention, "config", None)
+        configs = [attention.config for attention, _ in read]
         try:
             if projector is not None:
                 handles.append(projector.register_forward_hook(_ends_of(tower)))
             if layer is not None:
                 tower.prefix = cls_tokens(base)
                 handles.append(layer.register_forward_hook(_output_of(tower)))
-                attention.config = _watching(config, tower)
+            for attention, calls in read:
+                attention.config = _watching(attention.config, tower.thread, calls)
             yield tower
         finally:
-            if layer is not None:
+            for (attention, _), config in zip(read, configs, strict=True):
                 attention.config = config
             for handle in handles:
                 handle.remove()
@@ -274,6 +292,12 @@ def feature_layer(base: Any, inputs: Mapping[str, Any]) -> Any:
         return None
     found = layers[at if at < 0 else at - 1]
     return found if getattr(attention_of(found), "config", None) is not None else None
+
+
+def early_layer(base: Any) -> Any:
+    """Return the early layer of a tower whose layers are known."""
+    layers = _first(vision_model(base), _LAYERS)
+    return layers[max(1, round(len(layers) * (3 / 8 if cls_tokens(base) else 1 / 2))) - 1]
 
 
 def attention_of(layer: Any) -> Any:
@@ -318,11 +342,12 @@ def _output_of(tower: Tower) -> Callable[..., None]:
     return hook
 
 
-def _watching(config: Any, tower: Tower) -> Any:
-    """Copy a configuration and set a kernel that records its inputs on `tower`, then runs the configured one."""
+def _watching(config: Any, thread: int, calls: list[Attended]) -> Any:
+    """Copy a configuration and set a kernel that records its inputs in `calls`, then runs the configured one."""
     own = copy(config)
     own._attn_implementation = _SEEN
-    own.vlm_bridge_kernel, own.vlm_bridge_tower = config._attn_implementation, tower
+    own.vlm_bridge_kernel = config._attn_implementation
+    own.vlm_bridge_thread, own.vlm_bridge_calls = thread, calls
     return own
 
 
@@ -331,8 +356,8 @@ def _see(
 ) -> Any:
     """Record a call of the attention kernel, then make it."""
     config = module.config
-    if get_ident() == config.vlm_bridge_tower.thread:
-        config.vlm_bridge_tower.calls += Attended.of(query.detach(), key.detach(), attention_mask, options)
+    if get_ident() == config.vlm_bridge_thread:
+        config.vlm_bridge_calls += Attended.of(query.detach(), key.detach(), attention_mask, options)
     eager = import_module(type(module).__module__).eager_attention_forward
     kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config.vlm_bridge_kernel, eager)
     return kernel(module, query, key, value, attention_mask, **options)

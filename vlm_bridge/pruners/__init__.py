@@ -16,29 +16,40 @@ from torch import Tensor
 import cssp
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.pruners import (
+    anchorprune,
     auto,
     average_pool,
     cdpruner,
     cen_prune,
     dart,
     divprune,
+    evs,
     family,
+    fastervlm,
     fastv,
+    hiprune,
     holov,
+    id_selection,
+    idpruner,
     litelvlm,
     lrcp,
     mmtok,
     norm_top,
+    otprune,
     prumerge,
+    prunesid,
     pyramiddrop,
     random,
     resprune,
+    script,
     spare,
     sparsevlm,
     svd_prune,
+    todre,
     top_relevance,
     trim,
     uniform_grid,
+    vidcom2,
     visionzip,
     vispruner,
     zoo_prune,
@@ -58,13 +69,16 @@ def _row_of_method(name: str) -> Pruner:
     return Pruner(name, f"cssp: {method.summary}", method.citation, plan, open_options=True)
 
 
-_BEFORE = (auto, spare, resprune, cdpruner, divprune, family, svd_prune, cen_prune, lrcp, mmtok, zoo_prune)
-_OF_THE_TOWER = (vispruner, visionzip, prumerge, trim, holov, litelvlm)
+_BEFORE = (auto, spare, resprune, cdpruner, divprune, family, svd_prune, cen_prune, lrcp, mmtok, zoo_prune, otprune)
+_OF_THE_TOWER = (
+    vispruner, fastervlm, hiprune, visionzip, prumerge, trim, holov, litelvlm, anchorprune, idpruner, id_selection, todre, prunesid, script,
+)  # fmt: skip
+_OF_VIDEOS = (evs, vidcom2)
 _INSIDE = (fastv, sparsevlm, pyramiddrop, dart)
 _BASELINES = (random, uniform_grid, average_pool, norm_top, top_relevance)
 
 PRUNERS: dict[str, Pruner] = {
-    module.ROW.name: module.ROW for module in (*_BEFORE, *_OF_THE_TOWER, *_INSIDE, *_BASELINES)
+    module.ROW.name: module.ROW for module in (*_BEFORE, *_OF_THE_TOWER, *_OF_VIDEOS, *_INSIDE, *_BASELINES)
 }
 PRUNERS |= {name: _row_of_method(name) for name in cssp.METHODS if name not in PRUNERS}
 

@@ -57,19 +57,22 @@ def min_max(values: Tensor, flat: float = _TIE) -> Tensor:
     return (values - low) / spread
 
 
-def max_min(unit: Tensor, quality: Tensor, k: int, first: int) -> tuple[int, ...]:
-    """Pick greedily the largest quality_i · (1 − largest cosine to those chosen), from the token `first`.
+def max_min(unit: Tensor, quality: Tensor, k: int, *first: int, far: float = math.inf) -> tuple[int, ...]:
+    """Pick greedily the largest quality_i · (1 − largest cosine to those chosen), from the tokens `first`.
 
     Parameters
     ----------
     unit : Tensor (n, d) of float64, rows of norm 1 or 0
     quality : Tensor (n,) of float64, not negative
+    far : float
+        Distances above it count as it.
     """
-    chosen, taken = [first], torch.zeros(len(unit), dtype=torch.bool, device=unit.device)
-    distance = torch.full_like(quality, torch.inf)
+    chosen, taken = list(first), torch.zeros(len(unit), dtype=torch.bool, device=unit.device)
+    taken[chosen] = True
+    distance = (1 - (unit @ unit[chosen].mT).amax(-1)).clamp(max=far)
     while len(chosen) < k:
-        taken[chosen[-1]] = True
-        distance = torch.minimum(distance, 1 - unit @ unit[chosen[-1]])
         distance = torch.where(distance > _TIE, distance, 0)  # copies of a chosen token are at distance zero
         chosen.append(first_largest((quality * distance).masked_fill(taken, -1)))
+        taken[chosen[-1]] = True
+        distance = torch.minimum(distance, 1 - unit @ unit[chosen[-1]])
     return tuple(chosen)

@@ -22,11 +22,14 @@ SIGNALS = {
     "vision_keys": 3,
     "vision_values": 3,
     "cls_attention": 2,
+    "received": 2,
+    "received_early": 2,
     "projector": None,
     "hidden": 2,
     "keys": 3,
     "attention": 3,
     "image_start": 0,
+    "frames": 0,
 }
 """The signals that a pruner may read beyond the features, and their number of dimensions for one image.
 
@@ -35,10 +38,11 @@ LLM's embedding table. Of the vision tower at its feature layer: `vision_clip` (
 projector is given, side by side where it joins several patches to a token; `vision_mean` (n, d), the mean of a
 token's patches; `vision_cls` (d,), the CLS row; `vision_keys` and `vision_values` (heads, n, d);
 `cls_attention` (heads, n), from CLS to the patches or, where there is no CLS, what a patch receives on average
-from all patches of its image or frame; both are means over a token's patches.
+from all patches of its image or frame; both are means over a token's patches. `received` and `received_early` (heads, n): what a
+patch receives on average from CLS and all patches, at the feature layer and at an early layer (`vlm_bridge.model.tower`).
 `projector`: a callable, rows `vision_clip` of the vision tower to rows of the LLM. Of a layer of
 the LLM: `hidden` (L, d), `keys` (heads, L, d), `attention` (heads, queries, n) of text tokens to the image,
-and `image_start`, the image's first place among the L."""
+and `image_start`, the image's first place among the L. `frames`: the number of frames of a video, 1 for an image."""
 
 WANTED = {
     "clip_patches": "patch embeddings in CLIP's joint space",
@@ -50,11 +54,14 @@ WANTED = {
     "vision_keys": "the vision tower's keys",
     "vision_values": "the vision tower's values",
     "cls_attention": "the vision tower's attention to its patches",
+    "received": "the vision tower's attention to its patches",
+    "received_early": "the attention of an early layer of the vision tower",
     "projector": "the model's projector",
     "hidden": "hidden states of a decoder layer",
     "keys": "keys of a decoder layer",
     "attention": "attention rows of a decoder layer",
     "image_start": "the image's first place in the prompt",
+    "frames": "the number of frames of a video",
 }
 """The signals in words, for messages and tables."""
 

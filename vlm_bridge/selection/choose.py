@@ -132,6 +132,11 @@ def _choose_part(
             f"pruner {request.pruner.name!r} merges tokens of one image at a time: expected a budget for each image, got "
             "Shared."
         )
+    if "frames" in request.pruner.reads:
+        raise BridgeError(
+            f"pruner {request.pruner.name!r} compares the frames of a whole video: expected a budget for each image or "
+            "video, got one for parts of it or for several together."
+        )
 
     def joined(name: str, values: list[Any]) -> Any:
         axis = TOKEN_AXIS.get(name)

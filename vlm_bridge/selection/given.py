@@ -17,6 +17,8 @@ TOKEN_AXIS = {
     "vision_clip": -2,
     "vision_mean": -2,
     "cls_attention": -1,
+    "received": -1,
+    "received_early": -1,
     "vision_keys": -2,
     "vision_values": -2,
     "attention": -1,

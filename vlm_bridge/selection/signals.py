@@ -7,7 +7,7 @@ nor its text tower.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,11 +123,13 @@ class Live:
             return [project] * len(self.visuals)
         if name == "vision_cls":
             return self._cls_rows()
+        if name == "frames":
+            return self._frames()
         if name in CAPTURED:
             by_token = self._of_towers(lambda tower: tower.signal(name))
             if name in ("vision_clip", "vision_mean"):
                 return by_token
-            return [rows.mT if name == "cls_attention" else rows.transpose(0, 1) for rows in by_token]
+            return [rows.transpose(0, 1) for rows in by_token]
         raise BridgeError(f"{name} is not known before the LLM runs")
 
     def _of_towers(self, read: Callable[[Tower], Tensor]) -> list[Tensor]:
@@ -146,6 +148,19 @@ class Live:
         images = [visual.rows for visual in self.visuals if visual.kind is kind]
         tower.check(torch.cat(images))
         return list(rows.split([len(image) for image in images]))
+
+    def _frames(self) -> list[Tensor]:
+        """Return the number of frames of each image (1) or video, as its tokens have them."""
+        grid, pixels = (self.inputs.get(name) for name in ("video_grid_thw", "pixel_values_videos"))
+        of_videos: Iterator[int] = iter(())
+        if grid is not None:
+            of_videos = iter(grid[:, 0].tolist())
+        elif pixels is not None and pixels.ndim == 5:
+            of_videos = iter([pixels.shape[1]] * len(pixels))
+        counts = [1 if visual.kind is IMAGE else next(of_videos, 0) for visual in self.visuals]
+        if 0 in counts:
+            raise BridgeError("the frames of a video are not known")
+        return [torch.tensor(float(count)) for count in counts]
 
     def _cls_rows(self) -> list[Tensor]:
         """Return the CLS row (d,) of each image, of its first tile where it has several."""
