@@ -170,7 +170,11 @@ def llava_onevision():
 
 def internvl():
     """InternVL3: four patches a token, two to four tiles an image."""
-    names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    names = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+    }
     words = tokenizer(**names)
     tower = {**TOWER, "image_size": [SIDE, SIDE], "patch_size": [14, 14]}
     config = InternVLConfig(

@@ -129,15 +129,22 @@ def test_a_family_answers_as_in_transformers(tmp_path, pictures, family, positio
             engine(tmp_path, {"positions": positions})
         return
     sets = [[one] for one in pictures] + [pictures[:2], pictures[1:3]]
-    if family == "llava_onevision":  # transformers cuts no tiles where a prompt has several images, and vLLM does
+    if (
+        family == "llava_onevision"
+    ):  # transformers cuts no tiles where a prompt has several images, and vLLM does
         sets = sets[:4]
     asked = []
     for i, images in enumerate(sets):
         text = " ".join([f"w{20 + i} w{40 + i}", *[mark] * len(images), f"w{60 + i} w{80 + i} w{30 + i}"])
         inputs = processor(images=images, text=[text], return_tensors="pt")
-        inputs.pop("token_type_ids", None)  # vLLM's CPU attention is causal among the tokens of an image of Gemma
+        inputs.pop(
+            "token_type_ids", None
+        )  # vLLM's CPU attention is causal among the tokens of an image of Gemma
         asked.append((processor.tokenizer(text)["input_ids"], images, inputs))
-    options = {"limit_mm_per_prompt": {"image": 2}, "max_num_batched_tokens": 64}
+    step = (
+        300 if family == "llava_onevision" else 64
+    )  # an image must not exceed both a step and 1153 x 944 pixels
+    options = {"limit_mm_per_prompt": {"image": 2}, "max_num_batched_tokens": step}
     llm = engine(tmp_path, {"positions": positions}, **options)
     settings = [
         {"keep": keep, "method": method}

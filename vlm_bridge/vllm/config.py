@@ -19,7 +19,9 @@ def choose_by_setting() -> None:
     own = ModelConfig.get_model_arch_config
 
     def get_model_arch_config(self: Any) -> Any:
-        if getattr(self.hf_config, NAME, None) is not None:
+        # The parts of a model get configurations made from the whole one, with architectures of their own.
+        whole = getattr(self, "multimodal_config", None) is None
+        if whole and getattr(self.hf_config, NAME, None) is not None:
             self.hf_config.architectures = [pruned_architecture(self.hf_config.architectures)]
         return own(self)
 

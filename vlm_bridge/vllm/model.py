@@ -64,7 +64,8 @@ class Pruned:
         for one in mm_features:
             (first, last), *others = one.mm_position.extract_embeds_range()
             assert not others, "the processor refuses images with other tokens between theirs"
-            images.append(Placed(first, last + 1 - first, Asked.unpack(one.data[FIELD].data).grid))
+            asked = Asked.unpack(one.data[FIELD].data)
+            images.append(Placed(first, last + 1 - first, asked.grid, asked.serving is not None))
         return prompt_positions(
             len(input_tokens), sorted(images, key=lambda image: image.offset), self.kept_positions
         )

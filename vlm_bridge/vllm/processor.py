@@ -26,7 +26,7 @@ class ImagesOnly:
 
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
         """Refuse videos, which are not pruned yet."""
-        return {"image": None}
+        return {"image": None, **{name: 0 for name in super().get_supported_mm_limits() if name != "image"}}  # type: ignore[misc]
 
 
 @dataclass
@@ -63,7 +63,8 @@ class PrunedProcessor:
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
         """Add a word to the prompt of the profiling run, since a pruner may read the question."""
         inputs = super().get_dummy_inputs(*args, **kwargs)  # type: ignore[misc]
-        word = next(token for token in range(len(inputs.prompt) + 10**6) if token not in self._special())
+        vocabulary, special = self.info.get_tokenizer().get_vocab().values(), self._special()
+        word = max(token for token in vocabulary if token not in special)
         return replace(inputs, prompt=[*inputs.prompt, word])
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
