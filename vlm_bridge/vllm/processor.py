@@ -172,22 +172,19 @@ def _fewer(replacement: Any, serving: Serving | None) -> Any:
         content = replacement(item) if callable(replacement) else replacement
         if not isinstance(content, PromptUpdateDetails):
             content = PromptUpdateDetails(content)
-        whole = Fewer(content.full, content.is_embed)
-        if content.is_embed is None:
-            places = torch.arange(len(content.full))
-        else:
-            places = content.is_embed(content.full).nonzero()[:, 0]
+        full = content.full
+        places = (
+            torch.arange(len(full)) if content.is_embed is None else content.is_embed(full).nonzero()[:, 0]
+        )
         n = len(places)
-        if serving is None or (k := serving.kept(n)) == n:
-            return replace(whole, total=n)
-        if int(places[-1] - places[0]) >= n:
+        k = n if serving is None else serving.kept(n)
+        if k < n and int(places[-1] - places[0]) >= n:
             raise BridgeError(
                 "this image is cut into crops with text between them, which is not served: switch that off "
                 "(do_pan_and_scan), or let the image keep all its tokens by keep = 1.0."
             )
         dropped = set(places[k:].tolist())
-        return replace(
-            whole, full=[token for i, token in enumerate(content.full) if i not in dropped], total=n
-        )
+        full = [token for i, token in enumerate(full) if i not in dropped]
+        return Fewer(full, content.is_embed, n)
 
     return of
