@@ -219,7 +219,8 @@ def qwen(config_class, model_class, processor_class, videos, tower, head=(8, 4, 
     names = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
     names |= {"vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>"}
     words = tokenizer(**names)
-    rope = {"rope_type": "default", "mrope_section": list(head), "rope_theta": 1e4, "mrope_interleaved": True}
+    rope = {"rope_type": "default", "mrope_section": list(head), "rope_theta": 1e4}
+    rope |= {"mrope_interleaved": True} if patch == 16 else {}  # Qwen3-VL; vLLM reads it of any
     config = config_class(
         text_config={**TEXT, "rope_parameters": rope},
         vision_config={**QWEN_TOWER, "patch_size": patch, **tower},

@@ -148,8 +148,7 @@ def test_a_family_answers_as_in_transformers(tmp_path, pictures, family, positio
     llm = engine(tmp_path, {"positions": positions}, **options)
     settings = [
         {"keep": keep, "method": method}
-        for keep in (1.0, 0.5, 4)
-        for method in ("spare", "auto")
+        for keep, method in ((1.0, "spare"), (0.5, "auto"), (4, "spare"), (4, "auto"))
         for _ in asked
     ]
     many = asked * (len(settings) // len(asked))
