@@ -19,10 +19,12 @@ from server import ask, body, memory, metrics, run, serve
 
 from analysis import reference, scenes
 from vlm_bridge import prune
+from vlm_bridge.budget import count_of
 from vlm_bridge.chat import prepare, question
 
 SETTINGS = [{"keep": keep, "method": m} for keep in (1.0, 72, 9) for m in ("spare", "divprune", "auto")]
 TOKENS = 3
+TOKENS_OF_AN_IMAGE = 144
 
 
 def malformed(good):
@@ -55,7 +57,7 @@ def malformed(good):
 
 
 def known(model, processor, pairs):
-    """Return the answers of `prune` in transformers: one for each question and setting."""
+    """Return the answers of `prune` in transformers, and the lengths of pruned prompts, by question and setting."""
     found = {}
     for i, (image, text) in enumerate(pairs):
         inputs = prepare(processor, [question([image], text)])
@@ -63,8 +65,20 @@ def known(model, processor, pairs):
             with prune(model, **settings, processor=processor), torch.no_grad():
                 out = model.generate(**inputs, do_sample=False, max_new_tokens=TOKENS)
             new = out[0, inputs["input_ids"].shape[1] :]
-            found[i, j] = processor.tokenizer.decode(new, skip_special_tokens=True)
+            found[i, j] = (
+                processor.tokenizer.decode(new, skip_special_tokens=True).strip(),
+                inputs["input_ids"].shape[1]
+                - TOKENS_OF_AN_IMAGE
+                + count_of(settings["keep"], TOKENS_OF_AN_IMAGE),
+            )
     return found
+
+
+def said(status, answer):
+    """Return the text of an answer and the number of tokens of the prompt, or what came instead."""
+    if status != 200:
+        return answer
+    return answer["choices"][0]["message"]["content"].strip(), answer["usage"]["prompt_tokens"]
 
 
 async def worker(session, address, number, until, pairs, want, count, wrong):
@@ -86,7 +100,7 @@ async def worker(session, address, number, until, pairs, want, count, wrong):
                     wrong.append((status, request["mm_processor_kwargs"], answer))
             else:
                 status, answer = await ask(session, address, good)
-                told = answer["choices"][0]["message"]["content"] if status == 200 else answer
+                told = said(status, answer)
                 if told != want[i, j]:
                     wrong.append((status, SETTINGS[j], told, want[i, j]))
                 count["seconds"] += time.monotonic() - start
@@ -116,7 +130,7 @@ def main():
             for i, pair in enumerate(pairs):  # every choice once, before memory is looked at
                 for j, settings in enumerate(SETTINGS):
                     status, answer = await ask(session, address, body(*pair, settings, TOKENS))
-                    told = answer["choices"][0]["message"]["content"] if status == 200 else answer
+                    told = said(status, answer)
                     if told != want[i, j]:
                         wrong.append((status, settings, told, want[i, j]))
             begun = time.monotonic()

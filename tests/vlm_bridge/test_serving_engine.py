@@ -11,6 +11,7 @@ vllm = pytest.importorskip("vllm")
 
 import serving_models  # noqa: E402
 from PIL import Image  # noqa: E402
+from transformers import LlamaConfig  # noqa: E402
 
 from analysis import reference, scenes  # noqa: E402
 from vlm_bridge import prune  # noqa: E402
@@ -35,8 +36,8 @@ def engine(folder, settings, **options):
     )
 
 
-def answers(llm, asked, settings):
-    """Token ids of the answers, all in one batch; one mapping of settings, or None, for each question."""
+def outputs(llm, asked, settings):
+    """What the engine returns, all in one batch; one mapping of settings, or None, for each question."""
     prompts = [
         {
             "prompt_token_ids": ids,
@@ -46,7 +47,19 @@ def answers(llm, asked, settings):
         for (ids, images, _), own in zip(asked, settings, strict=True)
     ]
     greedy = vllm.SamplingParams(temperature=0, max_tokens=LENGTH)
-    return [list(out.outputs[0].token_ids) for out in llm.generate(prompts, greedy, use_tqdm=False)]
+    return llm.generate(prompts, greedy, use_tqdm=False)
+
+
+def answers(llm, asked, settings):
+    """Token ids of the answers."""
+    return [list(out.outputs[0].token_ids) for out in outputs(llm, asked, settings)]
+
+
+def counted():
+    """Tokens kept and dropped, and steps with a choice, as the engine's metrics have them."""
+    from vlm_bridge.vllm.metrics import DROPPED, KEPT, SECONDS
+
+    return KEPT._value.get(), DROPPED._value.get(), sum(one.get() for one in SECONDS._buckets)
 
 
 def once(ids, token):
@@ -108,6 +121,30 @@ def test_the_reference_model_answers_as_in_transformers(model, asked, positions)
     assert answers(llm, many[:1], settings[:1]) == want[:1], "the engine goes on"
 
 
+def test_the_engine_counts_what_it_keeps(asked):
+    llm = engine(reference.HERE, {"keep": 72})
+    inputs = asked[0][2]
+    full = inputs["input_ids"].shape[1]
+    for settings, kept in ((None, 72), ({"keep": 9}, 9), ({"keep": 9}, 9), ({"keep": 1.0}, 144)):
+        before = counted()
+        (out,) = outputs(llm, asked[:1], [settings])
+        after = counted()
+        assert len(out.prompt_token_ids) == full - 144 + kept, (
+            "the scheduler and `usage` see the pruned prompt"
+        )
+        assert (after[0] - before[0], after[1] - before[1]) == (kept, 144 - kept)
+    assert counted()[2] > 0
+
+
+def test_an_engine_of_another_architecture_is_refused(tmp_path):
+    """It would be served unpruned, without a word."""
+    LlamaConfig(architectures=["LlamaForCausalLM"], vocab_size=64).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"LlamaForCausalLM: expected one of .*InternVLForConditionalGeneration"
+    ):
+        engine(tmp_path, {"keep": 9}, skip_tokenizer_init=True)
+
+
 @pytest.fixture(scope="module")
 def pictures():
     """Noise in portrait, landscape and square."""
@@ -158,3 +195,45 @@ def test_a_family_answers_as_in_transformers(tmp_path, pictures, family, positio
     differ = [s for a, b, s in zip(got, want, settings, strict=True) if a != b]
     assert not differ, (len(differ), len(want), differ[:5])
     assert answers(llm, many, settings) == want, "from the prefix cache"
+    if family == "qwen2_5":
+        prompt = "w20 <|vision_start|><|video_pad|><|vision_end|> w60"
+        with pytest.raises(ValueError, match=r"0 video"):
+            llm.generate({"prompt": prompt, "multi_modal_data": {"video": [film(pictures)]}}, use_tqdm=False)
+
+
+def film(pictures):
+    """Six frames (6, 84, 84, 3)."""
+    parts = [one.resize((84, 84)) for one in [*pictures, *pictures[:2]]]
+    return (
+        torch.stack([torch.frombuffer(bytearray(one.tobytes()), dtype=torch.uint8) for one in parts])
+        .reshape(6, 84, 84, 3)
+        .numpy()
+    )
+
+
+@pytest.mark.parametrize("positions", ["keep", "compact"])
+def test_a_video_is_pruned_as_in_transformers(tmp_path, pictures, positions):
+    """Beside an image of the same prompt."""
+    model, processor, mark = serving_models.build(tmp_path, "qwen2")
+    frames, image = film(pictures), pictures[0]
+    text = f"w20 {mark} w40 <|vision_start|><|video_pad|><|vision_end|> w60 w80"
+    inputs = processor(
+        images=[image], videos=[frames], text=[text], return_tensors="pt", do_sample_frames=False
+    )
+    llm = engine(tmp_path, {"positions": positions}, max_num_batched_tokens=64)
+    for keep, method in ((1.0, "spare"), (5, "spare"), (0.5, "auto")):
+        own = {"keep": keep, "method": method}
+        with prune(model, **own, positions=positions, processor=processor), torch.no_grad():
+            want = model.generate(**inputs, do_sample=False, max_new_tokens=LENGTH)[
+                0, inputs["input_ids"].shape[1] :
+            ]
+        prompt = {
+            "prompt_token_ids": processor.tokenizer(text)["input_ids"],
+            "multi_modal_data": {"image": [image], "video": [frames]},
+        }
+        (out,) = llm.generate(
+            {**prompt, "mm_processor_kwargs": {"vlm_bridge": own, "do_sample_frames": False}},
+            vllm.SamplingParams(temperature=0, max_tokens=LENGTH),
+            use_tqdm=False,
+        )
+        assert list(out.outputs[0].token_ids) == want.tolist(), own

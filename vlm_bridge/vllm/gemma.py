@@ -14,7 +14,7 @@ from vlm_bridge.vllm.processor import PrunedProcessor
 class Processor(PrunedProcessor, gemma3_mm.Gemma3MultiModalProcessor):
     """The processor of Gemma 3 with fewer placeholders."""
 
-    def _grids(self, images: Any, outputs: Any) -> list[Grid]:
+    def _grids(self, kind: str, items: Any, outputs: Any) -> list[Grid]:
         length = self.info.get_hf_processor().image_seq_length
         return [Grid((crops * length,)) for crops in outputs["num_patches"].tolist()]
 

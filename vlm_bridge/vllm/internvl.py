@@ -14,7 +14,7 @@ from vlm_bridge.vllm.processor import PrunedProcessor
 class Processor(PrunedProcessor, interns1.InternS1MultiModalProcessor):
     """The processor of InternVL3 with fewer placeholders."""
 
-    def _grids(self, images: Any, outputs: Any) -> list[Grid]:
+    def _grids(self, kind: str, items: Any, outputs: Any) -> list[Grid]:
         length = self.info.get_hf_processor().image_seq_length
         return [Grid((tiles * length,)) for tiles in outputs["image_num_patches"].tolist()]
 

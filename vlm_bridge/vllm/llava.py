@@ -17,8 +17,8 @@ TOWERS = ("clip_vision_model", "siglip_vision_model")
 class _Processor(PrunedProcessor):
     """The grids of all: lines, in which separators are tokens like others, as in `prune`."""
 
-    def _grids(self, images: Any, outputs: Any) -> list[Grid]:
-        sizes = [images.get_image_size(i) for i in range(len(images))]
+    def _grids(self, kind: str, items: Any, outputs: Any) -> list[Grid]:
+        sizes = [items.get_image_size(i) for i in range(len(items))]
         count = self.info.get_num_image_tokens
         return [Grid((count(image_width=size.width, image_height=size.height),)) for size in sizes]
 

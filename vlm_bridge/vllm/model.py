@@ -13,14 +13,16 @@ from vllm.platforms import current_platform
 from vlm_bridge.vllm.choice import Asked, choose
 from vlm_bridge.vllm.metrics import Selections
 from vlm_bridge.vllm.positions import Placed, prompt_positions, settle, with_places
-from vlm_bridge.vllm.processor import FIELD, ImagesOnly, PrunedProcessor
+from vlm_bridge.vllm.processor import FIELDS, ImagesOnly, PrunedProcessor
 from vlm_bridge.vllm.settings import NAME, engine_positions
 
 
-def served_by(processor: type[PrunedProcessor], info: type, dummy_inputs: type) -> Callable[[type], type]:
-    """Decorate a pruned model: its processor, and vLLM's information and dummy inputs of the family, for images alone."""
-    images = type("Info", (ImagesOnly, info), {})
-    return MULTIMODAL_REGISTRY.register_processor(processor, info=images, dummy_inputs=dummy_inputs)
+def served_by(
+    processor: type[PrunedProcessor], info: type, dummy_inputs: type, videos: bool = False
+) -> Callable[[type], type]:
+    """Decorate a pruned model: its processor, vLLM's information and dummy inputs of the family, and whether it takes videos."""
+    own = info if videos else type("Info", (ImagesOnly, info), {})
+    return MULTIMODAL_REGISTRY.register_processor(processor, info=own, dummy_inputs=dummy_inputs)
 
 
 class Pruned:
@@ -42,8 +44,8 @@ class Pruned:
             _settle_on_cpu()
 
     def embed_multimodal(self, **kwargs: Any) -> list[Tensor]:
-        """Encode images, and return the rows of each that stay, with their places where positions are kept."""
-        asked = [Asked.unpack(one) for one in kwargs.pop(FIELD, ())]
+        """Encode images, or videos, and return the rows of each that stay, with their places where positions are kept."""
+        asked = [Asked.unpack(one) for name in FIELDS.values() for one in kwargs.pop(name, ())]
         embed = self.get_language_model().embed_input_ids  # type: ignore[attr-defined]
         width = self.config.get_text_config().hidden_size  # behind it, Qwen3-VL has rows for later layers
         images = list(super().embed_multimodal(**kwargs))  # type: ignore[misc]
@@ -64,7 +66,7 @@ class Pruned:
         for one in mm_features:
             (first, last), *others = one.mm_position.extract_embeds_range()
             assert not others, "the processor refuses images with other tokens between theirs"
-            asked = Asked.unpack(one.data[FIELD].data)
+            asked = Asked.unpack(one.data[FIELDS[one.modality]].data)
             images.append(Placed(first, last + 1 - first, asked.grid, asked.serving is not None))
         return prompt_positions(
             len(input_tokens), sorted(images, key=lambda image: image.offset), self.kept_positions
@@ -79,12 +81,10 @@ class Pruned:
     ) -> tuple[list[Tensor], Tensor, int]:
         """Settle the positions of the tokens whose rows are given."""
         ids = torch.as_tensor(input_ids, device=mrope_positions.device)
-        return settle(mrope_positions, ids == self.image_token, multimodal_embeddings, num_computed_tokens)
-
-    @property
-    def image_token(self) -> int:
-        """Id of the placeholder of an image."""
-        return getattr(self.config, "image_token_id", None) or self.config.image_token_index
+        names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+        tokens = [token for name in names if (token := getattr(self.config, name, None)) is not None]
+        visual = torch.isin(ids, torch.tensor(tokens, device=ids.device))
+        return settle(mrope_positions, visual, multimodal_embeddings, num_computed_tokens)
 
 
 class TowerNames:

@@ -18,7 +18,8 @@ from vlm_bridge.vllm.metrics import DROPPED, KEPT
 from vlm_bridge.vllm.positions import Grid
 from vlm_bridge.vllm.settings import NAME, Serving, parse
 
-FIELD = f"{NAME}_asked"
+FIELDS = {"image": f"{NAME}_asked", "video": f"{NAME}_asked_of_videos"}
+"""Name of the argument of the model that says what is asked of each image, or video."""
 
 
 class ImagesOnly:
@@ -52,8 +53,8 @@ class PrunedProcessor:
 
     info: Any
 
-    def _grids(self, images: Any, outputs: Any) -> list[Grid]:
-        """Return the grid of each image, from vLLM's `images` and the `outputs` of the model's processor."""
+    def _grids(self, kind: str, items: Any, outputs: Any) -> list[Grid]:
+        """Return the grid of each image, or video, from vLLM's `items` and the `outputs` of the model's processor."""
         raise NotImplementedError
 
     def _around(self) -> tuple[str, str] | None:
@@ -109,7 +110,7 @@ class PrunedProcessor:
         config, tokenizer = self.info.get_hf_config(), self.info.get_tokenizer()
         found = set(tokenizer.all_special_ids)
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
-        visual = ("image_token_id", "image_token_index", "video_token_id")
+        visual = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
         for one, wanted in ((config, names + visual), (config.get_text_config(), names)):
             for name in wanted:
                 value = getattr(one, name, None)
@@ -119,21 +120,22 @@ class PrunedProcessor:
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, Any]) -> Any:
         found = super()._apply_hf_processor_main(mm_items, _without(hf_kwargs))  # type: ignore[misc]
         serving, question = _asked(hf_kwargs)
-        images = mm_items.get("image") if mm_items.get_all_counts().get("image") else None
-        if images is not None:
-            algorithm = self.info.ctx.get_mm_config().mm_hasher_algorithm
-            contents = [
-                MultiModalHasher.hash_kwargs(algorithm, image=one) for one in images.get_all_items_for_hash()
-            ]
-            found[FIELD] = [
-                Asked(serving, question, 0 if serving is None else seed_of(content, serving), grid).pack()
-                for content, grid in zip(contents, self._grids(images, found), strict=True)
+        algorithm = self.info.ctx.get_mm_config().mm_hasher_algorithm
+        for kind, count in mm_items.get_all_counts().items():
+            if kind not in FIELDS or not count:
+                continue
+            contents = mm_items[kind].get_all_items_for_hash()
+            hashes = [MultiModalHasher.hash_kwargs(algorithm, **{kind: one}) for one in contents]
+            found[FIELDS[kind]] = [
+                Asked(serving, question, 0 if serving is None else seed_of(own, serving), grid).pack()
+                for own, grid in zip(hashes, self._grids(kind, mm_items[kind], found), strict=True)
             ]
         return found
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, Any]) -> Any:
         fields = super()._get_mm_fields_config(hf_inputs, _without(hf_processor_mm_kwargs))  # type: ignore[misc]
-        return {**fields, FIELD: MultiModalFieldConfig.batched("image", keep_on_cpu=True)}
+        own = {name: MultiModalFieldConfig.batched(kind, keep_on_cpu=True) for kind, name in FIELDS.items()}
+        return {**fields, **own}
 
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, Any], out_mm_kwargs: Any
@@ -145,10 +147,11 @@ class PrunedProcessor:
         return [replace(update, replacement=_fewer(update.replacement, serving)) for update in updates]
 
     def _maybe_apply_prompt_updates(self, mm_items: Any, mm_res: Any) -> Any:
-        for update in mm_res.prompt_updates.get("image", ()):
-            image = update[0].content
-            KEPT.inc(image.kept)
-            DROPPED.inc(image.total - image.kept)
+        for kind in FIELDS:
+            for update in mm_res.prompt_updates.get(kind, ()):
+                visual = update[0].content
+                KEPT.inc(visual.kept)
+                DROPPED.inc(visual.total - visual.kept)
         return super()._maybe_apply_prompt_updates(mm_items, mm_res)  # type: ignore[misc]
 
 

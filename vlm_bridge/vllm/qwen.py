@@ -14,9 +14,9 @@ from vlm_bridge.vllm.processor import PrunedProcessor
 class _Processor(PrunedProcessor):
     """The grids of all, in tokens."""
 
-    def _grids(self, images: Any, outputs: Any) -> list[Grid]:
+    def _grids(self, kind: str, items: Any, outputs: Any) -> list[Grid]:
         merge = self.info.get_hf_config().vision_config.spatial_merge_size
-        return [Grid((t, h // merge, w // merge)) for t, h, w in outputs["image_grid_thw"].tolist()]
+        return [Grid((t, h // merge, w // merge)) for t, h, w in outputs[f"{kind}_grid_thw"].tolist()]
 
 
 class Processor2(_Processor, qwen2_vl.Qwen2VLMultiModalProcessor):
@@ -31,9 +31,9 @@ class Processor3(_Processor, qwen3_vl.Qwen3VLMultiModalProcessor):
     """The processor of Qwen3-VL with fewer placeholders."""
 
 
-@served_by(Processor2, qwen2_vl.Qwen2VLProcessingInfo, qwen2_vl.Qwen2VLDummyInputsBuilder)
+@served_by(Processor2, qwen2_vl.Qwen2VLProcessingInfo, qwen2_vl.Qwen2VLDummyInputsBuilder, videos=True)
 class PrunedQwen2VL(Pruned, qwen2_vl.Qwen2VLForConditionalGeneration):
-    """Qwen2-VL whose images keep the rows that a pruner chooses."""
+    """Qwen2-VL whose images and videos keep the rows that a pruner chooses."""
 
 
 @served_by(Processor25, qwen2_5_vl.Qwen2_5_VLProcessingInfo, qwen2_5_vl.Qwen2_5_VLDummyInputsBuilder)
