@@ -70,5 +70,5 @@ class PrunedConfig(VerifyAndUpdateConfig):
             # The axes of a line of tokens are alike, so that any division of the frequencies among them is right.
             text.rope_parameters = {**rope, "mrope_section": [half - 2 * (half // 3), half // 3, half // 3]}
         # vLLM asks a model for positions again, when rows are known, only where videos are pruned by a rate above 0; the
-        # rate itself is not used, since these models take no videos.
+        # rate itself is not used: Qwen2-VL, the only one of these models that takes videos, does not read it.
         model_config.multimodal_config.video_pruning_rate = 0.5
