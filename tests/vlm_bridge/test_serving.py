@@ -88,6 +88,23 @@ def test_a_request_goes_over_the_engine():
         parse({"keep": 32, "positions": "keep"}, {"positions": "compact"})
 
 
+def test_an_engine_may_list_its_methods():
+    """A slow method delays all requests of a step."""
+    engine = {"methods": ["spare", "auto"], "keep": 9}
+    assert parse(engine) == parse({"keep": 9}, engine) == Serving(keep=9)
+    assert parse({"method": "auto"}, engine).method == "auto"
+    assert parse(None, {"methods": ["auto"]}) is None
+    for own, over, said in (
+        ({"method": "exact"}, engine, "'exact': this engine serves spare, auto"),
+        ({"keep": 3}, {"methods": ["auto"]}, "'spare': this engine serves auto"),
+        ({"methods": ["exact"]}, engine, "of the engine, not of a request"),
+        ({"methods": ["no such"]}, None, "no such"),
+        ({"methods": "spare"}, None, "a list of pruners"),
+    ):
+        with pytest.raises(BridgeError, match=said):
+            parse(own, over)
+
+
 @pytest.mark.parametrize("method", served())
 def test_what_is_served_is_as_many_tokens_as_promised(method):
     """Whatever the tokens are: of rank one, all alike, or zero."""
