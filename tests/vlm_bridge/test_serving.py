@@ -7,6 +7,7 @@ import torch
 from tiny_qwen import qwen_inputs, tiny_qwen
 
 from vlm_bridge import BridgeError, prune_inputs, select_tokens
+from vlm_bridge.vllm import pruned_architecture
 from vlm_bridge.vllm.choice import Asked, choose, question_of, seed_of
 from vlm_bridge.vllm.positions import CHANNELS, Grid, Placed, prompt_positions, settle, with_places
 from vlm_bridge.vllm.settings import Serving, parse, served
@@ -87,6 +88,23 @@ def test_a_request_goes_over_the_engine():
         parse({"keep": 32, "positions": "keep"}, {"positions": "compact"})
 
 
+def test_an_engine_may_list_its_methods():
+    """A slow method delays all requests of a step."""
+    engine = {"methods": ["spare", "auto"], "keep": 9}
+    assert parse(engine) == parse({"keep": 9}, engine) == Serving(keep=9)
+    assert parse({"method": "auto"}, engine).method == "auto"
+    assert parse(None, {"methods": ["auto"]}) is None
+    for own, over, said in (
+        ({"method": "exact"}, engine, "'exact': this engine serves spare, auto"),
+        ({"keep": 3}, {"methods": ["auto"]}, "'spare': this engine serves auto"),
+        ({"methods": ["exact"]}, engine, "of the engine, not of a request"),
+        ({"methods": ["no such"]}, None, "no such"),
+        ({"methods": "spare"}, None, "a list of pruners"),
+    ):
+        with pytest.raises(BridgeError, match=said):
+            parse(own, over)
+
+
 @pytest.mark.parametrize("method", served())
 def test_what_is_served_is_as_many_tokens_as_promised(method):
     """Whatever the tokens are: of rank one, all alike, or zero."""
@@ -113,7 +131,8 @@ def test_features_that_are_not_finite_do_not_end_the_engine(caplog):
 def test_the_choice_is_that_of_select_tokens():
     g = torch.Generator().manual_seed(1)
     rows, embed = torch.randn(40, 12, generator=g), torch.nn.Embedding(9, 12)
-    asked = Asked.unpack(Asked(Serving(keep=6, method="auto"), (4, 7)).pack())
+    asked = Asked.unpack(Asked(Serving(keep=6, method="auto"), (4, 7), 3, Grid((5, 8))).pack())
+    assert (asked.grid.shape, asked.seed) == ((5, 8), 3)
     want = select_tokens(rows, 6, "auto", llm_text=embed(torch.tensor([4, 7])).detach())
     assert choose(rows, asked, embed).tolist() == want.tolist()
     assert choose(rows, Asked(Serving(keep=6, method="auto"), (1, 2)), embed).tolist() != want.tolist()
@@ -181,19 +200,38 @@ def test_places_beyond_256_survive_bfloat16():
     assert torch.equal(settled[:, :3], grid.places()[:, kept])
 
 
+@pytest.mark.parametrize("keep", [3, 1.0])
 @pytest.mark.parametrize("positions", ["keep", "compact"])
-def test_positions_of_qwen_are_those_of_prune(positions):
+def test_positions_of_qwen_are_those_of_prune(positions, keep):
     """A square image, one in landscape and one in portrait: behind each, text begins after its longer side."""
     model = tiny_qwen("qwen2_5_vl")
     inputs = qwen_inputs(model, (3,), (5,))
-    new, report = prune_inputs(model, inputs, 3, "spare", positions=positions)
+    new, report = prune_inputs(model, inputs, keep, "spare", positions=positions)
     image = new["input_ids"][0] == model.config.image_token_id
     grids = [Grid((t, h // 2, w // 2)) for t, h, w in inputs["image_grid_thw"].tolist()]
-    placed = [Placed(int(at), 3, grid) for at, grid in zip(image.nonzero()[::3, 0], grids, strict=True)]
+    kept, places = report.kept, image.nonzero()[:, 0].split([len(one) for one in report.kept])
+    placed = [Placed(int(at[0]), len(at), grid) for at, grid in zip(places, grids, strict=True)]
     found, shift = prompt_positions(len(image), placed, positions)
     if positions == "keep":
-        kept = report.kept
-        rows = [with_places(torch.zeros(3, 4), grid, k) for grid, k in zip(grids, kept, strict=True)]
+        rows = [with_places(torch.zeros(grid.n, 4)[k], grid, k) for grid, k in zip(grids, kept, strict=True)]
         _, found, again = settle(found, image, rows, 0)
         assert again == shift
     assert torch.equal(found, new["position_ids"][-3:, 0])
+
+
+def test_an_image_without_a_budget_has_its_grid():
+    """An engine with compact positions answers a request that is not pruned as vLLM does without the plugin."""
+    found, shift = prompt_positions(8, [Placed(1, 6, Grid((1, 2, 3)), asked=False)], "compact")
+    assert found.tolist() == [[0, 1, 1, 1, 1, 1, 1, 4], [0, 1, 1, 1, 2, 2, 2, 4], [0, 1, 2, 3, 1, 2, 3, 4]]
+    assert shift == -3
+
+
+@pytest.mark.parametrize("names", [["LlavaForConditionalGeneration"], ["PrunedLlava"]])
+def test_a_checkpoint_is_served_by_its_architecture(names):
+    assert pruned_architecture(names) == "PrunedLlava"
+
+
+@pytest.mark.parametrize("names", [["Qwen2ForCausalLM"], [], None])
+def test_a_checkpoint_that_is_not_served_is_refused_with_those_that_are(names):
+    with pytest.raises(BridgeError, match="Gemma3ForConditionalGeneration"):
+        pruned_architecture(names)

@@ -11,6 +11,7 @@ vllm = pytest.importorskip("vllm")
 
 import serving_models  # noqa: E402
 from PIL import Image  # noqa: E402
+from transformers import LlamaConfig  # noqa: E402
 
 from analysis import reference, scenes  # noqa: E402
 from vlm_bridge import prune  # noqa: E402
@@ -24,20 +25,19 @@ LENGTH = 6
 QUESTIONS = 2
 
 
-def engine(folder, architecture, settings, **options):
+def engine(folder, settings, **options):
     """An engine in this process, on the CPU, in float32."""
-    overrides = {"architectures": [architecture], "vlm_bridge": settings}
     common = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "block_size": 32}
     return vllm.LLM(
         str(folder),
-        hf_overrides=overrides,
+        hf_overrides={"vlm_bridge": settings},
         distributed_executor_backend="uni",
         **{**common, **options},
     )
 
 
-def answers(llm, asked, settings):
-    """Token ids of the answers, all in one batch; one mapping of settings, or None, for each question."""
+def outputs(llm, asked, settings):
+    """What the engine returns, all in one batch; one mapping of settings, or None, for each question."""
     prompts = [
         {
             "prompt_token_ids": ids,
@@ -47,7 +47,19 @@ def answers(llm, asked, settings):
         for (ids, images, _), own in zip(asked, settings, strict=True)
     ]
     greedy = vllm.SamplingParams(temperature=0, max_tokens=LENGTH)
-    return [list(out.outputs[0].token_ids) for out in llm.generate(prompts, greedy, use_tqdm=False)]
+    return llm.generate(prompts, greedy, use_tqdm=False)
+
+
+def answers(llm, asked, settings):
+    """Token ids of the answers."""
+    return [list(out.outputs[0].token_ids) for out in outputs(llm, asked, settings)]
+
+
+def counted():
+    """Tokens kept and dropped, and steps with a choice, as the engine's metrics have them."""
+    from vlm_bridge.vllm.metrics import DROPPED, KEPT, SECONDS
+
+    return KEPT._value.get(), DROPPED._value.get(), sum(one.get() for one in SECONDS._buckets)
 
 
 def once(ids, token):
@@ -85,7 +97,7 @@ def expected(model, asked, settings, positions):
 @pytest.mark.parametrize("positions", ["keep", "compact"])
 def test_the_reference_model_answers_as_in_transformers(model, asked, positions):
     """Budgets and pruners of requests, mixed in one batch, over a default of the engine; then once more from the prefix cache."""
-    llm = engine(reference.HERE, "PrunedLlava", {"keep": 72, "positions": positions})
+    llm = engine(reference.HERE, {"keep": 72, "positions": positions})
     settings = [
         {"keep": keep, "method": method}
         for keep in (1.0, 72, 9)
@@ -109,34 +121,119 @@ def test_the_reference_model_answers_as_in_transformers(model, asked, positions)
     assert answers(llm, many[:1], settings[:1]) == want[:1], "the engine goes on"
 
 
-@pytest.mark.parametrize("architecture", ["PrunedQwen2_5_VL", "PrunedQwen2VL"])
-@pytest.mark.parametrize("positions", ["keep", "compact"])
-def test_a_qwen_answers_as_in_transformers(tmp_path, architecture, positions):
-    """Images in portrait, landscape and square, one and two in a prompt, computed 64 tokens a step."""
-    model = serving_models.qwen(tmp_path, architecture)
+def test_the_engine_counts_what_it_keeps(asked):
+    llm = engine(reference.HERE, {"keep": 72})
+    inputs = asked[0][2]
+    full = inputs["input_ids"].shape[1]
+    for settings, kept in ((None, 72), ({"keep": 9}, 9), ({"keep": 9}, 9), ({"keep": 1.0}, 144)):
+        before = counted()
+        (out,) = outputs(llm, asked[:1], [settings])
+        after = counted()
+        assert len(out.prompt_token_ids) == full - 144 + kept, (
+            "the scheduler and `usage` see the pruned prompt"
+        )
+        assert (after[0] - before[0], after[1] - before[1]) == (kept, 144 - kept)
+    assert counted()[2] > 0
+
+
+def test_an_engine_of_another_architecture_is_refused(tmp_path):
+    """It would be served unpruned, without a word."""
+    LlamaConfig(architectures=["LlamaForCausalLM"], vocab_size=64).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"LlamaForCausalLM: expected one of .*InternVLForConditionalGeneration"
+    ):
+        engine(tmp_path, {"keep": 9}, skip_tokenizer_init=True)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Noise in portrait, landscape and square."""
     g = torch.Generator().manual_seed(0)
     sizes = [(84, 168), (168, 84), (140, 140), (56, 196)]
-    noise = [torch.randint(0, 256, (h, w, 3), generator=g, dtype=torch.uint8).numpy() for w, h in sizes]
-    pictures = [Image.fromarray(one) for one in noise]
+    return [
+        Image.fromarray(torch.randint(0, 256, (h, w, 3), generator=g, dtype=torch.uint8).numpy())
+        for w, h in sizes
+    ]
+
+
+@pytest.mark.parametrize("positions", ["keep", "compact"])
+@pytest.mark.parametrize("family", serving_models.FAMILIES)
+def test_a_family_answers_as_in_transformers(tmp_path, pictures, family, positions):
+    """One and two images in a prompt, computed 64 tokens a step; then once more from the prefix cache."""
+    model, processor, mark = serving_models.build(tmp_path, family)
+    if family == "gemma" and positions == "keep":
+        with pytest.raises(ValueError, match=r"several.*compact"):
+            engine(tmp_path, {"positions": positions})
+        return
     sets = [[one] for one in pictures] + [pictures[:2], pictures[1:3]]
+    if (
+        family == "llava_onevision"
+    ):  # transformers cuts no tiles where a prompt has several images, and vLLM does
+        sets = sets[:4]
     asked = []
     for i, images in enumerate(sets):
-        mark = " <|vision_start|> <|image_pad|> <|vision_end|>"
-        text = f"w{20 + i} w{40 + i}" + mark * len(images) + f" w{60 + i} w{80 + i} w{30 + i}"
-        inputs = model[1](images=images, text=[text], return_tensors="pt")
-        ids = once(inputs["input_ids"][0].tolist(), model[0].config.image_token_id)
-        asked.append((ids, images, inputs))
-    llm = engine(
-        tmp_path,
-        architecture,
-        {"positions": positions},
-        limit_mm_per_prompt={"image": 2},
-        max_num_batched_tokens=64,
-    )
+        text = " ".join([f"w{20 + i} w{40 + i}", *[mark] * len(images), f"w{60 + i} w{80 + i} w{30 + i}"])
+        inputs = processor(images=images, text=[text], return_tensors="pt")
+        inputs.pop(
+            "token_type_ids", None
+        )  # vLLM's CPU attention is causal among the tokens of an image of Gemma
+        asked.append((processor.tokenizer(text)["input_ids"], images, inputs))
+    step = (
+        300 if family == "llava_onevision" else 64
+    )  # an image must not exceed both a step and 1153 x 944 pixels
+    options = {"limit_mm_per_prompt": {"image": 2}, "max_num_batched_tokens": step}
+    llm = engine(tmp_path, {"positions": positions}, **options)
     settings = [
-        {"keep": keep, "method": method} for keep in (0.5, 4) for method in ("spare", "auto") for _ in asked
+        {"keep": keep, "method": method}
+        for keep, method in ((1.0, "spare"), (0.5, "auto"), (4, "spare"), (4, "auto"))
+        for _ in asked
     ]
-    many = asked * 4
-    want = expected(model, many, settings, positions)
+    many = asked * (len(settings) // len(asked))
+    want = expected((model, processor), many, settings, positions)
     assert len({tuple(one) for one in want}) > 3
-    assert answers(llm, many, settings) == want
+    got = answers(llm, many, settings)
+    differ = [s for a, b, s in zip(got, want, settings, strict=True) if a != b]
+    assert not differ, (len(differ), len(want), differ[:5])
+    assert answers(llm, many, settings) == want, "from the prefix cache"
+    if family == "qwen2_5":
+        prompt = "w20 <|vision_start|><|video_pad|><|vision_end|> w60"
+        with pytest.raises(ValueError, match=r"0 video"):
+            llm.generate({"prompt": prompt, "multi_modal_data": {"video": [film(pictures)]}}, use_tqdm=False)
+
+
+def film(pictures):
+    """Six frames (6, 84, 84, 3)."""
+    parts = [one.resize((84, 84)) for one in [*pictures, *pictures[:2]]]
+    return (
+        torch.stack([torch.frombuffer(bytearray(one.tobytes()), dtype=torch.uint8) for one in parts])
+        .reshape(6, 84, 84, 3)
+        .numpy()
+    )
+
+
+@pytest.mark.parametrize("positions", ["keep", "compact"])
+def test_a_video_is_pruned_as_in_transformers(tmp_path, pictures, positions):
+    """Beside an image of the same prompt."""
+    model, processor, mark = serving_models.build(tmp_path, "qwen2")
+    frames, image = film(pictures), pictures[0]
+    text = f"w20 {mark} w40 <|vision_start|><|video_pad|><|vision_end|> w60 w80"
+    inputs = processor(
+        images=[image], videos=[frames], text=[text], return_tensors="pt", do_sample_frames=False
+    )
+    llm = engine(tmp_path, {"positions": positions}, max_num_batched_tokens=64)
+    for keep, method in ((1.0, "spare"), (5, "spare"), (0.5, "auto")):
+        own = {"keep": keep, "method": method}
+        with prune(model, **own, positions=positions, processor=processor), torch.no_grad():
+            want = model.generate(**inputs, do_sample=False, max_new_tokens=LENGTH)[
+                0, inputs["input_ids"].shape[1] :
+            ]
+        prompt = {
+            "prompt_token_ids": processor.tokenizer(text)["input_ids"],
+            "multi_modal_data": {"image": [image], "video": [frames]},
+        }
+        (out,) = llm.generate(
+            {**prompt, "mm_processor_kwargs": {"vlm_bridge": own, "do_sample_frames": False}},
+            vllm.SamplingParams(temperature=0, max_tokens=LENGTH),
+            use_tqdm=False,
+        )
+        assert list(out.outputs[0].token_ids) == want.tolist(), own

@@ -12,39 +12,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlm_bridge.vllm.positions import Grid
 from vlm_bridge.vllm.settings import Serving, parse, select
+
+POINT = Grid((1,))
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of one image: settings, the ids of the question where the pruner reads it, and a seed.
+    """What is asked of one image: settings, the ids of the question where the pruner reads it, a seed, and its grid.
 
-    It reaches the model as bytes beside the pixels.
+    It reaches the model as bytes beside the pixels, and stays when the image itself is in the prefix cache.
     """
 
     serving: Serving | None = None
     question: tuple[int, ...] = ()
     seed: int = 0
+    grid: Grid = POINT
 
     def pack(self) -> Tensor:
         """Return it as a tensor of bytes."""
         settings = None if self.serving is None else self.serving.text()
-        return torch.tensor(
-            list(json.dumps([settings, self.question, self.seed]).encode()), dtype=torch.uint8
-        )
+        text = json.dumps([settings, self.question, self.seed, self.grid.shape])
+        return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
     @classmethod
     def unpack(cls, packed: Tensor) -> Asked:
         """Read what `pack` wrote.
 
-        >>> asked = Asked(Serving(keep=9, method="auto"), (5, 8), seed=3)
+        >>> asked = Asked(Serving(keep=9, method="auto"), (5, 8), 3, Grid((1, 4, 6)))
         >>> Asked.unpack(asked.pack()) == asked
         True
         """
-        settings, question, seed = json.loads(bytes(packed.tolist()))
-        return cls(None if settings is None else parse(json.loads(settings)), tuple(question), seed)
+        settings, question, seed, shape = json.loads(bytes(packed.tolist()))
+        serving = None if settings is None else parse(json.loads(settings))
+        return cls(serving, tuple(question), seed, Grid(tuple(shape)))
 
 
 def seed_of(image: str, serving: Serving) -> int:

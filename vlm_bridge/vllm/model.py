@@ -1,22 +1,32 @@
-"""What a model of vLLM needs beside its own code to be pruned; `llava` and `qwen` apply it to the families."""
+"""What a model of vLLM needs beside its own code to be pruned; `llava`, `qwen` and the others apply it to the families."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.platforms import current_platform
 
 from vlm_bridge.vllm.choice import Asked, choose
-from vlm_bridge.vllm.positions import Grid, Placed, prompt_positions, settle, with_places
-from vlm_bridge.vllm.processor import FIELD
+from vlm_bridge.vllm.metrics import Selections
+from vlm_bridge.vllm.positions import Placed, prompt_positions, settle, with_places
+from vlm_bridge.vllm.processor import FIELDS, ImagesOnly, PrunedProcessor
 from vlm_bridge.vllm.settings import NAME, engine_positions
 
 
+def served_by(
+    processor: type[PrunedProcessor], info: type, dummy_inputs: type, videos: bool = False
+) -> Callable[[type], type]:
+    """Decorate a pruned model: its processor, vLLM's information and dummy inputs of the family, and whether it takes videos."""
+    own = info if videos else type("Info", (ImagesOnly, info), {})
+    return MULTIMODAL_REGISTRY.register_processor(processor, info=own, dummy_inputs=dummy_inputs)
+
+
 class Pruned:
-    """Mixed in before a model of vLLM; a family adds `grids`, the grid of each image of a call, and `grid_of` a feature."""
+    """Mixed in before a model of vLLM."""
 
     supports_multimodal_pruning = True
     supported_video_pruning_methods = ("evs",)
@@ -29,40 +39,38 @@ class Pruned:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         self.kept_positions = engine_positions(getattr(self.config, NAME, None))
         self.is_multimodal_pruning_enabled = False  # the family's own pruning of videos
+        self.selections = Selections()
         if self.kept_positions == "keep" and current_platform.is_cpu():
             _settle_on_cpu()
 
-    def grid_of(self, feature: Any) -> Grid:
-        """Return the grid of an image in a prompt."""
-        raise NotImplementedError
-
     def embed_multimodal(self, **kwargs: Any) -> list[Tensor]:
-        """Encode images, and return the rows of each that stay, with their places where positions are kept."""
-        asked = [Asked.unpack(one) for one in kwargs.pop(FIELD, ())]
-        grids = self.grids(kwargs)
+        """Encode images, or videos, and return the rows of each that stay, with their places where positions are kept."""
+        asked = [Asked.unpack(one) for name in FIELDS.values() for one in kwargs.pop(name, ())]
         embed = self.get_language_model().embed_input_ids  # type: ignore[attr-defined]
-        found = []
+        width = self.config.get_text_config().hidden_size  # behind it, Qwen3-VL has rows for later layers
         images = list(super().embed_multimodal(**kwargs))  # type: ignore[misc]
-        for image, one, grid in zip(images, asked, grids, strict=True):
-            kept = choose(image, one, embed)
-            rows = image[kept]
-            found.append(with_places(rows, grid, kept) if self.kept_positions == "keep" else rows)
+        found = []
+        with self.selections.step():
+            for image, one in zip(images, asked, strict=True):
+                kept = choose(image[:, :width], one, embed)
+                self.selections.add(len(kept), len(image))
+                rows = image[kept]
+                found.append(with_places(rows, one.grid, kept) if self.kept_positions == "keep" else rows)
         return found
-
-    def grids(self, kwargs: Any) -> list[Grid]:
-        """Return the grids of the images of a call of `embed_multimodal`."""
-        raise NotImplementedError
 
     def get_mrope_input_positions(
         self, input_tokens: Sequence[int], mm_features: Sequence[Any]
     ) -> tuple[Tensor, int]:
         """Return positions (3, length), pending where they depend on the choice."""
-        # Of an image in the prefix cache little more than its grid is left: the settings are not.
-        images = [
-            Placed(one.mm_position.offset, one.mm_position.length, self.grid_of(one))
-            for one in sorted(mm_features, key=lambda one: one.mm_position.offset)
-        ]
-        return prompt_positions(len(input_tokens), images, self.kept_positions)
+        images = []
+        for one in mm_features:
+            (first, last), *others = one.mm_position.extract_embeds_range()
+            assert not others, "the processor refuses images with other tokens between theirs"
+            asked = Asked.unpack(one.data[FIELDS[one.modality]].data)
+            images.append(Placed(first, last + 1 - first, asked.grid, asked.serving is not None))
+        return prompt_positions(
+            len(input_tokens), sorted(images, key=lambda image: image.offset), self.kept_positions
+        )
 
     def recompute_mrope_positions(
         self,
@@ -73,12 +81,25 @@ class Pruned:
     ) -> tuple[list[Tensor], Tensor, int]:
         """Settle the positions of the tokens whose rows are given."""
         ids = torch.as_tensor(input_ids, device=mrope_positions.device)
-        return settle(mrope_positions, ids == self.image_token, multimodal_embeddings, num_computed_tokens)
+        names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+        tokens = [token for name in names if (token := getattr(self.config, name, None)) is not None]
+        visual = torch.isin(ids, torch.tensor(tokens, device=ids.device))
+        return settle(mrope_positions, visual, multimodal_embeddings, num_computed_tokens)
 
-    @property
-    def image_token(self) -> int:
-        """Id of the placeholder of an image."""
-        return getattr(self.config, "image_token_id", None) or self.config.image_token_index
+
+class TowerNames:
+    """Mixed in before a model with a tower of CLIP or SigLIP, of whose weights transformers 5 changed the names."""
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Load weights; transformers 5 writes towers without ``vision_model.``, which vLLM's modules have."""
+
+        def renamed() -> Iterator[tuple[str, Tensor]]:
+            for name, weight in weights:
+                if "vision_tower." in name and ".vision_model." not in name:
+                    name = name.replace("vision_tower.", "vision_tower.vision_model.", 1)
+                yield name, weight
+
+        return super().load_weights(renamed())  # type: ignore[misc]
 
 
 def _settle_on_cpu() -> None:

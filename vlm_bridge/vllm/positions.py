@@ -55,11 +55,21 @@ class Grid:
 
 @dataclass(frozen=True)
 class Placed:
-    """An image in a prompt: its first token, the number of tokens that stay, and its grid."""
+    """An image in a prompt.
+
+    Attributes
+    ----------
+    offset, kept : int
+        Its first token, and the number of tokens that stay.
+    grid : Grid
+    asked : bool
+        Whether the request or the engine has a `keep`.
+    """
 
     offset: int
     kept: int
     grid: Grid
+    asked: bool = True
 
 
 def prompt_positions(length: int, images: Sequence[Placed], positions: str) -> tuple[Tensor, int]:
@@ -72,7 +82,8 @@ def prompt_positions(length: int, images: Sequence[Placed], positions: str) -> t
     images : sequence of Placed
         In the order of the prompt.
     positions : {"keep", "compact"}
-        An image of which all tokens stay keeps its grid under either.
+        An image without a `keep` has its grid under either; with one, "compact" puts it on a line, also where all its
+        tokens stay, as in `prune`.
 
     Returns
     -------
@@ -92,7 +103,7 @@ def prompt_positions(length: int, images: Sequence[Placed], positions: str) -> t
     for image in images:
         result[:, end : image.offset] = torch.arange(at, at + image.offset - end)
         at, end = at + image.offset - end, image.offset + image.kept
-        if image.kept == image.grid.n:
+        if image.kept == image.grid.n and (positions == "keep" or not image.asked):
             result[:, image.offset : end] = at + image.grid.places()
             at += image.grid.extent
         elif positions == "compact":

@@ -138,12 +138,13 @@ class Serving:
 def parse(given: Any, engine: Mapping[str, Any] | None = None) -> Serving | None:
     """Read the settings of a request over those of the engine; None where neither has a `keep`.
 
-    A request that names another method leaves the engine's relevance and options behind, which belong to its method.
+    A request that names another method leaves the engine's relevance and options behind, which belong to its method. The
+    engine may list the `methods` that its requests may name: a slow one delays all requests of a step.
 
     Raises
     ------
     BridgeError
-        A wrong setting, or positions that are not the engine's.
+        A wrong setting, positions that are not the engine's, or a method that is not among its `methods`.
 
     Examples
     --------
@@ -151,6 +152,13 @@ def parse(given: Any, engine: Mapping[str, Any] | None = None) -> Serving | None
     'divprune'
     """
     own, default = _mapping(given), _mapping(engine)
+    allowed = (own if engine is None else default).pop("methods", None)
+    if "methods" in own:
+        raise BridgeError("methods is a setting of the engine, not of a request: leave it out.")
+    if allowed is not None and not isinstance(allowed, (list, tuple)):
+        raise BridgeError(f'methods = {allowed!r}: expected a list of pruners, such as ["spare", "auto"].')
+    for method in allowed or ():
+        check_served(method)
     if engine is not None and own.get("positions", engine_positions(default)) != engine_positions(default):
         raise BridgeError(
             f"positions = {own['positions']!r}: this engine was started with {engine_positions(default)!r}, which holds for "
@@ -169,6 +177,11 @@ def parse(given: Any, engine: Mapping[str, Any] | None = None) -> Serving | None
             raise BridgeError(f"{NAME} sets {', '.join(unused)} without keep: expected a keep, such as 64.")
         Serving(keep=1.0, **merged)
         return None
+    method = merged.get("method", Serving.method)
+    if allowed is not None and method not in allowed:
+        raise BridgeError(
+            f"method = {method!r}: this engine serves {', '.join(allowed)}; its setting methods says so."
+        )
     options = {name: value for name, value in merged.items() if name not in _COMMON}
     return Serving(**{name: merged[name] for name in _COMMON if name in merged}, options=options)
 
