@@ -56,3 +56,37 @@ plt.show()
 # %%
 # Red circles are the places measured. With patterns given beforehand, as columns of a basis, ``cssp.select(basis.T, k)`` is
 # Q-DEIM: pivoted QR of the basis.
+#
+# More sensors than patterns
+# --------------------------
+#
+# Noise of the sensors is magnified by at most 1/σ_min, the smallest singular value of the rows of the basis where they stand. Q-DEIM
+# ends at as many sensors as there are patterns; ``gappypod_e`` goes on, and each sensor is the one with the largest guaranteed rise of
+# σ_min. Here, ten polynomials on a line, and up to four times as many sensors.
+r = 10
+basis = np.linalg.qr(np.vander(np.linspace(-1, 1, 1000), r, increasing=True))[0]
+
+
+def magnified(places):
+    return 1 / np.linalg.svd(basis[places], compute_uv=False)[-1]
+
+
+counts = range(r, 4 * r + 1)
+fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+for criterion, label in (
+    ("bound", "largest guaranteed rise"),
+    ("determinant", "largest determinant"),
+    ("random", "drawn"),
+):
+    sel = cssp.select(basis.T, 4 * r, "gappypod_e", rank=r, criterion=criterion, rng=0)
+    values = [magnified(sel.indices[:p]) for p in counts]
+    ax.plot(counts, values, label=label)
+    print(
+        f"{label}: {values[0]:.2f} with {r} sensors, {values[r]:.2f} with {2 * r}, {values[-1]:.2f} with {4 * r}"
+    )
+ax.set(xlabel="sensors", ylabel="noise magnified by at most")
+ax.legend(frameon=False)
+plt.show()
+
+# %%
+# The first ten are those of Q-DEIM in all three. Sensors that are there already go into ``include``.

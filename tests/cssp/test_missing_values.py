@@ -70,7 +70,7 @@ def test_columns_of_padding_do_not_count():
             assert found.missing.least > 60
     with pytest.raises(CsspError, match="column 3 holds no value"):
         select(X, 5, missing="pairwise")
-    with pytest.raises(CsspError, match="every row has a missing value.*column 3 has most, 80 of 80"):
+    with pytest.raises(CsspError, match=r"every row has a missing value.*column 3 has most, 80 of 80"):
         select(X, 5, missing="rows")
 
 

@@ -109,7 +109,7 @@ def test_labels_of_rows_are_names():
     assert found.names[0] == "row 7"
     assert "row 0" not in found.names
     with pytest.raises(
-        CsspError, match="include contains 'row 77', which is no row of A; near to it: .'row 7"
+        CsspError, match=r"include contains 'row 77', which is no row of A; near to it: .'row 7"
     ):
         select(frame, 3, axis="rows", include=["row 77"])
     with pytest.raises(CsspError, match=r"columns that are no numbers.*'town' "):

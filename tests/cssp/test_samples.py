@@ -73,7 +73,7 @@ def test_kinds_go_in_and_come_out():
         assert list(labels) == Y[kept].tolist()
     frame = pandas.DataFrame(X, index=[f"s{i}" for i in range(len(X))])
     assert SampleSelector(4).fit_resample(frame).index.tolist() == [f"s{i}" for i in kept]
-    with pytest.raises(CsspError, match="y is refused: .*inconsistent numbers of samples"):
+    with pytest.raises(CsspError, match=r"y is refused: .*inconsistent numbers of samples"):
         SampleSelector(4).fit_resample(X, Y[:5])
 
 
