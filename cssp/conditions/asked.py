@@ -67,8 +67,9 @@ class Conditions:
         """Whether the choice ends without k or tol."""
         return self.count is not None or self.budget is not None
 
-    def allowed(self, chosen: np.ndarray) -> np.ndarray:
+    def allowed(self, chosen: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return which columns may be chosen after these, bool, shape (n,)."""
+        chosen = np.array(chosen, dtype=np.int64)  # a copy, which a constraint may keep
         mask = np.ones(self.n, dtype=bool)
         for constraint in self.constraints:
             mask &= mask_of(constraint, chosen, self.n)

@@ -50,7 +50,7 @@ class _Asked:
 
     def allowed(self, chosen: Sequence[int]) -> np.ndarray:
         """Return which columns may follow, bool, shape (n,)."""
-        return self.conditions.allowed(self.columns[np.asarray(chosen, dtype=np.int64)])[self.columns]
+        return self.conditions.allowed(self.columns[list(chosen)])[self.columns]
 
 
 def _columns(
