@@ -166,7 +166,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         -------
         self
         """
-        sparse_too = "csc" if self.target is None else False
+        sparse_too = "csc" if self._takes_sparse() else False
         finite = self.missing == "raise" or "allow-nan"
         validate = partial(validate_data, self, ensure_all_finite=finite)
         X = checked("X", validate, X, dtype=floats(X), accept_sparse=sparse_too)
@@ -294,11 +294,14 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
-        tags.input_tags.sparse = self.target is None
+        tags.input_tags.sparse = self._takes_sparse()
         tags.input_tags.allow_nan = self.missing != "raise"
         tags.target_tags.required = self.target is not None
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+    def _takes_sparse(self) -> bool:
+        return self.target is None and self.missing == "raise"
 
     def _get_support_mask(self) -> np.ndarray:
         check_is_fitted(self)

@@ -130,3 +130,16 @@ def test_conditions_in_a_pipeline_and_a_search():
     kept = search.best_estimator_[:-1].transform(WINE.data)
     assert list(kept.columns) == list(search.best_estimator_[1].get_feature_names_out())
     assert clone(search.best_estimator_[1]).budget == 8.0
+
+
+@pytest.mark.parametrize("how", ["rows", "pairwise"])
+def test_missing_values_are_dealt_with_in_fit_and_passed_on_in_transform(how):
+    gaps = np.where(np.random.default_rng(0).random(X.shape) < 0.02, np.nan, X)
+    e = ColumnSubsetSelector(4, missing=how).fit(gaps)
+    sel = select(gaps, 4, missing=how)
+    np.testing.assert_array_equal(e.indices_, sel.indices)
+    assert e.selection_.missing == sel.missing
+    np.testing.assert_array_equal(e.transform(gaps), gaps[:, np.sort(sel.indices)])
+    assert np.isfinite(e.coefficients_).all()
+    with pytest.raises(CsspError, match="NaN"):
+        ColumnSubsetSelector(4).fit(gaps)

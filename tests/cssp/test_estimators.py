@@ -48,6 +48,7 @@ def data(name):
         ColumnSubsetSelector(),
         ColumnSubsetSelector(2, method="greedy", target="regression"),
         ColumnSubsetSelector(1, method="volume"),
+        ColumnSubsetSelector(1, missing="pairwise"),
         LandmarkSelector(),
         LandmarkSelector(2, kernel="linear", method="random_pivot"),
     ]
