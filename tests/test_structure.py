@@ -29,7 +29,7 @@ MUTUAL = {"analysis.scenes.questions": "a scene holds its questions, which are a
 MAY_IMPORT = {"cssp": (), "vlm_bridge": ("cssp",), "analysis": ("cssp", "vlm_bridge")}
 
 #: Packages of others that a module may need and that need not be there.
-NOT_INSTALLED = ("lmms_eval", "lm_eval", "triton", "vllm")
+NOT_INSTALLED = ("lmms_eval", "lm_eval", "prometheus_client", "triton", "vllm")
 
 #: Packages of others that many modules need: imported before the processes part.
 SLOW = ("torch", "dask.array", "sklearn.base", "sklearn.metrics.pairwise", "triton")

@@ -36,6 +36,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--questions", type=int, default=150)
+    parser.add_argument("--positions", nargs="+", default=["keep", "compact"], choices=["keep", "compact"])
     args = parser.parse_args()
     model, processor = reference.load()
     end = model.generation_config.eos_token_id
@@ -53,7 +54,7 @@ def main():
         ids.append([t for at, t in enumerate(row) if t != token or row[at - 1] != token])
     settings = [{"keep": k, "method": m} for k in KEEPS for m in METHODS]
     equal = tried = 0
-    for positions in ("keep", "compact"):
+    for positions in args.positions:
         start, want = time.monotonic(), {}
         for s, own in enumerate(settings):
             for first in range(0, len(pairs), 25):

@@ -95,8 +95,8 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--wide", action="store_true", help="a random model with 576 visual tokens")
-    parser.add_argument("--requests", type=int, default=32, help="requests at a time")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=16, help="requests at a time")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--log", type=Path, default=Path("out/serving_measure.log"))
     args = parser.parse_args()
     args.log.parent.mkdir(parents=True, exist_ok=True)

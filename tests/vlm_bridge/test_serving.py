@@ -7,7 +7,7 @@ import torch
 from tiny_qwen import qwen_inputs, tiny_qwen
 
 from vlm_bridge import BridgeError, prune_inputs, select_tokens
-from vlm_bridge.vllm import pruned_architecture
+from vlm_bridge.vllm.architectures import pruned_architecture
 from vlm_bridge.vllm.choice import Asked, choose, question_of, seed_of
 from vlm_bridge.vllm.positions import CHANNELS, Grid, Placed, prompt_positions, settle, with_places
 from vlm_bridge.vllm.settings import Serving, parse, served

@@ -8,7 +8,7 @@ from vllm.config import ModelConfig
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from vlm_bridge.errors import BridgeError
-from vlm_bridge.vllm import pruned_architecture
+from vlm_bridge.vllm.architectures import pruned_architecture
 from vlm_bridge.vllm.settings import NAME, engine_positions, parse
 
 
