@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import inf
+from typing import Any
 
 from torch import Tensor
 
@@ -16,7 +18,7 @@ ALL = "all tokens"
 
 
 def _pruner(
-    tokens: Tensor, k: int, seed: int, _: Mapping[str, Tensor], *, method: str, **options: float
+    tokens: Tensor, k: int, seed: int, _: Mapping[str, Tensor], *, method: str, **options: Any
 ) -> Tensor:
     return select_tokens(tokens, k, method, rng=seed, order="chosen", **options)
 
@@ -25,6 +27,14 @@ def _most(_: Tensor, k: int, __: int, signals: Mapping[str, Tensor], *, signal: 
     return signals[signal].topk(k).indices
 
 
+#: Sets that swaps move towards one error or another, by the names that they have in the study.
+SWAPS: dict[str, Rule] = {
+    f"{start}, swaps to p = {'∞' if p == inf else p}": partial(
+        _pruner, method="local_search", start=method, p=p
+    )
+    for start, method in {"spare": "residual", "greedy": "greedy", "random": "uniform"}.items()
+    for p in (2, inf)
+}
 #: Rules that see the tokens alone.
 BLIND: dict[str, Rule] = {
     "residual": partial(_pruner, method="spare"),
@@ -41,6 +51,7 @@ BLIND: dict[str, Rule] = {
     "norm top": partial(_pruner, method="norm_top"),
     "uniform grid": partial(_pruner, method="uniform_grid"),
     "random": partial(_pruner, method="random"),
+    **SWAPS,
 }
 #: Rules that know what the model makes of all tokens: what a predictor of the answer could reach.
 ORACLES: dict[str, Rule] = {

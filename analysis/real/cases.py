@@ -103,21 +103,24 @@ class Drawings:
     styles : tuple of str
     count : int
         Molecules.
+    first : int
+        Number of the first of them.
     strings : bool
         Whether strings are written from fewer tokens, and compared with the molecule.
     """
 
     budgets = (128, 64, 28, 16)
 
-    def __init__(self, styles: tuple[str, ...], count: int, strings: bool = False):
-        self.styles, self.count, self.strings = styles, count, strings
+    def __init__(self, styles: tuple[str, ...], count: int, strings: bool = False, first: int = 0):
+        self.styles, self.count, self.strings, self.first = styles, count, strings, first
         self.columns = ("same", "tanimoto") if strings else ("same",)
         self.model = decimer.load()
 
     def names(self) -> list[dict[str, Any]]:
         """Return styles, numbers and answers, molecule by molecule."""
-        chosen = enumerate(drawings.molecules()[: self.count])
-        return [{"group": style, "number": i, "answer": one} for i, one in chosen for style in self.styles]
+        every = drawings.molecules()
+        numbers = range(self.first, min(self.first + self.count, len(every)))
+        return [{"group": style, "number": i, "answer": every[i]} for i in numbers for style in self.styles]
 
     def picture(self, name: Mapping[str, Any]) -> Image.Image:
         """Draw a molecule."""

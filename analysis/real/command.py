@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="what to measure")
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=["plain"], help="of drawings")
     parser.add_argument("--drawings", type=int, default=56, help="molecules")
+    parser.add_argument("--first", type=int, default=0, help="number of the first molecule")
     parser.add_argument(
         "--strings", action="store_true", help="also write strings from fewer tokens, for similarity (slow)"
     )
@@ -69,7 +70,9 @@ def _measure(arguments: argparse.Namespace) -> int:
             model = (
                 cases.Photographs()
                 if name == "photographs"
-                else cases.Drawings(tuple(arguments.styles), arguments.drawings, arguments.strings)
+                else cases.Drawings(
+                    tuple(arguments.styles), arguments.drawings, arguments.strings, arguments.first
+                )
             )
             rows.run(model, path, chosen, say=lambda line: print(line, flush=True))
         found = rows.read(path)
