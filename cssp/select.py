@@ -154,6 +154,12 @@ def select(
     >>> A = np.array([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
     >>> cssp.select(A, 2).indices
     array([0, 1])
+    >>> chosen = cssp.select(A, 1, "greedy", groups=["x", "y", "x"])
+    >>> chosen.groups, chosen.indices
+    (('x',), array([0, 2]))
+    >>> chosen = cssp.select(A, method="greedy", costs=[9.0, 1.0, 2.0], budget=4)
+    >>> chosen.indices, chosen.cost
+    (array([1, 2]), 3.0)
     """
     same = {
         "tol": tol,

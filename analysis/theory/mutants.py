@@ -544,8 +544,8 @@ MUTANTS = [
     Mutant(
         "greedy",
         "groups by one direction",
-        "gain[g] = frobenius2(adjoint(U) @ self.F)",
-        "gain[g] = frobenius2(adjoint(U[:, :1]) @ self.F)",
+        "blocks.append(U)",
+        "blocks.append(U[:, :1])",
         _WHOLE,
     ),
     Mutant("greedy", "costs ignored", "gain / self.price,", "gain,", _WHOLE),

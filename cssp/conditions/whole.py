@@ -148,12 +148,17 @@ class Whole:
         if J.size and self.T is not None:
             gain[self.codes[J]] = column_norms2(self.T[:, J]) / self.N[J]
             least[self.codes[J]] = self.N[J]
-        for g in np.flatnonzero(open_ & ~alone):
+        blocks = []
+        for g in (wide := np.flatnonzero(open_ & ~alone)).tolist():
             E = self.E[:, self.members[g]]
             U, independent = basis(E, cut)
-            gain[g] = frobenius2(adjoint(U) @ self.F)
             heights2 = np.abs(np.einsum("ij,ij->j", U.conj(), E[:, independent])) ** 2
             least[g] = max(float(heights2.min(initial=np.inf)), cut**2)
+            blocks.append(U)
+        if blocks:  # one product for all
+            owner = np.repeat(wide, [U.shape[1] for U in blocks])
+            explained = column_norms2(adjoint(self.F) @ np.concatenate(blocks, axis=1))
+            gain += np.bincount(owner, weights=explained, minlength=gain.size)
         angle = np.sqrt(norm_slack(self._sum(self.before), d.eps) * d.eps / least)
         return gain, 2 * angle * np.sqrt(gain * phi) + norm_slack(gain, d.eps)
 

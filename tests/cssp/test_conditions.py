@@ -180,12 +180,20 @@ class EveryOther:
         return np.ones(24, dtype=bool) if not len(chosen) else np.arange(24) % 2 != chosen[-1] % 2
 
 
+class Later:
+    """The longest columns are allowed only after three others."""
+
+    def allowed(self, chosen):
+        return (np.linalg.norm(A, axis=0) < 2.5) | (np.arange(24) == 3) | (len(chosen) > 3)
+
+
 CONSTRAINTS = {
     "at most": AtMost(LABELS, 1),
     "at most of some": AtMost(LABELS, {"a": 0, "f": 2}),
     "distance": MinDistance(POINTS, 0.25),
     "both": [AtMost(LABELS, 2), MinDistance(POINTS, 0.15)],
     "opens again": EveryOther(),
+    "opens later": Later(),
 }
 
 
@@ -467,6 +475,7 @@ def test_bounds_under_conditions():
     assert bounds.group_residual(9, 4, 1) >= bounds.pivoted_qr_frobenius(9, 4)
     assert bounds.group_residual(5000, 4000, 3) == math.inf
     assert bounds.share_left(4, 4) == 0
+    assert bounds.budget_greedy(1.0, 1.0) == pytest.approx(1 - 1 / math.e)
     equal = np.kron(np.eye(4), np.array([[1.0], [1.0]]))  # orthogonal groups of one norm attain the share
     assert select(
         equal.T[:, ::1], 1, groups=np.repeat(range(4), 2), deficient="truncate"
