@@ -68,7 +68,7 @@ class StreamingSelector:
     ----------
     n_seen_ : int
         Columns, or rows, seen.
-    triangle_ : float64 array, shape (min(n_seen_, n), n)
+    triangle_ : float64 array, shape (min(m, n), n)
         Where rows arrive: R. All else that is chosen by columns of A is chosen by columns of R, as ``cssp.select(R, ...)`` does.
     indices_ : int64 array, shape (k,)
         Positions in the stream of the columns chosen so far, in order of choice.
@@ -369,7 +369,7 @@ class StreamingSelector:
 
     @property
     def triangle_(self) -> np.ndarray:
-        """Where rows arrive: R with RᵀR = AᵀA, shape (min(n_seen_, n), n), a copy."""
+        """Where rows arrive: a copy of R with RᵀR = AᵀA, shape (min(m, n), n), of m rows seen."""
         if self._rows is None:
             raise UnsupportedError("triangle_ is of axis='rows': expected rows in partial_fit before")
         return self._rows.triangle().copy()

@@ -324,7 +324,7 @@ MUTANTS = [
         "eigenvalues[-1] - eigenvalues[0]",
     ),
     Mutant("gappypod_e", "trailing modes", "V = Vh[: min(rank, most)]", "V = Vh[-min(rank, most) :]"),
-    Mutant("gappypod_e", "given sensors forgotten", "p.include else 0", "False else 0"),
+    Mutant("gappypod_e", "one mode undetermined", "len(p.include) + len(V))", "len(p.include) + len(V) - 1)"),
     Mutant(
         "bss",
         "barrier one step ahead",

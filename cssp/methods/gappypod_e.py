@@ -18,7 +18,7 @@ import numpy as np
 
 from cssp import bounds
 from cssp.errors import ArgumentError, check_integer
-from cssp.linalg import basis, squares
+from cssp.linalg import squares
 from cssp.methods._shared import TIES, Rest, completed, rest, shortest
 from cssp.methods.residual import residual
 from cssp.methods.row import FORCED, Guarantee, Method
@@ -80,8 +80,7 @@ def _oversampled(p: Problem, rank: int, criterion: str, svd: str) -> Picks:
 def _start(p: Problem, a: Rest, V: np.ndarray) -> Picks:
     """Return the included columns, and by Q-DEIM as many more as make V_S of full rank."""
     q = replace(a.problem, A=V, candidates=a.open, include=p.include, target=None, tol=None)
-    determined = sum(basis(V[:, list(p.include)], q.floor)[1]) if p.include else 0
-    return residual(replace(q, k=min(p.k, len(p.include) + len(V) - determined)))
+    return residual(replace(q, k=min(p.k, len(p.include) + len(V))))
 
 
 def _best(a: Rest, V: np.ndarray, S: list[int], allowed: np.ndarray, score: Callable[..., np.ndarray]) -> int:

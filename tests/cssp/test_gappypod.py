@@ -56,6 +56,17 @@ def test_the_sensors_are_those_of_the_paper(U):
     assert again.tolist() == found.tolist()
 
 
+@pytest.mark.parametrize("rank", [2, 4])
+def test_the_modes_are_the_leading_singular_vectors(rank):
+    for seed in range(5):
+        A = np.random.default_rng(seed).standard_normal((15, 40)) * 0.7 ** np.arange(15)[:, None]
+        V = np.linalg.svd(A)[2][:rank]
+        start = select(V, rank, "qdeim").indices.tolist()
+        found = select(A, 10, "gappypod_e", rank=rank).indices.tolist()
+        assert found == of_the_paper(V.T, 10, start)
+    assert select(A, 8, "gappypod_e").indices.tolist() == select(A, 8, "gappypod_e", rank=4).indices.tolist()
+
+
 @pytest.mark.parametrize(
     "U", [polynomials(), bumps(), gaussian(300, 8)], ids=["polynomials", "bumps", "gaussian"]
 )
