@@ -39,7 +39,19 @@ WORDS: dict[str, tuple[str, ...]] = {
     "--columns": ("0", "0,1", "a", "b,a", "9", "-1", "", ",", "\u00b2", '"a,b"', "x y"),
     "--include": ("0", "1,0", "a", "9", "\u00b2", "", "1.5"),
     "--exclude": ("0", "1", "b", "99", ""),
-    "--missing": ("rows", "raise", "columns"),
+    "--missing": ("rows", "pairwise", "raise", "columns"),
+    "--tol-each": ("0.5", "0.1", "0", "2", "x"),
+    "--axis": ("rows", "columns", "both"),
+    "--groups": ("w.csv", "l.txt", "none.csv", "-", "data"),
+    "--group-by": (".", "a", "", " "),
+    "--costs": ("w.csv", "l.txt", "none.csv", "-", "data"),
+    "--budget": ("2", "0.5", "0", "-1", "inf", "x"),
+    "--at-most": ("1 l.txt", "2 w.csv", "x l.txt", "1 none.csv", "-1 l.txt"),
+    "--min-distance": ("1 w.csv", "0.1 data", "0 w.csv", "x w.csv", "1 none.csv"),
+    "--methods": ("residual,uniform", "greedy", "magic", ""),
+    "--core": ("cross", "best", "x"),
+    "-r": ("1", "2", "0", "99", "x"),
+    "--save-factors": ("out.npz", "out.npy", "data", "none/out.npz"),
     "--header": ("yes", "no", "auto", "maybe"),
     "--sep": (",", ";", "\\t", "auto", " ", "", "ab", '"', "1", "."),
     "--decimal": (".", ",", "x", ""),
@@ -67,6 +79,17 @@ class CommandLine:
     words: tuple[str, ...]
     stdin: bytes = b""
     table: list[list[float]] | None = None
+    command: str = "select"
+
+
+#: Of every command the options that are drawn, and flags.
+COMMANDS = {
+    "select": tuple(WORDS),
+    "compare": ("--methods", "--rng", "--tol-each", "--groups", "--costs", "--budget", "--missing", "-o"),
+    "independent": ("--tol", "--missing", "--columns", "--save-matrix", "-o"),
+    "interpolative": ("--tol", "--method", "--rng", "--save-factors", "--save-matrix", "-o"),
+    "cur": ("-r", "--core", "--method", "--rng", "--save-factors", "--save-matrix", "-o"),
+}
 
 
 # --- how bytes become a command line --------------------------------------------------------------------
@@ -78,16 +101,21 @@ def draw(draw: Callable[[st.SearchStrategy[Any]], Any]) -> CommandLine:
     if draw(st.integers(0, 2)) == 0:
         content = _damaged(content, draw)
     name = f"data.{ending}"
+    command = draw(st.sampled_from(["select"] * 4 + list(COMMANDS)))
     words = [draw(st.sampled_from([name, name, name, "-", "none.csv", ".", ""]))]
-    if draw(st.integers(0, 4)):
+    if command != "independent" and draw(st.integers(0, 4)):
         words += ["-k", draw(st.sampled_from(WORDS["-k"][:3]))]
-    for option in draw(st.lists(st.sampled_from([*WORDS, *FLAGS]), max_size=4, unique=True)):
+    for option in draw(st.lists(st.sampled_from([*COMMANDS[command], *FLAGS]), max_size=4, unique=True)):
         words.append(option)
         if option in WORDS:
             value = draw(st.sampled_from(WORDS[option][:2]) | st.sampled_from(WORDS[option]) | TEXT)
-            words.append(name if value == "data" else value)
+            pair = value.split(" ") if option in ("--at-most", "--min-distance") else [value]
+            words += [name if word == "data" else word for word in pair]
     weights = draw(st.sampled_from([b"1,2,3\n", b"1\n2\n", b"w\n1\n", b"", b"-1,nan\n"]))
-    return CommandLine({name: content, "w.csv": weights}, tuple(words), content)
+    labels = draw(st.sampled_from([b"a\nb\na\n", b"1\n1\n", b"a,1\nb,2\n", b"", b"\xff\n"]))
+    return CommandLine(
+        {name: content, "w.csv": weights, "l.txt": labels}, tuple(words), content, command=command
+    )
 
 
 def draw_plain(draw: Any) -> CommandLine:
@@ -183,7 +211,7 @@ def judge(case: CommandLine) -> str:
     with _folder() as folder:
         for name, content in case.files.items():
             (folder / name).write_bytes(content)
-        code, out, said = _run(["select", *case.words], case.stdin)
+        code, out, said = _run([case.command, *case.words], case.stdin)
         for name, content in case.files.items():
             assert (folder / name).read_bytes() == content, f"{name} is an input"
         output = folder / "out.json"
@@ -202,7 +230,14 @@ def judge(case: CommandLine) -> str:
         return "refused"
     if "--help" in case.words or "-h" in case.words:
         return "help"
+    if "-o" in case.words and not found:  # in a file of another name
+        return "answer"
+    if case.command == "compare" and "-o" not in case.words:
+        assert found.startswith("method "), "a table"
+        return "answer"
     result = json.loads(found)
+    if case.command == "compare":
+        return "answer"
     assert len(set(result["indices"])) == len(result["indices"]), "distinct"
     if case.table is None:
         return "answer"

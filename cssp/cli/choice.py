@@ -35,7 +35,7 @@ def choice(o: argparse.Namespace, table: Table) -> dict[str, Any]:
     """Return the arguments of `cssp.select` that are given."""
     given = {
         "k": o.k,
-        "tol": o.tol,
+        "tol": getattr(o, "tol", None),
         "tol_each": o.tol_each,
         "weights": _numbers("weights", o, table),
         "include": common.listed("include", o, table),

@@ -64,7 +64,7 @@ def opened(o: argparse.Namespace, **inputs: str | None) -> Iterator[Table]:
         encoding=o.encoding,
     ) as table:
         for note in table.notes:
-            print(f"cssp: note: {note}", file=sys.stderr)
+            print(f"cssp: note: {' '.join(note.split())}", file=sys.stderr)
         yield table
 
 

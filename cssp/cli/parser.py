@@ -40,7 +40,7 @@ Add = Callable[..., Any]
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
 def parser_of() -> argparse.ArgumentParser:
@@ -102,7 +102,7 @@ def _add_commands(commands: Any) -> None:
         (
             "compare",
             "choose columns by several methods, side by side",
-            (_add_number, _add_methods, _add_which),
+            (_add_methods, _add_which),
             (),
         ),
         (
@@ -191,7 +191,8 @@ def _add_method(add: Add, default: str = "residual") -> None:
 
 
 def _add_methods(add: Add) -> None:
-    """Add by which methods."""
+    """Add how many columns, by which methods."""
+    add("-k", type=int, required=True, help="number of columns")
     add("--methods", metavar="A,B,...", help="of `cssp methods`; left out, a usual few")
     add("--rng", type=int, help="seed of the methods that draw")
 

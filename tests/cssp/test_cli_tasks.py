@@ -103,6 +103,13 @@ def test_compare(run, tmp_path):
     assert errors[0] >= found["optimum"] > 0
 
 
+def test_a_note_is_one_line_whatever_the_names_are(run, tmp_path):
+    (tmp_path / "odd.csv").write_text('1990,1991,"\n",1993\n1,2,3,4\n2,2,1,0\n')
+    code, _, err = run("independent", "odd.csv")
+    assert code == 0
+    assert err.count("\n") == err.count("cssp: ") > 0
+
+
 def test_one_tolerance_for_each_column(run):
     found = answer(run, "select", "a.csv", "--tol-each", 0.05)
     assert found["indices"] == cssp.select(A, tol_each=0.05).indices.tolist()
@@ -180,6 +187,7 @@ def test_missing_cells_by_pairs(run, tmp_path, name):
         (["cur", "a.csv"], "required: -k"),
         (["cur", "a.csv", "-k", 3, "-r", 31], "error: -r 31: "),
         (["cur", "a.csv", "-k", 3, "--core", "x"], "--core x: expected 'best' or 'cross'"),
+        (["compare", "a.csv"], "required: -k"),
         (["compare", "a.csv", "-k", 3, "--methods", "residul"], "did you mean 'residual'"),
         (["compare", "a.csv", "-k", 3, "--tol-each", "x"], "invalid float"),
         (["independent", "a.csv", "--tol", 2], "tol"),
