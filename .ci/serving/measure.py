@@ -27,7 +27,7 @@ def images(side, rng, count):
 
 
 def wide(folder):
-    """Write a random LLaVA with 576 visual tokens and 27 million parameters; its words are those of the shipped model."""
+    """Write a random LLaVA with 576 visual tokens and 24 million parameters; its words are those of the shipped model."""
     import torch
     from transformers import (
         CLIPImageProcessor,
