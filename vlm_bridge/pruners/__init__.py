@@ -69,7 +69,20 @@ def _row_of_method(name: str) -> Pruner:
     return Pruner(name, f"cssp: {method.summary}", method.citation, plan, open_options=True)
 
 
-_BEFORE = (auto, spare, resprune, cdpruner, divprune, family, svd_prune, cen_prune, lrcp, mmtok, zoo_prune, otprune)
+_BEFORE = (
+    auto,
+    spare,
+    resprune,
+    cdpruner,
+    divprune,
+    family,
+    svd_prune,
+    cen_prune,
+    lrcp,
+    mmtok,
+    zoo_prune,
+    otprune,
+)
 _OF_THE_TOWER = (
     vispruner, fastervlm, hiprune, visionzip, prumerge, trim, holov, litelvlm, anchorprune, idpruner, id_selection, todre, prunesid, script,
 )  # fmt: skip
