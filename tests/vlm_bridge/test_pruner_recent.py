@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pruner_inputs import recent, two_attentions
+from pruner_inputs import cls_attention, recent, rows, two_attentions
 from tiny_families import family_call, shared_model
 
 from vlm_bridge import PRUNERS, AtMost, BridgeError, Shared, prune_inputs, select_tokens
@@ -46,6 +46,14 @@ def test_conforms(name, seed):
     x, want = given["features"], OFFICIAL[f"{name}_{seed}"]
     got = kept(name, given, **options_of(name, seed))
     assert sorted(x[j].numpy().tobytes() for j in got) == sorted(x[j].numpy().tobytes() for j in want)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_prunesid_conforms_where_groups_reach_their_limit(seed):
+    rng = np.random.default_rng(seed)
+    x = rows(rng, 300, 24)
+    got = select_tokens(x, 40, "prunesid", cls_attention=cls_attention(rng, 4, 300)).tolist()
+    assert got == OFFICIAL[f"prunesid_limits_{seed}"]
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -169,7 +169,8 @@ def _judge_report(
     if not abs(reply.errors[i] - error) <= 1e-15 * max(m, n) + 1e-6 * error:
         return Verdict(WRONG, f"error {reply.errors[i]:.3g} reported, {error:.3g} true")
     warned = any(RankDeficientWarning.__name__ in w for w in reply.warned)
-    if warned != (min(ranks) < k):
+    meant = METHODS[routine.method].oversamples and not warned  # dependent columns are chosen on purpose
+    if warned != (min(ranks) < k) and not meant:
         return Verdict(WRONG, "warning without reason" if warned else "no warning")
     if any(RankDeficientWarning.__name__ not in w for w in reply.warned):
         return Verdict(WRONG, f"stray {reply.warned[0].split(':')[0]}")
