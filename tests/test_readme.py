@@ -70,8 +70,28 @@ def test_every_linked_file_exists():
         assert link.startswith("http") or (ROOT / link).exists(), link
 
 
-def test_the_readme_says_whether_the_study_was_run():
+def test_the_readme_says_what_was_run():
+    """The verdicts are of shipped rows, and the README says whether the confirmation set is among them."""
     from analysis.study import page
 
-    section = README.split("## What the study asks")[1].split("\n## ")[0]
-    assert ("has not been run yet" in section) == (not page.SHIPPED.exists())
+    section = README.split("## What the study found")[1].split("\n## ")[0]
+    assert page.SHIPPED.exists()
+    assert ("the confirmation set has not been run" in section) != page.SHIPPED.with_name(
+        "confirm.npz"
+    ).exists()
+
+
+def test_numbers_of_the_study_are_those_of_the_verdicts():
+    """Every number with an interval stands in the verdicts, perhaps with the other sign."""
+    section = README.split("## What the study found")[1].split("\n## ")[0]
+    verdicts = (ROOT / "docs/study/verdicts.md").read_text()
+    numbers = re.findall(r"([−+]?\d*\.\d+) \[([−+]?\d*\.\d+), ([−+]?\d*\.\d+)\]", section)
+    assert len(numbers) == 5
+    for number in numbers:
+        value, low, high = (float(x.replace("−", "-")) for x in number)
+        digits = 2 if abs(value) < 1 else 1
+        shown = [
+            f"{x:+.{digits}f} [{a:+.{digits}f}, {b:+.{digits}f}]"
+            for x, a, b in ((value, low, high), (-value, -high, -low))
+        ]
+        assert any(x in verdicts or x.replace("+", "") in verdicts for x in shown), number
