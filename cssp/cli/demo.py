@@ -54,7 +54,7 @@ def run(o: argparse.Namespace) -> None:
     print(
         f"A field of {SHAPE[0]} x {SHAPE[1]} places, measured {len(A)} times: columns are places, rows are times."
     )
-    print(f">>> selection = cssp.select(A, {k})")
+    print(f"selection = cssp.select(A, {k})")
     selection = select(A, k)
     T = selection.coefficients()
     rebuilt = {f"{k} chosen places": (selection.indices, unseen[:, selection.indices] @ T)}
@@ -66,7 +66,7 @@ def run(o: argparse.Namespace) -> None:
     print(f"\nThe whole field at {len(unseen)} later times, from these places alone:")
     for name, (_, B) in rebuilt.items():
         print(f"  {name}: relative error {np.linalg.norm(B - unseen) / np.linalg.norm(unseen):.3f}")
-    print(f"\n>>> selection.certificate()\n{selection.certificate()}")
+    print(f"\nselection.certificate() says: {selection.certificate()}")
     _draw(unseen, rebuilt, o.output)
 
 

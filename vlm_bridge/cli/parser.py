@@ -37,6 +37,29 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = _Parser(prog="python -m vlm_bridge", description="Prune the visual tokens of a model.")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_generate(commands)
+    check = commands.add_parser("verify", help="does this checkpoint, pruned, compute what it should?")
+    _model_options(check, "float32")
+    check.add_argument("--keep", type=_keep, default=0.5, help="as of generate (default %(default)s)")
+    check.add_argument(
+        "--method",
+        default="spare",
+        help="a pruner that leaves the kept tokens as they are (default %(default)s)",
+    )
+    demo = commands.add_parser(
+        "demo", help="questions about one image, answered by the shipped model from all and from few tokens"
+    )
+    demo.add_argument("--keep", type=_keep, default=24, help="as of generate (default %(default)s of 144)")
+    demo.add_argument("--method", default="spare", help="a pruner (default %(default)s)")
+    demo.add_argument(
+        "--picture", type=Path, default=Path("vlm-bridge-demo.png"), help="the picture (default %(default)s)"
+    )
+    demo.add_argument("--force", action="store_true", help="write over an existing picture")
+    commands.add_parser("pruners", help="print the table of pruners")
+    return parser
+
+
+def _add_generate(commands: Any) -> None:
     one = commands.add_parser("generate", help="answer a question about an image on pruned tokens")
     _model_options(one, "auto")
     one.add_argument(
@@ -85,25 +108,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--json", action="store_true", help="print a line of JSON for every answer")
     one.add_argument("--picture", type=Path, help="draw the image with the kept tokens into this file")
     one.add_argument("--list", action=_List, nargs=0, help="print the table of pruners and stop")
-    check = commands.add_parser("verify", help="does this checkpoint, pruned, compute what it should?")
-    _model_options(check, "float32")
-    check.add_argument("--keep", type=_keep, default=0.5, help="as of generate (default %(default)s)")
-    check.add_argument(
-        "--method",
-        default="spare",
-        help="a pruner that leaves the kept tokens as they are (default %(default)s)",
-    )
-    demo = commands.add_parser(
-        "demo", help="questions about one image, answered by the shipped model from all and from few tokens"
-    )
-    demo.add_argument("--keep", type=_keep, default=24, help="as of generate (default %(default)s of 144)")
-    demo.add_argument("--method", default="spare", help="a pruner (default %(default)s)")
-    demo.add_argument(
-        "--picture", type=Path, default=Path("vlm-bridge-demo.png"), help="the picture (default %(default)s)"
-    )
-    demo.add_argument("--force", action="store_true", help="write over an existing picture")
-    commands.add_parser("pruners", help="print the table of pruners")
-    return parser
 
 
 def _model_options(command: argparse.ArgumentParser, dtype: str) -> None:
