@@ -12,6 +12,7 @@ vllm = pytest.importorskip("vllm")
 import serving_models  # noqa: E402
 from PIL import Image  # noqa: E402
 from transformers import LlamaConfig  # noqa: E402
+from vllm.exceptions import VLLMValidationError  # noqa: E402
 
 from analysis import reference, scenes  # noqa: E402
 from vlm_bridge import prune  # noqa: E402
@@ -197,8 +198,10 @@ def test_a_family_answers_as_in_transformers(tmp_path, pictures, family, positio
     assert answers(llm, many, settings) == want, "from the prefix cache"
     if family == "qwen2_5":
         prompt = "w20 <|vision_start|><|video_pad|><|vision_end|> w60"
-        with pytest.raises(ValueError, match=r"0 video"):
-            llm.generate({"prompt": prompt, "multi_modal_data": {"video": [film(pictures)]}}, use_tqdm=False)
+        when = {"fps": 2.0, "duration": 3.0, "total_num_frames": 6, "frames_indices": list(range(6))}
+        video = (film(pictures), {**when, "video_backend": "none", "do_sample_frames": False})
+        with pytest.raises(VLLMValidationError, match="0 video"):  # HTTP 400
+            llm.generate({"prompt": prompt, "multi_modal_data": {"video": [video]}}, use_tqdm=False)
 
 
 def film(pictures):
