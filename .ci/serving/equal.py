@@ -1,6 +1,6 @@
 """Compare answers of an engine with those of `vlm_bridge.prune` in transformers, token for token, on the shipped model.
 
-    python .ci/serving/equal.py --questions 150
+    PYTHONPATH=. python .ci/serving/equal.py --questions 150
 
 Each engine answers all questions with all settings in one batch, mixed; then again, from its prefix cache; one with all
 of a prompt in a step, one with 40 tokens a step; for both position policies.

@@ -1,6 +1,6 @@
 """Load test of the server on loopback: many requests at once, mixed settings, malformed ones, and clients that go away.
 
-    python .ci/serving/load.py --seconds 120
+    PYTHONPATH=. python .ci/serving/load.py --seconds 120
 
 Fails where an answer differs from that of `vlm_bridge.prune` in transformers, a malformed request is not answered by a
 status of 400 to 499, the server ends, a request is left behind, or memory grows.
