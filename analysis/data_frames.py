@@ -79,7 +79,9 @@ class Frame:
 
     @property
     def wrong(self) -> bool:
-        """Whether it is to be refused: for text anywhere, or a missing cell where it counts."""
+        """Whether it is to be refused: for text anywhere, a missing cell where it counts, or complex numbers that the method does not take."""
+        if self.call.A.dtype.kind == "c" and self.call.method not in strategies.able("complex"):
+            return True
         text = any(TYPES[self.library][kind][0] is None for kind in self.types)
         valid = self.call.options.get("valid", np.ones(len(self.types), dtype=bool))
         return text or (self.missing is not None and bool(valid[self.missing[1]]))
