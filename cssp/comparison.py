@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from cssp import linalg, passes, plotting
 from cssp.arguments import find_method
 from cssp.errors import ArgumentError
-from cssp.methods import METHODS
+from cssp.methods import METHODS, Method
 from cssp.part import relative
 from cssp.scaling import default_floating_errors
 from cssp.select import select
@@ -37,7 +37,8 @@ HEAD = ("method", "relative error", "against best", "largest residual", "rank", 
 class Comparison:
     """Selections of k columns by several methods; printed, it is a table.
 
-    "against best" is the relative error over that of the best matrix of rank k, which no columns can beat; "largest residual"
+    "against best" is the relative error over that of the best matrix of rank k, which no columns can beat, k being the number of
+    columns of each selection; "largest residual"
     is `Selection.max_error`.
 
     Attributes
@@ -47,12 +48,13 @@ class Comparison:
     seconds : dict of str to float
         What each choice took, errors left out.
     optimum : float or None
-        Relative error of the best matrix of rank k; None for a matrix that is read in passes.
+        Relative error of the best matrix whose rank is the largest number of columns; None for a matrix that is read in passes.
     """
 
     selections: dict[str, Selection]
     seconds: dict[str, float]
     optimum: float | None
+    _numbers: dict[str, tuple[float, float | None]]  # largest residual, and the optimum of as many columns
 
     def __getitem__(self, method: str) -> Selection:
         if method not in self.selections:
@@ -76,9 +78,9 @@ class Comparison:
         """Return the table, one tuple for each method, least error first: what stands under `HEAD`."""
         found = []
         for name, sel in self.selections.items():
-            error, best = float(sel.relative_error), self.optimum
+            error, (largest, best) = float(sel.relative_error), self._numbers[name]
             against = None if best is None else error / best if best > 0 else 1.0 if error < 1e-12 else np.inf
-            found.append((name, error, against, float(sel.max_error), int(sel.rank), self.seconds[name]))
+            found.append((name, error, against, largest, int(sel.rank), self.seconds[name]))
         return sorted(found, key=lambda row: row[1])
 
     def __str__(self) -> str:
@@ -145,7 +147,7 @@ def compare(
     k : int
     methods : sequence of str, optional
         Names of rows of `cssp.METHODS`. By default "residual", "greedy", "local_search", "strong_rrqr", "arp" and "uniform", those of
-        them that take A.
+        them that take A and the arguments.
     rng : int or None
         The seed that every method gets.
     **arguments
@@ -173,7 +175,7 @@ def compare(
     if isinstance(methods, str):
         raise ArgumentError(f"methods = {methods!r}: expected a list of names; pass [{methods!r}]")
     kind = passes.kind_of(A)
-    usual = [m for m in USUAL if kind is None or kind in METHODS[m].backends]
+    usual = [m for m in USUAL if _takes(METHODS[m], kind, arguments)]
     names = usual if methods is None else [find_method(name).name for name in methods]
     if not names or len(set(names)) < len(names):
         raise ArgumentError(f"methods = {methods!r}: expected at least one name, and none of them twice")
@@ -184,16 +186,34 @@ def compare(
         seconds[name] = time.perf_counter() - start
         if selections[name]._batch:
             raise ArgumentError("A is a batch: expected one matrix (m, n); call it for each of a batch")
-    return Comparison(selections, seconds, None if kind else _optimum(selections[names[0]]))
+    tails = None if kind else _tails(selections[names[0]])
+    lengths = {name: len(sel._parts[0].picks) for name, sel in selections.items()}
+    best = {
+        name: None if tails is None else float(tails[min(t, len(tails) - 1)]) for name, t in lengths.items()
+    }
+    numbers = {name: (float(sel.max_error), best[name]) for name, sel in selections.items()}
+    return Comparison(selections, seconds, best[max(lengths, key=lengths.__getitem__)], numbers)
+
+
+def _takes(row: Method, kind: str | None, arguments: Mapping[str, Any]) -> bool:
+    """Return whether a method takes matrices of this kind and these arguments of `cssp.select`."""
+    given = {name for name, value in arguments.items() if value is not None}
+    return (
+        (kind is None or kind in row.backends)
+        and given & {"tol", "include", "exclude", "target", "groups", "constraint", "costs"}
+        <= set(row.supports)
+        and (row.nested or "tol_each" not in given)
+    )
 
 
 @default_floating_errors
-def _optimum(sel: Selection) -> float:
-    """Return the relative error of the best matrix of the selection's rank."""
+def _tails(sel: Selection) -> np.ndarray:
+    """Return the relative errors of the best matrices of rank 0, 1, ..., min(m, n)."""
     (part,) = sel._parts
     s2 = np.linalg.svd(linalg.host(linalg.widen(part.problem.B)), compute_uv=False) ** 2
     total = float(s2.sum())
-    return float(np.sqrt(s2[len(part.picks) :].sum() / total)) if total > 0 else 0.0
+    tails = np.append(np.cumsum(s2[::-1])[::-1], 0.0)
+    return np.sqrt(tails / total) if total > 0 else tails
 
 
 def _text(x: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from cssp.errors import ArgumentError, UnsupportedError
 
-__all__ = ["Named", "as_places", "as_values", "labels_of", "names_of"]
+__all__ = ["Named", "as_places", "as_values", "by_name", "labels_of", "names_of"]
 
 #: Columns that a message names.
 SHOWN = 5
@@ -48,6 +49,8 @@ def as_places(argument: str, index: Any, names: list[str] | None) -> Any:
         return index
     if isinstance(index, str):
         raise ArgumentError(f"{argument} = {index!r}: expected a list of columns; pass [{index!r}]")
+    if getattr(getattr(index, "dtype", None), "kind", None) in ("O", "U") or type(index).__name__ == "Index":
+        index = list(index)  # names in an array, a Series or an Index
     if not isinstance(index, list | tuple) or not any(isinstance(j, str) for j in index):
         return index
     return [_place(argument, j, names) if isinstance(j, str) else j for j in index]
@@ -61,6 +64,34 @@ def _place(argument: str, name: str, names: list[str]) -> int:
         raise ArgumentError(f"{argument} contains {name!r}, the name of {times} columns; give their indices")
     near = difflib.get_close_matches(name, names, n=3) or names[:SHOWN]
     raise ArgumentError(f"{argument} contains {name!r}, which is no column of A; near to it: {near}")
+
+
+def by_name(argument: str, values: Any, names: list[str] | None, unit: str = "column", of: str = "A") -> Any:
+    """Return one value for each column, in the order of A, where they are given by name; everything else as it came.
+
+    They are in a mapping of names, and in a Series of pandas whose labels are the names in any order.
+    """
+    if _library(values, "Series") == "pandas" and names:
+        labels = [str(label) for label in values.index]
+        if labels == names or sorted(labels) != sorted(names) or len(set(names)) < len(names):
+            return values
+        values = dict(zip(labels, values, strict=True))
+    if not isinstance(values, Mapping):
+        return values
+    if not names:
+        raise ArgumentError(
+            f"{argument} is a mapping: expected one value per {unit}, as {of} has no {unit} names"
+        )
+    absent = [name for name in names if name not in values]
+    unknown = [name for name in values if name not in names]
+    if absent or unknown:
+        what = f"has no value for {absent[0]!r}" if absent else f"names {unknown[0]!r}, which is no {unit}"
+        near = difflib.get_close_matches(
+            str((absent or unknown)[0]), map(str, unknown if absent else names), n=1
+        )
+        hint = f"; near to it: {near[0]!r}" if near else ""
+        raise ArgumentError(f"{argument} {what}: expected one value for each {unit} of {of}{hint}")
+    return [values[name] for name in names]
 
 
 def as_values(argument: str, X: Any) -> Any:
@@ -82,9 +113,9 @@ def as_values(argument: str, X: Any) -> Any:
     return X
 
 
-def _library(X: Any) -> str | None:
+def _library(X: Any, kind: str = "DataFrame") -> str | None:
     home = type(X).__module__.partition(".")[0]
-    return home if home in ("pandas", "polars") and type(X).__name__ == "DataFrame" else None
+    return home if home in ("pandas", "polars") and type(X).__name__ == kind else None
 
 
 def _of_pandas(argument: str, X: Any) -> np.ndarray:

@@ -13,6 +13,10 @@ HABITS = (
     (("sample_weight", "row_weights"), "weigh rows by passing numpy.sqrt({name})[:, None] * A"),
     (("feature_weights", "column_weights"), "pass weights={name}"),
     (("verbose", "progress_bar"), "pass progress=True"),
+    (("cost", "price", "prices", "sensor_costs"), "pass costs={name}"),
+    (("max_cost", "budgets"), "pass budget={name}, with costs"),
+    (("group", "labels", "feature_groups"), "pass groups=, one label for each column"),
+    (("constraints", "allowed"), "pass constraint=, one or a list of them"),
     (("algorithm", "solver", "strategy"), "pass method={name}"),
     (("normalize", "standardize"), "pass scale='norm', which divides every column by its norm"),
 )

@@ -126,6 +126,8 @@ def interpolative(
     True
     """
     check_options(find_method(method), options)
+    if isinstance(k, float) and 0 < k < 1:
+        raise ArgumentError(f"k = {k}: expected an integer; for a relative error pass tol={k}")
     sel = select(A, k, method, tol=tol, deficient="truncate", rng=rng, **options)
     if sel.indices.ndim != 1:
         raise ArgumentError("A is a batch: expected one matrix (m, n); call it for each of a batch")

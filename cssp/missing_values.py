@@ -76,12 +76,12 @@ def settled(A: Any, target: Any, valid: Any, missing: Any) -> Settled:
         return A, target, None
     if not isinstance(missing, str) or missing not in ("rows", "pairwise"):
         raise ArgumentError(
-            f"missing is {missing!r}: expected missing='raise', missing='rows' or missing='pairwise'; columns with missing "
+            f"missing={missing!r}: expected missing='raise', missing='rows' or missing='pairwise'; columns with missing "
             "values are left out by valid=~numpy.isnan(A).any(axis=0)"
         )
     if passes.kind_of(A) is not None:
         raise UnsupportedError(
-            f"missing = {missing!r}: expected a matrix in memory (NumPy, torch, a data frame), got a {type(A).__name__}; "
+            f"missing={missing!r}: expected a matrix in memory (NumPy, torch, a data frame), got a {type(A).__name__}; "
             "fill its missing values before, or pass it as an array"
         )
     X = as_array("A", A)
@@ -89,7 +89,7 @@ def settled(A: Any, target: Any, valid: Any, missing: Any) -> Settled:
     for name, Z in [("A", X)] if Y is None else [("A", X), ("target", Y)]:
         if Z.ndim != 2 or array_api_compat.array_namespace(Z).isdtype(Z.dtype, "complex floating"):
             raise UnsupportedError(
-                f"missing = {missing!r}: expected one real matrix, got {name} of shape {tuple(Z.shape)} and dtype {Z.dtype}"
+                f"missing={missing!r}: expected one real matrix, got {name} of shape {tuple(Z.shape)} and dtype {Z.dtype}"
             )
     if Y is not None and Y.shape[0] != X.shape[0]:
         return A, target, None  # refused by name later
@@ -103,7 +103,7 @@ def settled(A: Any, target: Any, valid: Any, missing: Any) -> Settled:
         return _complete_rows(A, target, X, Y, gaps, names)
     if any(getattr(Z, "requires_grad", False) for Z in (A, target)):
         raise UnsupportedError(
-            "missing = 'pairwise' carries no gradient: expected a tensor without, pass A.detach() and target.detach()"
+            "missing='pairwise' carries no gradient: expected a tensor without, pass A.detach() and target.detach()"
         )
     return _pairwise(X, Y, mask, names)
 
@@ -129,7 +129,7 @@ def _complete_rows(
         counts = linalg.host(xp.sum(xp.astype(gaps[0], xp.int64), axis=0))
         j = int(np.argmax(counts))
         raise ArgumentError(
-            f"missing = 'rows': every row has a missing value; expected a complete row. {_title(j, names)} has most, "
+            f"missing='rows': every row has a missing value; expected a complete row. {_title(j, names)} has most, "
             f"{counts[j]} of {full.size}: leave it out with valid, or pass missing='pairwise'"
         )
 
@@ -204,14 +204,14 @@ def _check_pairs(N: np.ndarray, n: int, names: list[str] | None, valid: np.ndarr
         j = int(empty[0])
         what = _title(j, names) if j < n else f"column {j - n} of target"
         raise ArgumentError(
-            f"missing = 'pairwise': {what} holds no value: expected at least one; mark it as padding with valid, or leave it out"
+            f"missing='pairwise': {what} holds no value: expected at least one; mark it as padding with valid, or leave it out"
         )
     apart = np.argwhere(N == 0)
     if apart.size:
         i, j = (int(x) for x in apart[0])
         two = [_title(x, names) if x < n else f"column {x - n} of target" for x in (i, j)]
         raise ArgumentError(
-            f"missing = 'pairwise': {two[0]} and {two[1]} have no row in common: expected at least one for every pair; "
+            f"missing='pairwise': {two[0]} and {two[1]} have no row in common: expected at least one for every pair; "
             "leave one of them out with valid"
         )
 

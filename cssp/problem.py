@@ -244,6 +244,8 @@ class Problem:
         return self.xp.where(allowed, scores, low) + slack >= bar
 
     def _first(self, which: Array) -> int:
+        if isinstance(which, np.ndarray):
+            return int(np.argmax(which))
         place = self.xp.arange(which.shape[0], device=self.device)
         return int(self.xp.min(self.xp.where(which, place, self.xp.full_like(place, which.shape[0]))))
 

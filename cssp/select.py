@@ -65,7 +65,7 @@ def select(
     method : str
         Name of a row of `cssp.METHODS`.
     weights : array, shape (n,) or (..., n), optional
-        Target weights, finite and not negative: the same as ``select(A * weights, ...)``. For pivoting
+        Values per column, here and below, may also be given by name where A is a data frame: a mapping, or a Series. Target weights, finite and not negative: the same as ``select(A * weights, ...)``. For pivoting
         methods this is also a relevance prior. A zero weight does not exclude a column; `exclude` does.
     scale : {None, "norm"}
         "norm" divides every column by its norm first, so that units do not matter: the same as weights
@@ -183,6 +183,11 @@ def select(
             *(A, weights, target, check.as_scale(scale)),
         )
     row, unit = check.find_method(method), check.as_scale(scale)
+    names = frames.names_of(A)
+    groups, costs, weights, valid = (
+        frames.by_name(name, value, names)
+        for name, value in (("groups", groups), ("costs", costs), ("weights", weights), ("valid", valid))
+    )
     A, target, absent = missing_values.settled(A, target, valid, missing)
     live = gradients.sources(A, weights, target, unit)
     matrices = _opened(A, row, options, k, target, unit)

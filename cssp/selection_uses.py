@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import array_api_compat
@@ -15,6 +15,7 @@ import numpy as np
 from cssp import linalg, passes
 from cssp.arguments import check_supported
 from cssp.errors import ArgumentError, MissingFileError, UnsupportedError, check_integer, speaking_of
+from cssp.files import as_path, written
 from cssp.finish import solved, warn_of_dependence
 from cssp.methods import METHODS
 from cssp.missing_values import Missing
@@ -137,7 +138,13 @@ class SelectionUses:
     def save(self: Any, path: str | os.PathLike[str]) -> None:
         """Write the selection as JSON, without A; `load` reads it.
 
-        Errors come with it. All that needs A is refused by the loaded one, as by a pickled one.
+        Errors come with it. All that needs A is refused by the loaded one, as by a pickled one. A file of that name is replaced,
+        when all is written.
+
+        Raises
+        ------
+        CsspError
+            The path cannot be written to.
 
         Examples
         --------
@@ -172,7 +179,8 @@ class SelectionUses:
             "missing": None if self.missing is None else asdict(self.missing),
             "parts": parts,
         }
-        Path(path).write_text(json.dumps(record, default=_plain), encoding="utf-8")
+        with written(path) as file:
+            file.write_text(json.dumps(record, default=_plain), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -210,16 +218,23 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     MissingFileError, ArgumentError
         There is no such file, or `SelectionUses.save` did not write it.
     """
+    place = as_path("path", path)
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = json.loads(place.read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
             raise ValueError(record["format"])
+        return _fields(record)
     except FileNotFoundError:
         raise MissingFileError(f"path = {str(path)!r}: there is no such file") from None
-    except (ValueError, KeyError, TypeError):
+    except OSError as reason:
+        raise ArgumentError(f"path = {str(path)!r} cannot be read: {reason.strerror}") from None
+    except (ValueError, KeyError, TypeError, IndexError):
         raise ArgumentError(
             f"path = {str(path)!r}: expected a file that Selection.save wrote, of format {FORMAT!r}"
         ) from None
+
+
+def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
     parts = tuple(
         Kept(
             tuple(x["picks"]),

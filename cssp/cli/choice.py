@@ -10,7 +10,7 @@ import numpy as np
 import cssp
 from cssp.cli import common
 from cssp.errors import ArgumentError
-from cssp.tables import Table, read
+from cssp.tables import Table
 
 __all__ = ["asked", "choice", "inputs"]
 
@@ -90,8 +90,7 @@ def _min_distance(o: argparse.Namespace, table: Table) -> list[cssp.MinDistance]
             f"--min-distance {r} {path}: expected a distance, then a file of coordinates"
         ) from None
     n = len(common.candidates(o, table))
-    with read(path) as other:
-        points = np.array(common.in_memory(other.A))
+    points = common.numbers("min-distance", path)
     if len(points) != n:
         raise ArgumentError(
             f"--min-distance {r} {path} has {len(points)} lines: expected {n}, one point for each column used"

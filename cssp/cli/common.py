@@ -35,6 +35,7 @@ __all__ = [
     "listed",
     "method_options",
     "numbers_per_column",
+    "numbers",
     "opened",
     "origin",
     "picked",
@@ -178,12 +179,19 @@ def numbers_per_column(argument: str, path: str, o: argparse.Namespace, table: T
             return np.array([float(x) for x in named])
         except ValueError as reason:
             raise ArgumentError(f"--{argument} {path}: {reason}; expected lines NAME,NUMBER") from None
-    with read(path) as other:
-        A = other.A
-        w = np.array(A.toarray() if hasattr(A, "toarray") else A)
+    w = numbers(argument, path)
     if w.size != n or max(w.shape, default=0) != n:
         raise ArgumentError(f"--{argument} {path} has shape {w.shape}: expected {n} numbers, one per column")
     return w.reshape(n)
+
+
+def numbers(argument: str, path: str) -> np.ndarray:
+    """Return the numbers in a file; a text (.txt) is read as a csv."""
+    try:
+        with read(path, form="csv" if path.endswith(".txt") else None) as table:
+            return np.array(in_memory(table.A))
+    except ArgumentError as reason:
+        raise ArgumentError(f"--{argument} {reason}") from None
 
 
 def labels(argument: str, path: str, o: argparse.Namespace, table: Table) -> list[str]:
@@ -222,6 +230,8 @@ def _lines(argument: str, path: str) -> list[list[str]]:
             return [[cell.strip() for cell in line] for line in lines if any(map(str.strip, line))]
     except FileNotFoundError:
         raise ArgumentError(f"--{argument} {path}: no such file") from None
+    except OSError as reason:
+        raise ArgumentError(f"--{argument} {path} cannot be read: {reason.strerror}") from None
     except UnicodeError:
         raise ArgumentError(f"--{argument} {path}: expected a text with one label in a line") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -183,14 +183,18 @@ def described(constraint: Constraint) -> str:
 
 def coded(argument: str, labels: Any) -> tuple[np.ndarray, list[Any]]:
     """Return the number of each column's label, int64, shape (n,), and the labels in order of first appearance."""
-    values = np.asarray(host(labels) if hasattr(labels, "shape") else _collected(labels))
+    if isinstance(labels, Mapping | Set):
+        raise ArgumentError(
+            f"{argument} is a {type(labels).__name__}: expected a sequence of labels, one per column, in the order of the columns"
+        )
+    values = _array(labels)
     if values.dtype.kind == "O" and all(isinstance(x, str) for x in values.flat):
         values = values.astype(str)
     mixed = values.dtype.kind == "U" and any(not isinstance(x, str) for x in labels)
     if values.ndim != 1 or values.dtype.kind not in "biuU" or mixed:
         raise ArgumentError(
             f"{argument} has dtype {'object' if mixed else values.dtype}, shape {values.shape}: expected one label per column, shape (n,), all of "
-            "them integers, or all of them strings"
+            "them integers, or all of them strings, such as ['a', 'a', 'b'] for two groups of three columns"
         )
     found, first, codes = np.unique(values, return_index=True, return_inverse=True)
     order = np.argsort(first)
@@ -201,14 +205,14 @@ def coded(argument: str, labels: Any) -> tuple[np.ndarray, list[Any]]:
 
 def real_numbers(argument: str, values: Any) -> np.ndarray:
     """Return finite real numbers as a float64 array."""
+    array = _array(values)
     try:
-        array = np.asarray(host(values) if hasattr(values, "shape") else values)
         numbers = array.astype(np.float64) if array.dtype.kind in "iuf" else None
     except (TypeError, ValueError):
         numbers = None
     if numbers is None or not np.all(np.isfinite(numbers)):
         raise ArgumentError(
-            f"{argument}: expected an array of finite real numbers, got {_few(np.ravel(values))}"
+            f"{argument}: expected an array of finite real numbers, got {_few(np.ravel(array))}"
         )
     return numbers
 
@@ -221,8 +225,17 @@ def positive(argument: str, value: Any) -> float:
     return float(number)
 
 
-def _collected(labels: Any) -> Any:
-    return labels if isinstance(labels, str) or not isinstance(labels, Iterable) else list(labels)
+def _array(values: Any) -> np.ndarray:
+    """Return values as a host array; of objects where they are lists of unequal length."""
+    if hasattr(values, "shape"):
+        return np.asarray(host(values))
+    values = values if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    try:
+        return np.asarray(values)
+    except ValueError:
+        array = np.empty(len(values), dtype=object)
+        array[:] = values
+        return array
 
 
 def _few(values: Any) -> str:

@@ -104,7 +104,7 @@ def _units(state: _Asked, p: Problem, row: Method, counted: bool) -> tuple[Part,
     run, part = runs[best], parts[best]
     if row.name == "residual" and price is None and not conditions.constraints:
         part = _Grouped(p, part.picks, None, (), law=_law(run, run.ends.index(len(part.picks))))
-    if part.picks and _found(part).met:
+    if p.tol is not None and part.picks and _found(part).met:
         return part, False
     wanted = 1 if most is None or saving or state.deficient == "truncate" else most
     short = len(run.ends) <= wanted and not run.blocked

@@ -12,11 +12,11 @@ Kamel [farahat2011]; the residuals are explicit, in double precision on the host
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from cssp.linalg import adjoint, basis, column_norms2, frobenius2, project_off, triangle
+from cssp.linalg import adjoint, basis, column_norms2, frobenius2, project_off, squares, triangle
 from cssp.pivoting import norm_slack, stale_level
 from cssp.problem import Problem
 
@@ -66,7 +66,8 @@ class Whole:
         self.picks: list[int] = []
         self.ends, self.blocked = [0], False
         self.open = self._every(self.d.candidates)
-        self.E, self.F = _reduced(self.d.A, self.d.target)
+        self.E, self.F = _reduced(self.d.A, self.d.target, rule)
+        self.room = np.empty_like(self.E)
         self.before = column_norms2(self.E)
         self.N = self.before.copy()
         self.nothing = 4 * min(self.d.B.shape) * self.d.eps**2 * frobenius2(self.d.B)
@@ -148,19 +149,34 @@ class Whole:
         if J.size and self.T is not None:
             gain[self.codes[J]] = column_norms2(self.T[:, J]) / self.N[J]
             least[self.codes[J]] = self.N[J]
-        blocks = []
-        for g in (wide := np.flatnonzero(open_ & ~alone)).tolist():
-            E = self.E[:, self.members[g]]
-            U, independent = basis(E, cut)
-            heights2 = np.abs(np.einsum("ij,ij->j", U.conj(), E[:, independent])) ** 2
-            least[g] = max(float(heights2.min(initial=np.inf)), cut**2)
-            blocks.append(U)
-        if blocks:  # one product for all
-            owner = np.repeat(wide, [U.shape[1] for U in blocks])
-            explained = column_norms2(adjoint(self.F) @ np.concatenate(blocks, axis=1))
+        wide = np.flatnonzero(open_ & ~alone)
+        found = [
+            part for s in np.unique(self.size[wide]) for part in self._bases(wide[self.size[wide] == s], cut)
+        ]
+        if found:  # one product for all
+            owner, blocks, heights2 = (np.concatenate(x, axis=-1) for x in zip(*found, strict=True))
+            explained = column_norms2(adjoint(self.F) @ blocks)
             gain += np.bincount(owner, weights=explained, minlength=gain.size)
+            least[wide] = np.inf
+            np.minimum.at(least, owner, np.maximum(heights2, cut**2))
         angle = np.sqrt(norm_slack(self._sum(self.before), d.eps) * d.eps / least)
         return gain, 2 * angle * np.sqrt(gain * phi) + norm_slack(gain, d.eps)
+
+    def _bases(self, units: np.ndarray, cut: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield orthonormal bases (m, r) of the residuals of units of one size, with the unit and the squared height of each direction."""
+        J = np.array([self.members[g] for g in units])
+        X, s = np.moveaxis(self.E[:, J], 0, 1), J.shape[1]
+        clear = np.zeros(len(units), dtype=bool)
+        if (
+            s <= X.shape[1]
+        ):  # pivots are no smaller than the last singular value, so that one QR decomposition is enough
+            Q, R = np.linalg.qr(X)
+            clear = np.linalg.svd(R, compute_uv=False)[:, -1] > 2 * cut
+            heights2 = squares(np.diagonal(R, axis1=1, axis2=2))[clear].ravel()
+            yield np.repeat(units[clear], s), np.moveaxis(Q[clear], 0, 1).reshape(X.shape[1], -1), heights2
+        for g, E in zip(units[~clear], X[~clear], strict=True):
+            U, independent = basis(E, cut)
+            yield np.repeat(g, U.shape[1]), U, squares(np.einsum("ij,ij->j", U.conj(), E[:, independent]))
 
     def add(self, g: int) -> None:
         """Choose the unit, and take its directions from the residuals."""
@@ -176,9 +192,9 @@ class Whole:
         R = adjoint(U) @ self.E
         if self.T is not None:
             self.T -= (adjoint(self.F) @ U) @ R
-        whole = self.F is self.E
-        self.F = self.E - U @ R if whole else self.F - U @ (adjoint(U) @ self.F)
-        self.E = self.F if whole else self.E - U @ R
+        if self.F is not self.E:
+            self.F -= U @ (adjoint(U) @ self.F)
+        self.E -= np.matmul(U, R, out=self.room)
         self.E[:, J] = 0
         self.N = column_norms2(self.E)
         self.Q = np.concatenate([self.Q, U], axis=1)
@@ -212,13 +228,14 @@ class Whole:
         return self._sum(mask) == self.size
 
 
-def _reduced(A: np.ndarray, B: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return matrices with the same AᴴA and AᴴBBᴴA, and few rows and columns: nothing else matters here."""
+def _reduced(A: np.ndarray, B: np.ndarray | None, rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return matrices with the same AᴴA and AᴴBBᴴA, and few rows and, where gains are formed, few columns: nothing else matters here."""
     if B is None:
         if A.shape[0] > A.shape[1]:
             A = triangle(A)
         E = np.array(A)
-        return E, E if A.shape[0] == A.shape[1] else np.array(adjoint(triangle(A)))
+        same = rule == "residual" or A.shape[0] == A.shape[1]
+        return E, E if same else np.array(adjoint(triangle(A)))
     n, both = A.shape[1], np.concatenate([A, B], axis=1)
     if both.shape[0] > both.shape[1]:
         both = triangle(both)

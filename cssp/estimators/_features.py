@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +16,7 @@ from cssp.arguments import as_tolerance, in_order
 from cssp.errors import ArgumentError
 from cssp.estimators._arrays import Array, checked, floats, like
 
-__all__ = ["as_target", "per_feature", "places", "root", "scaled", "tolerance"]
+__all__ = ["as_target", "places", "root", "scaled", "tolerance"]
 
 
 def places(argument: str, features: Any, names: list[str]) -> list[int] | None:
@@ -34,24 +32,6 @@ def places(argument: str, features: Any, names: list[str]) -> list[int] | None:
     if unknown:
         raise ArgumentError(f"{argument} contains {unknown[0]!r}, which is no feature name of X")
     return [names.index(f) if isinstance(f, str) else f for f in features]
-
-
-def per_feature(argument: str, values: Any, names: list[str]) -> Any:
-    """Return one value for each feature, in the order of X, where they are given by name; everything else as it came."""
-    if not isinstance(values, Mapping):
-        return values
-    if not names:
-        raise ArgumentError(
-            f"{argument} is a mapping: expected one value per feature, as X has no feature names"
-        )
-    absent = [name for name in names if name not in values]
-    unknown = [name for name in values if name not in names]
-    if absent or unknown:
-        what = f"has no value for {absent[0]!r}" if absent else f"names {unknown[0]!r}, which is no feature"
-        near = difflib.get_close_matches(str((absent or unknown)[0]), unknown if absent else names, n=1)
-        hint = f"; near to it: {near[0]!r}" if near else ""
-        raise ArgumentError(f"{argument} {what}: expected one value for each feature of X{hint}")
-    return [values[name] for name in names]
 
 
 def tolerance(tol: Any, explained_variance: Any) -> float | None:

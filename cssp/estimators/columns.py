@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from cssp import linalg
 from cssp.errors import ArgumentError
 from cssp.estimators._arrays import Array, check_same_kind, checked, count, floats, generator, like
-from cssp.estimators._features import as_target, per_feature, places, root, scaled, tolerance
+from cssp.estimators._features import as_target, places, root, scaled, tolerance
+from cssp.frames import by_name
 from cssp.scaling import default_floating_errors
 from cssp.select import select
 
@@ -174,7 +175,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         weights = root(sample_weight, X)
         A = scaled(X, weights)
         names = list(getattr(self, "feature_names_in_", ()))
-        groups = per_feature("groups", self.groups, names)
+        groups = by_name("groups", self.groups, names, "feature", "X")
         tol = tolerance(self.tol, self.explained_variance)
         n = X.shape[1] if groups is None else len(set(groups))
         ends = (tol, self.tol_each, self.budget)
@@ -182,7 +183,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         conditions = {
             "tol_each": self.tol_each,
             "groups": groups,
-            "costs": per_feature("costs", self.costs, names),
+            "costs": by_name("costs", self.costs, names, "feature", "X"),
             "budget": self.budget,
             "constraint": self.constraint,
             "missing": None if self.missing == "raise" else self.missing,
@@ -193,7 +194,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
             self.method,
             tol=tol,
             target=None if B is None else scaled(B, weights),
-            weights=self.feature_weights,
+            weights=by_name("feature_weights", self.feature_weights, names, "feature", "X"),
             include=places("include", self.include, names),
             exclude=places("exclude", self.exclude, names),
             deficient=self.deficient,

@@ -140,11 +140,10 @@ def test_costs_and_constraints(run, tmp_path):
     sel = cssp.select(A, costs=costs, budget=9)
     assert found["indices"] == sel.indices.tolist()
     assert found["cost"] == sel.cost <= 9
-    np.savetxt("plain.txt.csv", costs)
-    assert (
-        answer(run, "select", "a.csv", "--costs", "plain.txt.csv", "--budget", 9)["indices"]
-        == found["indices"]
-    )
+    for plain in ("plain.csv", "plain.txt"):
+        np.savetxt(plain, costs)
+        again = answer(run, "select", "a.csv", "--costs", plain, "--budget", 9)
+        assert again["indices"] == found["indices"]
     (tmp_path / "side.txt").write_text("left\n" * 3 + "right\n" * 4)
     np.savetxt("xy.csv", np.arange(7.0)[:, None] * [1, 1], delimiter=",")
     for words, limits in (
@@ -196,7 +195,12 @@ def test_missing_cells_by_pairs(run, tmp_path, name):
         (["select", "a.csv", "--budget", 3], "budget"),
         (["select", "a.csv", "--budget", 3, "--costs", "a.csv"], "one per column"),
         (["select", "a.csv", "--budget", 3, "--costs", "absent.csv"], "no such file"),
+        (
+            ["select", "a.csv", "-k", 3, "--costs", "absent.bin"],
+            "--costs absent.bin: the ending tells the format",
+        ),
         (["select", "a.csv", "-k", 3, "--groups", "absent.txt"], "absent.txt: no such file"),
+        (["select", "a.csv", "-k", 3, "--groups", "."], "--groups . cannot be read"),
         (["select", "a.csv", "-k", 3, "--groups", "a.csv"], "expected 7, one in a line"),
         (["select", "a.csv", "-k", 3, "--group-by", "_", "--groups", "x"], "one of the two"),
         (["select", "a.csv", "-k", 3, "--rows", "--group-by", "_"], "names of the columns"),

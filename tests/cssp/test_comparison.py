@@ -1,5 +1,7 @@
 """Methods side by side: each as `select` gives it, the table in order of error, the optimum by an SVD."""
 
+import pickle
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -69,3 +71,38 @@ def test_a_sparse_matrix_goes_to_the_methods_that_take_it():
 def test_what_is_refused(call, words):
     with pytest.raises(CsspError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"groups": np.arange(30) // 3},
+        {"constraint": cssp.AtMost(np.arange(30) // 3, 1)},
+        {"tol_each": 0.5},
+        {"costs": np.ones(30)},
+        {"target": A[:, :2]},
+    ],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_the_usual_methods_are_those_that_take_the_arguments(arguments):
+    found = compare(A, 3, **arguments)
+    assert "greedy" in found
+    for name in cssp.comparison.USUAL:
+        if name not in found:
+            with pytest.raises(CsspError, match="cannot honour"):
+                select(A, 3, name, **arguments)
+
+
+def test_each_is_compared_with_the_best_matrix_of_its_own_number_of_columns():
+    X = np.diag([3.0, 2.0, 2.0, 2.0]) @ np.eye(4, 5)
+    found = compare(X, None, ["residual", "uniform"], tol=0.7, rng=3)
+    tails = np.sqrt(np.append(np.cumsum([4.0, 4.0, 4.0, 9.0])[::-1], 0.0) / 21)
+    assert {len(found[name].indices) for name in found} == {2, 3}
+    for name, error, against, *_ in found.rows():
+        assert against == pytest.approx(error / tails[len(found[name].indices)])
+    assert found.optimum == pytest.approx(tails[3])
+
+
+def test_a_pickled_comparison_prints_the_same_table():
+    found = compare(A, 3, ["residual", "greedy"])
+    assert str(pickle.loads(pickle.dumps(found))) == str(found)

@@ -415,6 +415,10 @@ class Wrong:
         refused("'farthest' cannot honour costs", 2, "farthest", costs=COSTS),
         refused("groups has 3 labels: expected 24", 2, groups=[1, 2, 3]),
         refused("groups has dtype float64", 2, groups=COSTS),
+        refused(r"groups .* shape \(2,\): expected one label per column", 2, groups=[[0, 1], [2]]),
+        refused("groups is a set: expected a sequence of labels", 2, groups={"a", "b"}),
+        refused("option 'cost' is unknown.*pass costs=cost", 2, cost=COSTS),
+        refused("option 'feature_groups' is unknown.*pass groups=, one label", 2, feature_groups=[[0, 1]]),
         refused("groups has dtype object", 2, groups=[*LABELS[:23], 3]),
         refused("only 10 groups; k counts groups", 11, groups=LABELS),
         refused("k = 10, but only 9 of 10 groups may be chosen whole", 10, groups=LABELS, exclude=[0]),
@@ -485,3 +489,10 @@ def test_bounds_under_conditions():
     assert bounds.block_eigenvalues(A)[0] == 0  # more columns than rows
     assert bounds.constrained_greedy(0.5, 2.0, 10**6) > 0.5 / 10**6
     assert bounds.constrained_greedy(1.0, 1.0, 8) >= 1 / 8
+
+
+def test_values_that_are_no_sequence_of_one_length():
+    with pytest.raises(CsspError, match="points: expected an array of finite real numbers, got"):
+        MinDistance([[0.0, 1.0], [2.0]], 1)
+    with pytest.raises(CsspError, match="labels is a dict: expected a sequence of labels"):
+        AtMost({"a": 1, "b": 2}, 1)

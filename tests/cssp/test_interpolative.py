@@ -97,3 +97,8 @@ def test_sparse_by_a_method_of_passes():
 def test_what_is_refused(call, words):
     with pytest.raises(CsspError, match=words):
         call()
+
+
+def test_a_precision_in_place_of_k_is_refused_with_the_right_argument():
+    with pytest.raises(CsspError, match=r"k = 0.001: expected an integer; .* pass tol=0.001"):
+        interpolative(np.eye(4), 1e-3)

@@ -196,9 +196,9 @@ APART = np.array([[1.0, np.nan, 1.0], [2.0, np.nan, 1.0], [np.nan, 3.0, 1.0], [n
         (
             with_gaps(A, 0.1),
             {"missing": "mean"},
-            "missing is 'mean': expected missing='raise', missing='rows'",
+            "missing='mean': expected missing='raise', missing='rows'",
         ),
-        (with_gaps(A, 0.1), {"missing": None}, "missing is None: expected"),
+        (with_gaps(A, 0.1), {"missing": None}, "missing=None: expected"),
         (APART, {"missing": "pairwise"}, "column 0 and column 1 have no row in common"),
         (APART, {"missing": "rows"}, "every row has a missing value"),
         (
@@ -230,3 +230,13 @@ APART = np.array([[1.0, np.nan, 1.0], [2.0, np.nan, 1.0], [np.nan, 3.0, 1.0], [n
 def test_what_is_refused(X, arguments, said):
     with pytest.raises(CsspError, match=said):
         select(X, 2, **arguments)
+
+
+@pytest.mark.parametrize("missing", ["rows", "mean"])
+def test_messages_about_rows_repeat_the_word_that_was_passed(missing):
+    with pytest.raises(
+        CsspError, match=rf"^missing='{missing}': expected missing='raise', missing='columns'"
+    ):
+        select(with_gaps(A, 0.1), 2, axis="rows", missing=missing)
+    with pytest.raises(CsspError, match=r"^missing='columns': every column has a missing value"):
+        select(np.where(np.eye(4), np.nan, 1.0), 2, axis="rows", missing="columns")

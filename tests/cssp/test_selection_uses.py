@@ -1,5 +1,7 @@
 """A selection extended, named, saved, shown, and what each column is nearest to."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -137,3 +139,62 @@ def test_what_is_shown():
     assert "shape (2, 3)" in select(np.stack([A, A]), 3)._repr_html_()
     with pytest.raises(CsspError, match="summary of a batch"):
         select(np.stack([A, A]), 3).summary()
+
+
+def test_paths_that_cannot_be_written_or_read(tmp_path):
+    sel = select(np.eye(4), 2)
+    for path, words in (
+        (tmp_path, "a folder"),
+        (tmp_path / "no" / "x.json", "create the folder first"),
+        (None, "path"),
+    ):
+        with pytest.raises(CsspError, match=words):
+            sel.save(path)
+    torn = tmp_path / "torn.json"
+    sel.save(torn)
+    record = json.loads(torn.read_text())
+    for broken in (
+        {"format": record["format"]},
+        record | {"parts": []},
+        record | {"parts": [{"picks": [0]}]},
+        [1],
+    ):
+        torn.write_text(json.dumps(broken))
+        with pytest.raises(CsspError, match=r"expected a file that Selection\.save wrote"):
+            Selection.load(torn)
+    for path, words in (
+        (tmp_path, "cannot be read"),
+        (None, "expected the path of a file"),
+        (tmp_path / "a", "no such"),
+    ):
+        with pytest.raises(CsspError, match=words):
+            Selection.load(path)
+
+
+def test_values_by_name_stand_at_the_columns_of_these_names():
+    A = np.random.default_rng(3).standard_normal((8, 5))
+    frame, mixed = pd.DataFrame(A, columns=list("abcde")), list("dbeca")
+    for name, values in (
+        ("costs", [1.0, 9.0, 2.0, 5.0, 3.0]),
+        ("groups", ["x", "y", "x", "z", "y"]),
+        ("weights", [1.0, 0.1, 2.0, 3.0, 1.0]),
+        ("valid", [True, False, True, True, True]),
+    ):
+        series = pd.Series(values, index=list("abcde"))
+        wanted = select(A, 2, **{name: values}).indices
+        for given in (dict(series[mixed]), series[mixed], series, pd.Series(values)):
+            np.testing.assert_array_equal(select(frame, 2, **{name: given}).indices, wanted)
+        rows = select(frame.T, 2, axis="rows", **{name: series[mixed]})
+        np.testing.assert_array_equal(rows.indices, wanted)
+        with pytest.raises(CsspError, match=f"{name} names 'aa', which is no column.*near to it: 'a'"):
+            select(frame, 2, **{name: dict(series) | {"aa": values[0]}})
+        with pytest.raises(CsspError, match=f"{name} has no value for 'a'"):
+            select(frame, 2, **{name: dict(series[1:])})
+        with pytest.raises(CsspError, match=f"{name} is a mapping: .* as A has no column names"):
+            select(A, 2, **{name: dict(series)})
+
+
+@pytest.mark.parametrize("make", [np.array, pd.Index, pd.Series, tuple])
+def test_included_names_in_any_sequence(make):
+    frame = pd.DataFrame(np.eye(4), columns=list("abcd"))
+    assert select(frame, 3, include=make(["d", "b"]), exclude=make(["a"])).names == ["d", "b", "c"]
