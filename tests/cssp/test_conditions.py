@@ -506,3 +506,14 @@ def test_distances_at_any_scale_by_definition(scale, d):
     for chosen in ([], [3], [3, 50, 7]):
         wanted = [all(np.linalg.norm(x - points[i]) >= 2 for i in chosen) for x in points]
         np.testing.assert_array_equal(limit.allowed(np.array(chosen, dtype=np.int64)), wanted)
+
+
+@pytest.mark.parametrize("method", ["residual", "greedy"])
+@pytest.mark.parametrize("unit", [2.0**-1020, 2.0**1000])
+def test_the_unit_of_costs_does_not_matter(method, unit):
+    rng = np.random.default_rng(31)
+    A, costs = rng.standard_normal((8, 12)), rng.uniform(1, 3, 12)
+    usual = select(A, method=method, costs=costs, budget=8)
+    other = select(A, method=method, costs=costs * unit, budget=8 * unit)
+    np.testing.assert_array_equal(other.indices, usual.indices)
+    assert other.cost == usual.cost * unit
