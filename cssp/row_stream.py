@@ -14,6 +14,7 @@ import numpy as np
 from cssp import arguments as check
 from cssp import linalg
 from cssp.finish import solved, warn_of_dependence
+from cssp.frames import Named
 from cssp.in_memory import InMemory
 from cssp.pivoting import floor
 from cssp.request import requested
@@ -40,10 +41,12 @@ class RowStream:
         The rows that wait to be merged, the first `waiting` of it.
     seen : int
         Number of rows.
+    names : list of str or None
+        Names of the columns, where the first rows came in a data frame.
     """
 
-    def __init__(self, n: int, dtype: np.dtype) -> None:
-        self.dtype, self.seen = dtype, 0
+    def __init__(self, n: int, dtype: np.dtype, names: list[str] | None = None) -> None:
+        self.dtype, self.seen, self.names = dtype, 0, names
         wide = np.promote_types(dtype, np.float64)
         self.R = np.zeros((n, n), dtype=wide, order="F")
         self.block = np.empty((ROWS, n), dtype=dtype)
@@ -75,7 +78,7 @@ class RowStream:
     def select(self, k: int, method: str, rng: np.random.Generator) -> Selection:
         """Return columns chosen on R, dependence being judged as of the matrix of all rows in their own precision."""
         row, R = check.find_method(method), self.triangle()
-        matrices = InMemory(R, row, {}, None, False)
+        matrices = InMemory(R if self.names is None else Named(R, self.names), row, {}, None, False)
         p = matrices.problem(
             (), requested((), R.shape[1], k=k, tol=None, include=None, exclude=None).item(()), rng
         )

@@ -46,6 +46,7 @@ def _save_rows(stream: StreamingSelector, path: Path) -> None:
     state: dict[str, Any] = {"k": stream.k, "method": stream.method, "seed": stream._seed}
     if (rows := stream._rows) is not None:
         state |= {"n_seen": rows.seen, "R": rows.R, "block": rows.block[: rows.waiting]}
+        state |= {} if rows.names is None else {"names": rows.names}
     checkpoints.save(path, ROWS_KIND, {name: np.asarray(value) for name, value in state.items()})
 
 
@@ -83,7 +84,11 @@ def _load_rows(cls: type[StreamingSelector], path: Path) -> StreamingSelector:
             require(
                 block.dtype in map(np.dtype, "fdFD") and block.ndim == 2, f"block has dtype {block.dtype}"
             )
-            rows = RowStream(block.shape[1], block.dtype)
+            names = state.pop("names", None)
+            require(
+                names is None or (names.dtype.kind == "U" and names.shape == R.shape[1:]), "names are no text"
+            )
+            rows = RowStream(block.shape[1], block.dtype, None if names is None else names.tolist())
             rows.seen = stream.n_seen_ = n_seen
             for name, x, shape, dtype in (
                 ("R", R, rows.R.shape, rows.R.dtype),

@@ -28,6 +28,7 @@ from cssp.errors import (
     speaking_of,
 )
 from cssp.files import as_path
+from cssp.frames import names_of
 from cssp.linalg import basis, host, project_off, take_columns
 from cssp.nodes import Node, choose, merged, noise, norm, projected
 from cssp.problem import Array
@@ -145,7 +146,8 @@ class StreamingSelector:
         Parameters
         ----------
         columns : array, shape (m, b)
-            b may be 0; m and the kind of numbers are those of the first block. Where rows arrive, shape (b, n).
+            b may be 0; m and the kind of numbers are those of the first block. Where rows arrive, shape (b, n); of data frames the
+            names must stay the same, and the selection has them.
         weights : array, shape (b,), optional
             The same as ``partial_fit(columns * weights)``; of rows, as ``partial_fit(rows * weights[:, None])``.
 
@@ -179,9 +181,17 @@ class StreamingSelector:
             )
         with speaking_of("rows"):
             X = self._checked(X.T, weights).T
+        names = names_of(rows)
+        first = None if self._rows is None else self._rows.names
+        if names is not None and first is not None and names != first:
+            old, new = next(two for two in zip(first, names, strict=True) if two[0] != two[1])
+            raise ArgumentError(
+                f"rows has the column {new!r} where the stream began with {old!r}: expected the same columns in the same order; "
+                "pass rows[names of the first block]"
+            )
         if X.shape[0]:
             if self._rows is None:
-                self._rows = RowStream(X.shape[1], X.dtype)
+                self._rows = RowStream(X.shape[1], X.dtype, names)
             self._rows.take(X)
             self.n_seen_ = self._rows.seen
             self._selection = None

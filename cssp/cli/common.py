@@ -34,8 +34,8 @@ __all__ = [
     "labels",
     "listed",
     "method_options",
-    "numbers_per_column",
     "numbers",
+    "numbers_per_column",
     "opened",
     "origin",
     "picked",
@@ -186,12 +186,18 @@ def numbers_per_column(argument: str, path: str, o: argparse.Namespace, table: T
 
 
 def numbers(argument: str, path: str) -> np.ndarray:
-    """Return the numbers in a file; a text (.txt) is read as a csv."""
+    """Return the numbers in a file, those of a text (.txt) between commas or blanks, as `numpy.savetxt` writes them."""
     try:
-        with read(path, form="csv" if path.endswith(".txt") else None) as table:
+        if path.endswith(".txt"):
+            with Path(path).open(encoding="utf-8-sig") as text:
+                lines = [line.replace(",", " ") for line in text]
+            return np.loadtxt(lines, ndmin=2)
+        with read(path) as table:
             return np.array(in_memory(table.A))
     except ArgumentError as reason:
-        raise ArgumentError(f"--{argument} {reason}") from None
+        raise ArgumentError(f"--{argument} {reason}".replace("; or pass --format", "")) from None
+    except (OSError, ValueError) as reason:
+        raise ArgumentError(f"--{argument} {path}: expected lines of numbers; {reason}") from None
 
 
 def labels(argument: str, path: str, o: argparse.Namespace, table: Table) -> list[str]:

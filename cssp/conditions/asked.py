@@ -174,7 +174,7 @@ def asked(
         raise ArgumentError(f"groups has {codes.size} labels: expected {n}, one per column of A")
     count = None
     if k is not None:
-        count = check_integer("k (which counts groups)", k)
+        count = check_integer("k", k)
         if count > len(labels):
             raise ArgumentError(
                 f"k = {count}, but groups has only {len(labels)} groups; k counts groups, not columns"

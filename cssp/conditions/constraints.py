@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import scipy.spatial
 
 from cssp.errors import ArgumentError, check_integer
 from cssp.linalg import host
@@ -129,16 +130,24 @@ class MinDistance:
             raise ArgumentError(
                 f"points has shape {points.shape}: expected (n, d), one point per column of A"
             )
-        object.__setattr__(self, "r", positive("r", self.r))
-        object.__setattr__(self, "_points", points.reshape(points.shape[0], -1))
+        r = positive("r", self.r)
+        largest = max(float(np.abs(points).max()), r)
+        X = np.ldexp(
+            points.reshape(points.shape[0], -1), -int(np.frexp(largest)[1])
+        )  # squares neither overflow nor vanish
+        least = float(np.ldexp(r, -int(np.frexp(largest)[1])))
+        least -= ROUNDINGS * float(np.finfo(np.float64).eps) * (float(np.abs(X).max()) + least)
+        object.__setattr__(self, "r", r)
+        object.__setattr__(self, "_points", X)
+        object.__setattr__(self, "_nearer", float(np.nextafter(least, 0)))
+        object.__setattr__(self, "_tree", scipy.spatial.KDTree(X))
 
     def allowed(self, chosen: np.ndarray) -> np.ndarray:
         """Return which points are at least r from all chosen ones, bool, shape (n,)."""
-        X: np.ndarray = self._points  # type: ignore[attr-defined]
-        least = self.r - ROUNDINGS * float(np.finfo(np.float64).eps) * (np.abs(X).max() + self.r)
+        X, tree, nearer = self._points, self._tree, self._nearer  # type: ignore[attr-defined]
         far = np.ones(len(X), dtype=bool)
-        for i in chosen:
-            far &= np.linalg.norm(X - X[i], axis=1) >= least
+        for near in tree.query_ball_point(X[chosen], nearer) if len(chosen) else ():
+            far[near] = False
         return far
 
     def __repr__(self) -> str:

@@ -62,7 +62,10 @@ class Whole:
         order = np.argsort(codes, kind="stable")
         self.members = np.split(order, np.cumsum(np.bincount(codes))[:-1])
         self.codes, self.size = codes, np.array([J.size for J in self.members])
-        self.price = np.ones(self.size.size) if price is None else price
+        price = np.ones(self.size.size) if price is None else price
+        self.price = np.ldexp(
+            price, -int(np.frexp(price.max())[1])
+        )  # quotients stay in range, whatever the unit
         self.picks: list[int] = []
         self.ends, self.blocked = [0], False
         self.open = self._every(self.d.candidates)

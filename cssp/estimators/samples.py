@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_consistent_leng
 
 from cssp import linalg
 from cssp.estimators._arrays import checked, count, floats, generator
+from cssp.frames import labels_of
 from cssp.scaling import default_floating_errors
 from cssp.select import select
 
@@ -53,7 +55,7 @@ class SampleSelector(BaseEstimator):
     support_ : bool array, shape (n_samples,)
         The same as a mask.
     selection_ : Selection
-        With errors, certificate, and the coefficients T of X ≈ T X_S.
+        With errors, certificate, the coefficients T of X ≈ T X_S, and the labels of the samples, where X is a frame of pandas.
     n_features_in_ : int
     feature_names_in_ : array of str
         Where X has names.
@@ -105,6 +107,7 @@ class SampleSelector(BaseEstimator):
         -------
         self
         """
+        labels = labels_of(X)
         X = checked("X", partial(validate_data, self), X, dtype=floats(X), accept_sparse="csr")
         n, d = X.shape
         weights = None
@@ -139,6 +142,7 @@ class SampleSelector(BaseEstimator):
             rng=generator(self.random_state),
             **(self.method_options or {}),
         )
+        self.selection_ = replace(self.selection_, _names=labels)
         self.indices_, self.support_ = self.selection_.indices, self.selection_.mask()
         return self
 

@@ -146,13 +146,19 @@ def test_costs_and_constraints(run, tmp_path):
         assert again["indices"] == found["indices"]
     (tmp_path / "side.txt").write_text("left\n" * 3 + "right\n" * 4)
     np.savetxt("xy.csv", np.arange(7.0)[:, None] * [1, 1], delimiter=",")
+    np.savetxt("xy.txt", np.arange(7.0)[:, None] * [1, 1])
     for words, limits in (
         (("--at-most", 1, "side.txt"), cssp.AtMost(["l"] * 3 + ["r"] * 4, 1)),
+        (("--min-distance", 4, "xy.txt"), cssp.MinDistance(np.arange(7.0)[:, None] * [1, 1], 4)),
         (("--min-distance", 4, "xy.csv"), cssp.MinDistance(np.arange(7.0)[:, None] * [1, 1], 4)),
     ):
         found = answer(run, "select", "a.csv", "-k", 2, *words)["indices"]
         assert found == cssp.select(A, 2, constraint=limits).indices.tolist()
         assert found != cssp.select(A, 2).indices.tolist()
+    (tmp_path / "bad.txt").write_text("1\ntwo\n")
+    code, _, err = run("select", "a.csv", "-k", 2, "--costs", "bad.txt")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--costs bad.txt: expected lines of numbers" in err
     np.save("r.npy", np.arange(1.0, 31.0)[:, None])
     rows = answer(run, "select", "a.csv", "-k", 2, "--axis", "rows", "--costs", "r.npy")
     assert rows["indices"] == cssp.select(A.T, 2, costs=np.arange(1.0, 31.0)).indices.tolist()

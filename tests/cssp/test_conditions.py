@@ -496,3 +496,24 @@ def test_values_that_are_no_sequence_of_one_length():
         MinDistance([[0.0, 1.0], [2.0]], 1)
     with pytest.raises(CsspError, match="labels is a dict: expected a sequence of labels"):
         AtMost({"a": 1, "b": 2}, 1)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+@pytest.mark.parametrize("d", [1, 3])
+def test_distances_at_any_scale_by_definition(scale, d):
+    points = np.random.default_rng(d).integers(0, 4, (60, d)) * 1.0  # many distances are exactly r
+    limit = MinDistance(points * scale, 2 * scale)
+    for chosen in ([], [3], [3, 50, 7]):
+        wanted = [all(np.linalg.norm(x - points[i]) >= 2 for i in chosen) for x in points]
+        np.testing.assert_array_equal(limit.allowed(np.array(chosen, dtype=np.int64)), wanted)
+
+
+@pytest.mark.parametrize("method", ["residual", "greedy"])
+@pytest.mark.parametrize("unit", [2.0**-1020, 2.0**1000])
+def test_the_unit_of_costs_does_not_matter(method, unit):
+    rng = np.random.default_rng(31)
+    A, costs = rng.standard_normal((8, 12)), rng.uniform(1, 3, 12)
+    usual = select(A, method=method, costs=costs, budget=8)
+    other = select(A, method=method, costs=costs * unit, budget=8 * unit)
+    np.testing.assert_array_equal(other.indices, usual.indices)
+    assert other.cost == usual.cost * unit

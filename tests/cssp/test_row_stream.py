@@ -1,6 +1,7 @@
 """Rows that arrive in blocks: the choice, errors and certificate of the matrix in memory, however it is cut."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -163,3 +164,16 @@ def test_what_is_refused():
     ):
         with pytest.raises(CsspError, match=said):
             StreamingSelector(3, **arguments)
+
+
+def test_names_of_data_frames_come_out_and_must_stay_the_same(tmp_path):
+    frame = pd.DataFrame(A[:, :4], columns=["age", "height", "weight", "town"])
+    stream = StreamingSelector(2, axis="rows").partial_fit(frame[:300])
+    with pytest.raises(CsspError, match="rows has the column 'height' where the stream began with 'age'"):
+        stream.partial_fit(frame[["height", "age", "weight", "town"]])
+    stream.save(tmp_path / "rows.npz")
+    again = StreamingSelector.load(tmp_path / "rows.npz").partial_fit(frame[300:400]).partial_fit(A[400:, :4])
+    assert again.selection().names == select(frame, 2, "greedy").names
+    with pytest.raises(CsspError, match="the stream began with 'age'"):
+        again.partial_fit(frame.rename(columns={"age": "years"}))
+    assert again.n_seen_ == len(A)

@@ -97,3 +97,12 @@ def test_a_small_coreset_trains_nearly_as_well_as_all_samples():
     some = LogisticRegression(max_iter=5000).fit(kept, labels).score(data[test], y[test])
     every = LogisticRegression(max_iter=5000).fit(data[train], y[train]).score(data[test], y[test])
     assert some > every - 0.05
+
+
+def test_the_selection_has_the_labels_of_the_samples():
+    frame = pandas.DataFrame(
+        np.random.default_rng(0).standard_normal((9, 4)), index=[f"p{i}" for i in range(9)]
+    )
+    chosen = SampleSelector(3).fit(frame)
+    assert chosen.selection_.names == [f"p{i}" for i in chosen.indices_]
+    assert SampleSelector(3).fit(frame.to_numpy()).selection_.names is None
