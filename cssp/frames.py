@@ -82,13 +82,12 @@ def by_name(argument: str, values: Any, names: list[str] | None, unit: str = "co
         raise ArgumentError(
             f"{argument} is a mapping: expected one value per {unit}, as {of} has no {unit} names"
         )
+    values = {str(name): value for name, value in values.items()}  # names may be numbers
     absent = [name for name in names if name not in values]
     unknown = [name for name in values if name not in names]
     if absent or unknown:
         what = f"has no value for {absent[0]!r}" if absent else f"names {unknown[0]!r}, which is no {unit}"
-        near = difflib.get_close_matches(
-            str((absent or unknown)[0]), map(str, unknown if absent else names), n=1
-        )
+        near = difflib.get_close_matches((absent or unknown)[0], unknown if absent else names, n=1)
         hint = f"; near to it: {near[0]!r}" if near else ""
         raise ArgumentError(f"{argument} {what}: expected one value for each {unit} of {of}{hint}")
     return [values[name] for name in names]

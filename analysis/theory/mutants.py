@@ -558,8 +558,8 @@ MUTANTS = [
     Mutant(
         "greedy",
         "groups by one direction",
-        "blocks.append(U)",
-        "blocks.append(U[:, :1])",
+        "explained = column_norms2(adjoint(self.F) @ blocks)",
+        "explained = column_norms2(adjoint(self.F) @ blocks) * np.append(True, owner[1:] != owner[:-1])",
         _WHOLE,
     ),
     Mutant("greedy", "costs ignored", "gain / self.price,", "gain,", _WHOLE),

@@ -194,6 +194,12 @@ def test_values_by_name_stand_at_the_columns_of_these_names():
             select(A, 2, **{name: dict(series)})
 
 
+def test_values_by_names_that_are_numbers():
+    frame = pd.DataFrame(np.eye(4), columns=[3, 2, 1, 0])
+    for costs in ({0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}, pd.Series([1.0, 2.0, 3.0, 4.0])):
+        assert select(frame, 2, costs=costs).names == ["0", "1"]
+
+
 @pytest.mark.parametrize("make", [np.array, pd.Index, pd.Series, tuple])
 def test_included_names_in_any_sequence(make):
     frame = pd.DataFrame(np.eye(4), columns=list("abcd"))
