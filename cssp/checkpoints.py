@@ -36,7 +36,9 @@ def save(path: Path, kind: str, arrays: Mapping[str, np.ndarray], key: bytes = b
 
 
 def kind_of(path: Path) -> str | None:
-    """Return the kind that a file was saved under; None where it says none, which `load` refuses."""
+    """Return the kind that a file was saved under; None where it says none, which `load` refuses. A pipe is not waited for."""
+    if not path.is_file():
+        return None
     with contextlib.suppress(Exception), warnings.catch_warnings(), path.open("rb") as stream:
         warnings.simplefilter("error")  # of headers that are to be guessed at
         with np.load(stream, allow_pickle=False) as file:
