@@ -74,7 +74,7 @@ def test_the_time_is_measured(name):
 
 
 def test_the_picture_of_the_field_is_what_the_pruners_do():
-    """Some lines by hand; and the table in the docs is the one that trying all of them makes."""
+    """Some lines by hand; and each line in the docs is the one that trying its pruner makes."""
     lines = {
         cells[0].strip("`"): cells
         for cells in map(field.line, map(PRUNERS.get, ("spare", "cdpruner", "hiprune", "random")))
@@ -87,4 +87,7 @@ def test_the_picture_of_the_field_is_what_the_pruners_do():
     )
     assert lines["hiprune"][1:] == ("before the LLM", "`received`, `received_early`", "–", "–", "–", "own")
     assert lines["random"][2:] == ("places", "–", "–", "–", "`uniform`")
-    assert (Path(__file__).parents[2] / "docs" / "field.inc").read_text() == field.field()
+    text = (Path(__file__).parents[2] / "docs" / "field.inc").read_text()
+    shown = [tuple(cell.strip() for cell in row.split("|")[1:-1]) for row in text.splitlines()[2:]]
+    assert len(shown) > 30
+    assert shown == [field.line(PRUNERS[cells[0].strip("`")]) for cells in shown]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import cssp
 from cssp.vectors import OVERSAMPLE, leading_svd
 
-SKETCHABLE = ("leverage", "leverage_top", "arp", "deim", "qdeim", "osinsky")
+SKETCHABLE = ("leverage", "leverage_top", "arp", "deim", "qdeim", "osinsky", "gappypod_e")
 K = 8
 
 
@@ -26,7 +27,7 @@ def test_rows_that_take_the_option():
     assert {name for name, row in cssp.METHODS.items() if "svd" in row.options} == set(SKETCHABLE)
 
 
-@pytest.mark.parametrize("method", ["leverage_top", "deim", "qdeim", "osinsky"])
+@pytest.mark.parametrize("method", ["leverage_top", "deim", "qdeim", "osinsky", "gappypod_e"])
 def test_picks_of_the_exact_vectors_where_there_is_a_gap(method):
     for seed in range(6):
         A = gapped(seed)
@@ -90,7 +91,8 @@ def test_same_rng_same_picks_and_duplicates_and_rank(method):
     assert one == two
     assert len(set(one)) == K
     thin = A[:, :1] * np.ones((1, 60))
-    with pytest.warns(cssp.RankDeficientWarning):
+    meant = cssp.METHODS[method].oversamples  # more columns than the rank are no surprise there
+    with contextlib.nullcontext() if meant else pytest.warns(cssp.RankDeficientWarning):
         assert len(set(cssp.select(thin, 3, method, svd="sketched", rng=0).indices.tolist())) == 3
 
 
