@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cssp.errors import ArgumentError
+from cssp.files import written
 from cssp.select import select
 
 __all__ = ["field", "run"]
@@ -89,5 +90,6 @@ def _draw(unseen: np.ndarray, rebuilt: dict[str, tuple[np.ndarray, np.ndarray]],
         ax.set_title(
             f"rebuilt from {name}: error {np.linalg.norm(B[0] - unseen[0]) / np.linalg.norm(unseen[0]):.0%}"
         )
-    figure.savefig(path, dpi=120)
+    with written(path) as partial:
+        figure.savefig(partial, dpi=120, format=path.suffix[1:].lower())
     print(f"\nPicture: {path}")

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 import vlm_bridge
 from vlm_bridge.cli.checkpoints import load
+from vlm_bridge.cli.parser import aligned
 from vlm_bridge.errors import BridgeError
 from vlm_bridge.live.prune import prune
 from vlm_bridge.pruners import find_pruner
@@ -77,9 +78,7 @@ def _print_table(questions: list[dict[str, str]], said: dict[str, list[str]], si
         [one["question"], one["answer"], *(answers[i] for answers in said.values())]
         for i, one in enumerate(questions)
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(aligned(rows))
 
 
 def _captioned(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +14,7 @@ from vlm_bridge.errors import BridgeError
 from vlm_bridge.live.prune import prune
 from vlm_bridge.pruners import PRUNERS
 
-__all__ = ["parser", "table"]
+__all__ = ["aligned", "parser", "table"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -149,7 +150,12 @@ def table() -> str:
     rows += [
         (row.name, ", ".join(row.needs) or "-", row.merges or "-", row.summary) for row in PRUNERS.values()
     ]
-    widths = [max(len(row[c]) for row in rows) for c in range(3)]
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as lines, the cells of a column one below the other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        "  ".join([*(text.ljust(w) for text, w in zip(row[:3], widths, strict=True)), row[3]]) for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
