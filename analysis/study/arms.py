@@ -212,6 +212,7 @@ EXCLUDED = {
     "uniform": "is random",
     "arp": "has the law of volume",
     "adaptive": "draws as random_pivot does, in rounds",
+    "blockwise_pivot": "came after the rules of the study; draws as random_pivot does, in filtered blocks",
     "leverage": "is leverage_top with chance in it",
     "two_stage": "is leverage followed by residual",
     "sketched_qr": "is residual on a sketch, for matrices too large for a plain one",

@@ -46,6 +46,7 @@ VARIANTS: dict[str, list[dict]] = {
     ],
     "adaptive": [{"batch": 1}, {"batch": 2}],
     "random_pivot": [{"accelerated": True}],
+    "blockwise_pivot": [{"block": 1}, {"block": 2}],
 }
 
 #: Options for which the law of the code has too many decisions to be enumerated, and is that of the default.

@@ -222,6 +222,31 @@ MUTANTS = [
         "            s -= E.take(j)\n        E.update()",
         "            s -= E.take(j)",
     ),
+    Mutant("blockwise_pivot", "no filter", "int(np.sum(left > share * left[0]))", "len(left)"),
+    Mutant(
+        "blockwise_pivot",
+        "what is left without the square",
+        "np.sum(sq(R), axis=1)",
+        "np.sum(abs(R), axis=1)",
+    ),
+    Mutant(
+        "blockwise_pivot",
+        "norms not updated between blocks",
+        "            E.take(int(j))\n        E.update()",
+        "            E.take(int(j))",
+    ),
+    Mutant(
+        "blockwise_pivot",
+        "the block is not a residual",
+        "project_off(E.A.take(J.tolist()), E.Q[:, : E.r])",
+        "E.A.take(J.tolist())",
+    ),
+    Mutant(
+        "blockwise_pivot",
+        "the wrong columns of the block",
+        "np.asarray(order[: max(",
+        "np.asarray(sorted(order)[: max(",
+    ),
     Mutant("adaptive", "rounds of one column too many", "k // t + (i < k % t)", "k // t + (i <= k % t)"),
     Mutant("leverage", "missing square", "np.sum(squares(Vh[:r]), axis=0)", "np.sum(np.abs(Vh[:r]), axis=0)"),
     Mutant(

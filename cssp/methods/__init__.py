@@ -31,6 +31,7 @@ from __future__ import annotations
 from cssp.methods import (
     adaptive,
     arp,
+    blockwise_pivot,
     bss,
     deim,
     exact,
@@ -71,6 +72,7 @@ METHODS |= {
         arp,
         random_pivot,
         adaptive,
+        blockwise_pivot,
         leverage,
         two_stage,
         sketched_qr,

@@ -294,6 +294,7 @@ def own_options(method, m, n, k, free):
         "strong_rrqr": {"f": st.floats(1, 10)},
         "random_pivot": {"accelerated": st.booleans()},
         "adaptive": {"rounds": st.integers(1, 9)},
+        "blockwise_pivot": {"block": st.integers(1, 20)},
         "local_search": {"start": st.sampled_from(["pivoted_qr", "greedy", "osinsky", "strong_rrqr"])},
     }.get(method, {})
 

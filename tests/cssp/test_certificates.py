@@ -269,6 +269,7 @@ EXPECTED = {
     "arp": (4, 16, "expectation"),
     "random_pivot": (8, None, "expectation"),
     "adaptive": (8, None, "expectation"),
+    "blockwise_pivot": (None, None, None),
     "osinsky": (4, 16, "every run"),
     "volume_derandomized": (4, 16, "every run"),
     "exact": (4, 16, "every run"),

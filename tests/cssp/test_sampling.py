@@ -86,6 +86,33 @@ def round_law(A, sizes):
     return law
 
 
+def filtered(X, share):
+    """Columns of X of largest residual, one after another, until what they leave of X is at most this share of it."""
+    kept = []
+    while not kept or oracles.squared_error(X, kept) > share * np.linalg.norm(X) ** 2:
+        left = sq_norms(oracles.residual_matrix(X, kept)) if kept else sq_norms(X)
+        kept.append(int(np.argmax(left)))
+    return kept
+
+
+def block_law(A, k, b):
+    """Successive draws of min(b, columns still wanted) from the residual norms, filtered; again."""
+    done, running = {}, {frozenset(): 1.0}
+    while running:
+        new = {}
+        for S, q in running.items():
+            E = oracles.residual_matrix(A, sorted(S)) if S else A
+            w = sq_norms(E)
+            w[list(S)] = 0
+            for T, r in successive_law(w, min(b, k - len(S))).items():
+                J = sorted(T)
+                U = S | {J[i] for i in filtered(E[:, J], 1 / b)}
+                into = done if len(U) == k else new
+                into[U] = into.get(U, 0.0) + q * r
+        running = new
+    return done
+
+
 def sq_norms(A):
     return np.sum(np.abs(A) ** 2, axis=0)
 
@@ -324,6 +351,47 @@ def test_random_pivot_law_with_included_and_excluded():
     wanted = {S | {3}: q for S, q in round_law(E, [1, 1]).items()}
     assert_same_law(law("random_pivot", A, 3, include=[3], exclude=[0]), wanted)
     assert_same_law(law("adaptive", A, 3, include=[3], exclude=[0], batch=1), wanted)
+
+
+@pytest.mark.parametrize("b", [1, 2, 3])
+@pytest.mark.parametrize("complex_", [False, True])
+def test_blockwise_pivot_law(b, complex_):
+    """Columns 0 to 2 and 3, 4 are nearly parallel: most blocks lose a column."""
+    A = gaussian(5, 6, 3, complex_)
+    for j, i in ((1, 0), (2, 0), (4, 3)):
+        A[:, j] = 2 * A[:, i] + 0.3 * A[:, j]
+    wanted = block_law(A, 3, b)
+    assert_same_law(law("blockwise_pivot", A, 3, block=b), wanted)
+    apart = max(abs(wanted.get(S, 0.0) - q) for S, q in round_law(A, [1] * 3).items())
+    assert apart < 1e-12 if b == 1 else apart > 0.02
+
+
+def test_blockwise_pivot_law_with_included_and_excluded():
+    A = gaussian(5, 6, 6)
+    E = oracles.residual_matrix(A, [3])
+    E[:, [0, 3]] = 0
+    wanted = {S | {3}: q for S, q in block_law(E, 2, 2).items()}
+    assert_same_law(law("blockwise_pivot", A, 3, include=[3], exclude=[0], block=2), wanted)
+
+
+def test_blocks_of_parallel_columns_are_filtered_and_plain_blocks_are_not():
+    """Clusters whose sizes fall by half, heavy first: plain blocks draw one cluster again and again."""
+    rng = np.random.default_rng(0)
+    centres = np.linalg.qr(rng.standard_normal((40, 8)))[0] * 10
+    A = centres[:, np.repeat(np.arange(8), 2 ** np.arange(8)[::-1])]
+    A = A + 1e-3 * rng.standard_normal(A.shape)
+    errors = {"blockwise_pivot": [], "adaptive": []}
+    for seed in range(9):
+        errors["blockwise_pivot"].append(select(A, 8, "blockwise_pivot", rng=seed, block=8).relative_error)
+        errors["adaptive"].append(select(A, 8, "adaptive", rng=seed, batch=8).relative_error)
+    assert np.median(errors["blockwise_pivot"]) < 1e-3 < 0.1 < np.median(errors["adaptive"])
+
+
+def test_blockwise_pivot_meets_the_tolerance():
+    A = spectra.with_spectrum(0.7 ** np.arange(20), 30, 25, 0)
+    for seed in range(5):
+        s = select(A, tol=1e-2, method="blockwise_pivot", rng=seed)
+        assert s.relative_error <= 1e-2 < math.sqrt(s.errors[-2] / s.errors[0])
 
 
 @pytest.mark.parametrize(("A", "k"), FAMILIES)
@@ -662,7 +730,16 @@ def test_sketched_qr_meets_the_tolerance_in_blocks():
 # ---------------------------------------------------------------- edges
 
 
-METHOD_NAMES = ["volume", "arp", "random_pivot", "adaptive", "leverage", "two_stage", "sketched_qr"]
+METHOD_NAMES = [
+    "volume",
+    "arp",
+    "random_pivot",
+    "adaptive",
+    "blockwise_pivot",
+    "leverage",
+    "two_stage",
+    "sketched_qr",
+]
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
@@ -749,6 +826,7 @@ def test_automatic_acceleration_goes_by_size_alone(monkeypatch):
         ("adaptive", {"rounds": 0}, "rounds = 0"),
         ("adaptive", {"batch": 2.0}, "batch = 2.0.*integer"),
         ("adaptive", {"batch": 2, "rounds": 2}, "one of them"),
+        ("blockwise_pivot", {"block": 0}, "block = 0"),
         ("leverage", {"rank": 0}, "rank = 0"),
         ("leverage", {"rank": 6}, "rank = 6.*between 1 and 5"),
         ("two_stage", {"rank": True}, "rank = True"),
