@@ -183,6 +183,24 @@ def _top_scores(run: Run) -> Value:
     return float(max(0.0, out - 1e-8) / min(scores[run.S])) if min(scores[run.S]) > 0 else None
 
 
+def _against_volume_sampling(run: Run) -> Value:
+    """Evaluate F ≤ D_l + (1 - 1/l)^k (‖A‖² - D_l), the least over l."""
+    at = run.at
+    factor = bounds.greedy_spectrum(at.s, at.k)
+    return None if math.isinf(factor) else at.score(run.F, factor * at.optimum(at.k))
+
+
+def _fewer_columns(run: Run) -> Value:
+    """Evaluate F ≤ (1 + ε) OPT_r for the least ε at which k columns suffice, for every r < k."""
+    at, worst = run.at, []
+    for r in range(1, at.k):
+        best = at.optimum(r)
+        eta = min(1.0, best / float(np.sum(at.s**2)))
+        enough = [e for e in np.geomspace(0.1, 100, 40) if bounds.greedy_columns(r, float(e), eta) <= at.k]
+        worst += [at.score(run.F, (1 + enough[0]) * best)] if enough else []
+    return _worst(worst)
+
+
 def _by_spectrum(run: Run) -> Value:
     at = run.at
     return at.score(run.F, bounds.volume_derandomized_spectrum(at.s, at.k) * at.optimum(at.k))
@@ -327,6 +345,8 @@ STATEMENTS: dict[str, list[tuple[str, str, Callable[[Run], Value]]]] = {
     "greedy": [
         ("each gain is the largest", "farahat2011", _largest_gain),
         ("f(S) >= (1 - e^-γ) max f", "das2011", _captured),
+        ("F <= D_l + (1 - 1/l)^k (‖A‖² - D_l), all l", "fornace2024", _against_volume_sampling),
+        ("F <= (1 + ε) OPT_r", "chen2025", _fewer_columns),
     ],
     "leverage_top": [
         ("scores sum to r - ε: 1/(1 - ε), both norms", "papailiopoulos2014", _leverage_sum),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 
-from cssp.bounds._record import check_int, check_real, theorem
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cssp.bounds._record import check_int, check_real, check_spectrum, theorem
+from cssp.bounds.sampling import volume_expectation
 
 
 @theorem("captured energy", "every run", "das2011", "f(S_k) >= (1 - e^-gamma) max f over k-subsets")
@@ -38,6 +42,92 @@ def gain_greedy_columns(k: int, eps: float, smin: float) -> float:
     eps = check_real("eps", eps, 0.0, 1.0, open_low=True)
     smin = check_real("smin", smin, 0.0, 1.0, open_low=True)
     return float(math.ceil(16 * k / (eps * smin)))
+
+
+@theorem(
+    "captured energy",
+    "every run",
+    "fornace2024",
+    "f(S_r) >= (1 - (1 - 1/l)^r) E f of volume sampling of l columns",
+    derived=True,
+)
+def greedy_captured(r: int, l: int) -> float:
+    """Return the share of E f of l volume-sampled columns that r gain-greedy columns capture: 1 - (1 - 1/l)^r [fornace2024].
+
+    f(S) = ||P_S A||_F^2; every run, any l >= 1, any A of rank at least l. At r = l = 1 greedy is at least the mean.
+
+    Examples
+    --------
+    >>> greedy_captured(2, 2)
+    0.75
+    """
+    r, l = check_int("r", r, 1), check_int("l", l, 1)
+    return -math.expm1(r * math.log1p(-1 / l)) if l > 1 else 1.0
+
+
+@theorem(
+    "frobenius",
+    "every run",
+    "fornace2024",
+    "F(S_r) <= D_l + (1 - 1/l)^r (||A||_F^2 - D_l), D_l = E F of volume sampling of l columns",
+    derived=True,
+)
+def greedy_spectrum(s: ArrayLike, r: int) -> float:
+    """Return the factor of r gain-greedy columns on OPT_r, from the spectrum: the least over l of `greedy_captured`, squared [fornace2024].
+
+    F <= D_l + (1 - 1/l)^r (||A||_F^2 - D_l) for every l, D_l being the error that `volume_expectation` gives. No
+    factor holds for every spectrum (`gain_greedy`), so this one is unbounded; inf where OPT_r = 0.
+
+    Parameters
+    ----------
+    s : array_like
+        All singular values of A (missing ones count as zero).
+    r : int
+
+    Examples
+    --------
+    >>> round(greedy_spectrum(np.ones(12), 1), 12)
+    1.0
+    >>> round(greedy_spectrum([2.0, 1.0, 1.0], 2), 12)
+    2.5
+    """
+    values = check_spectrum(s)
+    r = check_int("r", r, 1)
+    if values[0] == 0.0 or r >= values.size or values[r] == 0.0:
+        return math.inf
+    squares = (values / values[0]) ** 2
+    total, tails = float(squares.sum()), np.cumsum(squares[::-1])[::-1]
+    least = total
+    for l in range(1, int(np.count_nonzero(values)) + 1):
+        mean = volume_expectation(values, l) * float(tails[l]) if l < values.size else 0.0
+        least = min(least, mean + (1 - greedy_captured(r, l)) * max(0.0, total - mean))
+    return least / float(tails[r]) if tails[r] > 0 else math.inf
+
+
+@theorem(
+    "number of columns",
+    "every run",
+    "chen2025",
+    "F <= (1 + eps) OPT_k after that many gain-greedy columns",
+    derived=True,
+)
+def greedy_columns(k: int, eps: float, eta: float) -> float:
+    """Return the number of gain-greedy columns that suffice for F <= (1 + eps) OPT_k, in every run [chen2025].
+
+    k/eps + k log_+(1/(eps eta)) with eta = OPT_k / ||A||_F^2, rounded up: the count of `random_pivot_columns` that has eta in it.
+    A greedy gain is at least the mean gain of a column drawn by its squared residual norm, which is all that the proof uses.
+
+    Examples
+    --------
+    >>> greedy_columns(2, eps=0.5, eta=0.1)
+    10.0
+    """
+    k = check_int("k", k, 1)
+    eps = check_real("eps", eps, 0.0, open_low=True)
+    eta = check_real("eta", eta, 0.0, 1.0)
+    return (
+        math.inf if eta == 0.0 else float(math.ceil(k / eps + k * max(0.0, -math.log(eps) - math.log(eta))))
+    )
 
 
 @theorem(

@@ -868,6 +868,51 @@ def test_weak_submodularity():
     assert bounds.weak_submodularity(1e-12) == pytest.approx(1e-12)
 
 
+def mean_of_volume_sampling(A, l):
+    """E F over all l-subsets, each weighted by its volume."""
+    weight = {S: np.linalg.det(A[:, S].T @ A[:, S]) for S in itertools.combinations(range(A.shape[1]), l)}
+    return sum(w * frobenius(A, S) for S, w in weight.items()) / sum(weight.values())
+
+
+def test_gain_greedy_captures_what_volume_sampling_does():
+    worst = 0.0
+    for A, k in full_rank_families((6, 6, 2), (5, 7, 3)):
+        s, energy = singular_values(A), np.sum(A**2)
+        F = frobenius(A, gain_greedy(A, k))
+        means = [
+            mean_of_volume_sampling(A, l) for l in range(1, k + 2) if s[min(l, s.size) - 1] > 1e-3 * s[0]
+        ]
+        for l, mean in enumerate(means, 1):
+            assert energy - F >= bounds.greedy_captured(k, l) * (energy - mean) * (1 - 1e-9)
+            assert energy - means[0] >= (energy - mean) / l * (1 - 1e-9)  # the lemma: drops fall on average
+        if s[-1] > 1e-3 * s[0] and k < s.size:
+            assert F <= bounds.greedy_spectrum(s, k) * optimum(A, k) * (1 + 1e-9)
+            worst = max(worst, F / (bounds.greedy_spectrum(s, k) * optimum(A, k)))
+    assert worst > 0.9
+    assert bounds.greedy_spectrum([1.0, 1e-9, 0.0], 2) == math.inf
+
+
+@pytest.mark.parametrize("l", [1, 2, 4])
+def test_one_gain_greedy_column_attains_its_share_on_equal_columns(l):
+    """On the identity one column takes one unit of energy, l columns take l."""
+    assert bounds.greedy_captured(1, l) * l == pytest.approx(1)
+    assert bounds.greedy_spectrum(np.ones(7), 1) == pytest.approx(1)
+    assert bounds.greedy_captured(3, l) == pytest.approx(1 - (1 - 1 / l) ** 3)
+
+
+def test_gain_greedy_columns_for_an_error_near_the_optimum():
+    for A, _ in full_rank_families((9, 9, 1)):
+        for k, eps in ((1, 0.5), (1, 1.0), (2, 1.0)):
+            best = optimum(A, k)
+            r = bounds.greedy_columns(k, eps, min(1.0, best / np.sum(A**2)))
+            if r <= 9 and best > 1e-12:
+                assert frobenius(A, gain_greedy(A, int(r))) <= (1 + eps) * best * (1 + 1e-9)
+    assert bounds.greedy_columns(2, 0.5, 0.1) == math.ceil(4 + 2 * math.log(20))
+    assert bounds.greedy_columns(2, 0.5, 1.0) == math.ceil(4 + 2 * math.log(2))
+    assert bounds.greedy_columns(2, 5.0, 1.0) == 1
+    assert bounds.greedy_columns(1, 0.5, 0.0) == math.inf
+
+
 @pytest.mark.parametrize("copies", [5, 10, 50])
 def test_gain_greedy_has_no_bound_on_the_error(copies):
     A = matrices.gain_greedy_killer(copies)

@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 import pytest
 
-from cssp import linalg, select
+from cssp import linalg, select, select_gram
 
 
 def worst_step(A, S, B=None):
@@ -35,6 +35,27 @@ def test_every_step_is_the_best(name):
     for seed in range(8):
         A = CASES[name](np.random.default_rng(seed))
         assert worst_step(A, select(A, 8, "greedy").indices) > 1 - 1e-7
+
+
+def nuclear_score(K, S, j):
+    """What the nuclear norm of K - K_S loses to j, by the definition: singular values of both residuals."""
+
+    def left(T):
+        return np.linalg.norm(K - K[:, T] @ np.linalg.pinv(K[np.ix_(T, T)], hermitian=True) @ K[T], "nuc")
+
+    return left(S) - left([*S, j])
+
+
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_its_picks_are_those_of_the_largest_nuclear_score(kind):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        A = rng.standard_normal((7, 9)) + (1j * rng.standard_normal((7, 9)) if kind == "complex" else 0)
+        K, S = A.conj().T @ A, []
+        while len(S) < 4:
+            S.append(max((j for j in range(9) if j not in S), key=lambda j: nuclear_score(K, S, j)))
+        assert select(A, 4, "greedy").indices.tolist() == S
+        assert select_gram(K, 4, "greedy").indices.tolist() == S
 
 
 @pytest.mark.parametrize("p", [1, 4, 30])
