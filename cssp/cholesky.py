@@ -19,6 +19,7 @@ from cssp.gram import Gram, rough
 from cssp.linalg import squares
 from cssp.pivoting import TIE_BAND, norm_slack, stale_level, tie_bar
 from cssp.sampling import draw, proposals
+from cssp.scaling import shifted
 
 __all__ = ["RULES", "Cholesky", "rank_of"]
 
@@ -50,6 +51,8 @@ class Cholesky:
     d : float64 array, shape (n,)
     trace : list of float
         Trace of K - FᴴF after 0, 1, ... picks.
+    tol_max : float or None
+        Residual at or below which no index is chosen, but for the first, in the unit of diag(w) K diag(w).
     noise, floor : float64 array, shape (n,)
         Residuals of nothing but rounding, which is relative to each diagonal entry; of what counts for the rank.
     seen : float
@@ -67,6 +70,7 @@ class Cholesky:
         candidates: np.ndarray,
         include: list[int],
         tol: float | None = None,
+        tol_max: float | None = None,
         allowed: Callable[[list[int]], np.ndarray] | None = None,
         price: np.ndarray | float = 1.0,
     ) -> None:
@@ -85,6 +89,7 @@ class Cholesky:
         admissible[include] = True
         self.top = float(np.max(G.diagonal[admissible]))
         self.goal = -1.0 if tol is None else tol * self.trace[0]
+        self.tol_max = tol_max
         self._scale()
         for j in include:
             self.take(j, forced=True)
@@ -109,7 +114,13 @@ class Cholesky:
 
     def reached(self) -> bool:
         """Return whether the tolerance is met."""
-        return self.trace[-1] <= self.goal
+        return self.trace[-1] <= self.goal or self.small()
+
+    def small(self) -> bool:
+        """Return whether, after one pick at least, the residual of every index that may follow is at most ``tol_max``."""
+        if self.tol_max is None or not self.indices:
+            return False
+        return not bool(np.any(self.d[self.may_follow()] > shifted(self.tol_max, -2 * self.G.exponent)))
 
     def residual(self, J: Any, rows: np.ndarray | None = None) -> np.ndarray:
         """Return the rows J of K - FᴴF."""
@@ -343,6 +354,7 @@ def rank_of(L: Cholesky) -> int:
     for name in ("indices", "independent", "clear", "trace"):
         setattr(other, name, list(getattr(L, name)))
     other.open_, other.d, other.goal, other.allowed = L.candidates.copy(), L.d.copy(), -1.0, None
+    other.tol_max = None
     other.open_[L.include] = True
     other.k = len(L.indices) + L.k - L.rank
     residual(other, np.random.default_rng(0))

@@ -202,7 +202,7 @@ def _takes(row: Method, kind: str | None, arguments: Mapping[str, Any]) -> bool:
         (kind is None or kind in row.backends)
         and given & {"tol", "include", "exclude", "target", "groups", "constraint", "costs"}
         <= set(row.supports)
-        and (row.nested or "tol_each" not in given)
+        and (row.nested or not given & {"tol_each", "tol_max"})
     )
 
 

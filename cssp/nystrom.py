@@ -21,7 +21,8 @@ from cssp import arguments as check
 from cssp import conditions
 from cssp.certificate import Certificate, against_width, promised, ratio_of
 from cssp.cholesky import RULES, Cholesky, rank_of
-from cssp.errors import RankDeficientWarning, UnknownNameError, warn
+from cssp.conditions.constraints import positive
+from cssp.errors import ArgumentError, RankDeficientWarning, UnknownNameError, warn
 from cssp.finish import filled, shortened, within
 from cssp.gram import Gram, as_gram
 from cssp.linalg import squares
@@ -44,6 +45,7 @@ def select_gram(
     n: int | None = None,
     diagonal: Any = None,
     tol: float | None = None,
+    tol_max: float | None = None,
     weights: Any = None,
     include: Any = None,
     exclude: Any = None,
@@ -63,7 +65,7 @@ def select_gram(
         ``K(I, J)`` of two int64 arrays that returns the block (len(I), len(J)); or the name of a kernel of
         scikit-learn, such as "rbf", between the rows of `X`. What is read is checked, the rest is not.
     k : int, optional
-        Number of landmarks. It may be left out where `tol` is given.
+        Number of landmarks. It may be left out where `tol` or `tol_max` is given.
     method : {"residual", "random_pivot", "greedy", "norm", "uniform"}
         As in `cssp.select` on A with K = AᴴA. "residual" and "random_pivot" evaluate (k + 1)n entries, "greedy"
         (k + 1)n² of them.
@@ -75,6 +77,10 @@ def select_gram(
         Diagonal of a function or a named kernel; without it, it is asked for in small blocks.
     tol : float in (0, 1], optional
         Stop at the first pick with tr(K - K_S) ≤ tol·tr(K): the square of the tol of `cssp.select`.
+    tol_max : float, optional
+        Stop at the first pick after which no diagonal entry of K - K_S that may be chosen is above tol_max: the square of the
+        tol_max of `cssp.select`. With "residual" and ``tol_max=1`` this is greedy MAP inference of the determinantal process with
+        kernel K, without a fixed size: det K_S is multiplied by the entry of the next pick. At least one pick is made.
     weights : array, shape (n,), optional
         The same as ``select_gram(diag(weights) K diag(weights), ...)``.
     include, exclude : sequence of int, optional
@@ -121,14 +127,20 @@ def select_gram(
     under = conditions.asked(
         METHODS[method], G.n, k, {}, constraint=constraint, costs=costs, budget=budget
     ) or conditions.Conditions(G.n)
-    request = requested((), G.n, k=k, tol=tol, include=include, exclude=exclude, ends=under.ends)
+    request = requested(
+        (), G.n, k=k, tol=tol, include=include, exclude=exclude, ends=under.ends or tol_max is not None
+    )
+    if tol_max is not None:
+        tol_max = positive("tol_max", tol_max)
+        if tol is not None:
+            raise ArgumentError(f"tol = {tol!r} and tol_max = {tol_max!r}: expected one of the two")
     check.check_deficient(deficient)
     item, generator = request.item(()), check.as_generator(rng)
     under.check_included(np.asarray(item.include, dtype=np.int64))
 
     def run(price: np.ndarray | float) -> Cholesky:
         allowed = under.allowed if under.constraints else None
-        L = Cholesky(G, item.k, item.candidates, list(item.include), request.tol, allowed, price)
+        L = Cholesky(G, item.k, item.candidates, list(item.include), request.tol, tol_max, allowed, price)
         RULES[method](L, generator, **method_options)
         return L
 
@@ -184,6 +196,8 @@ def _complete_under(L: Cholesky, under: conditions.Conditions, deficient: str, c
     if met is not None:
         L.cut(met)
         return None
+    if L.small():
+        return None
     least = L.k if counted and under.budget is None and deficient != "truncate" else 1
     rank, ended = L.rank, bool(L.open_.any()) and not L.may_follow().any()
     while len(L.indices) < least and (places := np.flatnonzero(L.may_follow())).size:
@@ -211,6 +225,8 @@ def _length(L: Cholesky, counted: bool) -> int:
     met = within((trace <= L.goal for trace in L.trace), least)
     if met is not None:
         return met
+    if L.small():
+        return len(L.indices)
     return L.k if counted else max(least, L.rank + len(_dependent(L)))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from cssp import arguments as check
 from cssp import conditions, frames, gradients, missing_values, passes, rows, scaling, transforms
-from cssp.each import check_tol_each, solved_each
+from cssp.each import check_each, solved_each
 from cssp.errors import UnsupportedError
 from cssp.finish import solved, warn_of_dependence
 from cssp.in_memory import InMemory
@@ -39,6 +39,7 @@ def select(
     target: Any = None,
     tol: float | None = None,
     tol_each: float | None = None,
+    tol_max: float | None = None,
     include: Any = None,
     exclude: Any = None,
     valid: Any = None,
@@ -61,7 +62,7 @@ def select(
         NumPy, torch, or any Array-API array; real, complex where the method allows it, integer and bool
         (worked on in float64), half precisions (worked on in float32). Never modified.
     k : int, or one int per batch item, optional
-        Number of columns; of groups where `groups` is given. It may be left out where `tol`, `tol_each` or `budget` is given.
+        Number of columns; of groups where `groups` is given. It may be left out where `tol`, `tol_each`, `tol_max` or `budget` is given.
     method : str
         Name of a row of `cssp.METHODS`.
     weights : array, shape (n,) or (..., n), optional
@@ -79,6 +80,11 @@ def select(
     tol_each : float in (0, 1), optional
         Stop at the first pick with which the residual norm of every column is at most tol_each times its own norm, instead of
         tol. For methods that pick one column after the other, the others refuse it.
+    tol_max : float, optional
+        Stop at the first pick with which the residual norm of every column that may be chosen is at most tol_max, in the unit of
+        A·diag(weights), instead of tol; at least one pick is made. With "residual" and ``tol_max=1`` this is greedy MAP inference of
+        the determinantal process with kernel L = diag(w) AᴴA diag(w), without a fixed size: det L_S is multiplied by the
+        squared residual norm of the next pick, and it ends where no column raises it.
     include, exclude : sequence of int or str, or one sequence per batch item, optional
         Columns chosen first, in this order; columns never chosen (they still count in the error). Also names
         of columns where A is a data frame.
@@ -164,6 +170,7 @@ def select(
     same = {
         "tol": tol,
         "tol_each": tol_each,
+        "tol_max": tol_max,
         "include": include,
         "exclude": exclude,
         "valid": valid,
@@ -191,8 +198,9 @@ def select(
     A, target, absent = missing_values.settled(A, target, valid, missing)
     live = gradients.sources(A, weights, target, unit)
     matrices = _opened(A, row, options, k, target, unit)
-    if tol_each is not None:
-        check_tol_each(tol_each, tol, row)
+    each = tol_each is not None or tol_max is not None
+    if each:
+        tol_max = check_each(row, tol=tol, tol_each=tol_each, tol_max=tol_max, target=target)
     row, (*lead, _, n) = matrices.row, matrices.shape
     batch = tuple(lead)
     check.check_deficient(deficient)
@@ -214,14 +222,14 @@ def select(
         constraint=constraint,
         costs=costs,
         budget=budget,
-        tol_each=tol_each,
+        each="tol_max" if tol_max is not None else "tol_each" if each else "",
         in_passes=matrices.passes is not None,
     )
     request = requested(
         batch,
         n,
         k=k if groups is None else None,
-        ends=under is not None and under.ends,
+        ends=tol_max is not None or (under is not None and under.ends),
         tol=tol if tol_each is None else tol_each,
         include=include,
         exclude=exclude,
@@ -234,7 +242,7 @@ def select(
     problems = [
         matrices.problem(place, request.item(place), g) for place, g in zip(places, generators, strict=True)
     ]
-    solve = solved if tol_each is None else solved_each
+    solve = partial(solved_each, largest=tol_max) if each else solved
     if under is not None:
         solve = partial(conditions.solved_under, under)
     with reporting(progress, f"select {method}") as report:

@@ -129,7 +129,7 @@ RRQR_CONSTANTS: dict[str, tuple[Callable[[int, int], float], str]] = {
     "high_rrqr": (lambda n, k: _power_of_two(2 * (n - k), n * (n - k)), "chan1987"),
     "low_rrqr": (lambda n, k: _power_of_two(2 * (k + 1), (k + 1) * n), "chan1994"),
     "hong_pan": (lambda n, k: float(k * (n - k) + min(k, n - k)), "hong1992"),
-    "hybrid": (lambda n, k: float((k + 1) * (n - k)), "chandrasekaran1994"),
+    "hybrid": (lambda n, k: float(max((k + 1) * (n - k), k * (n - k + 1))), "chandrasekaran1994"),
 }
 
 
@@ -137,12 +137,13 @@ RRQR_CONSTANTS: dict[str, tuple[Callable[[int, int], float], str]] = {
 def rrqr(n: int, k: int, algorithm: str = "hong_pan") -> float:
     """Return q(n, k)^2 of a rank-revealing QR: s_k(R11) >= s_k / q and T <= q^2 s_{k+1}^2, squared [boutsidis2009].
 
-    `algorithm` is a key of `RRQR_CONSTANTS`; "hong_pan" is an existence result (some k columns).
+    `algorithm` is a key of `RRQR_CONSTANTS`; "hong_pan" is an existence result (some k columns). "hybrid" has k (n - k + 1) for
+    s_k(R11) and (k + 1)(n - k) for T; q^2 is the larger one, the first where k > n/2.
 
     Examples
     --------
-    >>> rrqr(10, 3, "hybrid")
-    28.0
+    >>> rrqr(10, 3, "hybrid"), rrqr(10, 8, "hybrid")
+    (28.0, 24.0)
     """
     n, k = check_nk(n, k)
     if algorithm not in RRQR_CONSTANTS:

@@ -37,6 +37,7 @@ def choice(o: argparse.Namespace, table: Table) -> dict[str, Any]:
         "k": o.k,
         "tol": getattr(o, "tol", None),
         "tol_each": o.tol_each,
+        "tol_max": o.tol_max,
         "weights": _numbers("weights", o, table),
         "include": common.listed("include", o, table),
         "exclude": common.listed("exclude", o, table),

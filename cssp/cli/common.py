@@ -263,7 +263,7 @@ def as_flags(text: str) -> str:
     """Return a message of the library in the words of the command line."""
     text = re.sub(r"^rows = ", "-r ", text)
     text = re.sub(
-        r"\b(deficient|tol_each|tol|rng|method|budget|core) ?= ?('[^']*'|[^\s:;,)]+)",
+        r"\b(deficient|tol_each|tol_max|tol|rng|method|budget|core) ?= ?('[^']*'|[^\s:;,)]+)",
         lambda m: f"--{m[1].replace(chr(95), chr(45))} {m[2].strip(chr(39))}",
         text,
     )

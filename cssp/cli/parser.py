@@ -208,6 +208,12 @@ def _add_which(add: Add) -> None:
         help="stop once every column is explained to this share of its own norm; instead of --tol",
     )
     add(
+        "--tol-max",
+        type=float,
+        metavar="NORM",
+        help="stop once no column is farther than this from the span of the chosen; instead of --tol",
+    )
+    add(
         "--scale",
         action="store_true",
         help="divide each column by its norm for the choice: units do not matter",

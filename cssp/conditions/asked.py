@@ -127,10 +127,10 @@ def asked(
     constraint: Any = None,
     costs: Any = None,
     budget: Any = None,
-    tol_each: Any = None,
+    each: str = "",
     in_passes: bool = False,
 ) -> Conditions | None:
-    """Return the conditions, or None where there are none.
+    """Return the conditions, or None where there are none; ``each`` is the name of a tolerance of single columns, if there is one.
 
     Raises
     ------
@@ -156,9 +156,9 @@ def asked(
             raise UnsupportedError(
                 f"{name} with options {dict(options)!r}: expected the method's own rule, without options"
             )
-    if tol_each is not None:
+    if each:
         raise UnsupportedError(
-            f"tol_each with {', '.join(given)}: expected tol, which ends the choice under conditions too"
+            f"{each} with {', '.join(given)}: expected tol, which ends the choice under conditions too"
         )
     limits = _constraints(constraint)
     prices = None if costs is None else _costs(costs, n)

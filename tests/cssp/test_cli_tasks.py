@@ -113,6 +113,8 @@ def test_a_note_is_one_line_whatever_the_names_are(run, tmp_path):
 def test_one_tolerance_for_each_column(run):
     found = answer(run, "select", "a.csv", "--tol-each", 0.05)
     assert found["indices"] == cssp.select(A, tol_each=0.05).indices.tolist()
+    found = answer(run, "select", "a.csv", "--tol-max", 0.5)
+    assert found["indices"] == cssp.select(A, tol_max=0.5).indices.tolist()
 
 
 def test_groups_are_chosen_whole(run, tmp_path):

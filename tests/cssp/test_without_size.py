@@ -1,0 +1,142 @@
+"""Greedy MAP inference without a fixed size (``tol_max=1``): against determinants, and against all subsets."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from cssp import METHODS, AtMost, CsspError, each, select, select_gram
+
+NESTED = [name for name, row in METHODS.items() if row.nested]
+
+
+def log_det(L, S):
+    return np.linalg.slogdet(L[np.ix_(S, S)])[1] if len(S) else 0.0
+
+
+def greedy_map(L, among=None, start=()):
+    """The definition: add what raises log det L_S most, as long as it is raised; one index at least."""
+    S, left = list(start), set(range(len(L)) if among is None else among) - set(start)
+    while left:
+        j = max(sorted(left), key=lambda j: log_det(L, [*S, j]))
+        if S and log_det(L, [*S, j]) <= log_det(L, S):
+            break
+        S.append(j)
+        left.remove(j)
+    return S
+
+
+def factors(seed, n=7, m=9):
+    """A with residual norms on both sides of 1."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((m, n)) * rng.uniform(0.2, 1.0, n)
+
+
+@pytest.mark.parametrize("method", ["residual", "pivoted_qr"])
+def test_the_picks_are_those_of_determinants(method, monkeypatch):
+    monkeypatch.setattr(each, "FIRST", 2)
+    sizes = set()
+    for seed in range(30):
+        A = factors(seed)
+        S = greedy_map(A.T @ A)
+        assert select(A, method=method, tol_max=1).indices.tolist() == S
+        sizes.add(len(S))
+    assert len(sizes) > 3
+
+
+def test_of_a_kernel_and_in_other_storages():
+    for seed in range(30):
+        A = factors(seed)
+        S = greedy_map(A.T @ A)
+        sel = select_gram(A.T @ A, tol_max=1)
+        assert (sel.indices.tolist(), sel.rank, sel.k) == (S, len(S), len(S))
+        assert select(torch.as_tensor(A), tol_max=1.0).indices.tolist() == S
+        assert select(sp.csc_array(A), tol_max=1.0).indices.tolist() == S
+
+
+def test_it_is_a_local_maximum_and_never_above_all_subsets():
+    exact = 0
+    for seed in range(20):
+        A = factors(seed)
+        L = A.T @ A
+        S = select_gram(L, tol_max=1).indices.tolist()
+        best = max(log_det(L, T) for k in range(8) for T in itertools.combinations(range(7), k))
+        assert log_det(L, S) <= best + 1e-12
+        if len(S) > 1:
+            assert all(log_det(L, [*S, j]) <= log_det(L, S) + 1e-12 for j in range(7) if j not in S)
+            assert log_det(L, S) > log_det(L, S[:-1])
+        exact += abs(log_det(L, S) - best) < 1e-9
+    assert exact >= 10
+    L = np.diag([3.0, 0.5, 1.5, 0.9, 2.0])  # independent: the best set is known
+    assert select_gram(L, tol_max=1).indices.tolist() == [0, 4, 2]
+    assert select(np.sqrt(L), tol_max=1).indices.tolist() == [0, 4, 2]
+
+
+def test_weights_are_qualities_and_scales_do_not_matter():
+    A, w = factors(3), np.array([2.0, 0.1, 1, 3, 1, 0.5, 1])
+    S = greedy_map(w[:, None] * (A.T @ A) * w)
+    assert select(A, weights=w, tol_max=1).indices.tolist() == S
+    assert select_gram(A.T @ A, weights=w, tol_max=1).indices.tolist() == S
+    for power in (-300, 300):
+        small = np.ldexp(A, power)
+        assert select(small, tol_max=np.ldexp(1.0, power)).indices.tolist() == greedy_map(A.T @ A)
+    assert select(A * 1e-3, tol_max=1).indices.tolist() == select(A, 1).indices.tolist()  # one pick at least
+
+
+def test_included_excluded_constrained_and_at_most_k():
+    for seed in range(10):
+        A = factors(seed, n=9)
+        L = A.T @ A
+        S = greedy_map(L, range(2, 9), start=[4])
+        assert select(A, include=[4], exclude=[0, 1], tol_max=1).indices.tolist() == S
+        assert select_gram(L, include=[4], exclude=[0, 1], tol_max=1).indices.tolist() == S
+        short = greedy_map(L)[:2]
+        assert select(A, 2, tol_max=1).indices.tolist() == short
+        assert select_gram(L, 2, tol_max=1).indices.tolist() == short
+    A = np.diag([3.0, 2.5, 2.0, 1.5, 0.5])
+    labels = AtMost(["x", "x", "y", "y", "z"], 1)
+    for k in (None, 4):
+        assert select_gram(A**2, k, constraint=labels, tol_max=1).indices.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("method", NESTED)
+@pytest.mark.parametrize("bound", [1.5, 0.2])
+def test_other_rules_end_at_the_first_pick_that_leaves_all_residuals_small(method, bound, monkeypatch):
+    monkeypatch.setattr(each, "FIRST", 2)
+    A = factors(1, n=20, m=12)
+    sel = select(A, method=method, tol_max=bound, rng=0)
+    assert sel.residuals.max() <= bound < select(A, sel.k - 1, method, rng=0).residuals.max()
+    assert sel.indices.tolist() == select(A, sel.k, method, rng=0).indices.tolist()
+
+
+def test_a_batch_ends_item_by_item():
+    A = np.stack([factors(0), factors(1)])
+    sel = select(A, tol_max=1)
+    assert sel.k.tolist() == [len(greedy_map(X.T @ X)) for X in A]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"tol": 0.1}, "tol = 0.1 and tol_max = 1: expected one of the two"),
+        ({"tol_each": 0.1}, "tol_each = 0.1 and tol_max = 1: expected one of the two"),
+        ({"method": "volume"}, "'volume' cannot honour tol_max.*'residual'"),
+        ({"tol_max": 0}, "tol_max = 0: expected one positive number"),
+        ({"tol_max": np.nan}, "tol_max: expected an array of finite real numbers"),
+        ({"target": np.ones((9, 1)), "method": "greedy"}, "tol_max with target: expected tol or tol_each"),
+        ({"costs": np.ones(7)}, "tol_max with costs: expected tol"),
+    ],
+)
+def test_refusals(arguments, words):
+    with pytest.raises(CsspError, match=words):
+        select(factors(0), **{"tol_max": 1} | arguments)
+
+
+def test_refusals_of_a_kernel():
+    L = np.eye(3)
+    with pytest.raises(CsspError, match=r"tol = 0\.1 and tol_max = 1\.0: expected one of the two"):
+        select_gram(L, tol=0.1, tol_max=1)
+    with pytest.raises(CsspError, match="tol_max = -1: expected one positive number"):
+        select_gram(L, tol_max=-1)
