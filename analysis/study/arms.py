@@ -217,6 +217,7 @@ EXCLUDED = {
     "two_stage": "is leverage followed by residual",
     "sketched_qr": "is residual on a sketch, for matrices too large for a plain one",
     "volume_derandomized": "has the guarantee of osinsky at a multiple of its cost",
+    "interlacing": "came after the rules of the study; for the spectral error, at many times the cost of osinsky",
     "deim": "picks rows for interpolation of the leading singular vectors; osinsky is the rule with the sharp bound",
     "qdeim": "is pivoted QR of the leading singular vectors",
     "gappypod_e": "is qdeim followed by columns that steady the fit of few modes",

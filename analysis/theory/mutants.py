@@ -247,6 +247,36 @@ MUTANTS = [
         "np.asarray(order[: max(",
         "np.asarray(sorted(order)[: max(",
     ),
+    Mutant(
+        "interlacing", "one column to come too many", "min(k - len(S), s.size) - 1", "min(k - len(S), s.size)"
+    ),
+    Mutant(
+        "interlacing",
+        "the largest root is raised",
+        "root.min() * (1 + TIES)",
+        "root[allowed].max() * (1 + TIES)",
+    ),
+    Mutant(
+        "interlacing",
+        "columns in the wrong basis",
+        "sq(C[:, allowed]) / norms2[allowed]",
+        "sq(C[::-1, allowed]) / norms2[allowed]",
+    ),
+    Mutant("interlacing", "no deflation", "C - np.outer(q, q.conj() @ C), full", "C, full"),
+    Mutant(
+        "interlacing",
+        "a derivative too few",
+        "for _ in range(k):",
+        "for _ in range(k - 1):",
+        "cssp/bounds/interlacing.py",
+    ),
+    Mutant(
+        "interlacing",
+        "the wrong weights",
+        "x = secular_roots(x, x)",
+        "x = secular_roots(x, np.ones_like(x))",
+        "cssp/bounds/interlacing.py",
+    ),
     Mutant("adaptive", "rounds of one column too many", "k // t + (i < k % t)", "k // t + (i <= k % t)"),
     Mutant("leverage", "missing square", "np.sum(squares(Vh[:r]), axis=0)", "np.sum(np.abs(Vh[:r]), axis=0)"),
     Mutant(

@@ -206,6 +206,13 @@ def _by_spectrum(run: Run) -> Value:
     return at.score(run.F, bounds.volume_derandomized_spectrum(at.s, at.k) * at.optimum(at.k))
 
 
+def _by_polynomial(run: Run) -> Value:
+    at = run.at
+    if at.k >= min(at.m, at.n) or at.s[at.k] <= at.slack:
+        return None
+    return at.score(run.T, bounds.interlacing_spectrum(at.s, at.k) * float(at.s[at.k]) ** 2)
+
+
 def _interpolated(run: Run) -> Value:
     """Evaluate ‖A - A_J V_J⁻ᵀVᵀ‖² ≤ (k + 1) OPT_k."""
     at = run.at
@@ -364,6 +371,7 @@ STATEMENTS: dict[str, list[tuple[str, str, Callable[[Run], Value]]]] = {
         ),
     ],
     "volume_derandomized": [("F <= (k + 1) e_{k+1}/e_k", "deshpande2010", _by_spectrum)],
+    "interlacing": [("T <= 1/(least root of D^k prod (1 - s_i² t))", "cai2024", _by_polynomial)],
     "osinsky": [("‖A - A_J V_J⁻ᵀVᵀ‖_F² <= (k + 1) OPT_k", "osinsky2023", _interpolated)],
     "deim": [("‖V_S⁻¹‖² < n k 4^k/3", "sorensen2016", _inverse(bounds.deim))],
     "qdeim": [("‖V_S⁻¹‖² <= (n - k + 1)(4^k + 6k - 1)/9", "drmac2016", _inverse(bounds.qdeim))],

@@ -42,6 +42,7 @@ from cssp.bounds.conditions import (
     group_residual,
     share_left,
 )
+from cssp.bounds.interlacing import interlacing, interlacing_spectrum
 from cssp.bounds.lower import gain_greedy, simplex, star_frobenius, star_spectral
 from cssp.bounds.pivoting import (
     RRQR_CONSTANTS,
@@ -135,6 +136,8 @@ __all__ = [
     "greedy_width",
     "greedy_widths",
     "group_residual",
+    "interlacing",
+    "interlacing_spectrum",
     "leverage_deterministic",
     "leverage_power_law_columns",
     "leverage_sampled",

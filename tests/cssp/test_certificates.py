@@ -272,6 +272,7 @@ EXPECTED = {
     "blockwise_pivot": (None, None, None),
     "osinsky": (4, 16, "every run"),
     "volume_derandomized": (4, 16, "every run"),
+    "interlacing": (4 * bounds.interlacing(7, 9, 3), bounds.interlacing(7, 9, 3), "every run"),
     "exact": (4, 16, "every run"),
     "strong_rrqr": (1 + 4 * 18, 1 + 4 * 18, "every run"),
     "deim": (9 * 3 * 64 / 3, 9 * 3 * 64 / 3, "every run"),
