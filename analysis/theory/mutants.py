@@ -325,6 +325,10 @@ MUTANTS = [
         "gamma2 = column_norms2(project_off(a.E, Q))",
         "gamma2 = np.sqrt(column_norms2(project_off(a.E, Q)))",
     ),
+    Mutant(
+        "strong_rrqr", "columns of other sums", "np.isin(group, sums)", "np.isin(group, sums, invert=True)"
+    ),
+    Mutant("strong_rrqr", "sums without signs", "(E * sign).T", "E.T"),
     Mutant("strong_rrqr", "the wrong column goes", "S[i] = j", "S[i - 1] = j"),
     Mutant(
         "osinsky", "sees V only", "a.best(w2 / (column_norms2(E) + delta), allowed)", "a.best(w2, allowed)"

@@ -182,6 +182,33 @@ def strong_rrqr_frobenius(n: int, k: int, f: float = 2.0) -> float:
     return strong_rrqr(n, k, f)
 
 
+@theorem(
+    "spectral",
+    "every run",
+    "fakih2025",
+    "T <= (q(l, k) (q(c, k) w + 1 + eta)/(1 - eta))^2 s_{k+1}^2, q(n, k)^2 = 1 + f^2 k (n - k)",
+    derived=True,
+)
+def strong_rrqr_of_sums(k: int, l: int, c: int, norm: float, eta: float, f: float = 2.0) -> float:
+    """Return the factor of strong RRQR on l sums of columns, and then on the c columns in the k sums chosen, squared [fakih2025].
+
+    B = A Omega^T are the sums. Hypotheses: (1 - eta)||x|| <= ||Omega x|| <= (1 + eta)||x|| on the row space of A;
+    `norm` = ||Omega_P||_2 for the rows P of Omega that belong to the sums chosen: where each column is in one sum, with sign
+    1 or -1, that is the root of the number of columns in the largest of them. n enters through c and norm alone.
+
+    Examples
+    --------
+    >>> strong_rrqr_of_sums(1, 1, 1, norm=1.0, eta=0.0)
+    4.0
+    """
+    k = check_int("k", k, 1)
+    l, c = check_int("l", l, k), check_int("c", c, k)
+    norm = check_real("norm", norm, 0.0)
+    eta = check_real("eta", eta, 0.0, 1.0, open_high=True)
+    q_sums, q_columns = strong_rrqr(l, k, f) ** 0.5, strong_rrqr(c, k, f) ** 0.5
+    return (q_sums * (q_columns * norm + 1 + eta) / (1 - eta)) ** 2
+
+
 @theorem("largest entry", "every run", "goreinov2001", "max|A - C G^-1 R|^2 <= (k + 1)^2 s_{k+1}^2")
 def maxvol_cross(k: int) -> float:
     """Return the factor of cross approximation at the k x k submatrix of largest volume: (k + 1)^2, squared entry [goreinov2001].

@@ -152,6 +152,70 @@ def test_growth_is_the_ratio_of_volumes():
         assert ratios[i, j] == pytest.approx(rho, rel=1e-9)
 
 
+def sums_of(A, l, rng):
+    """Ω: every column of A in one of l sums, with a random sign."""
+    Omega = np.zeros((l, A.shape[1]))
+    group, sign = rng.integers(l, size=A.shape[1]), rng.choice([-1.0, 1.0], A.shape[1])
+    Omega[group, np.arange(A.shape[1])] = sign
+    return Omega
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+def test_strong_rrqr_of_sums_by_definition(complex_):
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        A = rng.standard_normal((6, 60)) * 0.5 ** rng.integers(0, 5, 60)
+        A = A + 1j * rng.standard_normal((6, 60)) if complex_ else A
+        Omega = sums_of(A, 12, np.random.default_rng(7))
+        P = select(A @ Omega.T, 3, "strong_rrqr").indices
+        C = np.flatnonzero(np.any(Omega[P] != 0, axis=0))
+        J = C[select(A[:, C], 3, "strong_rrqr").indices]
+        sel = select(A, 3, "strong_rrqr", buckets=12, rng=7)
+        assert sel.indices.tolist() == J.tolist()
+        assert sel.certificate().factor is None
+        more = select(A, 5, "strong_rrqr", buckets=2, include=[3], exclude=[0, 1], rng=1)  # five groups
+        assert more.rank == 5
+        assert more.indices[0] == 3
+        assert not {0, 1} & set(more.indices.tolist())
+
+
+@pytest.mark.parametrize("f", [1.0, 2.0])
+def test_strong_rrqr_of_sums_is_within_its_bound(f):
+    """With the embedding's own η, on spectra that fall fast and slowly."""
+    worst, seen = 0.0, 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        A = rng.standard_normal((4, 4)) * rng.uniform(0.2, 1) ** np.arange(4) @ rng.standard_normal((4, 80))
+        k, l = int(rng.integers(1, 4)), 40
+        Omega = sums_of(A, l, np.random.default_rng(seed))
+        embedded = np.linalg.svd(Omega @ np.linalg.svd(A, full_matrices=False)[2].T, compute_uv=False)
+        eta = max(embedded[0] - 1, 1 - embedded[-1])
+        if eta >= 1:
+            continue
+        P = select(A @ Omega.T, k, "strong_rrqr", f=f).indices
+        C, norm = int(np.sum(Omega[P] != 0)), np.linalg.norm(Omega[P], 2)
+        S = select(A, k, "strong_rrqr", f=f, buckets=l, rng=seed).indices
+        factor = bounds.strong_rrqr_of_sums(k, l, max(C, k), norm, eta, max(f, 1.001))
+        ratio = np.linalg.norm(oracles.residual_matrix(A, S), 2) ** 2
+        ratio /= np.linalg.svd(A, compute_uv=False)[k] ** 2 * factor
+        worst, seen = max(worst, ratio), seen + 1
+    assert seen > 40
+    assert 1e-4 < worst <= 1 + 1e-9
+
+
+def test_bound_of_sums_in_numbers():
+    """Without sums (Ω the identity) it is q (q + 1) on q² = 1 + f² k (n - k), by hand."""
+    q = (1 + 4 * 2 * 3) ** 0.5
+    assert bounds.strong_rrqr_of_sums(2, 5, 5, 1.0, 0.0) == pytest.approx((q * (q + 1)) ** 2)
+    assert bounds.strong_rrqr_of_sums(2, 5, 2, 3.0, 0.5) == pytest.approx((q * (3 + 1.5) / 0.5) ** 2)
+
+
+@pytest.mark.parametrize(("buckets", "words"), [(0, "buckets = 0"), (2.0, r"buckets = 2\.0.*integer")])
+def test_strong_rrqr_refuses_wrong_buckets(buckets, words):
+    with pytest.raises(CsspError, match=words):
+        select(np.eye(4), 2, "strong_rrqr", buckets=buckets)
+
+
 def test_strong_rrqr_repairs_kahan():
     A = matrices.block_kahan(12, 0.6)
     R11, R12, _, _ = blocks(A, list(range(12)))
