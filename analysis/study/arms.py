@@ -221,6 +221,7 @@ EXCLUDED = {
     "deim": "picks rows for interpolation of the leading singular vectors; osinsky is the rule with the sharp bound",
     "qdeim": "is pivoted QR of the leading singular vectors",
     "gappypod_e": "is qdeim followed by columns that steady the fit of few modes",
+    "barrier": "came after the rules of the study; is made for an error of lower rank than the number of columns",
     "bss": "is made for an error of lower rank than the number of columns",
     "exact": "takes exponential time",
     "fastervlm": "is vispruner without its pool",

@@ -36,6 +36,7 @@ BAR = "{l_bar}{bar}| {n:.1f}/{total} methods [{elapsed}<{remaining}]"
 VARIANTS: dict[str, list[dict]] = {
     "strong_rrqr": [{"f": 1.0}, {"f": 1.2}, {"f": 10.0}],
     "bss": [{"rank": 1}],
+    "barrier": [{"rank": 1}],
     "leverage_top": [{"rank": 1}],
     "greedy": [{"p": 1}, {"p": 8}, {"p": math.inf}],
     "local_search": [

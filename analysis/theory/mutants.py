@@ -277,6 +277,18 @@ MUTANTS = [
         "x = secular_roots(x, np.ones_like(x))",
         "cssp/bounds/interlacing.py",
     ),
+    Mutant("barrier", "the barrier stays", "l = _level(x, epsilon)", "pass"),
+    Mutant(
+        "barrier",
+        "the least fall of the potential",
+        "(M**2 @ U2 / (1 + M @ U2))[a.first]",
+        "(1 / (M**2 @ U2 / (1 + M @ U2)))[a.first]",
+    ),
+    Mutant("barrier", "missing square", "M**2 @ U2 /", "M @ U2 /"),
+    Mutant("barrier", "in the wrong basis", "sq(W.conj().T @ V)", "sq(W @ V)"),
+    Mutant(
+        "barrier", "one vector too few", "steps(a, Vh[:r], p.free)", "steps(a, Vh[: max(1, r - 1)], p.free)"
+    ),
     Mutant("adaptive", "rounds of one column too many", "k // t + (i < k % t)", "k // t + (i <= k % t)"),
     Mutant("leverage", "missing square", "np.sum(squares(Vh[:r]), axis=0)", "np.sum(np.abs(Vh[:r]), axis=0)"),
     Mutant(

@@ -19,6 +19,7 @@ Examples
 
 from cssp.bounds._record import BOUNDS, Bound
 from cssp.bounds.columns import (
+    barrier,
     bss_certificate,
     bss_frobenius,
     bss_spectral,
@@ -110,6 +111,7 @@ __all__ = [
     "adaptive_p_norm",
     "arp",
     "arp_inverse",
+    "barrier",
     "block_eigenvalues",
     "bss_certificate",
     "bss_frobenius",

@@ -275,3 +275,32 @@ def bss_spectral(k: int, r: int, rho: int) -> float:
     lower = bss_certificate(k, r)
     rho = check_int("rho", rho, k)
     return 1 + (1 + math.sqrt((rho - k) / r)) ** 2 / lower
+
+
+@theorem(
+    "both",
+    "every run",
+    "kozyrev2025",
+    "||A - P A||^2 <= (n/r)((a - 1)/(k - a))^2 ||A - A_r||^2, a^2 = (k - 1) r + 1, k >= r columns",
+    derived=True,
+)
+def barrier(n: int, k: int, r: int) -> float:
+    """Return the factor of k >= r columns along a barrier without weights: (n/r)((a - 1)/(k - a))^2, squared, both norms [kozyrev2025].
+
+    a^2 = (k - 1) r + 1; it bounds 1/s_min(V_r[S, :])^2, then `a_posteriori`. n/k at r = 1; about 4 n k at r = k, and
+    5.8 n/r at k = 2 r.
+
+    Examples
+    --------
+    >>> barrier(12, 4, 1)
+    3.0
+    >>> round(barrier(20, 6, 3), 9)
+    15.0
+    """
+    n = check_int("n", n, 1)
+    k = check_int("k", k, 1, n, "n")
+    r = check_int("r", r, 1, k, "k")
+    if k == 1:
+        return float(n)
+    a = math.sqrt((k - 1) * r + 1)
+    return n / r * ((a - 1) / (k - a)) ** 2

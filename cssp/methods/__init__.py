@@ -31,6 +31,7 @@ from __future__ import annotations
 from cssp.methods import (
     adaptive,
     arp,
+    barrier,
     blockwise_pivot,
     bss,
     deim,
@@ -84,6 +85,7 @@ METHODS |= {
         deim,
         qdeim,
         gappypod_e,
+        barrier,
         bss,
         local_search,
         exact,

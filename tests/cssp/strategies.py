@@ -290,6 +290,7 @@ def own_options(method, m, n, k, free):
         "leverage": {"rank": rank},
         "two_stage": {"rank": rank},
         "sketched_qr": {"rank": st.integers(1, 9), "oversample": st.integers(0, 9)},
+        "barrier": {"rank": st.integers(1, free)} if free else {},
         "bss": {"rank": st.integers(1, k - 1)} if k > 1 else {},
         "strong_rrqr": {"f": st.floats(1, 10)},
         "random_pivot": {"accelerated": st.booleans()},
