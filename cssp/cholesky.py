@@ -117,7 +117,7 @@ class Cholesky:
         return self.trace[-1] <= self.goal or self.small()
 
     def small(self) -> bool:
-        """Return whether, after one pick at least, the residual of every index that may follow is at most ``tol_max``."""
+        """Return whether, after a pick at least, no index that may follow has a residual above ``tol_max``."""
         if self.tol_max is None or not self.indices:
             return False
         return not bool(np.any(self.d[self.may_follow()] > shifted(self.tol_max, -2 * self.G.exponent)))

@@ -1,4 +1,4 @@
-"""As many picks as it takes until every column is explained: to a tolerance of its own norm, or to a residual norm."""
+"""As many picks as it takes until every column is explained: to a share of its norm, or to a residual norm."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIRST = 32
 def check_each(
     row: Method, *, tol: Any, tol_each: Any = None, tol_max: Any = None, target: Any = None
 ) -> float | None:
-    """Return tol_max; refuse a tolerance of single columns that is out of range, stands beside another, or comes with a method that cannot stop at it."""
+    """Return tol_max; refuse tolerances that are out of range or stand side by side, and methods that cannot stop."""
     name = "tol_each" if tol_max is None else "tol_max"
     given = [(n, t) for n, t in (("tol", tol), ("tol_each", tol_each), ("tol_max", tol_max)) if t is not None]
     if len(given) > 1:
@@ -63,9 +63,9 @@ def solved_each(
 ) -> tuple[Part, bool]:
     """Return what `cssp.finish.solved` does, ended at the first pick with which every residual norm is small.
 
-    That is at most ``p.tol`` of its column's norm; or, of the columns that may be chosen, at most ``largest``. Residuals never
-    grow, so that the place is found by bisection, with explicit residuals. The first picks of a longer run are those of a
-    shorter one.
+    That is at most ``p.tol`` of its column's norm; or, of the columns that may be chosen, at most ``largest``.
+    Residuals never grow, so that the place is found by bisection, with explicit residuals. The first picks of a
+    longer run are those of a shorter one.
     """
     may = host(p.candidates)
     most, least = min(p.k, p.m + len(p.include)), max(1, len(p.include))

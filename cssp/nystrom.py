@@ -78,9 +78,10 @@ def select_gram(
     tol : float in (0, 1], optional
         Stop at the first pick with tr(K - K_S) ≤ tol·tr(K): the square of the tol of `cssp.select`.
     tol_max : float, optional
-        Stop at the first pick after which no diagonal entry of K - K_S that may be chosen is above tol_max: the square of the
-        tol_max of `cssp.select`. With "residual" and ``tol_max=1`` this is greedy MAP inference of the determinantal process with
-        kernel K, without a fixed size: det K_S is multiplied by the entry of the next pick. At least one pick is made.
+        Stop at the first pick after which no diagonal entry of K - K_S that may be chosen is above tol_max: the
+        square of the tol_max of `cssp.select`. With "residual" and ``tol_max=1`` this is greedy MAP inference of the
+        determinantal process with kernel K, without a fixed size: det K_S is multiplied by the entry of the next
+        pick. At least one pick is made.
     weights : array, shape (n,), optional
         The same as ``select_gram(diag(weights) K diag(weights), ...)``.
     include, exclude : sequence of int, optional

@@ -62,7 +62,8 @@ def select(
         NumPy, torch, or any Array-API array; real, complex where the method allows it, integer and bool
         (worked on in float64), half precisions (worked on in float32). Never modified.
     k : int, or one int per batch item, optional
-        Number of columns; of groups where `groups` is given. It may be left out where `tol`, `tol_each`, `tol_max` or `budget` is given.
+        Number of columns; of groups where `groups` is given. It may be left out where `tol`, `tol_each`, `tol_max` or
+        `budget` is given.
     method : str
         Name of a row of `cssp.METHODS`.
     weights : array, shape (n,) or (..., n), optional
@@ -81,10 +82,11 @@ def select(
         Stop at the first pick with which the residual norm of every column is at most tol_each times its own norm, instead of
         tol. For methods that pick one column after the other, the others refuse it.
     tol_max : float, optional
-        Stop at the first pick with which the residual norm of every column that may be chosen is at most tol_max, in the unit of
-        A·diag(weights), instead of tol; at least one pick is made. With "residual" and ``tol_max=1`` this is greedy MAP inference of
-        the determinantal process with kernel L = diag(w) AᴴA diag(w), without a fixed size: det L_S is multiplied by the
-        squared residual norm of the next pick, and it ends where no column raises it.
+        Stop at the first pick with which the residual norm of every column that may be chosen is at most tol_max, in
+        the unit of A·diag(weights), instead of tol; at least one pick is made. With "residual" and ``tol_max=1`` this
+        is greedy MAP inference of the determinantal process with kernel L = diag(w) AᴴA diag(w), without a fixed
+        size: det L_S is multiplied by the squared residual norm of the next pick, and it ends where no column raises
+        it.
     include, exclude : sequence of int or str, or one sequence per batch item, optional
         Columns chosen first, in this order; columns never chosen (they still count in the error). Also names
         of columns where A is a data frame.

@@ -52,9 +52,9 @@ def gain_greedy_columns(k: int, eps: float, smin: float) -> float:
     derived=True,
 )
 def greedy_captured(r: int, l: int) -> float:
-    """Return the share of E f of l volume-sampled columns that r gain-greedy columns capture: 1 - (1 - 1/l)^r [fornace2024].
+    """Return the share of E f of l volume-sampled columns that r gain-greedy ones capture: 1 - (1 - 1/l)^r.
 
-    f(S) = ||P_S A||_F^2; every run, any l >= 1, any A of rank at least l. At r = l = 1 greedy is at least the mean.
+    Derived here; [fornace2024] announce such a bound. f(S) = ||P_S A||_F^2; every run, any l >= 1, any A of rank at least l. At r = l = 1 greedy is at least the mean.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def greedy_captured(r: int, l: int) -> float:
     derived=True,
 )
 def greedy_spectrum(s: ArrayLike, r: int) -> float:
-    """Return the factor of r gain-greedy columns on OPT_r, from the spectrum: the least over l of `greedy_captured`, squared [fornace2024].
+    """Return the factor of r gain-greedy columns on OPT_r, from the spectrum: the best of `greedy_captured`, squared.
 
     F <= D_l + (1 - 1/l)^r (||A||_F^2 - D_l) for every l, D_l being the error that `volume_expectation` gives. No
     factor holds for every spectrum (`gain_greedy`), so this one is unbounded; inf where OPT_r = 0.
@@ -114,8 +114,9 @@ def greedy_spectrum(s: ArrayLike, r: int) -> float:
 def greedy_columns(k: int, eps: float, eta: float) -> float:
     """Return the number of gain-greedy columns that suffice for F <= (1 + eps) OPT_k, in every run [chen2025].
 
-    k/eps + k log_+(1/(eps eta)) with eta = OPT_k / ||A||_F^2, rounded up: the count of `random_pivot_columns` that has eta in it.
-    A greedy gain is at least the mean gain of a column drawn by its squared residual norm, which is all that the proof uses.
+    k/eps + k log_+(1/(eps eta)) with eta = OPT_k / ||A||_F^2, rounded up: the count of `random_pivot_columns` that
+    has eta in it. A greedy gain is at least the mean gain of a column drawn by its squared residual norm, which is
+    all that the proof uses.
 
     Examples
     --------
@@ -285,9 +286,9 @@ def bss_spectral(k: int, r: int, rho: int) -> float:
     derived=True,
 )
 def barrier(n: int, k: int, r: int) -> float:
-    """Return the factor of k >= r columns along a barrier without weights: (n/r)((a - 1)/(k - a))^2, squared, both norms [kozyrev2025].
+    """Return the factor of k >= r columns along a barrier, no weights: (n/r)((a - 1)/(k - a))^2, squared, both norms.
 
-    a^2 = (k - 1) r + 1; it bounds 1/s_min(V_r[S, :])^2, then `a_posteriori`. n/k at r = 1; about 4 n k at r = k, and
+    As the authors' code states it [kozyrev2025]; proved in the theory pages. a^2 = (k - 1) r + 1; it bounds 1/s_min(V_r[S, :])^2, then `a_posteriori`. n/k at r = 1; about 4 n k at r = k, and
     5.8 n/r at k = 2 r.
 
     Examples

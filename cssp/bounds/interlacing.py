@@ -1,4 +1,4 @@
-"""Existence by interlacing polynomials: some k columns have a spectral error that the mean characteristic polynomial bounds.
+"""Interlacing polynomials: some k columns have a spectral error that the mean characteristic polynomial bounds.
 
 Factors multiply s_{k+1}^2: squared errors.
 """
@@ -20,8 +20,8 @@ HALVINGS = 64
 def secular_roots(x: NDArray[np.float64], w: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the roots v of sum_i w_i/(x_i - v) = 0, one between each two neighbours of x, to full relative accuracy.
 
-    With w = |q|^2 they are the eigenvalues of diag(x) compressed to the complement of q; with w = x they are the reciprocals
-    of the roots of the derivative of prod_i (1 - x_i t).
+    With w = |q|^2 they are the eigenvalues of diag(x) compressed to the complement of q; with w = x they are the
+    reciprocals of the roots of the derivative of prod_i (1 - x_i t).
 
     Parameters
     ----------
@@ -45,9 +45,10 @@ def secular_roots(x: NDArray[np.float64], w: NDArray[np.float64]) -> NDArray[np.
 
 
 def largest_root(x: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Return the largest root of the mean characteristic polynomial of what k volume-sampled columns leave, shape (...).
+    """Return the largest root of the mean characteristic polynomial of what k columns leave, shape (...).
 
-    It is the reciprocal of the least root of the k-th derivative of prod_i (1 - x_i t); zero where k columns leave nothing.
+    It is the reciprocal of the least root of the k-th derivative of prod_i (1 - x_i t); zero where k columns leave
+    nothing. The mean is that of volume sampling.
 
     Parameters
     ----------
@@ -73,8 +74,8 @@ def largest_root(x: NDArray[np.float64], k: int) -> NDArray[np.float64]:
 def interlacing_spectrum(s: ArrayLike, k: int) -> float:
     """Return the factor that some k columns have in the spectral norm, from the spectrum, squared [cai2024].
 
-    min_S T is at most the largest root of the mean of the characteristic polynomials det(x - E_S E_S^T), E_S = A - P_S A, under
-    volume sampling of k columns; the method `interlacing` finds such columns. Needs rank(A) >= k.
+    min_S T is at most the largest root of the mean of the characteristic polynomials det(x - E_S E_S^T), E_S = A -
+    P_S A, under volume sampling of k columns; the method `interlacing` finds such columns. Needs rank(A) >= k.
 
     Parameters
     ----------
@@ -110,9 +111,10 @@ def interlacing_spectrum(s: ArrayLike, k: int) -> float:
 def interlacing(m: int, n: int, k: int) -> float:
     """Return the factor that some k columns have in the spectral norm, whatever the spectrum, squared [cai2024].
 
-    The limit of `interlacing_spectrum` as s_1, ..., s_k grow and s_{k+1}, ... are equal, which is its supremum: the reciprocal of
-    the least zero of a Jacobi polynomial on [0, 1], found as an eigenvalue of its three-term recurrence. At most 1 + k (min(m, n) - k), with equality at k = 1 and k = min(m, n) - 1; so it is
-    never above `exact_spectral`.
+    The limit of `interlacing_spectrum` as s_1, ..., s_k grow and s_{k+1}, ... are equal, which is its supremum: the
+    reciprocal of the least zero of a Jacobi polynomial on [0, 1], found as an eigenvalue of its three-term
+    recurrence. At most 1 + k (min(m, n) - k), with equality at k = 1 and k = min(m, n) - 1; so it is never above
+    `exact_spectral`.
 
     Examples
     --------

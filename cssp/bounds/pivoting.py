@@ -137,8 +137,8 @@ RRQR_CONSTANTS: dict[str, tuple[Callable[[int, int], float], str]] = {
 def rrqr(n: int, k: int, algorithm: str = "hong_pan") -> float:
     """Return q(n, k)^2 of a rank-revealing QR: s_k(R11) >= s_k / q and T <= q^2 s_{k+1}^2, squared [boutsidis2009].
 
-    `algorithm` is a key of `RRQR_CONSTANTS`; "hong_pan" is an existence result (some k columns). "hybrid" has k (n - k + 1) for
-    s_k(R11) and (k + 1)(n - k) for T; q^2 is the larger one, the first where k > n/2.
+    `algorithm` is a key of `RRQR_CONSTANTS`; "hong_pan" is an existence result (some k columns). "hybrid" has
+    k (n - k + 1) for s_k(R11) and (k + 1)(n - k) for T; q^2 is the larger one, the first where k > n/2.
 
     Examples
     --------
@@ -190,11 +190,12 @@ def strong_rrqr_frobenius(n: int, k: int, f: float = 2.0) -> float:
     derived=True,
 )
 def strong_rrqr_of_sums(k: int, l: int, c: int, norm: float, eta: float, f: float = 2.0) -> float:
-    """Return the factor of strong RRQR on l sums of columns, and then on the c columns in the k sums chosen, squared [fakih2025].
+    """Return the factor of strong RRQR on l sums of columns, then on the c columns in the k sums chosen, squared.
 
-    B = A Omega^T are the sums. Hypotheses: (1 - eta)||x|| <= ||Omega x|| <= (1 + eta)||x|| on the row space of A;
-    `norm` = ||Omega_P||_2 for the rows P of Omega that belong to the sums chosen: where each column is in one sum, with sign
-    1 or -1, that is the root of the number of columns in the largest of them. n enters through c and norm alone.
+    Derived here; [fakih2025] announce such a bound. B = A Omega^T are the sums. Hypotheses: (1 - eta)||x|| <= ||Omega x|| <= (1 + eta)||x|| on the row space of A;
+    `norm` = ||Omega_P||_2 for the rows P of Omega that belong to the sums chosen: where each column is in one sum,
+    with sign 1 or -1, that is the root of the number of columns in the largest of them. n enters through c and norm
+    alone.
 
     Examples
     --------

@@ -162,8 +162,8 @@ def volume_derandomized_spectrum(s: ArrayLike, k: int) -> float:
 def cross_derandomized(k: int) -> float:
     """Return the factor of derandomised cross (CUR) approximation with k rows and columns: (k + 1)^2, squared [cortinovis2020].
 
-    The paper states k + 1 for the Frobenius norm itself. It derandomises the proof that such rows and columns exist, which
-    is by Zamarashkin and Osinsky [zamarashkin2018].
+    The paper states k + 1 for the Frobenius norm itself. It derandomises the proof that such rows and columns exist,
+    which is by Zamarashkin and Osinsky [zamarashkin2018].
 
     Examples
     --------

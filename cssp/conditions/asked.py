@@ -130,7 +130,7 @@ def asked(
     each: str = "",
     in_passes: bool = False,
 ) -> Conditions | None:
-    """Return the conditions, or None where there are none; ``each`` is the name of a tolerance of single columns, if there is one.
+    """Return the conditions, or None where there are none; ``each`` names a tolerance of single columns, or is empty.
 
     Raises
     ------

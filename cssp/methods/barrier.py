@@ -1,10 +1,10 @@
 """Columns along a barrier, without weights: the smallest singular value of V_S is kept away from zero.
 
-Kozyrev and Osinsky, "Subset selection for matrices in spectral norm", 2025 [kozyrev2025], algorithm 4 with ε fixed. V (r, n) are the
-leading right singular vectors, Y = V_S V_Sᴴ and Φ_l(Y) = tr (Y - l)⁻¹. Each step raises the barrier l by δ and takes the column for
-which Φ falls most; it is ε again, so that λ_min(Y) ≥ l + 1/ε. After k ≥ r steps
-σ_min(V_S)² ≥ (r/n) ((k - α)/(α - 1))², α = √((k - 1) r + 1), and 1/σ_min² is the factor on the error of rank r, in both norms.
-`bss` weighs its columns and reads A - A_r, too: its Frobenius factor does not depend on n.
+Kozyrev and Osinsky, "Subset selection for matrices in spectral norm", 2025 [kozyrev2025], algorithm 4 with ε fixed. V
+(r, n) are the leading right singular vectors, Y = V_S V_Sᴴ and Φ_l(Y) = tr (Y - l)⁻¹. Each step raises the barrier l
+by δ and takes the column for which Φ falls most; it is ε again, so that λ_min(Y) ≥ l + 1/ε. After k ≥ r steps
+σ_min(V_S)² ≥ (r/n) ((k - α)/(α - 1))², α = √((k - 1) r + 1), and 1/σ_min² is the factor on the error of rank r, in
+both norms. `bss` weighs its columns and reads A - A_r, too: its Frobenius factor does not depend on n.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _along(p: Problem, rank: int | None, svd: str) -> Picks:
 
 
 def steps(a: Rest, V: np.ndarray, k: int) -> list[int]:
-    """Return k columns of V (r, n), whose rows are orthonormal, in order of choice; fewer where no more may be chosen."""
+    """Return k columns of V (r, n), whose rows are orthonormal, in order of choice; fewer where no more may be."""
     (r, n), S = V.shape, list[int]()
     Y, x, W = np.zeros((r, r), dtype=V.dtype), np.zeros(r), np.eye(r)
     epsilon = _epsilon(n, k, r)
@@ -70,7 +70,7 @@ def steps(a: Rest, V: np.ndarray, k: int) -> list[int]:
 
 
 def _epsilon(n: int, k: int, r: int) -> float:
-    """Return the ε for which the theorem's bound is largest; of one vector the largest entries are chosen, whatever it is."""
+    """Return the ε for which the theorem's bound is largest; of one vector it has no influence."""
     if r == 1:
         return float(n)
     alpha = math.sqrt((k - 1) * r + 1)

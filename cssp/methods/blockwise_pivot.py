@@ -1,10 +1,10 @@
 """Robust blockwise random pivoting: blocks drawn by squared residual norm, each filtered by pivoted QR.
 
 Dong, Chen, Martinsson and Pearce, "Robust blockwise random pivoting: fast and accurate adaptive interpolative
-decomposition", 2023 [dong2023]. A plain block (`adaptive`) draws from one state of the residual, and may draw many columns of
-the same direction; here those that the others of the block nearly span are put back. The picks are those of the authors'
-code for the same draws. Blocks of one column are randomly pivoted QR, with its bound 2ᵏ OPT_k [chen2025]; larger ones have
-no factor.
+decomposition", 2023 [dong2023]. A plain block (`adaptive`) draws from one state of the residual, and may draw many
+columns of the same direction; here those that the others of the block nearly span are put back. The rule is that
+of the authors' code. Blocks of one column are randomly pivoted QR, with its bound 2ᵏ OPT_k
+[chen2025]; larger ones have no factor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cssp.problem import Picks, Problem
 
 
 def blockwise_pivot(p: Problem, *, block: int = 16) -> Picks:
-    """Draw a block from the residual norms, order it by pivoted QR, drop the end of it that has 1/block of its energy; again.
+    """Draw a block from the residual norms, order it by pivoted QR, drop its end of 1/block of its energy; again.
 
     Parameters
     ----------

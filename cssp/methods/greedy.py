@@ -5,9 +5,9 @@ Farahat, Ghodsi and Kamel, "An efficient greedy method for unsupervised feature 
 45:1-34, 2015 [farahat2015]. Their recursion, without the n × n matrix, on an orthonormal basis, and started
 anew from explicit residuals before cancellation costs more than half of the digits.
 
-On K = AᴴA the gain is the drop of the nuclear norm of K - K_S, so these are the nuclear scores of Fornace and Lindsey, 2024
-[fornace2024]: their deterministic selection makes these picks, here and in `cssp.select_gram`. In every run they capture
-1 - (1 - 1/l)ᵏ of what l volume-sampled columns capture on average, for any l.
+On K = AᴴA the gain is the drop of the nuclear norm of K - K_S, so these are the nuclear scores of Fornace and
+Lindsey, 2024 [fornace2024]: their deterministic selection makes these picks, here and in `cssp.select_gram`. In every
+run they capture 1 - (1 - 1/l)ᵏ of what l volume-sampled columns capture on average, for any l.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Interlacing polynomials: a spectral error below the largest root of the mean characteristic polynomial.
 
-Cai, Xu and Xu, "Interlacing polynomial method for the column subset selection problem", Int. Math. Res. Not. 2024 [cai2024],
-after Marcus, Spielman and Srivastava. What volume sampling is to the Frobenius error (`volume_derandomized`) this is to the
-spectral one: of the characteristic polynomials of what j and the columns to come leave, the mean under volume sampling has only
-real roots, and for some j the largest is no larger than before j was chosen. For small matrices: a step costs n r³.
+Cai, Xu and Xu, "Interlacing polynomial method for the column subset selection problem", Int. Math. Res. Not. 2024
+[cai2024], after Marcus, Spielman and Srivastava. What volume sampling is to the Frobenius error
+(`volume_derandomized`) this is to the spectral one: of the characteristic polynomials of what j and the columns to
+come leave, the mean under volume sampling has only real roots, and for some j the largest is no larger than before j
+was chosen. For small matrices: a step costs n r³.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def _chosen(p: Problem) -> Picks:
 def _largest_roots(x: np.ndarray, Q2: np.ndarray, r: int) -> np.ndarray:
     """Return, for every column, the largest root of the mean polynomial of what it and r more columns leave.
 
-    The eigenvalues x of E Eᴴ, compressed to the complement of a unit vector q, are those of what the column leaves; the columns of
-    Q2 are |q|² in the eigenbasis.
+    The eigenvalues x of E Eᴴ, compressed to the complement of a unit vector q, are those of what the column leaves;
+    the columns of Q2 are |q|² in the eigenbasis.
     """
     return largest_root(secular_roots(np.broadcast_to(x, Q2.T.shape), Q2.T), r)
 

@@ -4,9 +4,10 @@ Gu and Eisenstat, "Efficient algorithms for computing a strong rank-revealing QR
 17(4):848-869, 1996 [gu1996], algorithm 4. With A Π = Q [R11 R12; 0 R22] and q² = 1 + f² k (n - k), for all i and j:
 σ_i(R11) ≥ σ_i(A) / q, σ_j(R22) ≤ q σ_{k+j}(A), |(R11⁻¹ R12)_ij| ≤ f.
 
-Of very many columns, with `buckets`, it chooses among signed sums of columns first and then among the columns of the sums chosen:
-Fakih and Grigori, "Efficient QR-based column subset selection through randomized sparse embeddings", 2025 [fakih2025], with
-the embedding that has one entry in each column. The bound of that is `cssp.bounds.strong_rrqr_of_sums`.
+Of very many columns, with `buckets`, it chooses among signed sums of columns first and then among the columns of the
+sums chosen: Fakih and Grigori, "Efficient QR-based column subset selection through randomized sparse embeddings",
+2025 [fakih2025], with the embedding that has one entry in each column. The bound of that is
+`cssp.bounds.strong_rrqr_of_sums`.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def strong_rrqr(
     f : float
         Largest growth of the volume that a swap may still bring, at least 1.
     buckets : int, optional
-        Add up the columns in so many random groups, with random signs, choose k of the sums, and then k of the columns in them: for
-        matrices with many more columns than rows. At least k groups are made; no factor is claimed, as it depends on the draw.
+        Add up the columns in so many random groups, with random signs, choose k of the sums, and then k of the
+        columns in them: for matrices with many more columns than rows. At least k groups are made; no factor is
+        claimed, as it depends on the draw.
     time_limit : float, optional
         Seconds for each matrix, after which no further swap is looked for: a `TimeLimitWarning` says so, and no factor is
         claimed.

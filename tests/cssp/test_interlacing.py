@@ -1,4 +1,4 @@
-"""Interlacing polynomials against their definition: sums over all subsets, exact arithmetic, and all subsets' errors."""
+"""Interlacing polynomials against their definition: sums over all subsets, and errors of all subsets."""
 
 import itertools
 import math
