@@ -24,16 +24,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from cssp.linalg import BLOCK, column_norms2, gram, squares, take_columns
-from cssp.pivoting import norm_slack, stale_level, tie_bar
+from cssp.pivoting import TIE_BAND, norm_slack, stale_level, tie_bar
+from cssp.pivoting.bases import pivots
 from cssp.problem import Picks, Problem
 
 __all__ = ["DenseColumns", "GramRun", "gram_picks"]
 
-#: Picks of a run.
-LENGTH = 64
+#: Picks of a run. Those of up to WIDEST columns are sought among all, others among the MANY of largest norm.
+LENGTH, WIDEST, MANY = 64, 768, 384
 
 #: Error of an entry of G, in units of the difference seen on the diagonal and in units of rounding.
 SEEN, LEAST = 2.0, 4.0
@@ -124,7 +124,7 @@ def gram_picks(p: Problem, A: Any) -> GramRun:
 class _Steps:
     """The picks S so far with their heights; R, and the inverse X of its columns S; the squared norms N and their errors E.
 
-    Row i of `scores` holds what N is before the i-th step of a run, and minus infinity where a column may not be picked.
+    `score` is N, and minus infinity where a column may not be picked.
     """
 
     def __init__(self, p: Problem, A: Any) -> None:
@@ -135,10 +135,12 @@ class _Steps:
         self.unit = max(SEEN * float(np.max(seen)), LEAST * p.eps)
         self.E = self.unit * self.N
         self.least = max(p.noise, p.reach if dtype in (np.float32, np.complex64) else 0.0) ** 2
-        self.scores = np.empty((min(LENGTH, self.most) + 1, p.n), dtype=self.N.dtype)
-        self.scores[0] = np.where(p.candidates, self.N, -math.inf)
+        self.score = np.where(p.candidates, self.N, -math.inf)
+        # A tie goes to the lowest index: norms are multiplied by a factor that falls a little with the index.
+        self.tie_bias = 1 - TIE_BAND * p.eps * np.linspace(0, 1, p.n)
         self.slack, self.half = norm_slack(self.exact, p.eps), stale_level(self.exact, p.eps)
-        self.R, self.X = np.empty((self.most, p.n), dtype=dtype), np.zeros((self.most, self.most), dtype=dtype)
+        self.R = np.empty((p.n, self.most), dtype=dtype).T  # columns of it are taken together
+        self.X = np.zeros((self.most, self.most), dtype=dtype)
         self.S: list[int] = []
         self.heights: list[float] = []
         self.next: int | None = None  # the pick that begins the next run, where a verification has found it
@@ -149,100 +151,114 @@ class _Steps:
         run = self.guess()
         if not run.size:
             return False
-        begun = len(self.S)
-        losses = squares(self.R[begun : begun + run.size])
-        self.invert(run)
-        own = self.own_errors(run, losses)
-        heights = self.scores[np.arange(run.size), run]
-        growth = own / heights
-        errors = np.empty((run.size + 1, self.p.n), dtype=self.N.dtype)
+        begun, size = len(self.S), run.size
+        losses = squares(self.R[begun : begun + size])
+        scores = np.empty((size + 1, self.p.n), dtype=losses.dtype)
+        scores[0] = self.score
+        np.cumsum(losses, axis=0, out=scores[1:])
+        np.subtract(self.score, scores[1:], out=scores[1:])
+        own_scores = scores[:, run]
+        heights = own_scores.diagonal().copy()
+        own_scores[np.tri(size + 1, size, -1, dtype=bool)] = -math.inf
+        scores[:, run] = own_scores
+        own = self.own_errors(run, losses, heights)
+        errors = np.empty_like(scores)
         errors[0] = self.E
-        np.multiply(losses, growth[:, None], out=errors[1:])
+        np.multiply(losses, (own / np.where(heights > 0, heights, 1))[:, None], out=errors[1:])
         np.cumsum(errors, axis=0, out=errors)
-        taken, doubtful, near, more = self.judge(run, own, errors)
-        self.next = None
+        taken, doubtful, near, more = self.judge(run, own, scores[:size], errors)
         if np.count_nonzero(near[doubtful]) > MOST * doubtful.size:
-            taken, more, self.rounding = int(doubtful[0]), False, False
-        elif doubtful.size and (decided := self.decide(run, doubtful, near)) < taken:
-            taken, more, self.rounding = decided, True, False
-        self.keep(run[:taken], heights, losses, errors)
+            taken, more, self.rounding, self.next = int(doubtful[0]), False, False, None
+        elif doubtful.size:
+            decided = self.decide(run, doubtful, near)
+            if decided < taken:
+                taken, more, self.rounding = decided, True, False
+        self.keep(run[:taken], heights, losses, scores[taken], errors[taken])
         return more
 
     def guess(self) -> np.ndarray:
-        """Make the steps of a run, and return its picks."""
-        G, R, Z, slack, begun = self.G, self.R, self.scores, self.slack, len(self.S)
-        run: list[int] = []
-        fair = np.empty_like(slack)
-        first = self.next
-        for i in range(min(len(Z) - 1, self.most - begun)):
-            score, t = Z[i], begun + i
-            np.add(score, slack, out=fair)
-            bar = tie_bar(float(score.max()), self.p.eps)
-            j = int((fair >= bar).argmax()) if i or first is None else first
-            self.rounding = not float(score[j]) > self.least
-            if self.rounding:
-                break
-            row = R[t]
-            if t:
-                np.dot(R[:t, j].conj(), R[:t], out=row)
-                np.subtract(G[j], row, out=row)
-            else:
-                row[:] = G[j]
-            row /= math.sqrt(score[j])
-            np.subtract(score, squares(row), out=Z[i + 1])
-            Z[i + 1, j] = -math.inf
-            run.append(j)
-        return np.asarray(run, dtype=np.int64)
-
-    def invert(self, run: np.ndarray) -> None:
-        """Extend X by the columns of the run."""
-        a, b = len(self.S), len(self.S) + run.size
-        T = np.triu(self.R[a:b, run])
-        np.fill_diagonal(T, np.sqrt(self.scores[np.arange(run.size), run]))
-        X = scipy.linalg.solve_triangular(T, np.eye(run.size, dtype=T.dtype), check_finite=False)
-        self.X[a:b, a:b] = X
-        if a:
-            self.X[:a, a:b] = self.X[:a, :a] @ (-self.R[:a, run] @ X)
-
-    def own_errors(self, run: np.ndarray, losses: np.ndarray) -> np.ndarray:
-        """Return the error estimate of each pick of the run when it is picked: what it has of the picks before included."""
-        heights = self.scores[np.arange(run.size), run]
-        shares = np.tril((losses[:, run] / heights[:, None]).T, -1)
-        own: np.ndarray = scipy.linalg.solve_triangular(
-            np.eye(run.size) - shares, self.E[run], lower=True, unit_diagonal=True, check_finite=False
+        """Make the steps of a run on the columns of largest norm, with their rows of R, and return its picks."""
+        G, p, t = self.G, self.p, len(self.S)
+        R, first = self.R[:t], self.next
+        if first is None:
+            bar = tie_bar(float(self.score.max()), p.eps)
+            first = int((self.score + self.slack >= bar).argmax())
+        C = np.arange(p.n)
+        if p.n > WIDEST:
+            biased = self.score * self.tie_bias
+            biased[first] = math.inf
+            C = np.sort(np.argpartition(-biased, MANY - 1)[:MANY])
+        H = G[np.ix_(C, C)] if C.size < p.n else G
+        if t:
+            H = H - R[:, C].conj().T @ R[:, C]
+        order, T = pivots(
+            H, self.score[C], self.slack[C], int(np.searchsorted(C, first)), min(LENGTH, self.most - t), self.least, p.eps
         )
-        return own.astype(self.N.dtype)
+        run = C[order]
+        self.rounding = run.size < min(LENGTH, self.most - t)
+        if run.size:
+            self.extend(run, np.triu(T[:, order]))
+        return run
+
+    def extend(self, run: np.ndarray, T: np.ndarray) -> None:
+        """Form the rows of R that belong to a run, whose own columns of them are T, and extend X."""
+        a, b = len(self.S), len(self.S) + run.size
+        R, rows = self.R[:a], self.G[run]
+        if a:
+            rows = rows - R[:, run].conj().T @ R
+        X = np.triu(np.linalg.inv(T))
+        new = X.conj().T @ rows
+        new += X.conj().T @ (rows - T.conj().T @ new)  # as accurate as substitution
+        self.R[a:b], self.X[a:b, a:b] = new, X
+        if a:
+            self.X[:a, a:b] = self.X[:a, :a] @ (-R[:, run] @ X)
+
+    def own_errors(self, run: np.ndarray, losses: np.ndarray, heights: np.ndarray) -> np.ndarray:
+        """Return the error estimate of each pick of the run when it is picked: what it has of the picks before included."""
+        shares = np.tril((losses[:, run] / np.where(heights > 0, heights, 1)[:, None]).T, -1)
+        return np.asarray(np.linalg.solve(np.eye(run.size) - shares, self.E[run]), dtype=self.N.dtype)
 
     def judge(
-        self, run: np.ndarray, own: np.ndarray, errors: np.ndarray
+        self, run: np.ndarray, own: np.ndarray, Z: np.ndarray, E: np.ndarray
     ) -> tuple[int, np.ndarray, np.ndarray, bool]:
-        """Return how many picks can count, which of them are in doubt, between which columns, and whether there may be more."""
-        p, steps, size = self.p, np.arange(run.size), run.size
-        Z, E = self.scores[:size], errors[:size]
+        """Return how many picks can count, which of them are in doubt, between which columns, and whether there may be more.
+
+        Parameters
+        ----------
+        own : array, shape (r,)
+            Error of the norm of each pick.
+        Z : array, shape (r, n)
+            Scores before each step.
+        E : array, shape (r + 1, n)
+            Their errors, after the last step too; raised where a run ends because of them.
+        """
+        p, steps, size, a = self.p, np.arange(run.size), run.size, len(self.S)
         first = Z.argmax(axis=1)
         top, doubt = Z[steps, first], E[steps, first]
         bar = tie_bar(top, p.eps)
-        near = Z + (self.slack + E) >= (bar - doubt)[:, None]
+        near = Z + (self.slack + E[:size]) >= (bar - doubt)[:, None]
+        lowest, alone = near.argmax(axis=1), np.count_nonzero(near, axis=1) == 1
         tied = Z[steps, run] + self.slack[run] - 2 * (E[steps, run] + doubt) >= bar
-        certain = (np.count_nonzero(near, axis=1) == 1) | ((near.argmax(axis=1) == run) & tied)
-        certain[0] |= not self.S or self.next is not None  # norms themselves, or columns, have decided
-        rounding = ~(doubt < CLEAR * top) | ~(own < CLEAR * Z[steps, run])
+        certain, wrong = (lowest == run) & (alone | tied), (lowest != run) & alone
+        if not a or self.next is not None:  # norms themselves, or columns, have decided
+            certain[0], wrong[0] = True, False
+        rounding = ~(doubt < CLEAR * top) | ~(own < CLEAR * Z[steps, run]) | ~(Z[steps, run] > self.least)
         stale = np.any(near & (self.half >= Z), axis=1)
         # A_S x, x = X r, is the part of a_j in the span so far. Errors of G enter N_j as |x|² of them; where that is much
         # more than what was carried along, errors are correlated (Kahan's matrix), and all estimates are raised.
-        a = len(self.S)
         S = np.asarray([*self.S, *run.tolist()])
         x2 = squares(np.triu(self.X[: a + size, a : a + size], 1 - a)) * Z[steps, run]
         grown = self.unit * (p.norms2[S] @ x2)
-        raised = grown > MOST_GROWTH * own
-        ends = rounding | stale | raised
-        taken, more = size, not self.rounding
+        ends = wrong | rounding | stale | (grown > MOST_GROWTH * own)
+        taken, more, self.next = size, not self.rounding, None
         if ends.any():
             taken = int(np.argmax(ends))
             self.rounding = bool(rounding[taken])
             more = not (rounding[taken] or stale[taken])
-            if more:
-                self.E *= float(grown[taken] / own[taken])
+            if more and wrong[taken]:
+                self.next = int(lowest[taken])
+            elif more:
+                E[taken] *= float(grown[taken] / own[taken])
         return taken, np.flatnonzero(~certain[:taken]), near, more
 
     def decide(self, run: np.ndarray, doubtful: np.ndarray, near: np.ndarray) -> int:
@@ -269,16 +285,14 @@ class _Steps:
         return run.size
 
     def keep(
-        self, run: np.ndarray, heights: np.ndarray, losses: np.ndarray, errors: np.ndarray
+        self, run: np.ndarray, heights: np.ndarray, losses: np.ndarray, score: np.ndarray, E: np.ndarray
     ) -> None:
-        """Let these picks count."""
-        size = run.size
+        """Let these picks count; scores and errors are those after them."""
         self.S += run.tolist()
-        self.heights += np.sqrt(heights[:size]).tolist()
-        self.N = np.maximum(self.N - losses[:size].sum(axis=0), 0)
+        self.heights += np.sqrt(heights[: run.size]).tolist()
+        self.N = np.maximum(self.N - losses[: run.size].sum(axis=0), 0)
         self.N[run] = 0
-        self.E = self.E + (errors[size] - errors[0])
-        self.scores[0] = self.scores[size]
+        self.score, self.E = score, E
 
     def reached(self) -> bool:
         """Return whether the tolerance is met, norms being formed from the columns before that is believed."""
@@ -292,7 +306,7 @@ class _Steps:
 
     def nothing_left(self) -> bool:
         """Return whether the columns left are nothing but rounding; where they are not, the first of them show it."""
-        left = np.flatnonzero(self.scores[0] > -math.inf)
+        left = np.flatnonzero(self.score > -math.inf)
         left = left[np.argsort(-self.N[left], kind="stable")]
         return not any(np.any(self.norms2(part) > self.p.noise**2) for part in (left[:8], left[8:]))
 

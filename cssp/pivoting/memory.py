@@ -36,8 +36,8 @@ WIDENED = 1 << 26
 #: Bytes of a matrix that stays in the cache: products are cheaper than guesses there.
 CACHE = 1 << 22
 
-#: The Gram matrix is cheapest from this many columns on, and up to this many times k columns (fewer in the cache).
-GRAM_FROM, GRAM, GRAM_CACHED = 256, 10, 6
+#: The Gram matrix is cheapest from this many columns on, and up to this many times k columns.
+GRAM_FROM, GRAM = 256, 10
 
 #: Bytes of a Gram matrix that is formed although A is smaller.
 LARGEST_GRAM = 1 << 28
@@ -59,8 +59,7 @@ def _speculative(p: Problem, guesses: bool | None) -> Picks:
     whole, heights = p, None
     if guesses is None:
         guesses = not in_cache
-        most = (GRAM_CACHED if in_cache else GRAM) * p.k
-        if GRAM_FROM <= p.n <= most and p.n**2 * A.itemsize <= max(LARGEST_GRAM, A.nbytes) and not p.include:
+        if GRAM_FROM <= p.n <= GRAM * p.k and p.n**2 * A.itemsize <= max(LARGEST_GRAM, A.nbytes) and not p.include:
             certain = gram_picks(p, DenseColumns(A, min(p.k, p.m)))
             begun, heights = list(certain.picks.indices), certain.heights
             if certain.final:

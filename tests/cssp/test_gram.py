@@ -19,7 +19,6 @@ def forced(monkeypatch):
     """The default way for matrices of every size."""
     monkeypatch.setattr(memory, "GRAM_FROM", 0)
     monkeypatch.setattr(memory, "GRAM", 1 << 20)
-    monkeypatch.setattr(memory, "GRAM_CACHED", 1 << 20)
 
 
 def gram(p, A):
