@@ -83,15 +83,15 @@ def reorthonormalised(V: np.ndarray) -> np.ndarray:
 
 
 def basis(C: np.ndarray, noise: float) -> np.ndarray:
-    """Return an orthonormal basis of the columns of C: by Cholesky QR, twice, where clearly independent, else one by one."""
-    V, clear = C.T, float(np.finfo(C.dtype).eps) ** 0.25
+    """Return an orthonormal basis of the columns of C: by Cholesky QR, three times, where clearly independent, else one by one."""
+    V, clear = C.T, float(np.finfo(C.dtype).eps) ** 0.375
     try:
-        for _ in range(2):
-            L = np.linalg.cholesky(V.conj() @ V.T)
-            d = L.diagonal().real  # residual norms of the columns, in order
+        for _ in range(3):
+            R = np.linalg.cholesky(V.conj() @ V.T).conj().T
+            d = R.diagonal().real  # residual norms of the columns, in order
             if not float(d.min()) > max(noise, clear * float(d.max())):
                 return linalg.basis(C, noise)[0]
-            V, noise = np.linalg.inv(L).conj() @ V, 0.0
+            V, noise, clear = orthonormal(V, R), 0.0, 0.5
     except np.linalg.LinAlgError:
         return linalg.basis(C, noise)[0]
     return V.T

@@ -95,30 +95,36 @@ class GramRun:
         Rows of the pivoted Cholesky factor: the columns in the orthonormal coordinates that the picks give.
     final : bool
         Whether the picks are all: k, or enough for the tolerance, or nothing is left.
+    low : bool
+        Whether residuals are too small for this precision, or nothing but rounding.
     """
 
     picks: Picks
     heights: list[float]
     R: np.ndarray
     final: bool
+    low: bool
 
 
-def gram_picks(p: Problem, A: Any) -> GramRun:
+def gram_picks(p: Problem, A: Any, norms2: np.ndarray | None = None) -> GramRun:
     """Run pivoted Cholesky on AᴴA, included columns being left out.
 
     Parameters
     ----------
     p : Problem
     A : DenseColumns
-        Or anything else with its methods.
+        Or anything else with its methods. The matrix of the problem, or its residual after picks that are no candidates.
+    norms2 : array, shape (n,), optional
+        Squared norms of the columns of the residual.
     """
-    s = _Steps(p, A)
+    s = _Steps(p, A, p.norms2 if norms2 is None else norms2)
     while len(s.S) < s.most and not s.reached() and s.advance():
         p.progress(len(s.S), p.k)
     nothing = s.rounding and s.nothing_left()
     t = len(s.S)
     picks = Picks(s.S, p.pivots(s.S, s.heights).rank, exhausted=nothing)
-    return GramRun(picks, s.heights, s.R[:t], nothing or s.met or t == p.k)
+    low = not float(s.score.max(initial=0)) > s.least
+    return GramRun(picks, s.heights, s.R[:t], nothing or s.met or t == p.k, low)
 
 
 class _Steps:
@@ -127,10 +133,10 @@ class _Steps:
     `score` is N, and minus infinity where a column may not be picked.
     """
 
-    def __init__(self, p: Problem, A: Any) -> None:
+    def __init__(self, p: Problem, A: Any, norms2: np.ndarray) -> None:
         self.p, self.A, self.G = p, A, A.gram()
         self.most, dtype = min(p.k, p.m), A.dtype
-        self.N, self.exact = np.array(p.norms2), np.array(p.norms2)
+        self.N, self.exact = np.array(norms2), np.array(norms2)
         seen = np.abs(self.G.diagonal().real - self.N) / np.where(self.N > 0, self.N, 1)
         self.unit = max(SEEN * float(np.max(seen)), LEAST * p.eps)
         self.E = self.unit * self.N
@@ -248,7 +254,7 @@ class _Steps:
         # more than what was carried along, errors are correlated (Kahan's matrix), and all estimates are raised.
         S = np.asarray([*self.S, *run.tolist()])
         x2 = squares(np.triu(self.X[: a + size, a : a + size], 1 - a)) * Z[steps, run]
-        grown = self.unit * (p.norms2[S] @ x2)
+        grown = self.unit * (self.exact[S] @ x2)
         ends = wrong | rounding | stale | (grown > MOST_GROWTH * own)
         taken, more, self.next = size, not self.rounding, None
         if ends.any():

@@ -110,7 +110,7 @@ def test_tolerance_weights_and_exclusion(forced):
 
 def test_it_is_the_default_where_it_is_cheapest(monkeypatch):
     calls = []
-    monkeypatch.setattr(memory, "gram_picks", lambda p, A: calls.append(A.A.shape) or gram_picks(p, A))
+    monkeypatch.setattr(memory, "gram_picks", lambda p, A, N: calls.append(A.A.shape) or gram_picks(p, A, N))
     rng = np.random.default_rng(3)
     A = rng.standard_normal((4096, 300)).astype(np.float32)
     np.testing.assert_array_equal(select(A, 60).indices, select(A, 60, speculate=False).indices)
