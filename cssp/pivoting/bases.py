@@ -19,6 +19,9 @@ __all__ = ["basis", "orthonormal", "pivots", "reorthonormalised"]
 #: Cholesky QR is taken where it adds no more than this factor to the rounding of textbook orthogonalisation.
 CANCELLED = 16
 
+#: Columns of a panel.
+PANEL = 32
+
 
 def pivots(
     G: np.ndarray, N: np.ndarray, slack: np.ndarray, first: int, length: int, least: float, eps: float
@@ -83,15 +86,20 @@ def reorthonormalised(V: np.ndarray) -> np.ndarray:
 
 
 def basis(C: np.ndarray, noise: float) -> np.ndarray:
-    """Return an orthonormal basis of the columns of C: by Cholesky QR, three times, where clearly independent, else one by one."""
-    V, clear = C.T, float(np.finfo(C.dtype).eps) ** 0.375
-    try:
-        for _ in range(3):
-            R = np.linalg.cholesky(V.conj() @ V.T).conj().T
-            d = R.diagonal().real  # residual norms of the columns, in order
-            if not float(d.min()) > max(noise, clear * float(d.max())):
-                return linalg.basis(C, noise)[0]
-            V, noise, clear = orthonormal(V, R), 0.0, 0.5
-    except np.linalg.LinAlgError:
-        return linalg.basis(C, noise)[0]
+    """Return an orthonormal basis of the columns of C: panel by panel by Cholesky QR, where clearly independent, else one by one."""
+    V, clear = np.empty(C.shape[::-1], dtype=C.dtype), float(np.finfo(C.dtype).eps) ** 0.25
+    for a in range(0, len(V), PANEL):
+        E = linalg.project_off(C[:, a : a + PANEL], V[:a].T).T
+        try:
+            R = np.linalg.cholesky(E.conj() @ E.T).conj().T
+        except np.linalg.LinAlgError:
+            return linalg.basis(C, noise)[0]
+        d = R.diagonal().real  # residual norms of the columns, in order
+        if not float(d.min()) > max(noise, clear * float(d.max())):
+            return linalg.basis(C, noise)[0]
+        E = linalg.project_off(orthonormal(E, R).T, V[:a].T, times=1).T
+        E = reorthonormalised(E)
+        if len(E) < len(R):
+            return linalg.basis(C, noise)[0]
+        V[a : a + PANEL] = E
     return V.T

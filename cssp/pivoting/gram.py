@@ -198,7 +198,13 @@ class _Steps:
         if t:
             H = H - R[:, C].conj().T @ R[:, C]
         order, T = pivots(
-            H, self.score[C], self.slack[C], int(np.searchsorted(C, first)), min(LENGTH, self.most - t), self.least, p.eps
+            H,
+            self.score[C],
+            self.slack[C],
+            int(np.searchsorted(C, first)),
+            min(LENGTH, self.most - t),
+            self.least,
+            p.eps,
         )
         run = C[order]
         self.rounding = run.size < min(LENGTH, self.most - t)

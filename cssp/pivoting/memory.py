@@ -103,7 +103,11 @@ def _from_gram(p: Problem, A: np.ndarray) -> tuple[Picks, list[float], bool]:
         if found.final:
             exhausted = found.picks.exhausted
             return replace(p.pivots(picks, heights), exhausted=exhausted), heights, True
-        if found.low or len(found.heights) < LEAST_GAIN or not _gram_is_cheapest(A, max(p.k - len(picks), SOME)):
+        if (
+            found.low
+            or len(found.heights) < LEAST_GAIN
+            or not _gram_is_cheapest(A, max(p.k - len(picks), SOME))
+        ):
             return Picks(picks), heights, False
         Q = basis(take_columns(A, picks), p.noise)
         X = project_off(A, Q, times=1)  # above half of the digits once is enough
