@@ -242,6 +242,8 @@ def independent_columns(C: Array, cut: float) -> list[bool]:
     if not C.shape[1] or cut < GRAM_RESOLVES * math.sqrt(eps) * scale:
         return basis(C, cut)[1]
     lam, V = np.linalg.eigh(host(gram(C)))
+    if lam[0] > 4 * cut**2:  # no pivot of QR is below the least singular value
+        return [True] * C.shape[1]
     return first_independent(np.sqrt(np.maximum(lam, 0))[:, None] * V.conj().T, cut).tolist()
 
 
