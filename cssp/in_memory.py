@@ -61,16 +61,19 @@ class InMemory:
         if item.columns is not None:
             A = linalg.take_columns(A, item.columns)
         A = xp.astype(A, compute_dtype(A), copy=False)
-        single = not place and not xp.isdtype(A.dtype, "complex floating")
-        top = check_finite(
-            "A", A, item.columns, item.where, REMEDY, self.names, if_nan=MISSING if single else ""
-        )
-        if self.unit:
-            A, top = scaling.unit_columns(A), 1.0
-        if item.weights is None:
-            A, exponent = scaling.normalised(A, top)
-        else:
-            A, exponent = scaling.weighted(A, item.weights, top)
+        plain = item.weights is None and not self.unit
+        norms2, exponent = (scaling.in_range(A), 0) if plain else (None, 0)
+        if norms2 is None:
+            single = not place and not xp.isdtype(A.dtype, "complex floating")
+            top = check_finite(
+                "A", A, item.columns, item.where, REMEDY, self.names, if_nan=MISSING if single else ""
+            )
+            if self.unit:
+                A, top = scaling.unit_columns(A), 1.0
+            if item.weights is None:
+                A, exponent = scaling.normalised(A, top)
+            else:
+                A, exponent = scaling.weighted(A, item.weights, top)
         problem = Problem(
             A=A,
             k=item.k,
@@ -82,6 +85,8 @@ class InMemory:
             columns=item.columns,
             width=item.width,
         )
+        if norms2 is not None:
+            vars(problem)["norms2"] = norms2  # where the cached property of this name keeps its value
         problem = _flush_negligible_columns(problem)
         return problem if self.target is None else self._aimed(problem, place, item.where)
 

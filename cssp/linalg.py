@@ -103,6 +103,13 @@ def column_norms2(X: Array) -> Array:
         rows = 256 if X.strides[0] > X.strides[1] else 1024
         sums = [np.einsum("ij,ij->j", X[a : a + rows], X[a : a + rows]) for a in range(0, m, rows)]
         return np.sum(sums, axis=0) if sums else np.zeros(n, dtype=X.dtype)
+    if (
+        array_api_compat.is_torch_array(X)
+        and X.device.type == "cpu"
+        and not X.requires_grad
+        and not _is_complex(X)
+    ):
+        return xp.from_numpy(column_norms2(host(X)))
     parts = [xp.sum(squares(X[:, part]), axis=0) for part in blocks(X)]
     return xp.concat(parts) if len(parts) > 1 else parts[0] if parts else xp.sum(squares(X), axis=0)
 
@@ -132,8 +139,7 @@ def take_columns(X: Array, index: Any) -> Array:
     """Return the columns of X in the given order, stored the way X is stored (by rows or by columns)."""
     xp = _namespace(X)
     place = xp.asarray(index, dtype=xp.int64, device=array_api_compat.device(X))
-    strides = X.stride() if array_api_compat.is_torch_array(X) else getattr(X, "strides", (1, 0))
-    if strides is not None and strides[0] < strides[1]:
+    if _by_columns(X):
         return xp.take(X.T, place, axis=0).T
     return xp.take(X, place, axis=1)
 
@@ -158,13 +164,20 @@ def widen(X: Array) -> Array:
     return xp.astype(X, xp.complex128 if _is_complex(X) else xp.float64, copy=False)
 
 
-def project_off(X: Array, Q: Array) -> Array:
-    """Return X - Q Qᴴ X, projected twice: "twice is enough" (Giraud, Langou, Rozložník 2005)."""
+def project_off(X: Array, Q: Array, times: int = 2) -> Array:
+    """Return X - Q Qᴴ X, stored the way X is; projected twice: "twice is enough" (Giraud, Langou, Rozložník 2005)."""
     if Q.shape[1] == 0:
         return X
     Qh = adjoint(Q)
-    X = X - Q @ (Qh @ X)
-    return X - Q @ (Qh @ X)
+    for _ in range(times):
+        X = X - ((X.T @ Qh.T) @ Q.T).T if X.ndim == 2 and _by_columns(X) else X - Q @ (Qh @ X)
+    return X
+
+
+def _by_columns(X: Array) -> bool:
+    """Return whether the entries of a column of a matrix lie side by side."""
+    strides = X.stride() if array_api_compat.is_torch_array(X) else getattr(X, "strides", None)
+    return strides is not None and strides[0] < strides[1]
 
 
 def svd(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -229,6 +242,8 @@ def independent_columns(C: Array, cut: float) -> list[bool]:
     if not C.shape[1] or cut < GRAM_RESOLVES * math.sqrt(eps) * scale:
         return basis(C, cut)[1]
     lam, V = np.linalg.eigh(host(gram(C)))
+    if lam[0] > 4 * cut**2:  # no pivot of QR is below the least singular value
+        return [True] * C.shape[1]
     return first_independent(np.sqrt(np.maximum(lam, 0))[:, None] * V.conj().T, cut).tolist()
 
 

@@ -29,7 +29,7 @@ class Picks:
         Distinct columns in order of choice, the included ones first; fewer than ``k`` where the method
         ran out of independent columns (``select`` completes them) or met the tolerance.
     rank : int or None
-        Number of linearly independent columns among them, where all are `cssp.pivoting.CLEAR` of the threshold; None otherwise.
+        Number of linearly independent columns among them, where all are beyond doubt, see `cssp.pivoting.SURE`; None otherwise.
     exhausted : bool
         Whether the method has seen that no candidate is independent of those found.
     proven : bool
@@ -198,7 +198,7 @@ class Problem:
         """Return the columns chosen by largest residual, whose norms were ``heights``; included columns have none."""
         if self.include:
             return Picks(indices)
-        clear = all(height > pivoting.CLEAR * self.floor for height in heights)
+        clear = all(height > pivoting.SURE * self.floor for height in heights)
         short = len(indices) < self.k or not all(height > self.floor for height in heights)
         return Picks(indices, len(indices) if clear else None, short and self.tol is None)
 
@@ -268,6 +268,8 @@ class Problem:
                 y = y.astype(np.complex128 if y.dtype.kind == "c" else np.float64, copy=False)
             return y
 
+        if dtype is None and isinstance(self.A, np.ndarray):
+            return self
         target = None if self.target is None else move(self.target)
         return replace(
             self,

@@ -10,7 +10,7 @@ import numpy as np
 
 from cssp.linalg import column_norms2, host
 
-__all__ = ["default_floating_errors", "normalised", "shifted", "unit_columns", "weighted"]
+__all__ = ["default_floating_errors", "in_range", "normalised", "shifted", "unit_columns", "weighted"]
 
 Array = Any
 
@@ -30,8 +30,18 @@ def normalised(A: Array, top: float, always: bool = False) -> tuple[Array, int]:
         Bring the largest modulus into [1/2, 1) in any case: another precision, of another range, comes next.
     """
     e = math.frexp(top)[1]
-    low, high = (-4, 10) if _bits(A) == 32 else (-100, 100)
+    low, high = _exponents(A)
     return (A, 0) if top == 0 or (low <= e <= high and not always) else (shifted(A, -e), e)
+
+
+def in_range(A: Array) -> Array | None:
+    """Return the squared column norms where they show that all entries are finite and `normalised` leaves A as it is, else None."""
+    m = A.shape[0]
+    with np.errstate(all="ignore"):
+        norms2 = column_norms2(A)
+    top2 = float(array_api_compat.array_namespace(A).max(norms2)) if norms2.shape[0] else 0.0
+    low, high = _exponents(A)
+    return norms2 if m * 4.0 ** (low - 1) <= top2 < 4.0 ** (high - 1) else None
 
 
 def weighted(A: Array, w: np.ndarray, top: float) -> tuple[Array, int]:
@@ -75,6 +85,11 @@ def unit_columns(A: Array) -> Array:
     A = A * _like(A, np.ldexp(1.0, half)) * _like(A, np.ldexp(1.0, -c - half))
     norms = xp.sqrt(column_norms2(A))
     return A / xp.where(norms > 0, norms, xp.ones_like(norms))
+
+
+def _exponents(A: Array) -> tuple[int, int]:
+    """Return the least and the largest binary exponent of the largest modulus that leave fourth powers in range."""
+    return (-4, 10) if _bits(A) == 32 else (-100, 100)
 
 
 def shifted(A: Array, e: int) -> Array:

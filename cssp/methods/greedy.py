@@ -35,6 +35,9 @@ from cssp.pivoting.exponents import Stored, smallest_p_norm
 from cssp.problem import Array, Picks, Problem
 from cssp.residuals import as_exponent
 
+#: A row of the Gram matrix stands for a product with A where the pick has kept this share of its norm, others being one.
+KEPT = 1 / 16
+
 
 def greedy(problem: Problem, *, p: float = 2) -> Picks:
     """Choose the column after which Σ_j h_j^p is smallest, k times, h_j being the residual norms of all columns.
@@ -68,7 +71,7 @@ def largest_gain(p: Problem) -> Picks:
             indices.append(j)
             p.progress(len(indices), p.k)
             open_[j] = False
-            s.add(j, e / norm)
+            s.add(j, e / norm, norm)
         else:
             open_[j] = False
     return Picks(indices)
@@ -154,8 +157,8 @@ class _State:
             return p.argmax(xp.zeros_like(g), fresh)
         return p.best_gain(score, self.g, fresh, rounding, slack)
 
-    def add(self, j: int, q: Array) -> None:
-        """Extend the basis by the direction q of column j and update.
+    def add(self, j: int, q: Array, norm: float) -> None:
+        """Extend the basis by the direction q of column j, whose residual had this norm (0 where it is not known), and update.
 
         With r = qᴴE and s = Fᴴq, F₊ᴴe₊ = Fᴴe - s r_j gives f₊ = f - 2 Re(r̄_j h_j) + ‖s‖²|r_j|² for h = sᴴFᴴE. It is
         sᴴT without the parts of the directions before, or vᴴA + ‖s‖²r for the part v of Fs = FFᴴq orthogonal to q.
@@ -169,7 +172,7 @@ class _State:
             pair = conjugate(xp.stack([q, v])) @ self.A
             r, h = pair[0, ...], pair[1, ...]
         else:
-            r = conjugate(q) @ self.A
+            r = self._row(j, norm) if self._row_is_accurate(j, norm) else conjugate(q) @ self.A
         s = conjugate(r) if self.p.target is None else conjugate(conjugate(q) @ self.B)
         ss = float(xp.sum(sq(s)))
         if self.T is None:
@@ -184,6 +187,22 @@ class _State:
         self.f = xp.maximum(self.f - 2 * rh + ss * sq(r), zero)
         self.g = xp.maximum(self.g - sq(r), zero)
         self.phi = max(0.0, self.phi - ss)
+
+    def _row_is_accurate(self, j: int, norm: float) -> bool:
+        """Return whether qᴴA may be taken from T = AᴴA: column j has kept about as much of its norm as any other.
+
+        The errors of T enter row j by 1/‖e_j‖, so that they cost the norms no more than downdating does.
+        """
+        if self.p.target is not None or norm == 0.0:
+            return False
+        xp = self.xp
+        kept = self.g / xp.where(self.g0 > 0, self.g0, xp.ones_like(self.g0))
+        return norm**2 >= KEPT * float(xp.max(kept)) * float(self.g0[j])
+
+    def _row(self, j: int, norm: float) -> Array:
+        """Return qᴴA for the direction q of column j, without reading A."""
+        R = self.R[: self.t, :]
+        return (self.T[j, :] - conjugate(R[:, j]) @ R) / norm
 
     def _deflate(self, open_: Array) -> None:
         """Replace A and B by their residuals, in double precision where single has lost half its digits."""

@@ -20,6 +20,7 @@ __all__ = [
     "FEW",
     "MANY",
     "SINGLE_REACH",
+    "SURE",
     "TIE_BAND",
     "floor",
     "noise",
@@ -45,6 +46,9 @@ FEW = 10
 
 #: Residuals so many times above the threshold of dependence are beyond doubt, whatever rounding downdating has left in them.
 CLEAR = 64
+
+#: Heights so many times above it are beyond doubt: norms are formed anew before downdating costs more than half of their digits.
+SURE = 8
 
 #: Residuals this far below the largest column have lost half the digits of single precision: continue in double precision.
 SINGLE_REACH = 2.0**-10

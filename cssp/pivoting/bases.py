@@ -6,15 +6,58 @@ independent, and repeated.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from cssp import linalg
 from cssp.linalg import squares
+from cssp.pivoting import tie_bar
 
-__all__ = ["basis", "orthonormal", "reorthonormalised"]
+__all__ = ["basis", "orthonormal", "pivots", "reorthonormalised"]
 
 #: Cholesky QR is taken where it adds no more than this factor to the rounding of textbook orthogonalisation.
 CANCELLED = 16
+
+#: Columns of a panel.
+PANEL = 32
+
+
+def pivots(
+    G: np.ndarray, N: np.ndarray, slack: np.ndarray, first: int, length: int, least: float, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return up to ``length`` pivots of Cholesky's factor of G with the ties of the rule, and its rows.
+
+    Parameters
+    ----------
+    G : array, shape (b, b)
+        Gram matrix of residuals.
+    N : array, shape (b,)
+        Squared norms, minus infinity for columns that may not be picked.
+    slack : array, shape (b,)
+        Rounding of the norms.
+    first : int
+        The first pivot.
+    least : float
+        Pivots end where the squared norm is no more than that.
+    """
+    R, order = np.empty((length, len(N)), dtype=G.dtype), np.empty(length, dtype=np.int64)
+    d, fair = N.copy(), N + slack
+    j = first
+    for s in range(length):
+        height = float(d[j])
+        if not height > least:
+            return order[:s], R[:s]
+        row = np.dot(R[:s, j].conj(), R[:s], out=R[s])
+        np.subtract(G[j], row, out=row)
+        row /= math.sqrt(height)
+        order[s] = j
+        loss = squares(row)
+        d -= loss
+        fair -= loss
+        d[j] = fair[j] = -math.inf
+        j = int((fair >= tie_bar(float(d[d.argmax()]), eps)).argmax())
+    return order, R
 
 
 def orthonormal(E: np.ndarray, R: np.ndarray) -> np.ndarray:
@@ -43,15 +86,20 @@ def reorthonormalised(V: np.ndarray) -> np.ndarray:
 
 
 def basis(C: np.ndarray, noise: float) -> np.ndarray:
-    """Return an orthonormal basis of the columns of C: by Cholesky QR, twice, where clearly independent, else one by one."""
-    V, clear = C.T, float(np.finfo(C.dtype).eps) ** 0.25
-    try:
-        for _ in range(2):
-            L = np.linalg.cholesky(V.conj() @ V.T)
-            d = L.diagonal().real  # residual norms of the columns, in order
-            if not float(d.min()) > max(noise, clear * float(d.max())):
-                return linalg.basis(C, noise)[0]
-            V, noise = np.linalg.inv(L).conj() @ V, 0.0
-    except np.linalg.LinAlgError:
-        return linalg.basis(C, noise)[0]
+    """Return an orthonormal basis of the columns of C: panel by panel by Cholesky QR, where clearly independent, else one by one."""
+    V, clear = np.empty(C.shape[::-1], dtype=C.dtype), float(np.finfo(C.dtype).eps) ** 0.25
+    for a in range(0, len(V), PANEL):
+        E = linalg.project_off(C[:, a : a + PANEL], V[:a].T).T
+        try:
+            R = np.linalg.cholesky(E.conj() @ E.T).conj().T
+        except np.linalg.LinAlgError:
+            return linalg.basis(C, noise)[0]
+        d = R.diagonal().real  # residual norms of the columns, in order
+        if not float(d.min()) > max(noise, clear * float(d.max())):
+            return linalg.basis(C, noise)[0]
+        E = linalg.project_off(orthonormal(E, R).T, V[:a].T, times=1).T
+        E = reorthonormalised(E)
+        if len(E) < len(R):
+            return linalg.basis(C, noise)[0]
+        V[a : a + PANEL] = E
     return V.T

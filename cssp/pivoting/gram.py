@@ -2,11 +2,19 @@
 
 Pivoted Cholesky on G = AᴴA makes the picks of pivoted QR on A [businger1965; harbrecht2012]. G costs as much as n/2 passes
 over A, but at the speed of a matrix product, and the steps then read n × k numbers instead of A: the cheapest way where k
-is not small beside n. What it loses is accuracy, so every norm carries an estimate E of its error. It starts from what is
-seen on the diagonal of G, and each pivot p hands the share |r_pj|²/r_pp² of its own error on, as if errors were
-independent. A pick among columns that E cannot tell apart is decided by explicit residuals a_j - A_S x, in which errors
-of x are of second order. Where too many columns are in doubt the method stops, and the caller continues from the picks
-so far. Where what is left is of the size of rounding, explicit residuals, projected twice, tell whether it is nothing but that.
+is not small beside n. What it loses is accuracy. So picks are made in runs, and each run is judged before it counts:
+
+1. Pivoted Cholesky, with nothing between the steps but what the rule itself asks for, makes a run of up to `LENGTH` picks.
+2. Every norm carries an estimate E of its error. It starts from what is seen on the diagonal of G, and each pivot p hands
+   the share |r_pj|²/r_pp² of its own error on, as if errors were independent; where they are seen to be correlated
+   (Kahan's matrix), all estimates are raised. A pick is certain if E tells it from all other columns.
+3. The columns that E cannot tell apart, and the picks of the run, are projected off the picks before it. The Gram matrix of
+   these residuals is as accurate as they are small, and the same steps on it decide.
+4. Picks up to the first wrong one count, and the right one begins the next run.
+
+Where norms have lost half of their digits, or most columns are in doubt, the method stops, and the caller continues from the
+picks so far. Where what is left is of the size of rounding, explicit residuals, projected twice, tell whether it is nothing
+but that.
 """
 
 from __future__ import annotations
@@ -17,18 +25,27 @@ from typing import Any
 
 import numpy as np
 
-from cssp.linalg import BLOCK, column_norms2, squares, take_columns
-from cssp.pivoting import norm_slack, stale_level, tie_bar
+from cssp.linalg import BLOCK, column_norms2, gram, squares, take_columns
+from cssp.pivoting import TIE_BAND, norm_slack, stale_level, tie_bar
+from cssp.pivoting.bases import pivots
 from cssp.problem import Picks, Problem
+
+__all__ = ["DenseColumns", "GramRun", "gram_picks"]
+
+#: Picks of a run. Those of up to WIDEST columns are sought among all, others among the MANY of largest norm.
+LENGTH, WIDEST, MANY = 64, 768, 384
 
 #: Error of an entry of G, in units of the difference seen on the diagonal and in units of rounding.
 SEEN, LEAST = 2.0, 4.0
 
 #: How far the growth of errors may exceed its estimate.
-MOST_GROWTH = 64.0
+MOST_GROWTH = 4.0
 
-#: Most columns in doubt between which explicit residuals decide.
+#: Most columns in doubt, on average over the picks that are in doubt.
 MOST = 32
+
+#: An error estimate above this share of the largest norm means that only rounding is left.
+CLEAR = 1 / 8
 
 
 class DenseColumns:
@@ -40,7 +57,7 @@ class DenseColumns:
 
     def gram(self) -> np.ndarray:
         """Return AᴴA, shape (n, n)."""
-        return self.A.T @ self.A if self.dtype.kind == "f" else self.A.conj().T @ self.A
+        return np.asarray(gram(self.A))
 
     def take(self, columns: np.ndarray) -> np.ndarray:
         """Return these columns of A as a dense array."""
@@ -78,136 +95,244 @@ class GramRun:
         Rows of the pivoted Cholesky factor: the columns in the orthonormal coordinates that the picks give.
     final : bool
         Whether the picks are all: k, or enough for the tolerance, or nothing is left.
+    low : bool
+        Whether residuals are too small for this precision, or nothing but rounding.
     """
 
     picks: Picks
     heights: list[float]
     R: np.ndarray
     final: bool
+    low: bool
 
 
-def gram_picks(p: Problem, A: Any) -> GramRun:
+def gram_picks(p: Problem, A: Any, norms2: np.ndarray | None = None) -> GramRun:
     """Run pivoted Cholesky on AᴴA, included columns being left out.
-
-    One loop on purpose: every pick reads and writes the norms, their errors and the factor, a dozen arrays that parts of it
-    would have to hand to each other.
 
     Parameters
     ----------
     p : Problem
     A : DenseColumns
-        Or anything else with its methods.
+        Or anything else with its methods. The matrix of the problem, or its residual after picks that are no candidates.
+    norms2 : array, shape (n,), optional
+        Squared norms of the columns of the residual.
     """
-    m, n, eps = p.m, p.n, p.eps
-    steps, single = min(p.k, m), A.dtype in (np.float32, np.complex64)
-    G = A.gram()
-    norms2 = np.array(p.norms2)
-    N, exact = norms2.copy(), norms2.copy()
-    seen = float(np.max(np.abs(G.diagonal().real - N) / np.where(N > 0, N, 1)))
-    unit = max(SEEN * seen, LEAST * eps)
-    E, carried = unit * N, unit * N
-    least = max(p.noise, p.reach if single else 0.0) ** 2
-    score = np.where(p.candidates, N, -math.inf)
-    formed = np.full(n, -1)  # the step at which N was formed from the column itself
-    R = np.empty((steps, n), dtype=A.dtype)
-    X = np.zeros((steps, steps), dtype=A.dtype)  # the inverse of R's columns S
-    S: list[int] = []
-    lengths2 = np.empty(steps, dtype=N.dtype)  # norms2[S]
-    heights: list[float] = []
-    below_rounding = reached = False
-    while (t := len(S)) < steps:
-        first = int(score.argmax())
-        top = float(score[first])
-        below_rounding = not top > least or not 8 * float(E[first]) < top
-        if t and p.tol is not None and float(N.sum()) <= p.goal:
-            unseen = np.setdiff1d(np.arange(n), S)
-            N[unseen] = exact[unseen] = _norms2(p, A, S, X[:t, :t], R[:t], unseen)
-            score[unseen] = np.where(p.candidates[unseen], N[unseen], -math.inf)
-            E[unseen] = LEAST * eps * np.sqrt(norms2[unseen] * N[unseen])
-            formed[unseen] = t
-            reached = float(N.sum()) <= p.goal
-            if reached:
-                break
-            continue
-        if below_rounding:
-            break
-        # Those that may be among the contenders of the rule, N + slack ≥ band·top; N itself is beyond doubt at first.
-        slack, bar = norm_slack(exact, eps), tie_bar(top, eps)
-        doubt = E + float(E[first]) if t else 0.0
-        near = np.flatnonzero(score + slack + doubt >= bar)[: None if t else 1]
-        j = int(near[0])
-        tied = N[j] + slack[j] - 2 * float(E[j] + E[first]) >= bar  # beyond doubt
-        half = stale_level(exact, eps)
-        stale = bool(np.any(half[near] >= N[near]))
-        if stale or (near.size > 1 and not tied):
-            fresh = near[formed[near] < t]
-            if stale:  # all others that are, too, if they are few
-                more = np.flatnonzero((score > -math.inf) & (half >= N) & (formed < t))
-                fresh = np.union1d(fresh, more) if more.size <= MOST else fresh
-            if fresh.size > MOST:
-                break
-            if fresh.size:
-                e = _residuals(A, S, X[:t, :t], R[:t], fresh, twice=stale)
-                N[fresh] = score[fresh] = exact[fresh] = column_norms2(e)
-                E[fresh] = LEAST * eps * np.sqrt(norms2[fresh] * N[fresh])
-                formed[fresh] = t
-                continue
-            j = int(near[int(np.argmax(N[near] + slack[near] >= tie_bar(float(N[near].max()), eps)))])
+    s = _Steps(p, A, p.norms2 if norms2 is None else norms2)
+    while len(s.S) < s.most and not s.reached() and s.advance():
+        p.progress(len(s.S), p.k)
+    nothing = s.rounding and s.nothing_left()
+    t = len(s.S)
+    picks = Picks(s.S, p.pivots(s.S, s.heights).rank, exhausted=nothing)
+    low = not float(s.score.max(initial=0)) > s.least
+    return GramRun(picks, s.heights, s.R[:t], nothing or s.met or t == p.k, low)
+
+
+class _Steps:
+    """The picks S so far with their heights; R, and the inverse X of its columns S; the squared norms N and their errors E.
+
+    `score` is N, and minus infinity where a column may not be picked.
+    """
+
+    def __init__(self, p: Problem, A: Any, norms2: np.ndarray) -> None:
+        self.p, self.A, self.G = p, A, A.gram()
+        self.most, dtype = min(p.k, p.m), A.dtype
+        self.N, self.exact = np.array(norms2), np.array(norms2)
+        seen = np.abs(self.G.diagonal().real - self.N) / np.where(self.N > 0, self.N, 1)
+        self.unit = max(SEEN * float(np.max(seen)), LEAST * p.eps)
+        self.E = self.unit * self.N
+        self.least = max(p.noise, p.reach if dtype in (np.float32, np.complex64) else 0.0) ** 2
+        self.score = np.where(p.candidates, self.N, -math.inf)
+        # A tie goes to the lowest index: norms are multiplied by a factor that falls a little with the index.
+        self.tie_bias = 1 - TIE_BAND * p.eps * np.linspace(0, 1, p.n)
+        self.slack, self.half = norm_slack(self.exact, p.eps), stale_level(self.exact, p.eps)
+        self.R = np.empty((p.n, self.most), dtype=dtype).T  # columns of it are taken together
+        self.X = np.zeros((self.most, self.most), dtype=dtype)
+        self.S: list[int] = []
+        self.heights: list[float] = []
+        self.next: int | None = None  # the pick that begins the next run, where a verification has found it
+        self.rounding = self.met = False
+
+    def advance(self) -> bool:
+        """Add the picks of a run that count, and return whether another run may follow."""
+        run = self.guess()
+        if not run.size:
+            return False
+        begun, size = len(self.S), run.size
+        losses = squares(self.R[begun : begun + size])
+        scores = np.empty((size + 1, self.p.n), dtype=losses.dtype)
+        scores[0] = self.score
+        np.cumsum(losses, axis=0, out=scores[1:])
+        np.subtract(self.score, scores[1:], out=scores[1:])
+        own_scores = scores[:, run]
+        heights = own_scores.diagonal().copy()
+        own_scores[np.tri(size + 1, size, -1, dtype=bool)] = -math.inf
+        scores[:, run] = own_scores
+        own = self.own_errors(run, losses, heights)
+        errors = np.empty_like(scores)
+        errors[0] = self.E
+        np.multiply(losses, (own / np.where(heights > 0, heights, 1))[:, None], out=errors[1:])
+        np.cumsum(errors, axis=0, out=errors)
+        taken, doubtful, near, more = self.judge(run, own, scores[:size], errors)
+        if np.count_nonzero(near[doubtful]) > MOST * doubtful.size:
+            taken, more, self.rounding, self.next = int(doubtful[0]), False, False, None
+        elif doubtful.size:
+            decided = self.decide(run, doubtful, near)
+            if decided < taken:
+                taken, more, self.rounding = decided, True, False
+        self.keep(run[:taken], heights, losses, scores[taken], errors[taken])
+        return more
+
+    def guess(self) -> np.ndarray:
+        """Make the steps of a run on the columns of largest norm, with their rows of R, and return its picks."""
+        G, p, t = self.G, self.p, len(self.S)
+        R, first = self.R[:t], self.next
+        if first is None:
+            bar = tie_bar(float(self.score.max()), p.eps)
+            first = int((self.score + self.slack >= bar).argmax())
+        C = np.arange(p.n)
+        if p.n > WIDEST:
+            biased = self.score * self.tie_bias
+            biased[first] = math.inf
+            C = np.sort(np.argpartition(-biased, MANY - 1)[:MANY])
+        H = G[np.ix_(C, C)] if C.size < p.n else G
+        if t:
+            H = H - R[:, C].conj().T @ R[:, C]
+        order, T = pivots(
+            H,
+            self.score[C],
+            self.slack[C],
+            int(np.searchsorted(C, first)),
+            min(LENGTH, self.most - t),
+            self.least,
+            p.eps,
+        )
+        run = C[order]
+        self.rounding = run.size < min(LENGTH, self.most - t)
+        if run.size:
+            self.extend(run, np.triu(T[:, order]))
+        return run
+
+    def extend(self, run: np.ndarray, T: np.ndarray) -> None:
+        """Form the rows of R that belong to a run, whose own columns of them are T, and extend X."""
+        a, b = len(self.S), len(self.S) + run.size
+        R, rows = self.R[:a], self.G[run]
+        if a:
+            rows = rows - R[:, run].conj().T @ R
+        X = np.triu(np.linalg.inv(T))
+        new = X.conj().T @ rows
+        new += X.conj().T @ (rows - T.conj().T @ new)  # as accurate as substitution
+        self.R[a:b], self.X[a:b, a:b] = new, X
+        if a:
+            self.X[:a, a:b] = self.X[:a, :a] @ (-R[:, run] @ X)
+
+    def own_errors(self, run: np.ndarray, losses: np.ndarray, heights: np.ndarray) -> np.ndarray:
+        """Return the error estimate of each pick of the run when it is picked: what it has of the picks before included."""
+        shares = np.tril((losses[:, run] / np.where(heights > 0, heights, 1)[:, None]).T, -1)
+        return np.asarray(np.linalg.solve(np.eye(run.size) - shares, self.E[run]), dtype=self.N.dtype)
+
+    def judge(
+        self, run: np.ndarray, own: np.ndarray, Z: np.ndarray, E: np.ndarray
+    ) -> tuple[int, np.ndarray, np.ndarray, bool]:
+        """Return how many picks can count, which of them are in doubt, between which columns, and whether there may be more.
+
+        Parameters
+        ----------
+        own : array, shape (r,)
+            Error of the norm of each pick.
+        Z : array, shape (r, n)
+            Scores before each step.
+        E : array, shape (r + 1, n)
+            Their errors, after the last step too; raised where a run ends because of them.
+        """
+        p, steps, size, a = self.p, np.arange(run.size), run.size, len(self.S)
+        first = Z.argmax(axis=1)
+        top, doubt = Z[steps, first], E[steps, first]
+        bar = tie_bar(top, p.eps)
+        near = Z + (self.slack + E[:size]) >= (bar - doubt)[:, None]
+        lowest, alone = near.argmax(axis=1), np.count_nonzero(near, axis=1) == 1
+        tied = Z[steps, run] + self.slack[run] - 2 * (E[steps, run] + doubt) >= bar
+        certain, wrong = (lowest == run) & (alone | tied), (lowest != run) & alone
+        if not a or self.next is not None:  # norms themselves, or columns, have decided
+            certain[0], wrong[0] = True, False
+        rounding = ~(doubt < CLEAR * top) | ~(own < CLEAR * Z[steps, run]) | ~(Z[steps, run] > self.least)
+        stale = np.any(near & (self.half >= Z), axis=1)
         # A_S x, x = X r, is the part of a_j in the span so far. Errors of G enter N_j as |x|² of them; where that is much
         # more than what was carried along, errors are correlated (Kahan's matrix), and all estimates are raised.
-        x = X[:t, :t] @ R[:t, j]
-        grown = unit * float(squares(x) @ lengths2[:t])
-        below_rounding = not 8 * float(carried[j]) < float(N[j])  # the next row would be rounding only
-        if below_rounding:
-            break
-        if grown > MOST_GROWTH * float(carried[j]):
-            E *= grown / float(carried[j])
-            carried *= grown / float(carried[j])
-            continue
-        row = R[t]
-        if t:
-            np.dot(R[:t, j].conj(), R[:t], out=row)
-            np.subtract(G[j], row, out=row)
-        else:
-            row[:] = G[j]
-        height = float(N[j])
-        row /= math.sqrt(height)
-        lengths2[t], X[t, t] = norms2[j], 1 / math.sqrt(height)
-        X[:t, t] = x * -X[t, t]
-        loss = squares(row)
-        N -= loss
-        score -= loss
-        np.maximum(N, 0, out=N)
-        lost = loss * (float(carried[j]) / height)
-        E += lost
-        carried += lost
-        N[j], score[j] = 0, -math.inf
-        S.append(j)
-        heights.append(math.sqrt(height))
-    rank = p.pivots(S, heights).rank
-    left = np.flatnonzero(score > -math.inf)
-    # Where more is left than rounding, the first of them show it.
-    left = left[np.argsort(-N[left], kind="stable")]
-    nothing = below_rounding and not any(
-        np.any(_norms2(p, A, S, X[:t, :t], R[:t], part) > p.noise**2) for part in (left[:8], left[8:])
-    )
-    return GramRun(Picks(S, rank, exhausted=nothing), heights, R[:t], reached or nothing or t == p.k)
+        S = np.asarray([*self.S, *run.tolist()])
+        x2 = squares(np.triu(self.X[: a + size, a : a + size], 1 - a)) * Z[steps, run]
+        grown = self.unit * (self.exact[S] @ x2)
+        ends = wrong | rounding | stale | (grown > MOST_GROWTH * own)
+        taken, more, self.next = size, not self.rounding, None
+        if ends.any():
+            taken = int(np.argmax(ends))
+            self.rounding = bool(rounding[taken])
+            more = not (rounding[taken] or stale[taken])
+            if more and wrong[taken]:
+                self.next = int(lowest[taken])
+            elif more:
+                E[taken] *= float(grown[taken] / own[taken])
+        return taken, np.flatnonzero(~certain[:taken]), near, more
 
+    def decide(self, run: np.ndarray, doubtful: np.ndarray, near: np.ndarray) -> int:
+        """Return how many picks are those of the rule, by residuals of the columns in doubt; `next` is the right one after them."""
+        eps, last = self.p.eps, int(doubtful[-1])
+        columns = np.union1d(run[: last + 1], np.flatnonzero(near[doubtful].any(axis=0)))
+        e = self.residuals(columns)
+        G = e.conj().T @ e
+        where = np.searchsorted(columns, run[: last + 1])
+        N = column_norms2(e)
+        R = np.empty((last + 1, columns.size), dtype=G.dtype)
+        slack = self.slack[columns]
+        unsure = set(doubtful.tolist())
+        for i, j in enumerate(where.tolist()):
+            if i in unsure:
+                here = near[i, columns]
+                fair = np.where(here, N + slack, -math.inf)
+                best = int((fair >= tie_bar(float(N[here].max()), eps)).argmax())
+                if best != j:
+                    self.next = int(columns[best])
+                    return i
+            R[i] = (G[j] - R[:i, j].conj() @ R[:i]) / math.sqrt(N[j])
+            N = N - squares(R[i])
+        return run.size
 
-def _residuals(
-    A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray, twice: bool = True
-) -> np.ndarray:
-    """Return the residuals of these columns after S; projected twice, they are accurate however small they are."""
-    if not S:
-        return np.asarray(A.take(columns))
-    e = A.take(columns) - A.combined(S, X @ R[:, columns])
-    return e - A.combined(S, X @ (X.conj().T @ A.products(S, e))) if twice else e
+    def keep(
+        self, run: np.ndarray, heights: np.ndarray, losses: np.ndarray, score: np.ndarray, E: np.ndarray
+    ) -> None:
+        """Let these picks count; scores and errors are those after them."""
+        self.S += run.tolist()
+        self.heights += np.sqrt(heights[: run.size]).tolist()
+        self.N = np.maximum(self.N - losses[: run.size].sum(axis=0), 0)
+        self.N[run] = 0
+        self.score, self.E = score, E
 
+    def reached(self) -> bool:
+        """Return whether the tolerance is met, norms being formed from the columns before that is believed."""
+        p = self.p
+        if p.tol is None or not self.S or float(self.N.sum()) > p.goal:
+            return False
+        unseen = np.setdiff1d(np.arange(p.n), self.S)
+        self.N[unseen] = self.norms2(unseen)
+        self.met = float(self.N.sum()) <= p.goal
+        return self.met
 
-def _norms2(
-    p: Problem, A: Any, S: list[int], X: np.ndarray, R: np.ndarray, columns: np.ndarray
-) -> np.ndarray:
-    """Return the squared norms of the residuals of these columns, formed from the columns."""
-    step = max(1, BLOCK // p.m)
-    parts = [columns[a : a + step] for a in range(0, columns.size, step)]
-    return np.concatenate([np.zeros(0), *(column_norms2(_residuals(A, S, X, R, part)) for part in parts)])
+    def nothing_left(self) -> bool:
+        """Return whether the columns left are nothing but rounding; where they are not, the first of them show it."""
+        left = np.flatnonzero(self.score > -math.inf)
+        left = left[np.argsort(-self.N[left], kind="stable")]
+        return not any(np.any(self.norms2(part) > self.p.noise**2) for part in (left[:8], left[8:]))
+
+    def residuals(self, columns: np.ndarray, twice: bool = False) -> np.ndarray:
+        """Return the residuals of these columns after S; projected twice, they are accurate however small they are."""
+        S, t = self.S, len(self.S)
+        if not S:
+            return np.asarray(self.A.take(columns))
+        X = self.X[:t, :t]
+        e = self.A.take(columns) - self.A.combined(S, X @ self.R[:t, columns])
+        return e - self.A.combined(S, X @ (X.conj().T @ self.A.products(S, e))) if twice else e
+
+    def norms2(self, columns: np.ndarray) -> np.ndarray:
+        """Return the squared norms of the residuals of these columns, formed from the columns."""
+        step = max(1, BLOCK // self.p.m)
+        parts = [columns[a : a + step] for a in range(0, columns.size, step)]
+        return np.concatenate([np.zeros(0), *(column_norms2(self.residuals(part, True)) for part in parts)])

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from cssp import linalg
-from cssp.linalg import blocks, column_norms2, residual_norms2, squares, take_columns
+from cssp.linalg import blocks, column_norms2, project_off, residual_norms2, squares, take_columns
 from cssp.pivoting import norm_slack, stale_level, tie_bar
+from cssp.pivoting.bases import basis
 from cssp.pivoting.gram import DenseColumns, gram_picks
 from cssp.pivoting.run import Run, fallen
 from cssp.problem import Picks, Problem
@@ -36,8 +37,14 @@ WIDENED = 1 << 26
 #: Bytes of a matrix that stays in the cache: products are cheaper than guesses there.
 CACHE = 1 << 22
 
-#: The Gram matrix is cheapest from this many columns on, and up to this many times k columns (fewer in the cache).
-GRAM_FROM, GRAM, GRAM_CACHED = 256, 10, 6
+#: The Gram matrix is cheapest from this many columns on, and up to this many times k columns.
+GRAM_FROM, GRAM = 256, 10
+
+#: Another Gram matrix, of the residuals, is formed after so many picks from one at the least, and as if for so many more.
+LEAST_GAIN, SOME = 32, 100
+
+#: Bytes of a Gram matrix that is formed although A is smaller.
+LARGEST_GRAM = 1 << 28
 
 
 def speculative(p: Problem, guesses: bool | None = None) -> Picks:
@@ -52,25 +59,60 @@ def speculative(p: Problem, guesses: bool | None = None) -> Picks:
 
 def _speculative(p: Problem, guesses: bool | None) -> Picks:
     A = _fit_for_blas(p.A)
-    in_cache = A.nbytes <= CACHE
-    whole, heights = p, None
+    heights: list[float] | None = None
+    left = p
     if guesses is None:
-        guesses = not in_cache
-        most = (GRAM_CACHED if in_cache else GRAM) * p.k
-        if GRAM_FROM <= p.n <= most and p.n**2 * A.itemsize <= CACHE and not p.include:
-            certain = gram_picks(p, DenseColumns(A, min(p.k, p.m)))
-            begun, heights = list(certain.picks.indices), certain.heights
-            if certain.final:
-                return certain.picks
-            left = p.candidates.copy()
-            left[begun] = False
-            p = replace(p, include=tuple(begun), candidates=left)
-    run = Run(p, Matrix(p, A), heights)
+        guesses = A.nbytes > CACHE
+        if not p.include and _gram_is_cheapest(A, p.k):
+            picks, heights, done = _from_gram(p, A)
+            if done:
+                return picks
+            left = _without(p, list(picks.indices))
+    run = Run(left, Matrix(left, A), heights)
     pace = Pace(run)
     while len(run.indices) < p.k and run.ready():
         pace.advance(run, guesses)
         p.progress(len(run.indices), p.k)
-    return whole.pivots(run.indices, run.heights)
+    return p.pivots(run.indices, run.heights)
+
+
+def _gram_is_cheapest(A: np.ndarray, k: int) -> bool:
+    """Return whether k picks cost least from the Gram matrix, and it fits."""
+    n = A.shape[1]
+    return GRAM_FROM <= n <= GRAM * k and n**2 * A.itemsize <= max(LARGEST_GRAM, A.nbytes)
+
+
+def _without(p: Problem, picks: list[int]) -> Problem:
+    """Return the problem that goes on after these picks."""
+    candidates = p.candidates.copy()
+    candidates[picks] = False
+    return replace(p, include=tuple(picks), candidates=candidates)
+
+
+def _from_gram(p: Problem, A: np.ndarray) -> tuple[Picks, list[float], bool]:
+    """Return picks from Gram matrices with their heights, and whether they are all.
+
+    Where one says no more, and many picks are to come, the next is that of the residuals.
+    """
+    X, N, picks, heights = A, p.norms2, list[int](), list[float]()
+    while True:
+        q = replace(_without(p, picks), k=p.k - len(picks), include=())
+        found = gram_picks(q, DenseColumns(X, min(q.k, p.m - len(picks))), N)
+        picks += found.picks.indices
+        heights += found.heights
+        if found.final:
+            exhausted = found.picks.exhausted
+            return replace(p.pivots(picks, heights), exhausted=exhausted), heights, True
+        if (
+            found.low
+            or len(found.heights) < LEAST_GAIN
+            or not _gram_is_cheapest(A, max(p.k - len(picks), SOME))
+        ):
+            return Picks(picks), heights, False
+        Q = basis(take_columns(A, picks), p.noise)
+        X = project_off(A, Q, times=1)  # above half of the digits once is enough
+        N = column_norms2(X)
+        N[picks] = 0
 
 
 class Matrix:

@@ -211,11 +211,9 @@ def test_dependent_columns_need_no_basis_of_their_own(monkeypatch):
     A[:, -1] = A[:, 0]
     A[:, 50] = A[:, :5].sum(axis=1)
     asked = []
-    residuals = gram._residuals
+    residuals = gram._Steps.residuals
     monkeypatch.setattr(
-        gram,
-        "_residuals",
-        lambda A, S, *args, **more: asked.append(len(S)) or residuals(A, S, *args, **more),
+        gram._Steps, "residuals", lambda steps, *args: asked.append(len(steps.S)) or residuals(steps, *args)
     )
     monkeypatch.setattr(memory, "Run", None)
     monkeypatch.setattr(linalg, "basis", None)

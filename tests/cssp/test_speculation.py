@@ -17,6 +17,7 @@ from cssp.problem import Problem
 @pytest.fixture(autouse=True)
 def _small_matrices_too(monkeypatch):
     monkeypatch.setattr(memory, "CACHE", 0)
+    monkeypatch.setattr(memory, "GRAM_FROM", 1 << 30)
 
 
 def problem(A, k, **fields):
