@@ -61,7 +61,7 @@ def largest_gain(p: Problem) -> Picks:
     indices = list(p.include)
     have, independent = basis(take_columns(p.A, indices), p.floor)
     for t, i in enumerate(i for i, yes in zip(indices, independent, strict=True) if yes):
-        s.add(i, have[:, t])
+        s.add(i, have[:, t], 0.0)
     while len(indices) < p.k and not s.reached():
         j = s.best(open_)
         if j is None:

@@ -42,20 +42,20 @@ def pivots(
         Pivots end where the squared norm is no more than that.
     """
     R, order = np.empty((length, len(N)), dtype=G.dtype), np.empty(length, dtype=np.int64)
-    d, fair = N.copy(), N + slack
-    j = first
+    both = np.stack([N, N + slack])
+    d, fair = both
+    j, complex_ = first, G.dtype.kind == "c"
     for s in range(length):
         height = float(d[j])
         if not height > least:
             return order[:s], R[:s]
-        row = np.dot(R[:s, j].conj(), R[:s], out=R[s])
+        row, known = R[s], R[:s, j]
+        np.matmul(known.conj() if complex_ else known, R[:s], out=row)
         np.subtract(G[j], row, out=row)
         row /= math.sqrt(height)
         order[s] = j
-        loss = squares(row)
-        d -= loss
-        fair -= loss
-        d[j] = fair[j] = -math.inf
+        both -= squares(row)
+        both[:, j] = -math.inf
         j = int((fair >= tie_bar(float(d[d.argmax()]), eps)).argmax())
     return order, R
 

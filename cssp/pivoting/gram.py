@@ -32,7 +32,7 @@ from cssp.problem import Picks, Problem
 
 __all__ = ["DenseColumns", "GramRun", "gram_picks"]
 
-#: Picks of a run. Those of up to WIDEST columns are sought among all, others among the MANY of largest norm.
+#: Picks of a run. Of up to WIDEST columns they are sought among all, else among the MANY of largest norm.
 LENGTH, WIDEST, MANY = 64, 768, 384
 
 #: Error of an entry of G, in units of the difference seen on the diagonal and in units of rounding.
@@ -180,7 +180,7 @@ class _Steps:
             if decided < taken:
                 taken, more, self.rounding = decided, True, False
         self.keep(run[:taken], heights, losses, scores[taken], errors[taken])
-        return more
+        return more and (taken > 0 or self.next is not None)
 
     def guess(self) -> np.ndarray:
         """Make the steps of a run on the columns of largest norm, with their rows of R, and return its picks."""
@@ -275,25 +275,23 @@ class _Steps:
 
     def decide(self, run: np.ndarray, doubtful: np.ndarray, near: np.ndarray) -> int:
         """Return how many picks are those of the rule, by residuals of the columns in doubt; `next` is the right one after them."""
-        eps, last = self.p.eps, int(doubtful[-1])
-        columns = np.union1d(run[: last + 1], np.flatnonzero(near[doubtful].any(axis=0)))
+        begun = run[: int(doubtful[-1]) + 1]
+        columns = np.union1d(begun, np.flatnonzero(near[doubtful].any(axis=0)))
         e = self.residuals(columns)
-        G = e.conj().T @ e
-        where = np.searchsorted(columns, run[: last + 1])
-        N = column_norms2(e)
-        R = np.empty((last + 1, columns.size), dtype=G.dtype)
+        place = np.searchsorted(columns, begun)
+        G = e[:, place].conj().T @ e
+        try:
+            R = np.linalg.inv(np.linalg.cholesky(G[:, place])) @ G
+        except np.linalg.LinAlgError:  # the picks depend on each other
+            return int(doubtful[0])
+        N = column_norms2(e) - np.cumsum(squares(R), axis=0)
         slack = self.slack[columns]
-        unsure = set(doubtful.tolist())
-        for i, j in enumerate(where.tolist()):
-            if i in unsure:
-                here = near[i, columns]
-                fair = np.where(here, N + slack, -math.inf)
-                best = int((fair >= tie_bar(float(N[here].max()), eps)).argmax())
-                if best != j:
-                    self.next = int(columns[best])
-                    return i
-            R[i] = (G[j] - R[:i, j].conj() @ R[:i]) / math.sqrt(N[j])
-            N = N - squares(R[i])
+        for i in doubtful.tolist():
+            score = np.where(near[i, columns], N[i - 1] if i else column_norms2(e), -math.inf)
+            best = int((score + slack >= tie_bar(float(score.max()), self.p.eps)).argmax())
+            if columns[best] != run[i]:
+                self.next = int(columns[best])
+                return i
         return run.size
 
     def keep(
