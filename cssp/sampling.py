@@ -5,7 +5,6 @@ Every random decision passes through `draw`, `coin`, `coins` or `proposals`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -87,39 +86,39 @@ def in_order(p: Problem, order: Sequence[int]) -> Picks:
 def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
     """Return J with probability |det V_J|², in exchangeable order, for V (n, k) with orthonormal columns.
 
-    Randomly pivoted QR of Vᴴ: draw a row with probability proportional to its squared norm, reflect it
-    into the first coordinate, drop that coordinate, repeat. The mass left after t draws is k - t, never
-    near zero.
+    Randomly pivoted QR of Vᴴ: draw a row with probability proportional to its squared norm, project it off all rows, repeat.
+    The mass left after t draws is k - t, never near zero, so that what downdating rounds off is negligible.
     """
-    V = np.array(V, order="F")
+    k = V.shape[1]
+    d, Q = column_norms2(V.T), np.zeros((k, k), dtype=V.dtype)
     J: list[int] = []
-    for _ in range(V.shape[1]):
-        d = np.sum(sq(V), axis=1)
-        d[J] = 0
+    for t in range(k):
         j = draw(d, rng)
         J.append(j)
-        w = np.conj(V[j])
-        w[0] += (w[0] / abs(w[0]) if w[0] != 0 else 1) * math.sqrt(d[j])
-        V -= np.outer(V @ w, (2 / np.sum(sq(w))) * w.conj())
-        V = V[:, 1:]
+        e, norm = orthogonalise(V[j].conj(), Q[:, :t])
+        Q[:, t] = e / norm
+        d = np.maximum(d - sq(V @ Q[:, t]), 0)
+        d[J] = 0
     return J
 
 
 def leading(
-    E: np.ndarray, below: float, k: int, how: str, rng: np.random.Generator
+    E: np.ndarray, below: float, k: int, how: str, p: Problem, most: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the singular values above rounding, at least one, and the right singular vectors as rows.
 
-    Of a sketch (``how="sketched"``, see `cssp.vectors`) about k of them.
+    Of a sketch (``how="sketched"``, see `cssp.vectors`) about k of them; else the first ``most`` vectors.
 
     Parameters
     ----------
     E : array, shape (m, n)
     below : float
         Rounding of the data, in the unit of E.
+    p : Problem
+        The problem of whose columns E are residuals.
     """
-    s, Vh = leading_svd(E, k, how, rng)
-    cut = max(below, max(E.shape) * np.finfo(np.float64).eps * s[0])
+    s, Vh = leading_svd(E, k, how, p.rng, most)
+    cut = max(below, max(p.height, E.shape[1]) * np.finfo(np.float64).eps * s[0])
     r = max(1, int(np.sum(s > cut)))
     return s[:r], Vh[:r]
 
@@ -144,14 +143,15 @@ def in_rounds(p: Problem, choose: Callable[[np.ndarray, int, float], Sequence[in
         Q, _ = basis(A[:, indices], threshold)
         if p.tol is not None and indices and np.sum(residual_norms2(A, Q)) <= h.goal:
             break
-        E = project_off(A[:, place], Q)
+        E = project_off(A if place.size == h.n else A[:, place], Q)
         live = column_norms2(E) > threshold**2
         if not np.any(live):
             if threshold == h.noise:
                 break
             threshold = h.noise  # no independent column is left
             continue
-        place, E = place[live], np.ascontiguousarray(E[:, live])
+        if not live.all():
+            place, E = place[live], np.ascontiguousarray(E[:, live])
         found = list(choose(E, p.k - len(indices), h.noise))
         J = place[found][np.array(basis(E[:, found], threshold)[1])]
         indices += J.tolist()
