@@ -20,7 +20,7 @@ __all__ = ["CLEAR", "TIES", "Rest", "alike", "completed", "first_equal", "rest",
 TIES = 1e-10
 
 
-#: Rows that are compared first where equal columns are looked for.
+#: Rows that are compared after the first one where equal columns are looked for.
 FEW_ROWS = 64
 
 #: Residual norms within this many units of noise have a direction that is mostly rounding: no ratio of two such numbers
@@ -79,12 +79,13 @@ def first_equal(A: np.ndarray) -> np.ndarray:
 
     Rows are compared some at a time, and only of columns that were equal so far to another one.
     """
-    first, a, step = np.zeros(A.shape[1], dtype=np.int64), 0, FEW_ROWS
-    alike = np.arange(A.shape[1])
+    _, place, group = np.unique(A[0] + 0.0, return_index=True, return_inverse=True)  # no negative zeros
+    first, a, step = place[group], 1, FEW_ROWS
+    alike = np.flatnonzero(np.bincount(group)[group] > 1)
     while a < len(A) and alike.size:
         seen: dict[tuple[int, bytes], int] = {}
-        rows = A[a : a + step] if alike.size == A.shape[1] else A[a : a + step][:, alike]
-        for j, x in zip(alike.tolist(), np.ascontiguousarray(rows.T) + 0.0, strict=True):  # no negative zeros
+        rows = np.ascontiguousarray(A[a : a + step][:, alike].T) + 0.0
+        for j, x in zip(alike.tolist(), rows, strict=True):
             first[j] = seen.setdefault((int(first[j]), x.tobytes()), j)
         alike = alike[np.bincount(first, minlength=first.size)[first[alike]] > 1]
         a, step = a + step, 2 * step

@@ -18,7 +18,6 @@ from cssp.methods.row import FORCED, PASSES, Guarantee, Method
 from cssp.problem import Picks, Problem
 from cssp.vectors import exact_only
 
-
 #: Updates that are made together, and the share of a norm below which downdating may not bring it.
 PENDING, FRESH = 8, 1e-4
 
@@ -58,8 +57,8 @@ def _pivoted(p: Problem, svd: str) -> Picks:
             continue
         j = a.best(w.norms2 / (e.norms2 + delta), allowed)
         row = w.products(j) / w.norms2[j]
-        e.subtract(j, row)
-        w.subtract(j, row)
+        e.subtract(j, row, np.real(row.conj() * e.products(j)))
+        w.subtract(j, row, squares(row) * w.norms2[j])
         J.append(j)
         open_[j] = False
     return completed(p, J)
@@ -73,7 +72,10 @@ class _Deflated:
 
     def __init__(self, X: np.ndarray) -> None:
         self.X = X
-        self.C, self.R = np.empty((X.shape[0], PENDING), dtype=X.dtype), np.empty((PENDING, X.shape[1]), dtype=X.dtype)
+        self.C, self.R = (
+            np.empty((X.shape[0], PENDING), dtype=X.dtype),
+            np.empty((PENDING, X.shape[1]), dtype=X.dtype),
+        )
         self.t = 0
         self.norms2 = self.highest = column_norms2(X)
 
@@ -82,16 +84,17 @@ class _Deflated:
         t, x = self.t, self._column(j).conj()
         return x @ self.X - (x @ self.C[:, :t]) @ self.R[:t]
 
-    def subtract(self, j: int, row: np.ndarray) -> None:
-        """Subtract x_j·row."""
-        cross = np.real(row.conj() * self.products(j))
+    def subtract(self, j: int, row: np.ndarray, cross: np.ndarray) -> None:
+        """Subtract x_j·row, whose inner products with the columns have the real parts ``cross``."""
         self.norms2 = np.maximum(self.norms2 - 2 * cross + squares(row) * self.norms2[j], 0)
         self.highest = np.maximum(self.highest, self.norms2)
         self.C[:, self.t], self.R[self.t], self.t = self._column(j), row, self.t + 1
 
     def stale(self, which: np.ndarray) -> bool:
         """Return whether it is time to form the norms of some of these columns anew."""
-        return self.t > 0 and (self.t == PENDING or bool(np.any(self.norms2[which] < FRESH * self.highest[which])))
+        return self.t > 0 and (
+            self.t == PENDING or bool(np.any(self.norms2[which] < FRESH * self.highest[which]))
+        )
 
     def settle(self) -> None:
         """Make the updates."""
