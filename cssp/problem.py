@@ -267,7 +267,9 @@ class Problem:
 
     def independent(self, columns: Sequence[int]) -> list[bool]:
         """Return which of these columns add to the span of those before, by the one threshold."""
-        if self.tall and not self.folding.formed:  # a factor of these columns alone is cheaper
+        if (
+            self.tall and self.folding is not None and not self.folding.formed
+        ):  # a factor of these columns alone is cheaper
             return linalg.first_independent(linalg.triangle(self.take(columns)), self.floor).tolist()
         return linalg.basis(linalg.widen(self.folded().take(columns)), self.floor)[1]
 
@@ -276,7 +278,7 @@ class Problem:
 
         All inner products of columns are the same but for rounding, and so are the thresholds `floor` and `noise`.
         """
-        if not self.tall:
+        if self.folding is None or not self.tall:
             return self
         A, B = self.folding.factors
         candidates = linalg.host(self.candidates)

@@ -5,6 +5,7 @@ Every random decision passes through `draw`, `coin`, `coins` or `proposals`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,19 +87,21 @@ def in_order(p: Problem, order: Sequence[int]) -> Picks:
 def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
     """Return J with probability |det V_J|², in exchangeable order, for V (n, k) with orthonormal columns.
 
-    Randomly pivoted QR of Vᴴ: draw a row with probability proportional to its squared norm, project it off all rows, repeat.
-    The mass left after t draws is k - t, never near zero, so that what downdating rounds off is negligible.
+    Randomly pivoted QR of Vᴴ: draw a row with probability proportional to its squared norm, reflect it
+    into the first coordinate, drop that coordinate, repeat. The mass left after t draws is k - t, never
+    near zero.
     """
-    k = V.shape[1]
-    d, Q = column_norms2(V.T), np.zeros((k, k), dtype=V.dtype)
+    V = np.array(V, order="F")
     J: list[int] = []
-    for t in range(k):
+    for _ in range(V.shape[1]):
+        d = np.sum(sq(V), axis=1)
+        d[J] = 0
         j = draw(d, rng)
         J.append(j)
-        e, norm = orthogonalise(V[j].conj(), Q[:, :t])
-        Q[:, t] = e / norm
-        d = np.maximum(d - sq(V @ Q[:, t]), 0)
-        d[J] = 0
+        w = np.conj(V[j])
+        w[0] += (w[0] / abs(w[0]) if w[0] != 0 else 1) * math.sqrt(d[j])
+        V -= np.outer(V @ w, (2 / np.sum(sq(w))) * w.conj())
+        V = V[:, 1:]
     return J
 
 
