@@ -26,6 +26,10 @@ COMMANDS = {
     "threads": ("threads", "calls of one pruned model from several threads at a time"),
     "outofcore": ("benchmarks.outofcore", "selection from a matrix on disk, on a local cluster"),
     "memory-map": ("benchmarks.mapped", "selection from a large mapped file: memory, time and numbers"),
+    "shapes": (
+        "benchmarks.shapes",
+        "tall and wide matrices: every method, its error, certificate and memory",
+    ),
     "kernels": ("kernels", "landmarks of hard kernels; columns that are seen once"),
     "tasks": ("peer_tasks", "tasks that peers show on their own pages, side by side"),
     "notebook": ("notebook", "a script of the gallery as a notebook with its output"),

@@ -210,7 +210,7 @@ def _takes(row: Method, kind: str | None, arguments: Mapping[str, Any]) -> bool:
 def _tails(sel: Selection) -> np.ndarray:
     """Return the relative errors of the best matrices of rank 0, 1, ..., min(m, n)."""
     (part,) = sel._parts
-    s2 = np.linalg.svd(linalg.host(linalg.widen(part.problem.B)), compute_uv=False) ** 2
+    s2 = np.linalg.svd(linalg.host(linalg.widen(part.reduced.B)), compute_uv=False) ** 2
     total = float(s2.sum())
     tails = np.append(np.cumsum(s2[::-1])[::-1], 0.0)
     return np.sqrt(tails / total) if total > 0 else tails

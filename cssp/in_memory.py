@@ -13,6 +13,7 @@ from cssp import arguments as check
 from cssp import frames, linalg, scaling
 from cssp.arrays import as_matrix, check_finite, compute_dtype
 from cssp.errors import ArgumentError
+from cssp.folding import folding_of
 from cssp.methods import Method
 from cssp.problem import Array, Problem
 from cssp.request import Item
@@ -88,7 +89,9 @@ class InMemory:
         if norms2 is not None:
             vars(problem)["norms2"] = norms2  # where the cached property of this name keeps its value
         problem = _flush_negligible_columns(problem)
-        return problem if self.target is None else self._aimed(problem, place, item.where)
+        if self.target is not None:
+            problem = self._aimed(problem, place, item.where)
+        return replace(problem, folding=folding_of(problem.A, problem.target))
 
     def _aimed(self, problem: Problem, place: tuple[int, ...], where: str) -> Problem:
         """Return the problem with its target."""

@@ -184,19 +184,9 @@ def _found(p: Problem, cut: float) -> tuple[np.ndarray, np.ndarray]:
         if by_gram is not None:
             return by_gram
     if p.m > p.n:
-        R = p.A.triangle() if p.in_passes else _triangle(p.A)
+        R = p.A.triangle() if p.in_passes else linalg.triangle(p.A)
         return _in_order(p, lambda part: R[:, part], cut)
     return _in_order(p, lambda part: p.take(range(part.start, part.stop)), cut)
-
-
-def _triangle(A: np.ndarray) -> np.ndarray:
-    """Return R of a QR decomposition of A, made of parts of its rows one after the other: without a second copy of A."""
-    n = A.shape[1]
-    step = max(linalg.SLAB, 3 * n)
-    R = np.zeros((0, n), dtype=A.dtype)
-    for a in range(0, A.shape[0], step):
-        R = np.asarray(np.linalg.qr(np.concatenate([R, A[a : a + step]]), mode="r"))
-    return R
 
 
 def _in_order(

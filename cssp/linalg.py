@@ -19,11 +19,13 @@ __all__ = [
     "first_independent",
     "gram",
     "host",
+    "in_host_memory",
     "independent_columns",
     "orthogonalise",
     "places",
     "project_off",
     "put",
+    "right_singular",
     "squares",
     "svd",
     "take_columns",
@@ -35,8 +37,15 @@ Array = Any
 #: Entries of a temporary block; residuals of many columns are formed in blocks of this size.
 BLOCK = 1 << 22
 
-#: Fewest rows that are folded into a triangular factor at a time, and its largest order.
+#: Fewest rows that are read at a time for a triangular factor, and its largest order.
 SLAB, SQUARE = 4096, 5120
+
+#: Entries of rows that are folded into it at once, which stay in the cache, most and fewest such rows, and columns of a block reflector.
+FOLDED, MOST_FOLDED, FEWEST_FOLDED, REFLECTORS = 1 << 18, 2048, 256, 16
+
+#: From so many columns for each row on, and so many entries, singular vectors of a matrix come from its triangular factor; they are
+#: nearly orthonormal where the smallest singular value is not below this share of the largest.
+WIDE, LARGE, NEARLY = 8, 1 << 20, 1e-3
 
 #: Coefficients are compared with those of a truncated SVD where a singular value is below so many times max(m, k)·eps
 #: times the largest, for so many places to truncate it.
@@ -69,6 +78,11 @@ def host(x: Array) -> np.ndarray:
         return np.asarray(x)
     except (BufferError, RuntimeError, TypeError):  # on another device
         return np.from_dlpack(x, device="cpu")
+
+
+def in_host_memory(x: Array) -> bool:
+    """Return whether `host` returns the array without a copy."""
+    return isinstance(x, np.ndarray) or (array_api_compat.is_torch_array(x) and x.device.type == "cpu")
 
 
 def adjoint(X: Array) -> Array:
@@ -186,6 +200,32 @@ def svd(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return scipy.linalg.svd(A, full_matrices=False, check_finite=False)
     except np.linalg.LinAlgError:
         return scipy.linalg.svd(A, full_matrices=False, check_finite=False, lapack_driver="gesvd")
+
+
+def right_singular(A: np.ndarray, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the singular values of A and its first ``most`` right singular vectors as rows, all min(m, n) by default.
+
+    Those of a wide matrix come from its triangular factor: with AAᴴ = RᴴR and R = U diag(s) Wᴴ they are diag(1/s) WᴴA, made
+    orthonormal once more, the largest first, where division by small s has magnified rounding. They are zero where s is rounding.
+    """
+    m, n = A.shape
+    if n < WIDE * m or m * n < LARGE:
+        _, s, Vh = svd(A)
+        return s, Vh[:most]
+    _, s, Wh = svd(triangle(A))
+    V = Wh[:most] @ A
+    r = min(len(V), int(np.count_nonzero(s > np.finfo(s.dtype).eps * s[0])))
+    V[:r] /= s[:r, None]
+    V[r:] = 0
+    if r and s[r - 1] < NEARLY * s[0]:
+        try:
+            L = np.linalg.cholesky(gram(adjoint(V[:r])))
+        except np.linalg.LinAlgError:  # rounding all over
+            _, s, V = svd(A)
+            return s, V[:most]
+        for part in blocks(V):
+            V[:r, part] = scipy.linalg.solve_triangular(L, V[:r, part], lower=True, check_finite=False)
+    return s, V
 
 
 def orthogonalise(a: Array, Q: Array) -> tuple[Array, float]:
@@ -314,23 +354,31 @@ def _least_pivot(R: np.ndarray) -> float:
 
 def folded(R: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return R of a QR decomposition of [R; rows]; R, upper triangular, is overwritten."""
-    X = np.array(rows, dtype=R.dtype, order="F")  # a copy: it is overwritten
     tpqrt = scipy.linalg.get_lapack_funcs("tpqrt", (R,))
-    return tpqrt(0, min(64, len(R)), R, X, overwrite_a=True, overwrite_b=True)[0]
+    step = min(MOST_FOLDED, max(FEWEST_FOLDED, FOLDED // len(R)))
+    for a in range(0, len(rows), step):
+        X = np.array(rows[a : a + step], dtype=R.dtype, order="F")  # a copy: it is overwritten
+        R = tpqrt(0, min(REFLECTORS, len(R)), R, X, overwrite_a=True, overwrite_b=True)[0]
+    return R
 
 
-def triangle(B: Array) -> np.ndarray:
+def triangle(B: Array, *beside: Array) -> np.ndarray:
     """Return R, upper triangular of order min(m, n), with RᴴR = BBᴴ where m ≤ n and BᴴB elsewhere, in double precision.
 
     By orthogonal transformations, so that small singular values are as good as in an SVD of B, which is widened slab by slab.
+    Matrices ``beside`` B stand to its right.
     """
-    m, n = B.shape
+    parts = (B, *beside)
+    m, n = B.shape[0], sum(X.shape[1] for X in parts)
     order, length = min(m, n), max(m, n)
     step = max(SLAB, BLOCK // order)
     R = np.zeros((order, order), dtype=host(widen(B[:1, :1])).dtype, order="F")
     for a in range(0, length, step):
         part = slice(a, min(a + step, length))
-        R = folded(R, adjoint(host(widen(B[:, part]))) if m <= n else host(widen(B[part, :])))
+        if m > n:
+            R = folded(R, np.concatenate([host(widen(X[part, :])) for X in parts], axis=1))
+        else:
+            R = folded(R, adjoint(host(widen(B[:, part]))))
     return R
 
 

@@ -23,7 +23,7 @@ from cssp.scaling import default_floating_errors, shifted
 __all__ = ["Kept", "Part", "relative"]
 
 #: Entries of a matrix whose singular values are found without a copy of it.
-LARGE = 1 << 24
+LARGE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +68,14 @@ class Part:
         return self  # a record of results, which shares its matrix
 
     @cached_property
+    def reduced(self) -> Problem:
+        """The problem, on few rows where it can be: all numbers are said of its A and B."""
+        return self.problem.reduced
+
+    @cached_property
     def chosen(self) -> Array:
-        """The chosen columns in the widest precision, shape (m, k)."""
-        return linalg.widen(linalg.take_columns(self.problem.A, list(self.picks)))
+        """The chosen columns of `reduced` in the widest precision, shape (m, k)."""
+        return linalg.widen(linalg.take_columns(self.reduced.A, list(self.picks)))
 
     @property
     def wanted_exponent(self) -> int:
@@ -100,6 +105,8 @@ class Part:
         p = self.problem
         if self.known_rank == len(self.picks):
             return [True] * self.known_rank
+        if p.tall:
+            return p.independent(self.picks)
         return self.basis[1] if p.unit == self.eps else linalg.independent_columns(self.chosen, p.floor)
 
     def clear(self) -> list[bool]:
@@ -114,7 +121,7 @@ class Part:
     @cached_property
     def trace(self) -> np.ndarray:
         """Squared errors after 0, ..., k picks, in the unit of ``problem.B``."""
-        return linalg.error_trace(*self.basis, self.problem.B)
+        return linalg.error_trace(*self.basis, self.reduced.B)
 
     @cached_property
     def norms2(self) -> np.ndarray:
@@ -124,7 +131,7 @@ class Part:
     @cached_property
     def column_norms(self) -> np.ndarray:
         """`norms2` without the columns of padding."""
-        return column_norms(self.problem.B, self.basis[0])
+        return column_norms(self.reduced.B, self.basis[0])
 
     def scaled(self, x: Any, power: int = 1) -> Any:
         """Return x·2**(power·exponent): from the unit of ``problem.B`` to the caller's."""
@@ -141,7 +148,7 @@ class Part:
         if self.live is not None:
             T = gradients.coefficients(*self.live.matrices(self.problem, self.picks), independent, self.cut)
             return shifted(T, shift)
-        C, B = self.chosen, self.problem.B
+        C, B = self.chosen, self.reduced.B
         xp, place = array_api_compat.array_namespace(C), array_api_compat.device(C)
         R = linalg.adjoint(Q) @ C
         truncated = linalg.truncated_solvers(C, R)
@@ -162,10 +169,13 @@ class Part:
 
     def reconstruct(self) -> Array:
         """Return P_S B in the unit of ``problem.B``."""
+        p = self.problem
         Q, independent = self.basis
+        if self.reduced is not p:  # here the rows themselves are asked for
+            Q, independent = linalg.basis(linalg.widen(p.take(self.picks)), self.cut)
         if self.live is not None:
-            return gradients.projection(*self.live.matrices(self.problem, self.picks), independent)
-        B = self.problem.B
+            return gradients.projection(*self.live.matrices(p, self.picks), independent)
+        B = p.B
         X = array_api_compat.array_namespace(Q).zeros(
             tuple(B.shape), dtype=Q.dtype, device=array_api_compat.device(Q)
         )
@@ -231,7 +241,7 @@ class Part:
         p, k, left2 = self.problem, len(self.picks), self.column_norms[1]
         worst, C = int(np.argmax(left2)), None
         if p.target is None and worst not in self.picks:
-            C = linalg.host(linalg.widen(p.take([*self.picks, worst])))
+            C = linalg.host(linalg.widen(self.reduced.take([*self.picks, worst])))
         largest = math.sqrt(float(left2[worst]))
         low, ratio = against_width(largest, s, k, left2.size, C, noise)
         factor = promised(law.largest if law else None, (p.m, p.n, k), options)
@@ -248,7 +258,7 @@ class Part:
 
         The vectors are the rows of an array (min(m, p), k); without a meaning where there is a target.
         """
-        p, picks = self.problem, list(self.picks)
+        p, picks = self.reduced, list(self.picks)
         (m, n), C = p.B.shape, linalg.host(self.chosen)
         if p.target is None and m * n > LARGE and min(m, n) <= linalg.SQUARE:
             return linalg.spectrum(linalg.triangle(p.B), C if m <= n else None, picks, self.cut)

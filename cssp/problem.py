@@ -12,6 +12,7 @@ import array_api_compat
 import numpy as np
 
 from cssp import linalg, pivoting
+from cssp.folding import Folding
 from cssp.progress import Report, silent
 
 __all__ = ["Array", "Picks", "Problem"]
@@ -73,6 +74,8 @@ class Problem:
         ``progress(done, total)`` reports how far the method is.
     data_eps : float
         Unit of rounding of the precision the data came in, where A was widened since; 0 where it was not.
+    folding : Folding or None
+        How to make A and the target few rows, where they are tall; see `folded`.
     """
 
     A: Array
@@ -88,6 +91,7 @@ class Problem:
     width: int = 0
     progress: Report = silent
     data_eps: float = 0.0
+    folding: Folding | None = None
 
     in_passes = False  #: Whether A is a `cssp.passes.Source`, see `cssp.passes.problem`.
 
@@ -105,6 +109,18 @@ class Problem:
     def m(self) -> int:
         """Number of rows."""
         return int(self.A.shape[0])
+
+    @property
+    def tall(self) -> bool:
+        """Whether A and the target have many more rows than columns, and can be `folded`."""
+        f = self.folding
+        return f is not None and f.A is self.A and (self.target is None or f.B is self.target)
+
+    @property
+    def height(self) -> int:
+        """Number of rows of the matrix that was given, which A may be a triangular factor of."""
+        f = self.folding
+        return int(f.A.shape[0]) if f is not None and f.formed and f.factors[0] is self.A else self.m
 
     @property
     def n(self) -> int:
@@ -153,7 +169,7 @@ class Problem:
 
         The one threshold of the library: rank, errors, coefficients, included columns and picks use it.
         """
-        return pivoting.floor(self.m, self.n, self.unit, self.largest)
+        return pivoting.floor(self.height, self.n, self.unit, self.largest)
 
     @cached_property
     def noise(self) -> float:
@@ -163,7 +179,7 @@ class Problem:
         from the others: once no column above `floor` is left, pivoting goes on there, which single precision needs
         (max(m, n)·eps is 5e-4 for m = 4096).
         """
-        return pivoting.noise(self.m, self.n, self.unit, self.largest)
+        return pivoting.noise(self.height, self.n, self.unit, self.largest)
 
     @property
     def reach(self) -> float:
@@ -251,7 +267,28 @@ class Problem:
 
     def independent(self, columns: Sequence[int]) -> list[bool]:
         """Return which of these columns add to the span of those before, by the one threshold."""
-        return linalg.basis(linalg.widen(self.take(columns)), self.floor)[1]
+        if (
+            self.tall and self.folding is not None and not self.folding.formed
+        ):  # a factor of these columns alone is cheaper
+            return linalg.first_independent(linalg.triangle(self.take(columns)), self.floor).tolist()
+        return linalg.basis(linalg.widen(self.folded().take(columns)), self.floor)[1]
+
+    def folded(self) -> Problem:
+        """Return the same problem on few rows, in host memory and double precision, where A is tall; itself elsewhere.
+
+        All inner products of columns are the same but for rounding, and so are the thresholds `floor` and `noise`.
+        """
+        if self.folding is None or not self.tall:
+            return self
+        A, B = self.folding.factors
+        candidates = linalg.host(self.candidates)
+        target = None if self.target is None else B
+        return replace(self, A=A, target=target, candidates=candidates, data_eps=self.unit)
+
+    @property
+    def reduced(self) -> Problem:
+        """`folded` where A is in host memory, the problem itself elsewhere."""
+        return self.folded() if linalg.in_host_memory(self.A) else self
 
     def numpy(self, dtype: str | None = None) -> Problem:
         """Return the same problem in host memory as NumPy arrays.
@@ -259,8 +296,10 @@ class Problem:
         Parameters
         ----------
         dtype : {None, "double"}
-            ``"double"`` widens float32 and complex64.
+            ``"double"`` widens float32 and complex64, and makes a tall A `folded`.
         """
+        if dtype == "double" and self.tall:
+            return self.folded()
 
         def move(x: Array) -> np.ndarray:
             y = linalg.host(x)

@@ -106,20 +106,22 @@ def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
 
 
 def leading(
-    E: np.ndarray, below: float, k: int, how: str, rng: np.random.Generator
+    E: np.ndarray, below: float, k: int, how: str, p: Problem, most: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the singular values above rounding, at least one, and the right singular vectors as rows.
 
-    Of a sketch (``how="sketched"``, see `cssp.vectors`) about k of them.
+    Of a sketch (``how="sketched"``, see `cssp.vectors`) about k of them; else the first ``most`` vectors.
 
     Parameters
     ----------
     E : array, shape (m, n)
     below : float
         Rounding of the data, in the unit of E.
+    p : Problem
+        The problem of whose columns E are residuals.
     """
-    s, Vh = leading_svd(E, k, how, rng)
-    cut = max(below, max(E.shape) * np.finfo(np.float64).eps * s[0])
+    s, Vh = leading_svd(E, k, how, p.rng, most)
+    cut = max(below, max(p.height, E.shape[1]) * np.finfo(np.float64).eps * s[0])
     r = max(1, int(np.sum(s > cut)))
     return s[:r], Vh[:r]
 
@@ -144,14 +146,15 @@ def in_rounds(p: Problem, choose: Callable[[np.ndarray, int, float], Sequence[in
         Q, _ = basis(A[:, indices], threshold)
         if p.tol is not None and indices and np.sum(residual_norms2(A, Q)) <= h.goal:
             break
-        E = project_off(A[:, place], Q)
+        E = project_off(A if place.size == h.n else A[:, place], Q)
         live = column_norms2(E) > threshold**2
         if not np.any(live):
             if threshold == h.noise:
                 break
             threshold = h.noise  # no independent column is left
             continue
-        place, E = place[live], np.ascontiguousarray(E[:, live])
+        if not live.all():
+            place, E = place[live], np.ascontiguousarray(E[:, live])
         found = list(choose(E, p.k - len(indices), h.noise))
         J = place[found][np.array(basis(E[:, found], threshold)[1])]
         indices += J.tolist()

@@ -286,7 +286,7 @@ def _plain(value: Any) -> Any:
 
 def _nearest(part: Part) -> np.ndarray:
     """Return the chosen column nearest to each column, as the caller numbers them."""
-    p, C = part.problem, part.chosen
+    p, C = part.reduced, part.chosen
     xp = array_api_compat.array_namespace(C)
     norms = xp.sqrt(linalg.column_norms2(C))
     U = C / xp.where(norms > 0, norms, xp.ones_like(norms))

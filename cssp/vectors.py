@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cssp.errors import ArgumentError
-from cssp.linalg import adjoint, svd
+from cssp.linalg import adjoint, right_singular, svd
 
 __all__ = ["OVERSAMPLE", "POWER", "exact_only", "leading_svd", "orthonormal"]
 
@@ -37,8 +37,10 @@ def orthonormal(Y: np.ndarray) -> np.ndarray:
     return np.concatenate([Q @ part for (Q, _), part in zip(tiles, parts, strict=True)])
 
 
-def leading_svd(A: np.ndarray, k: int, how: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the singular values and right singular vectors, as rows: all of them, or about k from a sketch.
+def leading_svd(
+    A: np.ndarray, k: int, how: str, rng: np.random.Generator, most: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the singular values and right singular vectors, as rows: all of them, or the first ``most``, or about k from a sketch.
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ def leading_svd(A: np.ndarray, k: int, how: str, rng: np.random.Generator) -> tu
     if how == "auto":
         how = "sketched" if min(m, n) >= max(LARGE, FEW * l) else "exact"
     if how == "exact" or 2 * l >= min(m, n):
-        return svd(A)[1:]
+        return right_singular(A, most)
     Q = np.linalg.qr(adjoint(rng.standard_normal((l, m)) @ A))[0]
     for _ in range(POWER):
         Q = np.linalg.qr(adjoint(A) @ np.linalg.qr(A @ Q)[0])[0]

@@ -7,18 +7,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cssp.linalg import basis, column_norms2, error_trace, project_off
+from cssp.linalg import basis, column_norms2, error_trace, host, project_off
 from cssp.methods.residual import residual
 from cssp.problem import Picks, Problem
 from cssp.progress import silent
 from cssp.vectors import leading_svd
 
-__all__ = ["CLEAR", "TIES", "Rest", "completed", "first_equal", "rest", "right_vectors", "shortest"]
+__all__ = ["CLEAR", "TIES", "Rest", "alike", "completed", "first_equal", "rest", "right_vectors", "shortest"]
 
 #: Scores within this relative distance of the best are a tie, and the lowest index wins it. They pass through an SVD,
 #: which separates equal columns by more than the usual few units of rounding.
 TIES = 1e-10
 
+
+#: Rows that are compared after the first one where equal columns are looked for.
+FEW_ROWS = 64
 
 #: Residual norms within this many units of noise have a direction that is mostly rounding: no ratio of two such numbers
 #: tells anything.
@@ -58,12 +61,12 @@ class Rest:
     first: np.ndarray
     problem: Problem
 
-    def svd(self, how: str = "exact") -> tuple[np.ndarray, np.ndarray, int]:
-        """Return the singular values s and vectors Vᴴ of E, and the k of V_k: at most the numerical rank.
+    def svd(self, how: str = "exact", every: bool = False) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return the singular values s of E, the first k vectors Vᴴ, or ``every`` one, and the k of V_k: at most the numerical rank.
 
         Of a sketch (``how="sketched"``, see `cssp.vectors`) about k of them.
         """
-        s, Vh = right_vectors(self.E, self.first, self.k, how, self.problem.rng)
+        s, Vh = right_vectors(self.E, self.first, self.k, how, self.problem.rng, None if every else self.k)
         return s, Vh, min(self.k, int(np.sum(s > self.zero)))
 
     def best(self, score: np.ndarray, allowed: np.ndarray) -> int:
@@ -72,21 +75,37 @@ class Rest:
 
 
 def first_equal(A: np.ndarray) -> np.ndarray:
-    """Return, for every column, the first one that equals it, shape (n,)."""
-    seen: dict[bytes, int] = {}
-    columns = np.ascontiguousarray(A.T) + 0.0  # no negative zeros
-    return np.array([seen.setdefault(a.tobytes(), j) for j, a in enumerate(columns)])
+    """Return, for every column, the first one that equals it, shape (n,).
+
+    Rows are compared some at a time, and only of columns that were equal so far to another one.
+    """
+    _, place, group = np.unique(A[0] + 0.0, return_index=True, return_inverse=True)  # no negative zeros
+    first, a, step = place[group], 1, FEW_ROWS
+    alike = np.flatnonzero(np.bincount(group)[group] > 1)
+    while a < len(A) and alike.size:
+        seen: dict[tuple[int, bytes], int] = {}
+        rows = np.ascontiguousarray(A[a : a + step][:, alike].T) + 0.0
+        for j, x in zip(alike.tolist(), rows, strict=True):
+            first[j] = seen.setdefault((int(first[j]), x.tobytes()), j)
+        alike = alike[np.bincount(first, minlength=first.size)[first[alike]] > 1]
+        a, step = a + step, 2 * step
+    return first
 
 
 def right_vectors(
-    E: np.ndarray, first: np.ndarray, k: int, how: str, rng: np.random.Generator
+    E: np.ndarray, first: np.ndarray, k: int, how: str, rng: np.random.Generator, most: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the singular values and right singular vectors Vᴴ, in which equal columns of E have equal columns.
 
     The SVD tells them apart by eps times the condition number, far beyond `TIES`.
     """
-    s, Vh = leading_svd(E, k, how, rng)
-    return s, Vh[:, first]
+    s, Vh = leading_svd(E, k, how, rng, most)
+    return s, alike(Vh, first)
+
+
+def alike(X: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Return X with the same column for all that are to be equal."""
+    return X if np.array_equal(first, np.arange(first.size)) else X[:, first]
 
 
 def rest(p: Problem) -> Rest:
@@ -105,7 +124,7 @@ def rest(p: Problem) -> Rest:
         open=d.eligible(column_norms2(E), d.candidates),
         k=p.free,
         noise=d.noise,
-        first=first_equal(A),
+        first=first_equal(host(p.A)),
         zero=max(d.noise, 4 * d.eps * float(np.sqrt(np.sum(d.norms2)))),
         problem=d,
     )

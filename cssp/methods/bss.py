@@ -40,14 +40,13 @@ def bss_rank(k: int, rank: int | None = None) -> int:
 
 def _barrier_steps(p: Problem, rank: int) -> Picks:
     a, r = rest(p), p.free
-    s, Vh, most = a.svd()
+    s, Vh, most = a.svd(every=True)
     k = min(rank, most)
     if not 0 < k < r:  # too few columns for a barrier
         return completed(p, ())
     tail = np.where(s > a.zero, s, 0)[k:]  # what is rounding would be magnified to the size of V
-    return completed(
-        p, dict.fromkeys(j for j, _ in dual_set(a, Vh[:k], column_norms2(tail[:, None] * Vh[k:]), r))
-    )
+    Vh[k:] *= tail[:, None]
+    return completed(p, dict.fromkeys(j for j, _ in dual_set(a, Vh[:k], column_norms2(Vh[k:]), r)))
 
 
 def dual_set(a: Rest, V: np.ndarray, e2: np.ndarray, r: int) -> list[tuple[int, float]]:

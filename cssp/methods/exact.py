@@ -134,7 +134,7 @@ class _Search:
             self._announce()
         if self.expanded == SEARCH_AFTER:  # a good incumbent begins to pay
             for seed in range(STARTS):
-                self._try("uniform", seed)
+                self._try("random_pivot" if np.iscomplexobj(self.a.E) else "uniform", seed)
 
     def _announce(self) -> None:
         """Log what the search may cost, where that is long."""

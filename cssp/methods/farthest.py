@@ -23,12 +23,12 @@ from cssp.problem import Array, Picks, Problem
 
 def farthest(p: Problem) -> Picks:
     """Choose the longest column, then k - 1 times the one farthest from all chosen so far; dependent columns last."""
-    xp = p.xp
+    xp, q = p.xp, p.reduced
     open_ = xp.asarray(p.candidates, copy=True)
     distances = _Distances(p)
     indices, dependent = list(p.include), []
-    Q = xp.zeros((p.m, min(p.k, p.m)), dtype=p.A.dtype, device=p.device)
-    have, _ = basis(take_columns(p.A, indices), p.floor)
+    Q = q.xp.zeros((q.m, min(p.k, q.m)), dtype=q.A.dtype, device=q.device)
+    have, _ = basis(q.take(indices), p.floor)
     r = have.shape[1]
     Q[:, :r] = have
     for j in indices:
@@ -39,8 +39,8 @@ def farthest(p: Problem) -> Picks:
             break
         j = p.argmax(distance, open_)
         open_[j] = False
-        e, norm = orthogonalise(p.A[:, j], Q[:, :r])
-        if not (norm > p.floor and r < p.m):
+        e, norm = orthogonalise(q.A[:, j], Q[:, :r])
+        if not (norm > p.floor and r < q.m):
             dependent.append(j)
             continue
         Q[:, r] = e / norm
@@ -54,19 +54,19 @@ class _Distances:
     """Squared distance of every column to its nearest chosen one, between bounds, exact where it matters."""
 
     def __init__(self, p: Problem) -> None:
-        self.p = p
+        self.p, self.q = p, p.reduced
         self.chosen: list[int] = []
-        self.norms2 = host(p.norms2).astype(np.float64)
+        self.norms2 = host(self.q.norms2).astype(np.float64)
         self.low, self.high, self.exact = np.full((3, p.n), math.inf)
         self.measured = np.zeros(p.n, dtype=np.int64)  # chosen columns that `exact` has seen
 
     def add(self, j: int) -> None:
         """Update the bounds for one more column chosen: m + 4 roundings of the products, relative to the norms."""
-        p = self.p
+        q = self.q
         self.chosen.append(j)
         both = self.norms2 + self.norms2[j]
-        product = host(p.A[:, j] @ p.A).astype(np.float64)
-        slack = (p.m + 4) * p.eps * both
+        product = host(q.A[:, j] @ q.A).astype(np.float64)
+        slack = (q.height + 4) * q.eps * both
         self.low = np.minimum(self.low, both - 2 * product - slack)
         self.high = np.minimum(self.high, both - 2 * product + slack)
 
@@ -76,10 +76,11 @@ class _Distances:
         allowed = host(allowed)
         bar = tie_bar(self.low[allowed].max(initial=-math.inf), p.eps)
         near = np.flatnonzero(allowed & (self.high >= bar))
-        self._measure(near)
-        self.low[near] = self.high[near] = self.exact[near]
+        if near.size > 1 or not np.all(self.low[near] > 0):
+            self._measure(near)
+            self.low[near] = self.high[near] = self.exact[near]
         found = np.full(p.n, -math.inf)
-        found[near] = self.exact[near]
+        found[near] = self.high[near]
         return p.xp.asarray(found, dtype=p.norms2.dtype, device=p.device)
 
     def _measure(self, columns: np.ndarray) -> None:

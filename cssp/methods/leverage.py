@@ -34,7 +34,7 @@ def leverage(p: Problem, *, rank: int | None = None, svd: str = "auto") -> Picks
     r = p.free if rank is None else check_integer("rank", rank, high=min(p.m, p.n))
 
     def choose(E: np.ndarray, k: int, below: float) -> list[int]:
-        _, Vh = sampling.leading(E, below, r, svd, p.rng)
+        _, Vh = sampling.leading(E, below, r, svd, p, r)
         scores = np.sum(squares(Vh[:r]), axis=0)
         scores[scores <= (scores.size * np.finfo(np.float64).eps) ** 2] = 0
         return sampling.successive(scores, k, p.rng)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from cssp.errors import check_integer
+from cssp.linalg import host
 from cssp.methods._shared import first_equal, right_vectors
 from cssp.methods.row import Guarantee, Method
 from cssp.problem import Picks, Problem
@@ -29,7 +30,7 @@ def leverage_top(p: Problem, *, rank: int | None = None, svd: str = "exact") -> 
     """
     h = p.numpy("double")
     r = min(p.k, p.m, p.n) if rank is None else check_integer("rank", rank, high=min(p.m, p.n))
-    s, Vh = right_vectors(h.A, first_equal(h.A), r, svd, p.rng)
+    s, Vh = right_vectors(h.A, first_equal(host(p.A)), r, svd, p.rng, r)
     r = min(r, int(np.sum(s > max(p.m, p.n) * p.eps * s[0])))
     leverage = np.sum(np.abs(Vh[:r]) ** 2, axis=0)
     leverage[leverage <= (p.n * h.eps) ** 2] = 0

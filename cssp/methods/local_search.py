@@ -15,7 +15,7 @@ import numpy as np
 
 from cssp import bounds
 from cssp.errors import ArgumentError, UnsupportedError
-from cssp.linalg import adjoint, basis, column_norms2, frobenius2, host, project_off
+from cssp.linalg import adjoint, basis, blocks, column_norms2, frobenius2, host, project_off, triangle
 from cssp.linalg import squares as sq
 from cssp.methods._exchange import best_exchange
 from cssp.methods._shared import CLEAR, Rest, completed, rest, shortest
@@ -75,6 +75,8 @@ def searched(p: Problem, start: str, deadline: Deadline, exponent: float = 2) ->
 def refined(p: Problem, picks: Picks, deadline: Deadline = UNLIMITED, exponent: float = 2) -> Picks:
     """Return the picks after all swaps that pay; progress counts them."""
     a = rest(p)
+    if exponent == 2 and a.B.shape[1] > a.B.shape[0]:  # only B Bᴴ matters
+        a = replace(a, B=adjoint(triangle(a.B)))
     S = list(picks.indices)[len(p.include) :]
     # Only independent columns have swaps; the others are replaced first, which cannot raise the error. A
     # column that is independent by a few units of rounding only counts as another: its direction is not to be trusted.
@@ -124,21 +126,21 @@ def _best_swap(a: Rest, S: list[int], F: float) -> tuple[int, int] | None:
     Q, R11 = np.linalg.qr(a.E[:, S])
     U = Q @ np.linalg.inv(R11).conj().T
     U = U / np.sqrt(column_norms2(U))
-    E = project_off(a.E, Q)
-    R = E if a.problem.target is None else project_off(a.B, Q)
-    c, d = adjoint(U) @ a.E, adjoint(U) @ a.B
+    R, d = project_off(a.B, Q), adjoint(U) @ a.B
     d2 = np.sum(sq(d), axis=1)[:, None]
-    e2 = column_norms2(E)
-    # ‖Rᴴe_j‖² = ‖Lᴴe_j‖² with R = L·(orthonormal rows), at most min(m, p) numbers a column instead of p.
-    L = R if R.shape[1] <= R.shape[0] else adjoint(np.linalg.qr(adjoint(R), mode="r"))
-    f = column_norms2(adjoint(L) @ E)
-    cross = np.real(c.conj() * ((d @ adjoint(R)) @ E))
-    below = e2 + sq(c)
-    change = (d2 * e2 - 2 * cross - f) / np.where(below > 0, below, 1.0)
-    clear = allowed & (below > (CLEAR * a.noise) ** 2)
-    gain = np.where(clear, np.maximum(-change, 0), 0)
-    j, i = divmod(a.best(gain.T.ravel(), np.repeat(allowed, len(S))), len(S))
-    return (i, j) if gain[i, j] > LEAST_GAIN * F else None
+
+    def gains(part: slice) -> np.ndarray:
+        E, c = project_off(a.E[:, part], Q), adjoint(U) @ a.E[:, part]
+        e2, f = column_norms2(E), column_norms2(adjoint(R) @ E)
+        cross = np.real(c.conj() * ((d @ adjoint(R)) @ E))
+        below = e2 + sq(c)
+        change = (d2 * e2 - 2 * cross - f) / np.where(below > 0, below, 1.0)
+        return np.where(below > (CLEAR * a.noise) ** 2, np.maximum(-change, 0), 0)
+
+    j = a.best(np.concatenate([np.max(gains(part), axis=0) for part in blocks(a.E)]), allowed)
+    gain = gains(slice(j, j + 1))[:, 0]
+    i = a.best(gain, np.ones(len(S), dtype=bool))
+    return (i, j) if gain[i] > LEAST_GAIN * F else None
 
 
 ROW = Method(

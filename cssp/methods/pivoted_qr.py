@@ -2,7 +2,8 @@
 
 Businger and Golub, Numer. Math. 7:269-276, 1965 [businger1965], as xGEQP3 of LAPACK (Quintana-Ortí, Sun and
 Bischof, SIAM J. Sci. Comput. 19:1486-1494, 1998 [quintanaorti1998]). Ties are broken as LAPACK does: the
-first maximum in the current order of the columns, swaps included.
+first maximum in the current order of the columns, swaps included; of a tall matrix, which is reduced to its triangular factor
+first, those of exact arithmetic only up to rounding.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from cssp.problem import Picks, Problem
 
 def pivoted_qr(p: Problem) -> Picks:
     """Choose the first k pivots of LAPACK's factorisation, the included columns projected away first."""
-    h = p.numpy()
+    h = p.reduced.numpy()
     free = np.flatnonzero(h.candidates)
     Q, independent = basis(h.A[:, list(p.include)], p.floor)
     C = project_off(h.A[:, free], Q)
     if free.size == 0:
         return Picks(list(p.include))
     R, order = scipy.linalg.qr(C, mode="r", pivoting=True, check_finite=False)
-    heights = np.abs(np.diagonal(R))[: min(p.free, p.m - sum(independent))]
+    heights = np.abs(np.diagonal(R))[: min(p.free, h.m - sum(independent))]
     found = int(np.sum(np.logical_and.accumulate(heights > p.noise)))
     return p.pivots([*p.include, *free[order[:found]].tolist()], heights[:found].tolist())
 

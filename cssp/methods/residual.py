@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 
-from array_api_compat import is_numpy_array, is_torch_array
+from array_api_compat import is_torch_array
 
 from cssp.errors import ArgumentError
 from cssp.linalg import (
     basis,
     conjugate,
+    in_host_memory,
     orthogonalise,
     places,
     put,
@@ -41,7 +42,7 @@ def residual(p: Problem, *, speculate: bool | None = None) -> Picks:
     """
     if speculate is not None and not isinstance(speculate, bool):
         raise ArgumentError(f"speculate = {speculate!r}: expected None, True or False")
-    if is_numpy_array(p.A) or (is_torch_array(p.A) and p.A.device.type == "cpu"):
+    if in_host_memory(p.A):
         return speculative(p, speculate)
     found = fused(p) if speculate is not False and is_torch_array(p.A) and p.A.device.type == "cuda" else None
     return textbook(p) if found is None else found

@@ -21,7 +21,7 @@ from scipy.linalg import solve_triangular
 
 from cssp import bounds
 from cssp.errors import ArgumentError, check_integer
-from cssp.linalg import column_norms2, project_off
+from cssp.linalg import blocks, column_norms2, project_off
 from cssp.linalg import squares as sq
 from cssp.methods._shared import Rest, completed, rest, shortest
 from cssp.methods.residual import residual
@@ -114,14 +114,18 @@ def _largest_growth(a: Rest, S: list[int]) -> tuple[float, int, int]:
         return 0.0, 0, 0
     # Factored anew after each swap: swaps are few, and updates would let errors of R11⁻¹ pile up.
     Q, R11 = np.linalg.qr(a.E[:, S])
-    R12 = Q.conj().T @ a.E
-    gamma2 = column_norms2(project_off(a.E, Q))
-    gamma2[gamma2 <= a.noise**2] = 0
     omega2_inverse = np.sum(sq(solve_triangular(R11, np.eye(k))), axis=1)
-    rho2 = sq(solve_triangular(R11, R12)) + omega2_inverse[:, None] * gamma2
-    flat = a.best(rho2.T.ravel(), np.repeat(allowed, k))
-    j, i = divmod(flat, k)
-    return math.sqrt(float(rho2[i, j])), i, j
+
+    def growth2(part: slice) -> np.ndarray:
+        R12 = Q.conj().T @ a.E[:, part]
+        gamma2 = column_norms2(project_off(a.E[:, part], Q))
+        gamma2[gamma2 <= a.noise**2] = 0
+        return sq(solve_triangular(R11, R12)) + omega2_inverse[:, None] * gamma2
+
+    j = a.best(np.concatenate([np.max(growth2(part), axis=0) for part in blocks(a.E)]), allowed)
+    rho2 = growth2(slice(j, j + 1))[:, 0]
+    i = a.best(rho2, np.ones(k, dtype=bool))
+    return math.sqrt(float(rho2[i])), i, j
 
 
 def _of_columns(factor: Callable[[int, int, float], float]) -> Callable[..., float | None]:

@@ -37,7 +37,7 @@ def two_stage(p: Problem, *, rank: int | None = None) -> Picks:
     r = max(1, p.free) if rank is None else check_integer("rank", rank, high=min(p.m, p.n))
 
     def choose(E: np.ndarray, k: int, below: float) -> list[int]:
-        s, Vh = sampling.leading(E, below, r, "exact", p.rng)
+        s, Vh = sampling.leading(E, below, r, "exact", p)
         V = Vh[:r]
         place, M = _sample(V, probabilities(s, Vh, r), p.rng)
         open_ = np.ones(place.size, dtype=bool)

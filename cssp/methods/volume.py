@@ -24,7 +24,7 @@ def volume(p: Problem) -> Picks:
     """
 
     def choose(E: np.ndarray, k: int, below: float) -> list[int]:
-        s, Vh = sampling.leading(E, below, k, "exact", p.rng)
+        s, Vh = sampling.leading(E, below, k, "exact", p)
         k = min(k, s.size)
         chosen = _eigenvectors((s / s[0]) ** 2, k, p.rng)
         return sampling.projection_dpp(Vh[chosen].T, p.rng)

@@ -13,7 +13,7 @@ import numpy as np
 from cssp import bounds
 from cssp.linalg import column_norms2
 from cssp.linalg import squares as sq
-from cssp.methods._shared import TIES, completed, rest, shortest
+from cssp.methods._shared import TIES, alike, completed, rest, shortest
 from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 
@@ -28,14 +28,14 @@ def volume_derandomized(p: Problem) -> Picks:
 
 def _derandomized(p: Problem) -> Picks:
     a = rest(p)
-    s, Vh, k = a.svd()
+    s, Vh, k = a.svd(every=True)
     total = float(np.sum(s**2))
-    C = s[:, None] * Vh  # E in the basis of its left singular vectors
     open_ = a.open.copy()
     S: list[int] = []
     while len(S) < k:
         s = s[s > a.zero]
-        C = C[: s.size]
+        Vh = Vh[: s.size]
+        C = s[:, None] * Vh  # what is left of E, in the basis of its left singular vectors
         norms2 = column_norms2(C)
         allowed = open_ & (norms2 > a.noise**2)
         if not allowed.any():
@@ -54,9 +54,9 @@ def _derandomized(p: Problem) -> Picks:
         p.progress(len(S), k)
         open_[j] = False
         q = C[:, j] / np.sqrt(norms2[j])
-        _, s, Vh = np.linalg.svd(C - np.outer(q, q.conj() @ C), full_matrices=False)
-        Vh = Vh[:, a.first]
-        C = s[:, None] * Vh
+        # C - q qᴴC = (I - q qᴴ) diag(s) Vᴴ: the SVD of the small factor says how V rotates.
+        _, s, Zh = np.linalg.svd((np.eye(s.size) - np.outer(q, q.conj())) * s)
+        Vh = alike(Zh @ Vh, a.first)
     return completed(p, S)
 
 

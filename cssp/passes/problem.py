@@ -67,6 +67,10 @@ class PassProblem(Problem):
         chosen = tuple(int(j) for j in columns)
         return self.record(self, chosen, None, chosen).independent
 
+    @property
+    def reduced(self) -> PassProblem:
+        return self
+
     def numpy(self, dtype: str | None = None) -> PassProblem:
         """Return the same problem, its products in double precision where that is asked for."""
         return self if dtype is None else replace(self, A=self.A.view(self.A.wide), data_eps=self.unit)

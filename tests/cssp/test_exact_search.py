@@ -8,7 +8,7 @@ import pytest
 
 from cssp import METHODS, CsspError, matrices, select
 from cssp.matrices import MATRICES
-from cssp.methods import _shared
+from cssp.methods import _shared, exact
 from cssp.methods.local_search import LEAST_GAIN, _best_swap, _error, refined
 from cssp.problem import Picks, Problem
 
@@ -248,3 +248,11 @@ def test_the_bound_of_the_start_is_claimed_for_pivoted_qr_only():
     A = np.random.default_rng(9).standard_normal((6, 8))
     assert select(A, 3, "local_search").certificate().factor is not None
     assert select(A, 3, "local_search", start="osinsky").certificate().factor is None
+
+
+def test_random_starts_of_a_complex_matrix(monkeypatch):
+    monkeypatch.setattr(exact, "SEARCH_AFTER", 1)
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((6, 9)) + 1j * rng.standard_normal((6, 9))
+    chosen = select(A, 3, "exact")
+    assert tuple(sorted(chosen.indices.tolist())) == oracles.best_subset(A, 3)[0]
