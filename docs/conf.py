@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from sphinx.util import logging
+from sphinx.util.display import status_iterator
 
 import cssp
 import vlm_bridge
@@ -93,6 +93,8 @@ sphinx_gallery_conf = {
 
 KEYS = set(re.findall(r"^@\w+\{(\w+),", (DOCS / "references.bib").read_text(), re.M))
 TESTS = {p.stem: p.read_text() for p in sorted((ROOT / "tests" / "cssp").glob("test_*.py"))}
+#: Words of the page that lists the public names.
+LISTED = set(re.findall(r"[\w.]+", (DOCS / "api.md").read_text()))
 LOGGER = logging.getLogger("docs")
 #: Test -> file and line.
 PLACES = {
@@ -162,28 +164,50 @@ def block_formula(writer, node) -> None:
 
 
 def methods(app) -> None:
-    """A page for every row of METHODS, and the page that lists them."""
+    """A page for every row of METHODS, and the page that lists them; what is newer than the code stays as it is."""
     folder = DOCS / "methods"
-    for made in (folder, DOCS / "api"):
-        shutil.rmtree(made, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        if old.stem not in {*cssp.METHODS, "index"}:
+            old.unlink()
     for old in (DOCS / "gallery").glob("*.rst"):  # of examples that have gone
         if old.stem != "index" and not (DOCS / "examples" / f"{old.stem}.py").exists():
             old.unlink()
-    folder.mkdir()
-    for name, row in cssp.METHODS.items():
-        (folder / f"{name}.md").write_text(page(row))
-        method_example.picture(row, folder / f"{name}.png")
+    for old in (DOCS / "api").glob("*.rst"):  # of names that have gone
+        if old.stem not in LISTED:
+            old.unlink()
+    code = [*(ROOT / "cssp").rglob("*.py"), Path(__file__), Path(method_example.__file__)]
+    newest = max(file.stat().st_mtime for file in code)
+    rows = status_iterator(
+        cssp.METHODS.values(),
+        "pages of methods... ",
+        "brown",
+        len(cssp.METHODS),
+        stringify_func=lambda r: r.name,
+    )
+    for row in rows:
+        drawn = folder / f"{row.name}.png"  # drawn last, so that its age is that of the page
+        if not drawn.exists() or drawn.stat().st_mtime < newest:
+            update(folder / f"{row.name}.md", page(row))
+            method_example.picture(row, drawn)
     listed = "\n".join(
         f"| [`{name}`]({name}.md) | {row.summary} | {'yes' if row.deterministic else 'no'} "
         f"| {PROMISE[row.guarantee.holds] if row.guarantee else '–'} |"
         for name, row in cssp.METHODS.items()
     )
-    (folder / "index.md").write_text(
+    update(
+        folder / "index.md",
         "# Methods\n\n[Which one when](../which.md) is measured. The table is\n\n"
         "```{eval-rst}\n.. py:data:: cssp.METHODS\n\n   Names to rows, each a `cssp.Method`.\n```\n\n"
         f"| method | what it does | same in every run | theorem holds |\n|---|---|---|---|\n{listed}\n\n"
-        "```{toctree}\n:hidden:\n\n" + "\n".join(cssp.METHODS) + "\n```\n"
+        "```{toctree}\n:hidden:\n\n" + "\n".join(cssp.METHODS) + "\n```\n",
     )
+
+
+def update(path: Path, text: str) -> None:
+    """Write what has changed; a file that is written is a page that is built again."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
 
 
 PROMISE = {"every run": "in every run", "expectation": "on average"}
