@@ -13,7 +13,7 @@ import polars
 import pytest
 import scipy.sparse
 import sklearn
-import torch
+from optional import torch
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.exceptions import NotFittedError

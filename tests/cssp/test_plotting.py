@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 import scipy.sparse
-import torch
+from optional import torch
 from PIL import Image
 
 import cssp
