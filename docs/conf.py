@@ -5,6 +5,7 @@ The pages are plain Markdown. Functions, tests and bibliography keys that they n
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 import sys
@@ -15,11 +16,16 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
+from sphinx.ext.autodoc.mock import mock
 from sphinx.util import logging
 from sphinx.util.display import status_iterator
 
 import cssp
-import vlm_bridge
+
+#: A writer of pages needs neither: the bridge is documented all the same, and examples that need them are shown, but not run.
+ABSENT = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+with mock(ABSENT):
+    import vlm_bridge
 
 DOCS = Path(__file__).parent
 ROOT = Path(cssp.__file__).parent.parent
@@ -43,6 +49,7 @@ myst_enable_extensions = ["deflist", "dollarmath"]
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 autodoc_typehints = "none"
+autodoc_mock_imports = ABSENT
 autosummary_generate = True
 templates_path = ["_templates"]
 html_math_renderer = "mathml"
@@ -77,10 +84,12 @@ html_css_files = ["tables.css"]
 html_copy_source = False
 html_show_sourcelink = False
 
+SHOWN = [p.stem for p in (DOCS / "examples").glob("*.py") if ABSENT and "import torch" in p.read_text()]
+
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
-    "filename_pattern": r"\.py$",
+    "filename_pattern": rf"(?<!{')(?<!'.join(SHOWN)})\.py$" if SHOWN else r"\.py$",
     "abort_on_example_error": True,
     "backreferences_dir": "gallery/uses",
     "doc_module": ("cssp", "vlm_bridge"),
