@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: help study study-full test fast lint docs peers real serve-test dist minimum clean
+.PHONY: help study study-full test fast lint docs peers real serve-test dist sbom minimum clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,12 @@ dist: $(STAMP)  ## wheel and source distribution, checked and run in an empty en
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python .ci/empty.py dist
+
+# The tool needs another chardet than the environment that it describes, and stays outside it.
+sbom: $(STAMP)  ## the software bill of materials of what make installs: out/sbom.json, CycloneDX
+	$(PYTHON) -m venv out/sbom
+	out/sbom/bin/pip install $(PIP_FLAGS) '$(shell sed -n 's/^sbom = \["\(.*\)"\]/\1/p' pyproject.toml)'
+	out/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --validate --output-file out/sbom.json $(VENV)
 
 # The fast tests of cssp with the oldest releases that pyproject.toml allows, in an environment of its own.
 minimum: $(STAMP)  ## fast tests of cssp with the oldest releases allowed

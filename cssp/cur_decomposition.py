@@ -58,6 +58,11 @@ class CURCertificate:
     source: str | None
     holds: str | None
 
+    def __str__(self) -> str:
+        often = "in expectation " if self.holds == "expectation" else ""
+        promise = "" if self.factor is None else f"; theorems promise {often}at most {self.factor:.3g} times"
+        return f"{self.ratio:.3g} times the best matrix of this rank in squared error{promise}."
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CUR:

@@ -19,6 +19,7 @@ HABITS = (
     (("constraints", "allowed"), "pass constraint=, one or a list of them"),
     (("algorithm", "solver", "strategy"), "pass method={name}"),
     (("normalize", "standardize"), "pass scale='norm', which divides every column by its norm"),
+    (("center", "centre", "centered", "demean"), "pass A - A.mean(axis=0)"),
 )
 
 

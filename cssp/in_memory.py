@@ -86,12 +86,11 @@ class InMemory:
             columns=item.columns,
             width=item.width,
         )
-        if norms2 is not None:
-            vars(problem)["norms2"] = norms2  # where the cached property of this name keeps its value
-        problem = _flush_negligible_columns(problem)
+        problem = _flush_negligible_columns(problem if norms2 is None else problem.with_norms2(norms2))
         if self.target is not None:
             problem = self._aimed(problem, place, item.where)
-        return replace(problem, folding=folding_of(problem.A, problem.target))
+        problem = replace(problem, folding=folding_of(problem.A, problem.target))
+        return problem if norms2 is None or problem.A is not A else problem.with_norms2(norms2)
 
     def _aimed(self, problem: Problem, place: tuple[int, ...], where: str) -> Problem:
         """Return the problem with its target."""

@@ -147,6 +147,11 @@ class Problem:
         """Squared column norms of A, shape (n,); copy before writing."""
         return linalg.column_norms2(self.A)
 
+    def with_norms2(self, norms2: Array) -> Problem:
+        """Return this problem, which from now on takes its squared column norms as known."""
+        vars(self)["norms2"] = norms2  # where the cached property of this name keeps its value
+        return self
+
     @cached_property
     def largest(self) -> float:
         """Largest norm among the columns that are included or may be chosen."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -246,7 +247,8 @@ class Selection(SelectionUses):
             shown = f"shape {shape}"
         else:
             shown = np.array2string(self._parts[0].indices, separator=", ", threshold=10)
-        return f"Selection(method={self.method!r}, k={self.k}, rank={self.rank}, indices={shown})"
+        names = "" if self.names is None else f", names={reprlib.repr(self.names)}"
+        return f"Selection(method={self.method!r}, k={self.k}, rank={self.rank}, indices={shown}{names})"
 
     def _gather(self, x: np.ndarray) -> Array:
         xp = array_api_compat.array_namespace(self._like)

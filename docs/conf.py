@@ -5,9 +5,9 @@ The pages are plain Markdown. Functions, tests and bibliography keys that they n
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,10 +16,16 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
+from sphinx.ext.autodoc.mock import mock
 from sphinx.util import logging
+from sphinx.util.display import status_iterator
 
 import cssp
-import vlm_bridge
+
+#: A writer of pages needs neither: the bridge is documented all the same, and examples that need them are shown, but not run.
+ABSENT = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+with mock(ABSENT):
+    import vlm_bridge
 
 DOCS = Path(__file__).parent
 ROOT = Path(cssp.__file__).parent.parent
@@ -43,6 +49,7 @@ myst_enable_extensions = ["deflist", "dollarmath"]
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 autodoc_typehints = "none"
+autodoc_mock_imports = ABSENT
 autosummary_generate = True
 templates_path = ["_templates"]
 html_math_renderer = "mathml"
@@ -77,10 +84,12 @@ html_css_files = ["tables.css"]
 html_copy_source = False
 html_show_sourcelink = False
 
+SHOWN = [p.stem for p in (DOCS / "examples").glob("*.py") if ABSENT and "import torch" in p.read_text()]
+
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
-    "filename_pattern": r"\.py$",
+    "filename_pattern": rf"(?<!{')(?<!'.join(SHOWN)})\.py$" if SHOWN else r"\.py$",
     "abort_on_example_error": True,
     "backreferences_dir": "gallery/uses",
     "doc_module": ("cssp", "vlm_bridge"),
@@ -93,6 +102,8 @@ sphinx_gallery_conf = {
 
 KEYS = set(re.findall(r"^@\w+\{(\w+),", (DOCS / "references.bib").read_text(), re.M))
 TESTS = {p.stem: p.read_text() for p in sorted((ROOT / "tests" / "cssp").glob("test_*.py"))}
+#: Words of the page that lists the public names.
+LISTED = set(re.findall(r"[\w.]+", (DOCS / "api.md").read_text()))
 LOGGER = logging.getLogger("docs")
 #: Test -> file and line.
 PLACES = {
@@ -162,28 +173,50 @@ def block_formula(writer, node) -> None:
 
 
 def methods(app) -> None:
-    """A page for every row of METHODS, and the page that lists them."""
+    """A page for every row of METHODS, and the page that lists them; what is newer than the code stays as it is."""
     folder = DOCS / "methods"
-    for made in (folder, DOCS / "api"):
-        shutil.rmtree(made, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        if old.stem not in {*cssp.METHODS, "index"}:
+            old.unlink()
     for old in (DOCS / "gallery").glob("*.rst"):  # of examples that have gone
         if old.stem != "index" and not (DOCS / "examples" / f"{old.stem}.py").exists():
             old.unlink()
-    folder.mkdir()
-    for name, row in cssp.METHODS.items():
-        (folder / f"{name}.md").write_text(page(row))
-        method_example.picture(row, folder / f"{name}.png")
+    for old in (DOCS / "api").glob("*.rst"):  # of names that have gone
+        if old.stem not in LISTED:
+            old.unlink()
+    code = [*(ROOT / "cssp").rglob("*.py"), Path(__file__), Path(method_example.__file__)]
+    newest = max(file.stat().st_mtime for file in code)
+    rows = status_iterator(
+        cssp.METHODS.values(),
+        "pages of methods... ",
+        "brown",
+        len(cssp.METHODS),
+        stringify_func=lambda r: r.name,
+    )
+    for row in rows:
+        drawn = folder / f"{row.name}.png"  # drawn last, so that its age is that of the page
+        if not drawn.exists() or drawn.stat().st_mtime < newest:
+            update(folder / f"{row.name}.md", page(row))
+            method_example.picture(row, drawn)
     listed = "\n".join(
         f"| [`{name}`]({name}.md) | {row.summary} | {'yes' if row.deterministic else 'no'} "
         f"| {PROMISE[row.guarantee.holds] if row.guarantee else '–'} |"
         for name, row in cssp.METHODS.items()
     )
-    (folder / "index.md").write_text(
+    update(
+        folder / "index.md",
         "# Methods\n\n[Which one when](../which.md) is measured. The table is\n\n"
         "```{eval-rst}\n.. py:data:: cssp.METHODS\n\n   Names to rows, each a `cssp.Method`.\n```\n\n"
         f"| method | what it does | same in every run | theorem holds |\n|---|---|---|---|\n{listed}\n\n"
-        "```{toctree}\n:hidden:\n\n" + "\n".join(cssp.METHODS) + "\n```\n"
+        "```{toctree}\n:hidden:\n\n" + "\n".join(cssp.METHODS) + "\n```\n",
     )
+
+
+def update(path: Path, text: str) -> None:
+    """Write what has changed; a file that is written is a page that is built again."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
 
 
 PROMISE = {"every run": "in every run", "expectation": "on average"}

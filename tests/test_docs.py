@@ -96,17 +96,41 @@ def test_every_page_is_in_a_table_of_contents_or_included():
 def built(tmp_path_factory):
     source, out = tmp_path_factory.mktemp("docs") / "docs", tmp_path_factory.mktemp("html")
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns(*MADE))
-    options = ["-q", "-W", "--keep-going", "-D", "plot_gallery=0"]  # test_gallery.py runs the examples
+    build(source, out)
+    return source, out
+
+
+@pytest.fixture(scope="module")
+def pages(built):
+    return {p.relative_to(built[1]).as_posix(): p.read_text() for p in sorted(built[1].rglob("*.html"))}
+
+
+def build(source, out):
+    """What sphinx prints."""
+    options = ["-W", "--keep-going", "-D", "plot_gallery=0"]  # test_gallery.py runs the examples
     command = [sys.executable, "-m", "sphinx", *options, str(source), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    return {p.relative_to(out).as_posix(): p.read_text() for p in sorted(out.rglob("*.html"))}
+    return done.stdout
 
 
-def test_no_formula_or_link_is_left_unrendered(built):
-    assert {n.replace(".md", ".html") for n in PAGES if n != "edges.md"} <= set(built)
+@pytest.mark.slow
+def test_a_second_build_reads_only_what_has_changed(pages, built):
+    source, out = built
+    (source / "api" / "cssp.gone.rst").write_text("A name that has gone\n====================\n")
+    (source / "methods" / "gone.png").touch()
+    faq = source / "faq.md"
+    faq.write_text(faq.read_text() + "\nOne more line.\n")
+    printed = build(source, out)
+    assert "0 added, 1 changed, 0 removed" in printed
+    assert "One more line." in (out / "faq.html").read_text()
+    assert not (source / "methods" / "gone.png").exists()
+
+
+def test_no_formula_or_link_is_left_unrendered(pages):
+    assert {n.replace(".md", ".html") for n in PAGES if n != "edges.md"} <= set(pages)
     formulas = 0
-    for name, page in built.items():
+    for name, page in pages.items():
         body = re.search(r"<article.*?</article>", page, re.S)
         if body is None:
             continue
@@ -118,8 +142,8 @@ def test_no_formula_or_link_is_left_unrendered(built):
     assert formulas > 200
 
 
-def test_every_link_in_the_html_resolves(built):
-    for name, page in built.items():
+def test_every_link_in_the_html_resolves(pages):
+    for name, page in pages.items():
         ids = set(re.findall(r'\bid="([^"]+)"', page))
         for link in re.findall(r'href="([^"]+)"', page):
             target, _, anchor = html.unescape(link).partition("#")
@@ -130,5 +154,5 @@ def test_every_link_in_the_html_resolves(built):
                 continue
             place = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
             if place.endswith(".html") and place not in ("search.html", "genindex.html"):
-                assert place in built, (name, link)
-                assert not anchor or f'id="{anchor}"' in built[place], (name, link)
+                assert place in pages, (name, link)
+                assert not anchor or f'id="{anchor}"' in pages[place], (name, link)

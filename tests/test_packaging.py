@@ -84,14 +84,8 @@ def built(tmp_path_factory):
 
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for folder in ("cssp", "vlm_bridge", "tests", "docs", "analysis"):  # the last three must stay out
-        where = source / folder
-        if folder in ("cssp", "vlm_bridge"):
-            shutil.copytree(ROOT / folder, where, ignore=ignore)
-        else:
-            where.mkdir()
-            (where / "__init__.py").touch()
-            (where / "test_it.py").touch()
+    for folder in ("cssp", "vlm_bridge", "tests", "docs", "analysis"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, source)
@@ -120,8 +114,12 @@ def test_wheel_and_source_hold_the_two_packages(built):
         files = archive.getnames()
     tops = {n.split("/")[1] for n in files if "/" in n}
     folders = {n.split("/")[1] for n in files if n.count("/") > 1}
-    assert folders == {"cssp", "vlm_bridge", "cssp.egg-info"}
-    assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml"} <= tops
+    assert folders == {"cssp", "vlm_bridge", "cssp.egg-info", "tests", "docs", "analysis"}
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "constraints.txt"} <= tops
+    held = {n.split("/", 1)[1] for n in files if n.endswith(".py") and "/tests/" in n}
+    tests = {p.relative_to(ROOT).as_posix() for p in (ROOT / "tests" / "cssp").rglob("*.py")}
+    assert held == {"tests/conftest.py", *tests}
+    assert not [n for n in files if n.endswith((".safetensors", ".pyc")) or "/docs/methods/" in n]
 
 
 @pytest.mark.slow

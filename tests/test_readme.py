@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import cssp
+from cssp.cli import main
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -27,6 +30,22 @@ def test_the_first_example_works_when_pasted(capsys, tmp_path, monkeypatch):
     assert (tmp_path / "first.png").stat().st_size > 5000
 
 
+def test_it_counts_the_methods_that_there_are():
+    counts = re.findall(r"(\d+) methods|^\| rules \| (\d+) \|", README, re.MULTILINE)
+    assert [int(a or b) for a, b in counts] == [len(cssp.METHODS)] * 2
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_it_says_what_the_demo_prints(page, tmp_path, capsys):
+    picture = tmp_path / "picture.svg"  # whose titles are among its comments
+    assert main(["demo", "-o", str(picture)]) == 0
+    out = capsys.readouterr().out
+    caption = re.search(r"One call chose .+? draws this picture", (ROOT / page).read_text(), re.DOTALL)[0]
+    height, width = map(int, re.search(r"(\d+) x (\d+) places", out).groups())
+    assert re.search(r"chose (\w+) of ([\d,]+) places", caption).groups() == ("twelve", f"{height * width:,}")
+    assert re.findall(r"(\d+) %", caption) == re.findall(r"from 12 .+: error (\d+)%", picture.read_text())
+
+
 def test_the_comparison_states_what_the_tables_say():
     edges = [
         line.split("|")[2:-1] for line in (ROOT / "docs/edges.md").read_text().splitlines() if line[:1] == "|"
@@ -39,6 +58,7 @@ def test_the_comparison_states_what_the_tables_say():
     assert re.findall(r"\d+ of \d+", row) == counts
     table = (ROOT / "docs/bench.inc").read_text().split("### 4096 × 576, k = 64\n")[1].split("### ")[0]
     times = dict(re.findall(r"^\| \**(.+?)\** +\| ([\d.,]+)", table, re.MULTILINE))
+    errors = dict(re.findall(r"^\| \**(.+?)\** +\|.*\| 0(\.\d+) +\|$", table, re.MULTILINE))
     names = [
         *("residual", "greedy", "scipy.linalg.qr(pivoting)", "scipy interp_decomp", "scikit-matter FPS"),
         *("scikit-matter CUR", "pysensors CCQR", "fastcan", "linear_operator pivoted_cholesky"),
@@ -47,6 +67,8 @@ def test_the_comparison_states_what_the_tables_say():
     assert re.findall(r"(?<![\d.])[\d,]+(?:\.\d+)?(?= *[,|])", row.split("|", 2)[2]) == [
         times[n] for n in names
     ]
+    row = next(line for line in README.splitlines() if line.startswith("| relative error there"))
+    assert re.findall(r"\.\d+", row) == [errors[n] for n in names]
 
 
 def test_the_bridge_example_works_on_the_shipped_model():
@@ -79,6 +101,18 @@ def test_the_readme_says_what_was_run():
     assert ("the confirmation set has not been run" in section) != page.SHIPPED.with_name(
         "confirm.npz"
     ).exists()
+
+
+def test_the_scope_of_the_study_is_that_of_the_verdicts():
+    scope = README.split("The scope of this:")[1]
+    said = re.search(
+        r"(\d+) ways of pruning, (\d+) budgets, (\d+) questions about (\d+) images", " ".join(scope.split())
+    )
+    verdicts = (ROOT / "docs/study/verdicts.md").read_text()
+    ways, budgets, questions, images = said.groups()
+    assert f"{ways} ways of pruning, {budgets} budgets, {images} images" in verdicts
+    assert f" {questions} questions, 2 models" in verdicts
+    assert "two small models" in scope
 
 
 def test_numbers_of_the_study_are_those_of_the_verdicts():

@@ -79,13 +79,13 @@ def summary(rows: Sequence[Row], about: dict[str, Any]) -> str:
         [
             "d × n, k",
             "residual, ms",
-            "k products",
-            "Gram",
-            "machine",
-            "× better floor",
-            "nearest of the others",
-            "ahead of it",
-            "ahead of scipy QR",
+            "k products, ms",
+            "Gram product, ms",
+            "machine limit, ms",
+            "residual / faster limit",
+            "fastest other",
+            "its time / residual",
+            "SciPy QR / residual",
         ]
     ]
     for (size, kind), race in cells(rows).items():
@@ -148,7 +148,9 @@ def _kinds(rows: Sequence[Row]) -> str:
 
 
 def _batches(rows: Sequence[Row]) -> str:
-    lines = [["d × n, k", "residual, ms a matrix", "one by one", "batched ahead by", "× better floor"]]
+    lines = [
+        ["d × n, k", "residual, ms a matrix", "one by one", "one by one / batched", "batched / faster limit"]
+    ]
     for (size, _), race in cells(rows).items():
         if "residual, one by one" not in race:
             continue
@@ -224,11 +226,11 @@ def page(
         f"{about['processor']}, {about['cores']} logical processors; {about['blas']}; reads {about['bytes'] / 1e9:.1f} GB/s; "
         f"multiplies {flops['float32'] / 1e9:.0f} Gflop/s in single, {flops['float64'] / 1e9:.0f} in double precision. "
         f"{versions}.",
+        "Times are medians of runs in turn. Brackets hold an interval of order statistics of at least 95 % coverage: the range "
+        "where there are fewer than six runs, nothing where there is one. Ratios are formed within a repeat. The *machine "
+        "limit* is the time to read A once or to do 2dnk operations at the rates above, whichever is longer; the *faster "
+        "limit* is the shorter of k products and the Gram product. The others are libraries and loops of published pruners.",
         summary(rows, about),
-        "Medians of runs in turn, in brackets an interval of order statistics of at least 95 % coverage (the range where "
-        "there are fewer than six runs, nothing where there is one). Ratios are formed within a repeat. *Machine* is the "
-        "larger of reading A once and 2dnk flops at the rates above. The others are libraries and loops of published "
-        "pruners.",
         "![Time of every implementation at every size](FIGURES/bench_cpu.png)",
         "## Every implementation",
     ]

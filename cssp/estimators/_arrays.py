@@ -56,15 +56,20 @@ class Refused(ArgumentError, TypeError):
     """What scikit-learn refuses; for some inputs it asks of estimators that this be a TypeError."""
 
 
-def checked(argument: str, validate: Callable[..., Any], X: Any, **how: Any) -> Any:
-    """Return ``validate(X, ...)`` of scikit-learn, with errors of this package, which name columns of text."""
+#: What a selector with missing values may be told, before scikit-learn's own words about them.
+HOLES = "pass missing='rows' or missing='pairwise' to choose with missing values, or fill them before: "
+
+
+def checked(argument: str, validate: Callable[..., Any], X: Any, hint: str = "", **how: Any) -> Any:
+    """Return ``validate(X, ...)`` of scikit-learn, with errors of this package: of columns of text, and the hint about NaN."""
     frames.as_values(argument, X)
     if array_api_compat.is_torch_array(X):
         X = X.detach()
     try:
         return validate(X, **how)
     except (TypeError, ValueError) as reason:
-        raise Refused(f"{argument} is refused: {reason}") from reason
+        said = hint if "contains NaN" in str(reason) else ""
+        raise Refused(f"{argument} is refused: {said}{reason}") from reason
 
 
 def like(T: Array, X: Array) -> Array:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from cssp import linalg
 from cssp.errors import ArgumentError
-from cssp.estimators._arrays import Array, check_same_kind, checked, count, floats, generator, like
+from cssp.estimators._arrays import HOLES, Array, check_same_kind, checked, count, floats, generator, like
 from cssp.estimators._features import as_target, places, root, scaled, tolerance
 from cssp.frames import by_name
 from cssp.scaling import default_floating_errors
@@ -170,7 +170,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         sparse_too = "csc" if self._takes_sparse() else False
         finite = self.missing == "raise" or "allow-nan"
         validate = partial(validate_data, self, ensure_all_finite=finite)
-        X = checked("X", validate, X, dtype=floats(X), accept_sparse=sparse_too)
+        X = checked("X", validate, X, hint=HOLES, dtype=floats(X), accept_sparse=sparse_too)
         B = as_target(self.target, X, y)
         weights = root(sample_weight, X)
         A = scaled(X, weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import oracles
 import scipy.linalg
-import torch
+from optional import torch
 
 from cssp.pivoting import CLEAR, FEW, MANY
 

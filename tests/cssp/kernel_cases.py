@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
+from optional import torch
 
 EPS = 2.0**-23
 

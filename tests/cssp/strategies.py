@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from optional import BACKENDS, torch
 
 from cssp import METHODS, RankDeficientWarning, select
 
@@ -306,7 +306,7 @@ def calls(
     methods=names,
     kinds=KINDS,
     dtypes=REAL + COMPLEX,
-    backends=("numpy", "torch"),
+    backends=BACKENDS,
     plain=False,
     tol=True,
     padded=False,
@@ -315,7 +315,7 @@ def calls(
     """Right calls on one matrix; with ``plain`` nothing but k."""
     method = draw(methods)
     supports = METHODS[method].supports
-    half = "bfloat16" in dtypes and draw(st.integers(0, 7)) == 0
+    half = "bfloat16" in dtypes and "torch" in BACKENDS and draw(st.integers(0, 7)) == 0
     dtypes = [d for d in dtypes if d != "bfloat16" and ("complex" in supports or d not in COMPLEX)]
     A = draw(matrices(kinds, ("bfloat16",) if half else tuple(dtypes), shape))
     backend = "torch" if half else draw(st.sampled_from(backends))

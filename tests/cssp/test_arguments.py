@@ -3,7 +3,7 @@
 import array_api_strict
 import numpy as np
 import pytest
-import torch
+from optional import torch
 
 from cssp import METHODS, CsspError, select
 from cssp.errors import ArgumentError, UnknownNameError, UnsupportedError

@@ -5,7 +5,7 @@ import warnings
 import array_api_strict
 import numpy as np
 import pytest
-import torch
+from optional import torch
 
 import cssp
 from cssp import METHODS, linalg, select

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import oracles
 import pytest
-import torch
+from optional import torch
 
 from cssp import METHODS, Certificate, RankDeficientWarning, bounds, matrices, select
 from cssp.matrices import MATRICES

@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import torch
+from optional import torch
 
 import cssp
 from analysis.theory import conditions as theory

@@ -8,7 +8,7 @@ import array_api_strict
 import numpy as np
 import oracles
 import pytest
-import torch
+from optional import torch
 
 import cssp
 from cssp import METHODS, CsspError, RankDeficientWarning, select

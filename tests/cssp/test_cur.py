@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-import torch
+from optional import torch
 
 import cssp
 from cssp import CsspError, cur
@@ -76,8 +76,11 @@ def test_factors_of_columns_and_rows_add_up_and_are_not_invented():
     assert cur(A, k, method="strong_rrqr", core="cross").certificate().factor == pytest.approx(product)
     for core in ("best", "cross"):
         c = cur(A, k, method="leverage_top", core=core).certificate()
+        assert "promise" not in str(c)
         assert (c.factor, c.source, c.holds) == (None, None, None)
     c = cur(A, 5, 8, method="strong_rrqr").certificate()
+    words = f"{c.ratio:.3g} times the best matrix of this rank in squared error; theorems promise at most {c.factor:.3g} times."
+    assert str(c) == words
     s2 = np.linalg.svd(A, compute_uv=False) ** 2
     total = f(n, 5) * s2[5:].sum() + f(m, 8) * s2[8:].sum()
     assert c.factor == pytest.approx(total / s2[5:].sum())

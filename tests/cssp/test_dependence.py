@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse as sp
-import torch
+from optional import torch
 
 from analysis import dependence
 from cssp import METHODS, RankDeficientError, RankDeficientWarning, linalg, select

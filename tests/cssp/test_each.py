@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import torch
+from optional import torch
 
 import cssp
 from cssp import METHODS, CsspError, each, select
@@ -75,6 +75,7 @@ def test_what_is_refused(arguments, words):
         ("random_state", "pass rng=random_state"),
         ("seed", "pass rng=seed"),
         ("n_components", "pass k=n_components"),
+        ("center", r"pass A - A.mean\(axis=0\)"),
         ("explained_variance", r"pass tol=math\.sqrt\(1 - explained_variance\)"),
         ("frobnicate", "unknown to method 'residual'; its options"),
     ],

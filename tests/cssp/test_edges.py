@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import torch
+from optional import torch
 
 from cssp import METHODS, CsspError, RankDeficientError, RankDeficientWarning, select
 

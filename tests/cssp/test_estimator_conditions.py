@@ -135,6 +135,8 @@ def test_conditions_in_a_pipeline_and_a_search():
 @pytest.mark.parametrize("how", ["rows", "pairwise"])
 def test_missing_values_are_dealt_with_in_fit_and_passed_on_in_transform(how):
     gaps = np.where(np.random.default_rng(0).random(X.shape) < 0.02, np.nan, X)
+    with pytest.raises(CsspError, match="X is refused: pass missing='rows' or missing='pairwise'"):
+        ColumnSubsetSelector(4).fit(gaps)
     e = ColumnSubsetSelector(4, missing=how).fit(gaps)
     sel = select(gaps, 4, missing=how)
     np.testing.assert_array_equal(e.indices_, sel.indices)

@@ -13,7 +13,7 @@ import polars
 import pytest
 import scipy.sparse
 import sklearn
-import torch
+from optional import BACKENDS, torch
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.exceptions import NotFittedError
@@ -76,7 +76,7 @@ def test_its_checks_of_arrays_run_where_scipy_allows_them():
         passed, failed = line.split(maxsplit=1)
         assert failed == "[]"
         # NumPy, strict on two devices, torch in two precisions, mixed, refused; more where there is a GPU
-        assert int(passed) >= 7
+        assert int(passed) >= (7 if "torch" in BACKENDS else 4)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
-import torch
+from optional import torch
 
 from cssp import METHODS, CsspError, select, select_gram
 from cssp.passes import greedy as greedy_in_passes

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from kernel_cases import FAMILIES, matrix  # noqa: E402
 

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-import torch
+from optional import torch
 
 import cssp
 from cssp import CsspError, bounds, select

@@ -6,14 +6,13 @@ import weakref
 
 import numpy as np
 import pytest
-import torch
-from torch.autograd import gradcheck as full_gradcheck
-from torch.autograd import gradgradcheck
+from optional import torch
 
 import cssp
 from cssp import METHODS, select
 
 RESULTS = ["coefficients", "reconstruct"]
+full_gradcheck, gradgradcheck = torch.autograd.gradcheck, torch.autograd.gradgradcheck
 
 
 def gaussian(*shape, seed=0, dtype=torch.float64):

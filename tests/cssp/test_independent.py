@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-import torch
+from optional import torch
 
 import cssp
 from cssp import CsspError, independent, independent_columns, linalg

@@ -6,7 +6,7 @@ import pytest
 import scipy.linalg
 import scipy.linalg.interpolative as sli
 import scipy.sparse as sp
-import torch
+from optional import torch
 
 import cssp
 from cssp import CsspError, interpolative

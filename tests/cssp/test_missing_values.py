@@ -5,7 +5,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse as sp
-import torch
+from optional import torch
 
 import cssp
 from cssp import CsspError, Selection, select

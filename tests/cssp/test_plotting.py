@@ -7,12 +7,11 @@ import matplotlib
 import numpy as np
 import pytest
 import scipy.sparse
-import torch
+from optional import torch
 from PIL import Image
 
 import cssp
 from cssp import CsspError, plotting, select
-from vlm_bridge.reporting import picture
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -153,6 +152,9 @@ def test_the_spectrum_marks_k():
 
 
 def test_kept_tokens_over_the_image():
+    picture = pytest.importorskip(
+        "vlm_bridge.reporting.picture", reason="torch is not installed", exc_type=ImportError
+    )
     view = picture.View(Image.new("RGB", (64, 64), "white"), (4, 4), 0, 16)
     kept = torch.tensor([0, 5, 10])
     ax = picture.show([view], [kept])

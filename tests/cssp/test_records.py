@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import oracles
 import pytest
-import torch
+from optional import torch
 
 from cssp import RankDeficientWarning, select
 from cssp.linalg import basis, error_trace

@@ -5,9 +5,8 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse as sp
-import torch
+from optional import torch
 from scipy.sparse.linalg import aslinearoperator
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 import cssp
 from cssp import CsspError, select, select_gram
@@ -48,7 +47,7 @@ BAD = {
     "nested": (lambda: torch.nested.nested_tensor([T, T], layout=torch.jagged), "nested.*to_padded_tensor"),
     "sparse tensor": (lambda: T.to_sparse(), r"layout torch.sparse_coo; pass .*to_dense\(\)"),
     "meta": (lambda: torch.empty(5, 5, device="meta"), "meta device"),
-    "fake": (lambda: FakeTensorMode().from_tensor(T), "FakeTensor.*no numbers"),
+    "fake": (lambda: torch._subclasses.fake_tensor.FakeTensorMode().from_tensor(T), "FakeTensor.*no numbers"),
     "nan": (lambda: np.where(np.eye(5) > 0, np.nan, K), "(?i)nan"),
     "vector": (lambda: A[0], "shape"),
 }

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
+from optional import torch
 
 from cssp import METHODS, CsspError, RankDeficientWarning, sampling, select
 

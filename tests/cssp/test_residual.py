@@ -6,7 +6,7 @@ import numpy as np
 import oracles
 import pytest
 import scipy.linalg
-import torch
+from optional import torch
 
 from cssp import RankDeficientWarning, select
 

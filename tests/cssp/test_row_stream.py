@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from optional import torch
 
 import cssp
 from cssp import CsspError, StreamingSelector, row_stream, select

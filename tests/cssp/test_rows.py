@@ -7,7 +7,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse as sp
-import torch
+from optional import torch
 from scipy.sparse.linalg import aslinearoperator
 from storages import small_tiles
 

@@ -5,7 +5,7 @@ import pandas
 import polars
 import pytest
 import scipy.sparse
-import torch
+from optional import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_wine
 from sklearn.linear_model import LogisticRegression

@@ -9,7 +9,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-import torch
+from optional import torch
 from scipy.stats import chi2
 
 import cssp

@@ -7,7 +7,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse as sp
-import torch
+from optional import torch
 
 import cssp
 from cssp import METHODS, CsspError, Selection, select
@@ -79,6 +79,7 @@ def test_names_go_in_and_come_out(make):
     assert sel.names == [FRAME.columns[j] for j in sel.indices]
     assert "<b>" not in sel.names
     assert sel.extend(4).names[:3] == sel.names
+    assert f"names={sel.names}" in repr(sel)
     assert select(A, 2).names is None
     assert "height" in sel.summary()
     assert "height" in sel._repr_html_()

@@ -3,7 +3,7 @@
 import numpy as np
 import oracles
 import pytest
-import torch
+from optional import torch
 
 from cssp import matrices, select
 from cssp.matrices import MATRICES

@@ -11,7 +11,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-import torch
+from optional import torch
 
 from cssp import CsspError, RankDeficientWarning, StreamingSelector, matrices, select
 from tests.cssp.oracles import squared_error

@@ -6,13 +6,13 @@ import warnings
 from pathlib import Path
 
 import pytest
-import torch
-from torch.autograd import forward_ad
+from optional import torch
 
 import cssp
 from cssp import METHODS, CsspError, select
 
 RESULTS = ["coefficients", "reconstruct"]
+forward_ad = torch.autograd.forward_ad
 # torch's own modules warn where torch.func.jvp is first used
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node"),

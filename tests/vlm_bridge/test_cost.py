@@ -229,6 +229,6 @@ def test_the_report_brings_the_time_to_choose(method):
 def test_in_words():
     assert str(SAVES) == (
         "prompt 640 -> 128 tokens, KV cache 1 kB -> 200 B, prefill 5 MFLOP -> 1 MFLOP; "
-        "the prefill alone pays for choosing below 2 MFLOP/s"
+        "below 2 MFLOP/s the shorter prefill makes up for the time of choosing"
     )
     assert "below inf FLOP/s" in str(Cost(1, 1, 1, 1, 999, 1, 3.0, 1.0))

@@ -110,7 +110,9 @@ class Cost:
         cache = f"KV cache {_scaled(self.kv_bytes_before, 'B')} -> {_scaled(self.kv_bytes_after, 'B')}"
         work = f"prefill {_scaled(self.flops_before, 'FLOP')} -> {_scaled(self.flops_after, 'FLOP')}"
         rate = _scaled(self.break_even_rate, "FLOP/s")
-        return f"{prompt}, {cache}, {work}; the prefill alone pays for choosing below {rate}"
+        return (
+            f"{prompt}, {cache}, {work}; below {rate} the shorter prefill makes up for the time of choosing"
+        )
 
 
 def _scaled(value: float, unit: str) -> str:
