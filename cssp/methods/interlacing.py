@@ -27,7 +27,7 @@ def interlacing(p: Problem) -> Picks:
 
 def _chosen(p: Problem) -> Picks:
     a = rest(p)
-    s, Vh, k = a.svd()
+    s, Vh, k = a.svd(every=True)
     total = float(np.sum(s**2))
     C = s[:, None] * Vh  # E in the basis of its left singular vectors
     open_ = a.open.copy()
