@@ -30,7 +30,7 @@ class Picks:
         Distinct columns in order of choice, the included ones first; fewer than ``k`` where the method
         ran out of independent columns (``select`` completes them) or met the tolerance.
     rank : int or None
-        Number of linearly independent columns among them, where all are beyond doubt, see `cssp.pivoting.SURE`; None otherwise.
+        Number of linearly independent columns among them, where all are beyond doubt, see `cssp.pivoting.CLEAR`; None otherwise.
     exhausted : bool
         Whether the method has seen that no candidate is independent of those found.
     proven : bool
@@ -219,7 +219,8 @@ class Problem:
         """Return the columns chosen by largest residual, whose norms were ``heights``; included columns have none."""
         if self.include:
             return Picks(indices)
-        clear = all(height > pivoting.SURE * self.floor for height in heights)
+        beyond_doubt = self.floor + pivoting.CLEAR * min(self.noise, self.floor)
+        clear = all(height > beyond_doubt for height in heights)
         short = len(indices) < self.k or not all(height > self.floor for height in heights)
         return Picks(indices, len(indices) if clear else None, short and self.tol is None)
 

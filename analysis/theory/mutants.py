@@ -166,7 +166,7 @@ MUTANTS = [
         "column_norms2(A[:, b : min(b + step, n)] - a)",
         "column_norms2(A[:, b : min(b + step, n)] + a)",
     ),
-    Mutant("farthest", "bounds without rounding", "(p.m + 4) * p.eps * both", "0 * both"),
+    Mutant("farthest", "bounds without rounding", "(q.height + 4) * q.eps * both", "0 * both"),
     Mutant("farthest", "half of the chosen seen", "self.chosen[self.measured[j] :]", "self.chosen[-1:]"),
     # samplers
     Mutant(
@@ -350,20 +350,20 @@ MUTANTS = [
     Mutant(
         "strong_rrqr",
         "drop the coefficients",
-        "rho2 = sq(solve_triangular(R11, R12)) + omega2_inverse[:, None] * gamma2",
-        "rho2 = omega2_inverse[:, None] * gamma2",
+        "return sq(solve_triangular(R11, R12)) + omega2_inverse[:, None] * gamma2",
+        "return omega2_inverse[:, None] * gamma2",
     ),
     Mutant(
         "strong_rrqr",
         "drop the residuals",
-        "rho2 = sq(solve_triangular(R11, R12)) + omega2_inverse[:, None] * gamma2",
-        "rho2 = sq(solve_triangular(R11, R12))",
+        "return sq(solve_triangular(R11, R12)) + omega2_inverse[:, None] * gamma2",
+        "return sq(solve_triangular(R11, R12))",
     ),
     Mutant(
         "strong_rrqr",
         "missing square",
-        "gamma2 = column_norms2(project_off(a.E, Q))",
-        "gamma2 = np.sqrt(column_norms2(project_off(a.E, Q)))",
+        "gamma2 = column_norms2(project_off(a.E[:, part], Q))",
+        "gamma2 = np.sqrt(column_norms2(project_off(a.E[:, part], Q)))",
     ),
     Mutant(
         "strong_rrqr", "columns of other sums", "np.isin(group, sums)", "np.isin(group, sums, invert=True)"
@@ -371,21 +371,24 @@ MUTANTS = [
     Mutant("strong_rrqr", "sums without signs", "(E * sign).T", "E.T"),
     Mutant("strong_rrqr", "the wrong column goes", "S[i] = j", "S[i - 1] = j"),
     Mutant(
-        "osinsky", "sees V only", "a.best(w2 / (column_norms2(E) + delta), allowed)", "a.best(w2, allowed)"
+        "osinsky",
+        "sees V only",
+        "a.best(w.norms2 / (e.norms2 + delta), allowed)",
+        "a.best(w.norms2, allowed)",
     ),
-    Mutant("osinsky", "E not updated", "E = E - np.outer(E[:, j], row)", "pass"),
-    Mutant("osinsky", "W not deflated", "W = W - np.outer(W[:, j], row)", "pass"),
+    Mutant("osinsky", "E not updated", "e.subtract(j, row, np.real(row.conj() * e.products(j)))", "pass"),
+    Mutant("osinsky", "W not deflated", "w.subtract(j, row, squares(row) * w.norms2[j])", "pass"),
     Mutant(
         "osinsky",
         "missing square",
-        "a.best(w2 / (column_norms2(E) + delta), allowed)",
-        "a.best(np.sqrt(w2) / (column_norms2(E) + delta), allowed)",
+        "a.best(w.norms2 / (e.norms2 + delta), allowed)",
+        "a.best(np.sqrt(w.norms2) / (e.norms2 + delta), allowed)",
     ),
     Mutant(
         "osinsky",
         "wrong normalisation",
-        "row = W[:, j].conj() @ W / w2[j]",
-        "row = W[:, j].conj() @ W / np.sqrt(w2[j])",
+        "row = w.products(j) / w.norms2[j]",
+        "row = w.products(j) / np.sqrt(w.norms2[j])",
     ),
     Mutant(
         "volume_derandomized",
@@ -405,8 +408,8 @@ MUTANTS = [
     Mutant(
         "volume_derandomized",
         "no deflation",
-        "np.linalg.svd(C - np.outer(q, q.conj() @ C), full_matrices=False)",
-        "np.linalg.svd(C, full_matrices=False)",
+        "(np.eye(s.size) - np.outer(q, q.conj())) * s",
+        "np.eye(s.size) * s",
     ),
     Mutant("deim", "no interpolation", "V[:, t + 1 :] -= np.outer(r / r[j], V[j, t + 1 :])", "pass"),
     Mutant("deim", "wrong normalisation", "np.outer(r / r[j], V[j, t + 1 :])", "np.outer(r, V[j, t + 1 :])"),

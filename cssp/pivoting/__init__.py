@@ -20,7 +20,6 @@ __all__ = [
     "FEW",
     "MANY",
     "SINGLE_REACH",
-    "SURE",
     "TIE_BAND",
     "floor",
     "noise",
@@ -44,11 +43,9 @@ MANY = 1 << 14
 #: Units of rounding that a QR decomposition adds however small the matrix is.
 FEW = 10
 
-#: Residuals so many times above the threshold of dependence are beyond doubt, whatever rounding downdating has left in them.
+#: Residuals so many times above the threshold of dependence, or above it by so many times `noise`, are beyond doubt, whatever
+#: rounding downdating has left in them.
 CLEAR = 64
-
-#: Heights so many times above it are beyond doubt: norms are formed anew before downdating costs more than half of their digits.
-SURE = 8
 
 #: Residuals this far below the largest column have lost half the digits of single precision: continue in double precision.
 SINGLE_REACH = 2.0**-10

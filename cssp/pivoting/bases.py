@@ -53,7 +53,7 @@ def pivots(
         np.matmul(known.conj() if complex_ else known, R[:s], out=row)
         np.subtract(G[j], row, out=row)
         row /= math.sqrt(height)
-        order[s] = j
+        row[j], order[s] = math.sqrt(height), j
         both -= squares(row)
         both[:, j] = -math.inf
         j = int((fair >= tie_bar(float(d[d.argmax()]), eps)).argmax())
