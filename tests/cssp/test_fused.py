@@ -74,7 +74,6 @@ def test_where_it_is_asked(monkeypatch):
     monkeypatch.setattr(module, "fused", lambda p: asked.append(p))
     monkeypatch.setattr(module, "textbook", lambda p: "textbook")
     monkeypatch.setattr(module, "is_torch_array", lambda A: True)
-    monkeypatch.setattr(module, "is_numpy_array", lambda A: False)
 
     class Fake:
         class A:
