@@ -120,3 +120,42 @@ def test_it_is_the_default_where_it_is_cheapest(monkeypatch):
     select(A, 60, include=[3])
     select(A, 60, speculate=True)
     assert len(calls) == 1
+
+
+def over_a_floor(seed, dtype, floor, m=400, n=300, r=60):
+    """Columns of r strong directions over noise so weak that it is reached when half of the digits are lost."""
+    rng = np.random.default_rng(seed)
+    strong = rng.standard_normal((m, r)) * 0.9 ** np.arange(r) @ rng.standard_normal((r, n))
+    return (strong + floor * rng.standard_normal((m, n))).astype(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "floor"), [(np.float64, 1e-5), (np.complex128, 1e-5), (np.float32, 2e-2)])
+def test_the_gram_matrix_of_the_residuals_goes_on_where_the_first_one_ends(dtype, floor, monkeypatch):
+    calls = []
+    monkeypatch.setattr(memory, "gram_picks", lambda p, A, N: calls.append(gram_picks(p, A, N)) or calls[-1])
+    for seed in range(4):
+        A = over_a_floor(seed, dtype, floor)
+        calls.clear()
+        picks = list(memory.speculative(problem(A, 150)).indices)
+        assert len(calls) >= 2
+        assert len(calls[-1].heights) >= 40
+        assert len(set(picks)) == 150
+        expected = list(textbook(problem(A, 150)).indices)
+        if np.dtype(dtype).itemsize > 4:
+            assert picks == expected
+        else:  # near-ties of the noise
+            assert picks[:50] == expected[:50]
+            ours, theirs = oracles.squared_error(A, picks), oracles.squared_error(A, expected)
+            assert ours <= theirs * (1 + 1e-2)
+
+
+def test_picks_outside_the_block_are_seen(monkeypatch):
+    """Of many columns a run looks at those of largest norm: here every pick but the first is among the others."""
+    monkeypatch.setattr(_gram, "WIDEST", 0)
+    monkeypatch.setattr(_gram, "MANY", 20)
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        copies = 5 * rng.standard_normal((80, 1)) + 1e-3 * rng.standard_normal((80, 40))
+        A = np.hstack([copies, rng.standard_normal((80, 60))])[:, rng.permutation(100)]
+        found = gram(problem(A, 30), A)
+        assert list(found.picks.indices) == oracles.greedy_residual(A, 30)
