@@ -114,13 +114,6 @@ MUTANTS = [
     Mutant("residual", "the inverse without its sign", "(-R[:, run] @ X)", "(R[:, run] @ X)", _GRAM),
     Mutant(
         "residual",
-        "a pick outside the block not seen",
-        "(lowest != run) & alone",
-        "(lowest != lowest)",
-        _GRAM,
-    ),
-    Mutant(
-        "residual",
         "stale norms may win",
         "stale = np.any(near & (self.half >= Z), axis=1)",
         "stale = np.zeros(size, dtype=bool)",

@@ -83,9 +83,11 @@ def test_ties(forced):
             np.testing.assert_array_equal(select(twice, 14).indices, once)
 
 
-def test_columns_in_doubt_are_told_apart_by_residuals(monkeypatch):
-    """Pairs of columns whose norms differ by more than a tie and less than the Gram matrix can tell."""
+@pytest.mark.parametrize("length", [64, 3])
+def test_columns_in_doubt_are_told_apart_by_residuals(length, monkeypatch):
+    """Pairs of columns whose norms differ by more than a tie and less than the Gram matrix can tell, in one run and in several."""
     asked = []
+    monkeypatch.setattr(_gram, "LENGTH", length)
     monkeypatch.setattr(_gram, "take_columns", lambda A, C: asked.append(len(C)) or take_columns(A, C))
     rng = np.random.default_rng(1)
     for _ in range(20):
@@ -159,3 +161,23 @@ def test_picks_outside_the_block_are_seen(monkeypatch):
         A = np.hstack([copies, rng.standard_normal((80, 60))])[:, rng.permutation(100)]
         found = gram(problem(A, 30), A)
         assert list(found.picks.indices) == oracles.greedy_residual(A, 30)
+
+
+def test_residuals_that_decide_are_those_after_the_picks_so_far(monkeypatch):
+    """Columns with a common part of six directions: only what is left of them tells pairs of nearly equal ones apart."""
+    monkeypatch.setattr(_gram, "LENGTH", 3)
+    decided, decide = [], _gram._Steps.decide
+    monkeypatch.setattr(_gram._Steps, "decide", lambda s, *run: decided.append(len(s.S)) or decide(s, *run))
+    rng = np.random.default_rng(5)
+    for _ in range(10):
+        Q, _ = np.linalg.qr(rng.standard_normal((400, 36)))
+        height = np.repeat(0.95 ** np.arange(15), 2) * (1 + 9e-5 * np.tile([0, 1], 15))
+        A = np.hstack(
+            [
+                np.arange(25, 19, -1) * Q[:, :6],
+                Q[:, :6] @ rng.standard_normal((6, 30)) * 2 + Q[:, 6:] * height,
+            ]
+        )
+        A = A.astype(np.float32)[:, rng.permutation(36)]
+        assert list(gram(problem(A, 20), A).picks.indices) == oracles.greedy_residual(A.astype(float), 20)
+    assert max(decided) > 3
