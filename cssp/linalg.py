@@ -117,13 +117,6 @@ def column_norms2(X: Array) -> Array:
         rows = 256 if X.strides[0] > X.strides[1] else 1024
         sums = [np.einsum("ij,ij->j", X[a : a + rows], X[a : a + rows]) for a in range(0, m, rows)]
         return np.sum(sums, axis=0) if sums else np.zeros(n, dtype=X.dtype)
-    if (
-        array_api_compat.is_torch_array(X)
-        and X.device.type == "cpu"
-        and not X.requires_grad
-        and not _is_complex(X)
-    ):
-        return xp.from_numpy(column_norms2(host(X)))
     parts = [xp.sum(squares(X[:, part]), axis=0) for part in blocks(X)]
     return xp.concat(parts) if len(parts) > 1 else parts[0] if parts else xp.sum(squares(X), axis=0)
 

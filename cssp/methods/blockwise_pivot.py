@@ -1,7 +1,7 @@
 """Robust blockwise random pivoting: blocks drawn by squared residual norm, each filtered by pivoted QR.
 
 Dong, Chen, Martinsson and Pearce, "Robust blockwise random pivoting: fast and accurate adaptive interpolative
-decomposition", 2023 [dong2023]. A plain block (`adaptive`) draws from one state of the residual, and may draw many
+decomposition", 2023 [dong2023b]. A plain block (`adaptive`) draws from one state of the residual, and may draw many
 columns of the same direction; here those that the others of the block nearly span are put back. The rule is that
 of the authors' code. Blocks of one column are randomly pivoted QR, with its bound 2ᵏ OPT_k
 [chen2025]; larger ones have no factor.
@@ -52,7 +52,7 @@ ROW = Method(
     name="blockwise_pivot",
     function=blockwise_pivot,
     summary="blocks drawn by squared residual norm, without the columns that the rest of a block nearly spans",
-    citation="dong2023",
+    citation="dong2023b",
     cost="2mnk",
     deterministic=False,
     supports=FORCED | {"tol", "complex"},

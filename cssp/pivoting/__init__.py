@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 __all__ = [
     "CLEAR",
     "DOWNDATE_SLACK",
@@ -26,6 +28,7 @@ __all__ = [
     "norm_slack",
     "stale_level",
     "tie_bar",
+    "tie_bias",
 ]
 
 Array = Any
@@ -58,6 +61,11 @@ def tie_bar(top: Array, eps: float) -> Array:
     index among all that reach the bar is therefore the same for both.
     """
     return top * (1 - TIE_BAND * eps)
+
+
+def tie_bias(n: int, eps: float) -> np.ndarray:
+    """Return factors that fall a little with the index, shape (n,): of scores that tie, the largest product has the lowest index."""
+    return 1 - TIE_BAND * eps * np.linspace(0, 1, n)
 
 
 def norm_slack(exact: Array, eps: float) -> Array:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from cssp.linalg import BLOCK, column_norms2, gram, squares, take_columns
-from cssp.pivoting import TIE_BAND, norm_slack, stale_level, tie_bar
+from cssp.pivoting import norm_slack, stale_level, tie_bar, tie_bias
 from cssp.pivoting.bases import pivots
 from cssp.problem import Picks, Problem
 
@@ -142,8 +142,7 @@ class _Steps:
         self.E = self.unit * self.N
         self.least = max(p.noise, p.reach if dtype in (np.float32, np.complex64) else 0.0) ** 2
         self.score = np.where(p.candidates, self.N, -math.inf)
-        # A tie goes to the lowest index: norms are multiplied by a factor that falls a little with the index.
-        self.tie_bias = 1 - TIE_BAND * p.eps * np.linspace(0, 1, p.n)
+        self.bias = tie_bias(p.n, p.eps)
         self.slack, self.half = norm_slack(self.exact, p.eps), stale_level(self.exact, p.eps)
         self.R = np.empty((p.n, self.most), dtype=dtype).T  # columns of it are taken together
         self.X = np.zeros((self.most, self.most), dtype=dtype)
@@ -191,7 +190,7 @@ class _Steps:
             first = int((self.score + self.slack >= bar).argmax())
         C = np.arange(p.n)
         if p.n > WIDEST:
-            biased = self.score * self.tie_bias
+            biased = self.score * self.bias
             biased[first] = math.inf
             C = np.sort(np.argpartition(-biased, MANY - 1)[:MANY])
         H = G[np.ix_(C, C)] if C.size < p.n else G

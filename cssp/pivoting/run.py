@@ -25,7 +25,7 @@ import numpy as np
 
 from cssp import linalg
 from cssp.linalg import orthogonalise, squares, take_columns
-from cssp.pivoting import TIE_BAND, norm_slack, stale_level, tie_bar
+from cssp.pivoting import norm_slack, stale_level, tie_bar, tie_bias
 from cssp.pivoting.bases import basis, orthonormal, reorthonormalised
 from cssp.problem import Problem
 
@@ -99,8 +99,7 @@ class Run:
         self.p, self.matrix = p, matrix
         self.indices, self.heights = list(p.include), heights or []
         self.open = p.candidates.copy()
-        # A tie goes to the lowest index: norms are multiplied by a factor that falls a little with the index.
-        self.tie_bias = 1 - TIE_BAND * self.eps * np.linspace(0, 1, p.n)
+        self.bias = tie_bias(p.n, self.eps)
         self.given = list(p.include)  # included columns that add a direction
         if heights is None:
             independent = linalg.basis(matrix.take(self.given), p.floor)[1]
@@ -191,7 +190,7 @@ class Run:
         """Return the b columns of largest residual norm, in ascending order."""
         if b >= int(np.count_nonzero(self.open)):
             return np.flatnonzero(self.open)
-        score = np.where(self.open, self.N * self.tie_bias, -1.0)
+        score = np.where(self.open, self.N * self.bias, -1.0)
         score[self.first] = math.inf
         return np.sort(np.argpartition(score, -b)[-b:])
 

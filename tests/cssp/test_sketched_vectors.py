@@ -11,7 +11,7 @@ import pytest
 import cssp
 from cssp.vectors import OVERSAMPLE, leading_svd
 
-SKETCHABLE = ("leverage", "leverage_top", "arp", "deim", "qdeim", "osinsky", "gappypod_e")
+SKETCHABLE = ("leverage", "leverage_top", "arp", "deim", "qdeim", "osinsky", "gappypod_e", "barrier")
 K = 8
 
 

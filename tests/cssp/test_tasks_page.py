@@ -22,7 +22,7 @@ def test_every_example_runs(tmp_path, monkeypatch, capsys):
     names: dict = {}
     for block in blocks:
         exec(compile(block, "docs/tasks.md", "exec"), names)
-    assert len(blocks) == 21
+    assert len(blocks) == 22
     assert np.linalg.matrix_rank(names["X"]) == 3 == names["X"].shape[1]
     assert names["longer"].k == 8
     assert names["sample"].shape == (10, 40)

@@ -35,7 +35,7 @@ def test_right_or_refused(name, feature):
         found = FEATURES[feature](model)
     except NotThere as why:
         pytest.skip(f"{name}: {why}")
-    assert found <= 1e-5 * size
+    assert found <= 1e-4 * size  # rounding of single precision is up to 2e-5, by the processor
 
 
 @pytest.mark.parametrize(("name", "reason"), refused_on_entry().items())

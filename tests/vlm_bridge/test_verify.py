@@ -44,7 +44,7 @@ def test_of_recurrent_models_the_shorter_sequence_is_right(name):
         assert found.ok, str(found)
         assert found.recurrent
         assert "never fed" in str(found)
-        assert max(check.difference or 0 for check in found.checks) <= 1e-5
+        assert max(check.difference or 0 for check in found.checks) <= 1e-4
 
 
 # models and bridges that are not right: what the report says ---------------------------------------
