@@ -26,7 +26,7 @@ import numpy as np
 from cssp import linalg
 from cssp.linalg import orthogonalise, squares, take_columns
 from cssp.pivoting import norm_slack, stale_level, tie_bar, tie_bias
-from cssp.pivoting.bases import basis, orthonormal, reorthonormalised
+from cssp.pivoting.bases import basis, orthonormal, pivots, reorthonormalised
 from cssp.problem import Problem
 
 __all__ = ["NARROWEST", "Columns", "Guessed", "Held", "Run", "fallen", "row_of"]
@@ -212,29 +212,10 @@ class Run:
 
     def pivot(self, G: np.ndarray, C: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the pivots and rows of the pivoted Cholesky factor of G, with the ties of the rule."""
-        R, order = np.empty((length, C.size), dtype=G.dtype), np.empty(length, dtype=np.int64)
-        d = G.diagonal().real.copy()
-        fair = d + norm_slack(self.exact[C], self.eps)
-        j = int(np.searchsorted(C, self.first))
-        least = DROP * float(d[j])
-        for s in range(length):
-            row = R[s]
-            if s:
-                np.dot(R[:s, j].conj(), R[:s], out=row)
-                np.subtract(G[j], row, out=row)
-            else:
-                row[:] = G[j]
-            height = float(row[j].real)
-            if not height > least:
-                return order[:s], R[:s]
-            row /= math.sqrt(height)
-            order[s] = j
-            loss = squares(row)
-            d -= loss
-            fair -= loss
-            d[j] = fair[j] = -math.inf
-            j = int((fair >= tie_bar(float(d.max()), self.eps)).argmax())
-        return order, R
+        d = G.diagonal().real
+        first = int(np.searchsorted(C, self.first))
+        slack = norm_slack(self.exact[C], self.eps)
+        return pivots(G, d, slack, first, length, DROP * float(d[first]), self.eps)
 
     def verify(self, guess: np.ndarray, V: np.ndarray) -> int:
         """Keep the longest prefix of the guess that the rule would pick, and return its length, at least 1."""
