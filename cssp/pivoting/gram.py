@@ -45,7 +45,7 @@ MOST_GROWTH = 4.0
 MOST = 32
 
 #: An error estimate above this share of the largest norm means that only rounding is left.
-CLEAR = 1 / 8
+ROUNDING = 1 / 8
 
 
 class DenseColumns:
@@ -253,7 +253,9 @@ class _Steps:
         certain, wrong = (lowest == run) & (alone | tied), (lowest != run) & alone
         if not a or self.next is not None:  # norms themselves, or columns, have decided
             certain[0], wrong[0] = True, False
-        rounding = ~(doubt < CLEAR * top) | ~(own < CLEAR * Z[steps, run]) | ~(Z[steps, run] > self.least)
+        rounding = (
+            ~(doubt < ROUNDING * top) | ~(own < ROUNDING * Z[steps, run]) | ~(Z[steps, run] > self.least)
+        )
         stale = np.any(near & (self.half >= Z), axis=1)
         # A_S x, x = X r, is the part of a_j in the span so far. Errors of G enter N_j as |x|² of them; where that is much
         # more than what was carried along, errors are correlated (Kahan's matrix), and all estimates are raised.
