@@ -14,8 +14,9 @@ __all__ = ["default_floating_errors", "in_range", "normalised", "shifted", "unit
 
 Array = Any
 
-#: Decorates what computes: NumPy's own defaults for floating-point errors, whatever `numpy.seterr` has set outside.
-default_floating_errors = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
+#: Decorates what computes: the same reports of floating-point errors, whatever `numpy.seterr` has set outside. Invalid operations
+#: are not reported: a matrix product of finite numbers raises that flag too, for lanes of vector registers that it does not use.
+default_floating_errors = np.errstate(divide="warn", over="warn", under="ignore", invalid="ignore")
 
 
 def normalised(A: Array, top: float, always: bool = False) -> tuple[Array, int]:

@@ -107,12 +107,22 @@ class Drawings:
         Number of the first of them.
     strings : bool
         Whether strings are written from fewer tokens, and compared with the molecule.
+    in_turn : bool
+        Whether each molecule is drawn in one style alone, the next molecule in the next style.
     """
 
     budgets = (128, 64, 28, 16)
 
-    def __init__(self, styles: tuple[str, ...], count: int, strings: bool = False, first: int = 0):
+    def __init__(
+        self,
+        styles: tuple[str, ...],
+        count: int,
+        strings: bool = False,
+        first: int = 0,
+        in_turn: bool = False,
+    ):
         self.styles, self.count, self.strings, self.first = styles, count, strings, first
+        self.in_turn = in_turn
         self.columns = ("same", "tanimoto") if strings else ("same",)
         self.model = decimer.load()
 
@@ -120,7 +130,11 @@ class Drawings:
         """Return styles, numbers and answers, molecule by molecule."""
         every = drawings.molecules()
         numbers = range(self.first, min(self.first + self.count, len(every)))
-        return [{"group": style, "number": i, "answer": every[i]} for i in numbers for style in self.styles]
+        return [
+            {"group": style, "number": i, "answer": every[i]}
+            for i in numbers
+            for style in ([self.styles[i % len(self.styles)]] if self.in_turn else self.styles)
+        ]
 
     def picture(self, name: Mapping[str, Any]) -> Image.Image:
         """Draw a molecule."""

@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="what to measure")
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=["plain"], help="of drawings")
+    parser.add_argument(
+        "--in-turn", action="store_true", help="draw each molecule once, in one of the styles in turn"
+    )
     parser.add_argument("--drawings", type=int, default=56, help="molecules")
     parser.add_argument("--first", type=int, default=0, help="number of the first molecule")
     parser.add_argument(
@@ -71,7 +74,11 @@ def _measure(arguments: argparse.Namespace) -> int:
                 cases.Photographs()
                 if name == "photographs"
                 else cases.Drawings(
-                    tuple(arguments.styles), arguments.drawings, arguments.strings, arguments.first
+                    tuple(arguments.styles),
+                    arguments.drawings,
+                    arguments.strings,
+                    arguments.first,
+                    arguments.in_turn,
                 )
             )
             rows.run(model, path, chosen, say=lambda line: print(line, flush=True))

@@ -57,12 +57,11 @@ def residual(p: PassProblem, *, checkpoint: str | os.PathLike[str] | None = None
         check_writable("checkpoint", state)
         if state.exists():
             length = _load(run, state)
-    with np.errstate(invalid="ignore"):
-        while len(run.indices) < p.k and run.ready():
-            length = _advance(run, length)
-            p.progress(len(run.indices), p.k)
-            if state is not None:
-                _save(run, length, state)
+    while len(run.indices) < p.k and run.ready():
+        length = _advance(run, length)
+        p.progress(len(run.indices), p.k)
+        if state is not None:
+            _save(run, length, state)
     return p.pivots(run.indices, run.heights)
 
 

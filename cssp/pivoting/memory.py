@@ -53,11 +53,7 @@ def speculative(p: Problem, guesses: bool | None = None) -> Picks:
     The default is what costs least: the Gram matrix where k is not small beside n, guesses where A is larger than the cache,
     one product per pick otherwise. ``guesses=True`` forces guesses, ``guesses=False`` one product per pick.
     """
-    with np.errstate(invalid="ignore"):  # all numbers are finite; BLAS flags lanes that it does not use
-        return _speculative(p.numpy(), guesses)
-
-
-def _speculative(p: Problem, guesses: bool | None) -> Picks:
+    p = p.numpy()
     A = _fit_for_blas(p.A)
     heights: list[float] | None = None
     left = p

@@ -104,3 +104,14 @@ def test_seterr_changes_nothing_in_estimators():
 
     same(columns)
     same(landmarks)
+
+
+def test_flags_that_blas_raises_for_finite_numbers_are_not_reported():
+    """On some processors a product of finite numbers raises the flag of an invalid operation; a real NaN is refused by name."""
+
+    @cssp.scaling.default_floating_errors
+    def flagged():
+        return np.multiply(np.inf, np.zeros(1))
+
+    with np.errstate(all="raise"):
+        assert np.isnan(flagged()).all()
