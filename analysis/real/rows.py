@@ -127,3 +127,11 @@ def pack(rows: list[Row], path: Path) -> None:
         for name in names
     }
     np.savez_compressed(path, allow_pickle=False, **columns)
+
+
+def packed(path: Path) -> list[Row]:
+    """Return the rows that `pack` wrote, without what they lack."""
+    with np.load(path) as file:
+        columns = {name: file[name].tolist() for name in file.files}
+    every = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    return [{name: value for name, value in row.items() if value != "" and value == value} for row in every]

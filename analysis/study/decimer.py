@@ -1,7 +1,7 @@
 """Rows of DECIMER on drawn molecules, which ``python -m analysis real --pack`` writes, as results of the study.
 
 Every molecule is a scene, every drawing of it a question, to write down all that is there; the score is the share of right symbols, given
-the ones before.
+the ones before. Drawings count that are read exactly from all tokens.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ MODEL, FAMILY, SKILL = "decimer", "drawings", "transcription"
 TOKENS = 256
 #: Molecules below this number explore, the others confirm.
 CONFIRM = 100
+#: How molecules are drawn, by the plan: wide bonds, turned, noise, low contrast.
+STYLES = ("thick", "rotated", "noisy", "faint")
 #: Arms that have another name in the study.
 ARMS = {"residual": "spare"}
 
@@ -32,19 +34,20 @@ def read(path: Path, confirm: bool = False) -> Results:
     """
     with np.load(path) as file:
         columns = {
-            name: file[name]
-            for name in ("model", "group", "number", "arm", "keep", "accuracy")
-            if name in file
+            name: file[name] for name in ("content", "group", "number", "arm", "keep", "accuracy", "exact")
         }
         columns |= {error_name(p): file[f"error {p:g}"] for p in PS if f"error {p:g}" in file}
-    number = columns["number"].astype(int)
-    at = np.flatnonzero((number >= CONFIRM) == confirm)
+    exact = columns["content"][(columns["arm"] == FULL) & (columns["exact"] == 1)]
+    at = np.flatnonzero(np.isin(columns["group"], STYLES) & np.isin(columns["content"], exact))
+    number = np.zeros(len(columns["arm"]), dtype=int)
+    number[at] = columns["number"][at].astype(int)
+    at = at[(number[at] >= CONFIRM) == confirm]
     at = at[~np.char.endswith(columns["arm"][at].astype(str), "(oracle)")]
     if not len(at):
         raise ValueError(
-            f"{path}: expected rows of molecules {'from' if confirm else 'below'} number {CONFIRM}."
+            f"{path}: expected rows of molecules {'from' if confirm else 'below'} number {CONFIRM} that are read exactly from all tokens."
         )
-    molecules, styles = (sorted(set(columns[name][at].tolist())) for name in ("number", "group"))
+    molecules, styles = (sorted(set(names[at].tolist())) for names in (number, columns["group"]))
     arms = [ARMS.get(arm, arm) for arm in columns["arm"][at].tolist()]
     cells = list(dict.fromkeys(zip(arms, (columns["keep"][at].astype(int) / TOKENS).tolist(), strict=True)))
     score = np.full((len(cells), len(molecules) * len(styles)), np.nan)

@@ -19,6 +19,8 @@ from analysis.study.rules import verdicts
 from analysis.training.card import write_table
 
 SHIPPED = Path(__file__).parent / "rows.npz"
+#: Rows of DECIMER that belong to them.
+DRAWINGS = Path(__file__).parents[1] / "real" / "rows.npz"
 NOT_RUN = (
     "The study has not been run yet: there are no rows of this edition. Its questions and rules are below, fixed beforehand in [the plan](plan.md); "
     "what the first edition said, and what was wrong with it, is in [the corrections](corrections.md)."
@@ -48,7 +50,7 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
     ----------
     rows : Path, optional
         Packed rows; without, those of the units in `out`, or an earlier ``rows.npz`` there, or the shipped ones.
-        Those of the confirmation set lie beside them as ``confirm.npz``, and those of DECIMER as ``decimer.npz``.
+        Those of the confirmation set lie beside them as ``confirm.npz``, and those of DECIMER, unless they are shipped, as ``decimer.npz``.
     docs : Path, optional
         The page of verdicts goes there, and the table of models beside it; where there are no rows at all, it says so.
     checkpoint : Checkpoint, optional
@@ -69,7 +71,7 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
             rows = SHIPPED
         elif (out / "rows").is_dir() or not rows.exists():
             pack(out, rows)
-    drawings = rows.with_name("decimer.npz")
+    drawings = DRAWINGS if rows == SHIPPED else rows.with_name("decimer.npz")
     results = read(rows)
     draws = Draws(results)
     every = _with_drawings(results, drawings)

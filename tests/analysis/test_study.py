@@ -581,11 +581,13 @@ def test_what_is_wrong_is_named(tmp_path, capsys, monkeypatch):
 
 
 def test_rows_of_drawn_molecules_join_those_of_scenes(finished, tmp_path):
-    """A molecule is a scene, its drawings are questions, and what was not run there is not known."""
+    """A molecule is a scene, its drawings are questions, and what was not run there is not known; photographs, plain drawings and those read wrongly are no part."""
+    drawings = [(n, style, 1.0) for n in (3, 4, 100) for style in ("thick", "noisy")]
+    drawings += [(5, "faint", 0.0), (6, "plain", 1.0), ("face at 0, 0", "astronaut", 1.0)]
     rows = [
-        {"group": style, "number": n, "arm": arm, "keep": k, "accuracy": 0.5 + n / 1000, "error 2": 0.1 * n, "error inf": 0.2}
-        for n in (3, 4, 100) for style in ("plain", "noise") for arm, k in (("residual", 128), ("qdeim", 16), ("attention (oracle)", 16))
-    ] + [{"group": "plain", "number": 3, "arm": study.FULL, "keep": 256}]  # fmt: skip
+        {"content": f"{n} {style}", "group": style, "number": n, "exact": np.nan, "arm": arm, "keep": k, "accuracy": 0.5 + n / 1000 if n != "face at 0, 0" else 1.0, "error 2": 0.1 * n if n != "face at 0, 0" else 0.0, "error inf": 0.2}
+        for n, style, _ in drawings for arm, k in (("residual", 128), ("qdeim", 16), ("attention (oracle)", 16))
+    ] + [{"content": f"{n} {style}", "group": style, "number": n, "exact": exact, "arm": study.FULL, "keep": 256} for n, style, exact in drawings]  # fmt: skip
     names = list(rows[0])
     np.savez(tmp_path / "decimer.npz", **{n: np.array([row.get(n, np.nan) for row in rows]) for n in names})
     drawn, confirmed = (decimer.read(tmp_path / "decimer.npz", again) for again in (False, True))
@@ -596,7 +598,7 @@ def test_rows_of_drawn_molecules_join_those_of_scenes(finished, tmp_path):
     assert drawn.score[spare].tolist() == [0.503, 0.503, 0.504, 0.504]
     assert drawn.tokens[spare].tolist() == [128, 128]
     assert drawn.predictors[predictors.error_name(2)][spare].tolist() == pytest.approx([0.3, 0.4])
-    assert np.nansum(drawn.score[full]) == 1
+    assert np.nansum(drawn.score[full]) == 4
     scenes = read(study.pack(finished, tmp_path / "rows.npz"))
     both = join(scenes, drawn)
     assert set(both.cells) == set(scenes.cells) | set(drawn.cells)
