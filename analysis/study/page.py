@@ -74,21 +74,21 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
     drawings = DRAWINGS if rows == SHIPPED else rows.with_name("decimer.npz")
     results = read(rows)
     draws = Draws(results)
-    every = _with_drawings(results, drawings)
+    every, headline = _with_drawings(results, drawings)
     found = verdicts(every)
     once = rows.with_name("confirm.npz")
     if (out / "confirm" / "rows").is_dir():
         once = pack(out / "confirm", out / "confirm.npz")
-    again = _with_drawings(read(once), drawings, confirm=True) if once.exists() else None
-    confirmed = [] if again is None else verdicts(again)
+    confirmed, note = [], f"{headline}."
+    if once.exists():
+        again, asked = _with_drawings(read(once), drawings, confirm=True)
+        confirmed = verdicts(again)
+        note += f" The confirmation set: {asked}."
     table = report.summary(draws)
     saved = _saved(rows)
     own = None if saved is None else recommend(draws, dict(zip(results.cells, saved, strict=True)))
     print(report.text(draws, table, found, confirmed, own))
     report.write_summary(table, out / "summary.csv")
-    note = f"{report.headline(results)}."
-    if again is not None:
-        note += f" The confirmation set: {report.headline(again)}."
     note += " Rules and statistics: [the plan](plan.md), written before the run."
     report.write_verdicts(found, out, docs, note, confirmed)
     if docs is not None:
@@ -96,14 +96,18 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
     if confirmed:
         report.write_verdicts(confirmed, out / "confirmed")
     drawn = figures.draw(draws, out, checkpoint, None if every is results else Draws(every))
-    headline = report.headline(results)
     html.write(draws, table, found, drawn, out / "report.html", confirmed, headline, own)
     print(f"\nreport: {out / 'report.html'}\nrows: {rows}\nverdicts: {out / 'verdicts.md'}")
     return 0
 
 
-def _with_drawings(results: Results, path: Path, confirm: bool = False) -> Results:
-    return join(results, decimer.read(path, confirm)) if path.exists() else results
+def _with_drawings(results: Results, path: Path, confirm: bool = False) -> tuple[Results, str]:
+    """Return the results with those of drawings, where there are any, and how much was asked."""
+    asked = report.headline(results)
+    if not path.exists():
+        return results, asked
+    drawn = decimer.read(path, confirm)
+    return join(results, drawn), f"{asked}; on drawings that DECIMER reads: {report.headline(drawn)}"
 
 
 def _saved(rows: Path) -> list[float] | None:

@@ -168,6 +168,13 @@ def test_packed_rows_keep_their_columns(tmp_path):
         assert packed["keep"].tolist() == [row["keep"] for row in found]
         wanted = [row.get("error 2", np.nan) for row in found]
         np.testing.assert_allclose(packed["error 2"], wanted, rtol=1e-3)
+    again = rows.packed(tmp_path / "rows.npz")
+    assert len(again) == len(found)
+    for row, wanted in zip(again, found, strict=True):
+        assert row.keys() == {name for name, value in wanted.items() if value == value}
+        for name, value in row.items():
+            exact = not isinstance(value, float)
+            assert value == (wanted[name] if exact else pytest.approx(wanted[name], rel=1e-3)), name
 
 
 # ---- tables
@@ -279,6 +286,28 @@ def test_the_command_prints_the_table_of_rows_that_are_there(tmp_path, capsys):
     assert (tmp_path / "rows.npz").exists()
     assert main([*command, "--arms", "best"]) == 2
     assert "--arms: expected names among residual" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("few_resamples")
+def test_without_rows_of_its_own_the_command_prints_the_table_of_the_shipped_ones(tmp_path, capsys):
+    assert main(["real", "--models", "photographs", "--table", "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "## photographs" in text
+    assert "108 pictures" in text
+    assert "drawings" not in text
+
+
+def test_each_molecule_in_turn_is_drawn_in_another_style(monkeypatch):
+    monkeypatch.setattr(cases.decimer, "load", lambda: None)
+    styles = ("thick", "noisy", "faint")
+    named = cases.Drawings(styles, 4, first=2, in_turn=True).names()
+    assert [(n["number"], n["group"]) for n in named] == [
+        (2, "faint"),
+        (3, "thick"),
+        (4, "noisy"),
+        (5, "faint"),
+    ]
+    assert len(cases.Drawings(styles, 4).names()) == 12
 
 
 def test_without_the_models_the_command_says_how_to_get_them(tmp_path, capsys, monkeypatch):
