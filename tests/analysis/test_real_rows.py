@@ -299,6 +299,7 @@ def test_without_rows_of_its_own_the_command_prints_the_table_of_the_shipped_one
 
 def test_each_molecule_in_turn_is_drawn_in_another_style(monkeypatch):
     monkeypatch.setattr(cases.decimer, "load", lambda: None)
+    monkeypatch.setattr(cases.drawings, "molecules", lambda: ("C",) * 9)
     styles = ("thick", "noisy", "faint")
     named = cases.Drawings(styles, 4, first=2, in_turn=True).names()
     assert [(n["number"], n["group"]) for n in named] == [
