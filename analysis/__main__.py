@@ -14,6 +14,10 @@ COMMANDS = {
         "verdicts, figures and report again from the rows of a study, without a model",
     ),
     "train": ("training.train", "train the reference model (resumes where it stopped)"),
+    "graft": (
+        "training.graft",
+        "teach a pretrained language model to read the reference model's visual tokens",
+    ),
     "bench": ("benchmarks.bench", "time the selectors, their peers and the floors side by side"),
     "edges": ("benchmarks.edges", "hostile inputs on every method and on peer routines"),
     "guarantees": ("theory.guarantees", "try every method against every statement about it"),

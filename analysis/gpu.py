@@ -1,4 +1,4 @@
-"""Everything that waits for a GPU: tests on the device, speed tables, prefill, training from its checkpoint.
+"""Everything that waits for a GPU: tests on the device, speed tables, prefill, a grafted model, training from its checkpoint.
 
 ``python -m analysis gpu`` does the steps that are not done yet; ``--step NAME`` does one of them, anew. Each step takes
 less than ten minutes on an H200 (training aside), writes ``OUT/<step>.json`` and goes on where an interrupted call
@@ -55,12 +55,25 @@ def _train(out: Path, device: str, tiny: bool) -> dict:
     return {}
 
 
+def _graft(out: Path, device: str, tiny: bool) -> dict:
+    """Teach SmolLM2-135M to read the reference model's visual tokens, if `make graft` has been run."""
+    from analysis.training import data
+    from analysis.training.graft import FOLDER, graft, language_model, train
+
+    if tiny or not FOLDER.exists():
+        return {"not done": "toy sizes" if tiny else f"no language model in {FOLDER}: run `make graft`"}
+    data.generate(out / "train", "train", 40, 8)
+    model, tokenizer = language_model(FOLDER)
+    return train(graft(model, tokenizer), tokenizer, data.load(out / "train", "train"), out / "graft")
+
+
 #: In this order; training last, since it takes longest.
 STEPS: dict[str, Callable[[Path, str, bool], dict]] = {
     "tests": _tests,
     "speed": _speed,
     "prefill": _prefill,
     "bench": _bench,
+    "graft": _graft,
     "train": _train,
 }
 
@@ -68,7 +81,9 @@ STEPS: dict[str, Callable[[Path, str, bool], dict]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument("--out", type=Path, default=Path("out/gpu"))
-    parser.add_argument("--step", nargs="+", help="only these steps, anew: tests speed prefill bench train")
+    parser.add_argument(
+        "--step", nargs="+", help="only these steps, anew: tests speed prefill bench graft train"
+    )
     parser.add_argument("--tiny", action="store_true", help="try the plumbing on the CPU with toy sizes")
 
 

@@ -138,6 +138,11 @@ def describe(scene: scenes.Scene, rng: np.random.Generator) -> np.ndarray:
     return out
 
 
+def row(scene: scenes.Scene, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Return what `Arrays` holds of one scene."""
+    return scene.pixels, factors(scene), *pack(scene.questions, rng), describe(scene, rng)
+
+
 def _shard(folder: str, split: str, number: int) -> None:
     path = Path(folder) / f"{split}-{number:04d}.npz"
     if path.exists():
@@ -145,8 +150,7 @@ def _shard(folder: str, split: str, number: int) -> None:
     rows = []
     for seed in range(number * SHARD, (number + 1) * SHARD):
         scene = scenes.make(seed, split, TRAINING_QUESTIONS, "digits" if seed % 5 > 2 else "objects")
-        rng = np.random.default_rng(seed)
-        rows.append((scene.pixels, factors(scene), *pack(scene.questions, rng), describe(scene, rng)))
+        rows.append(row(scene, np.random.default_rng(seed)))
     part = path.with_suffix(".part.npz")
     np.savez(
         part, **dict(zip(Arrays.__dataclass_fields__, map(np.stack, zip(*rows, strict=True)), strict=True))

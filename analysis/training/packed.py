@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from analysis.training.data import PREFIX
 from analysis.training.model import BOS, EOS, PAD
+
+
+class Marks(NamedTuple):
+    """Ids of what begins a prompt, of "nothing to predict here", and of the end of an answer."""
+
+    begin: int = BOS
+    nothing: int = PAD
+    end: int = EOS
+
+
+MARKS = Marks()
 
 
 def visual_tokens(model, pixels: Tensor) -> Tensor:
@@ -24,15 +37,16 @@ def answer_loss(
     targets: Tensor,
     kept: Tensor | None = None,
     weight: Tensor | None = None,
+    marks: Marks = MARKS,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """Return the cross-entropy at the answers (and at the end after them), which answers are right, the answers; and the words' states.
 
     ``image`` (B, v, 256) visual tokens; ``kept`` (B, v) their places among the 144 where they are not all;
-    the others (B, 200) as packed by ``data.pack``; ``weight`` (B, 200) of each answer in the loss. States (B, 200, 256) are
-    those in front of every layer, and the last one's.
+    the others (B, 200) as packed by ``data.pack``; ``weight`` (B, 200) of each answer in the loss; ``marks`` of the words' ids. States
+    (B, 200, 256) are those in front of every layer, and the last one's.
     """
     embed = model.get_input_embeddings()
-    first = embed(tokens.new_full((len(tokens), 1), BOS))
+    first = embed(tokens.new_full((len(tokens), 1), marks.begin))
     x = torch.cat([first, image.to(first.dtype), embed(tokens)], 1)
     positions, mask = layout(segments, kept)
     seen = model.model.language_model(
@@ -44,12 +58,12 @@ def answer_loss(
     )
     states = [h[:, 1 + image.shape[1] :] for h in seen.hidden_states]
     hidden = seen.last_hidden_state[:, 1 + image.shape[1] :]
-    asked = targets != PAD
+    asked = targets != marks.nothing
     logits = F.linear(hidden[asked], embed.weight).float()
     gold = targets[asked]
     each = torch.ones_like(logits[:, 0]) if weight is None else weight[asked]
     loss = (F.cross_entropy(logits, gold, reduction="none") * each).sum() / each.sum()
-    is_answer = gold != EOS  # which follows every answer
+    is_answer = gold != marks.end  # which follows every answer
     return loss, (logits.argmax(-1) == gold)[is_answer], gold[is_answer], states
 
 

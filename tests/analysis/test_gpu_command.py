@@ -34,7 +34,7 @@ def test_steps_write_their_files_and_are_not_done_twice(tmp_path, monkeypatch, c
         gpu, "STEPS", {name: lambda *a, name=name: done.append(name) or {} for name in gpu.STEPS}
     )
     assert main(["gpu", "--tiny", "--out", str(tmp_path)]) == 0
-    assert done == ["tests", "bench", "train"]
+    assert done == ["tests", "bench", "graft", "train"]
 
 
 def test_an_interrupted_table_goes_on(tmp_path):

@@ -37,9 +37,7 @@ def made():
 @pytest.fixture(scope="module")
 def arrays(made):
     rng = np.random.default_rng
-    rows = [
-        (s.pixels, data.factors(s), *data.pack(s.questions, rng(0)), data.describe(s, rng(0))) for s in made
-    ]
+    rows = [data.row(s, rng(0)) for s in made]
     return data.Arrays(*map(np.stack, zip(*rows, strict=True)))
 
 
