@@ -124,7 +124,6 @@ def graft(language: Any, tokenizer: Any, seed: int = 0) -> LlavaForConditionalGe
         model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(tower.model.vision_tower.state_dict())
     model.model.language_model.load_state_dict(language.model.state_dict())
-    model.tie_weights()
     words = model.get_input_embeddings().weight
     shown = np.stack(
         [scenes.make(i, "train", {}, family).pixels for i in range(4) for family in scenes.FAMILIES]
