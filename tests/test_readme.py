@@ -121,7 +121,7 @@ def test_numbers_of_the_study_are_those_of_the_verdicts():
     section = README.split("## What the study found")[1].split("\n## ")[0]
     verdicts = (ROOT / "docs/study/verdicts.md").read_text()
     numbers = re.findall(r"([−+]?\d*\.\d+) \[([−+]?\d*\.\d+), ([−+]?\d*\.\d+)\]", section)
-    assert len(numbers) == 5
+    assert len(numbers) == 8
     for number in numbers:
         value, low, high = (float(x.replace("−", "-")) for x in number)
         digits = 2 if abs(value) < 1 else 1

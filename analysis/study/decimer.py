@@ -14,7 +14,7 @@ from analysis.study.arms import FULL
 from analysis.study.predictors import NAMES, PS, error_name
 from analysis.study.results import Results
 
-MODEL, FAMILY, SKILL = "decimer", "drawings", "transcription"
+MODEL, FAMILY, SKILL = "DECIMER", "drawings", "transcription"
 TOKENS = 256
 #: Molecules below this number explore, the others confirm.
 CONFIRM = 100
@@ -47,28 +47,31 @@ def read(path: Path, confirm: bool = False) -> Results:
         raise ValueError(
             f"{path}: expected rows of molecules {'from' if confirm else 'below'} number {CONFIRM} that are read exactly from all tokens."
         )
-    molecules, styles = (sorted(set(names[at].tolist())) for names in (number, columns["group"]))
+    drawn = [(int(number[i]), str(columns["group"][i])) for i in at]
+    questions = sorted(set(drawn))
+    molecules = sorted({molecule for molecule, _ in questions})
+    owner = np.array([molecules.index(molecule) for molecule, _ in questions])
     arms = [ARMS.get(arm, arm) for arm in columns["arm"][at].tolist()]
     cells = list(dict.fromkeys(zip(arms, (columns["keep"][at].astype(int) / TOKENS).tolist(), strict=True)))
-    score = np.full((len(cells), len(molecules) * len(styles)), np.nan)
+    score = np.full((len(cells), len(questions)), np.nan)
     errors = {error_name(p): np.full(score.shape, np.nan) for p in PS}
-    for i, arm in zip(at, arms, strict=True):
-        cell = cells.index((arm, int(columns["keep"][i]) / TOKENS))
-        question = molecules.index(number[i]) * len(styles) + styles.index(columns["group"][i])
-        score[cell, question] = 1.0 if arm == FULL else columns["accuracy"][i]
+    for i, arm, one in zip(at, arms, drawn, strict=True):
+        place = cells.index((arm, int(columns["keep"][i]) / TOKENS)), questions.index(one)
+        score[place] = 1.0 if arm == FULL else columns["accuracy"][i]
         for name, values in errors.items():
-            values[cell, question] = columns[name][i] if name in columns else np.nan
-    by_molecule = (len(cells), len(molecules), len(styles))
-    with np.errstate(invalid="ignore"):
-        known = np.isfinite(score).reshape(by_molecule).any(2)
+            values[place] = columns[name][i] if name in columns else np.nan
+    of_molecule = [owner == i for i in range(len(molecules))]
+    known = np.stack([np.isfinite(score[:, own]).any(1) for own in of_molecule], 1)
     shares = np.array([keep for _, keep in cells])
     predictors = {name: np.full(known.shape, np.nan) for name in NAMES}
-    predictors |= {name: _mean(values.reshape(by_molecule)) for name, values in errors.items()}
+    predictors |= {
+        name: np.stack([_mean(values[:, own]) for own in of_molecule], 1) for name, values in errors.items()
+    }
     return Results(
         tuple(cells),
         tuple((MODEL, FAMILY, str(molecule)) for molecule in molecules),
-        np.repeat(np.arange(len(molecules)), len(styles)),
-        np.full(score.shape[1], SKILL),
+        owner,
+        np.full(len(questions), SKILL),
         score,
         np.where(known, TOKENS * shares[:, None], np.nan),
         predictors,
@@ -80,4 +83,4 @@ def read(path: Path, confirm: bool = False) -> Results:
 def _mean(values: np.ndarray) -> np.ndarray:
     """Return the mean over the last axis of what is known."""
     known = np.isfinite(values)
-    return np.where(known.any(2), np.where(known, values, 0).sum(2) / np.maximum(known.sum(2), 1), np.nan)
+    return np.where(known.any(1), np.where(known, values, 0).sum(1) / np.maximum(known.sum(1), 1), np.nan)

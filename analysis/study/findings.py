@@ -172,8 +172,10 @@ def interventions(draws: Draws) -> list[Panel]:
     for number, task in enumerate(results.tasks):
         rows: list[tuple[str, Interval, str]] = []
         for ladder, shade in zip(ladders, (INK, *SHADES), strict=False):
-            rows += [("", Interval(np.nan, np.nan, np.nan), INK)] if rows else []
-            rows += [(arm, _accuracy(draws, arm, task), shade) for arm in ladder]
+            found = [(arm, _accuracy(draws, arm, task), shade) for arm in ladder]
+            found = [row for row in found if np.isfinite(row[1].value)]
+            rows += [("", Interval(np.nan, np.nan, np.nan), INK)] if rows and found else []
+            rows += found
         figure, ax = plt.subplots(figsize=(4.6, 1 + 0.22 * len(rows)))
         _dots(ax, rows)
         ax.set_title(task)

@@ -603,7 +603,7 @@ def test_rows_of_drawn_molecules_join_those_of_scenes(finished, tmp_path):
     both = join(scenes, drawn)
     assert set(both.cells) == set(scenes.cells) | set(drawn.cells)
     assert both.tasks == ["things", "background", "transcription"]
-    part = both.only("decimer")
+    part = both.only("DECIMER")
     assert np.isnan(part.score[part.index("divprune", 0.06)]).all()
     assert (part.score[part.index("spare", 0.5)] == drawn.score[spare]).all()
     cell = ("spare", 0.06)
