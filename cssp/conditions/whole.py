@@ -146,12 +146,15 @@ class Whole:
         cut = d.floor if np.any(self.N[columns] > d.floor**2) else d.noise
         phi = frobenius2(self.F)
         self._refresh(columns, phi)
-        gain, least = np.zeros(self.size.size), np.ones(self.size.size)
+        gain, least = (
+            np.zeros(self.size.size),
+            np.ones(self.size.size),
+        )  # squared heights over columns as given
         alone = open_ & (self.size == 1)
         J = np.flatnonzero(alone[self.codes])
         if J.size and self.T is not None:
             gain[self.codes[J]] = column_norms2(self.T[:, J]) / self.N[J]
-            least[self.codes[J]] = self.N[J]
+            least[self.codes[J]] = self.N[J] / self.before[J]
         wide = np.flatnonzero(open_ & ~alone)
         found = [
             part for s in np.unique(self.size[wide]) for part in self._bases(wide[self.size[wide] == s], cut)
@@ -161,12 +164,16 @@ class Whole:
             explained = column_norms2(adjoint(self.F) @ blocks)
             gain += np.bincount(owner, weights=explained, minlength=gain.size)
             least[wide] = np.inf
-            np.minimum.at(least, owner, np.maximum(heights2, cut**2))
-        angle = np.sqrt(norm_slack(self._sum(self.before), d.eps) * d.eps / least)
+            np.minimum.at(least, owner, heights2)
+        angle = np.sqrt(norm_slack(self.size, d.eps) * d.eps / least)
         return gain, 2 * angle * np.sqrt(gain * phi) + norm_slack(gain, d.eps)
 
     def _bases(self, units: np.ndarray, cut: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield orthonormal bases (m, r) of the residuals of units of one size, with the unit and the squared height of each direction."""
+        """Yield orthonormal bases (m, r) of the residuals of units of one size, with the unit of each direction and its squared height.
+
+        A height is the part of a column that is orthogonal to those before, over the column as it was given: rounding turns a
+        direction by as much as the unit over that, whatever the columns' lengths are.
+        """
         J = np.array([self.members[g] for g in units])
         X, s = np.moveaxis(self.E[:, J], 0, 1), J.shape[1]
         clear = np.zeros(len(units), dtype=bool)
@@ -175,11 +182,17 @@ class Whole:
         ):  # pivots are no smaller than the last singular value, so that one QR decomposition is enough
             Q, R = np.linalg.qr(X)
             clear = np.linalg.svd(R, compute_uv=False)[:, -1] > 2 * cut
-            heights2 = squares(np.diagonal(R, axis1=1, axis2=2))[clear].ravel()
-            yield np.repeat(units[clear], s), np.moveaxis(Q[clear], 0, 1).reshape(X.shape[1], -1), heights2
-        for g, E in zip(units[~clear], X[~clear], strict=True):
+            blocks = np.moveaxis(Q[clear], 0, 1).reshape(X.shape[1], -1)
+            heights2 = squares(np.diagonal(R[clear], axis1=1, axis2=2)) / self.before[J[clear]]
+            yield np.repeat(units[clear], s), blocks, heights2.ravel()
+        for g, E, columns in zip(units[~clear], X[~clear], J[~clear], strict=True):
             U, independent = basis(E, cut)
-            yield np.repeat(g, U.shape[1]), U, squares(np.einsum("ij,ij->j", U.conj(), E[:, independent]))
+            heights2 = squares(np.einsum("ij,ij->j", U.conj(), E[:, independent]))
+            yield (
+                np.repeat(g, U.shape[1]),
+                U,
+                np.maximum(heights2, cut**2) / self.before[columns[independent]],
+            )
 
     def add(self, g: int) -> None:
         """Choose the unit, and take its directions from the residuals."""

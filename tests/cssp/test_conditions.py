@@ -92,6 +92,20 @@ def test_groups_are_chosen_whole_by_the_definition(method, make):
         assert sel.k == len(columns)
 
 
+def test_a_short_column_near_the_span_of_longer_ones_does_not_blur_the_gain_of_its_group():
+    """The four columns of group 0 span everything, the last by 1e-4 of its length; group 1 captures 5.6e-9 less."""
+    X = [
+        [0.20298040, -0.044385334, 0.60419843, 0.31052383, -0.10554819, -0.00058459757, -0.00023229882],
+        [0.19412174, -0.024508012, 0.38369820, 0.15555534, -0.060569771, -0.00034330300, -0.00012953642],
+        [0.10387263, 0.021619304, -0.17103644, -0.19049364, 0.045752531, 0.00027819905, 0.00010995886],
+        [-0.56320674, 0.00054255934, -0.34792082, 0.10455084, 0.016953951, 8.6146116e-05, 1.1726337e-05],
+    ]
+    A = np.array(X)
+    for scale in (1.0, 1e-200, 1e200):
+        sel = cssp.select(A * scale, 1, "greedy", groups=[0, 0, 1, 1, 1, 0, 0])
+        assert sel.indices.tolist() == [0, 1, 5, 6]
+
+
 def test_groups_with_weights_a_target_and_included_and_excluded_columns():
     w = np.linspace(1, 3, 24)
     assert (
