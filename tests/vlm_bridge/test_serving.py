@@ -200,7 +200,7 @@ def test_places_beyond_256_survive_bfloat16():
     assert torch.equal(settled[:, :3], grid.places()[:, kept])
 
 
-@pytest.mark.parametrize("keep", [3, 1.0])
+@pytest.mark.parametrize("keep", [3, 1.0, [36, 3, 24], [3, 32, 24]])
 @pytest.mark.parametrize("positions", ["keep", "compact"])
 def test_positions_of_qwen_are_those_of_prune(positions, keep):
     """A square image, one in landscape and one in portrait: behind each, text begins after its longer side."""
@@ -219,9 +219,9 @@ def test_positions_of_qwen_are_those_of_prune(positions, keep):
     assert torch.equal(found, new["position_ids"][-3:, 0])
 
 
-def test_an_image_without_a_budget_has_its_grid():
-    """An engine with compact positions answers a request that is not pruned as vLLM does without the plugin."""
-    found, shift = prompt_positions(8, [Placed(1, 6, Grid((1, 2, 3)), asked=False)], "compact")
+def test_an_image_that_keeps_all_its_tokens_has_its_grid():
+    """An engine with compact positions answers a request that drops nothing as vLLM does without the plugin."""
+    found, shift = prompt_positions(8, [Placed(1, 6, Grid((1, 2, 3)))], "compact")
     assert found.tolist() == [[0, 1, 1, 1, 1, 1, 1, 4], [0, 1, 1, 1, 2, 2, 2, 4], [0, 1, 2, 3, 1, 2, 3, 4]]
     assert shift == -3
 

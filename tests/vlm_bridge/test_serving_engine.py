@@ -3,6 +3,8 @@
 One process serves one engine after the other, in the order of the parameters.
 """
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from vllm.exceptions import VLLMValidationError  # noqa: E402
 
 from analysis import reference, scenes  # noqa: E402
 from vlm_bridge import prune  # noqa: E402
+from vlm_bridge.budget import read_keep  # noqa: E402
 from vlm_bridge.chat import prepare, question  # noqa: E402
 
 pytestmark = [
@@ -85,11 +88,19 @@ def asked(model):
     return found
 
 
+def pruned(model, own, positions):
+    """The model as an engine with these settings has it."""
+    if own is None:
+        return nullcontext()
+    keep = read_keep(own["keep"]) if isinstance(own["keep"], str) else own["keep"]
+    return prune(model[0], **{**own, "keep": keep}, positions=positions, processor=model[1])
+
+
 def expected(model, asked, settings, positions):
-    """What `prune` answers in transformers."""
+    """What `prune` answers in transformers, or the model alone where there are no settings."""
     found = []
     for (_, _, inputs), own in zip(asked, settings, strict=True):
-        with prune(model[0], **own, positions=positions, processor=model[1]), torch.no_grad():
+        with pruned(model, own, positions), torch.no_grad():
             out = model[0].generate(**inputs, do_sample=False, max_new_tokens=LENGTH)
         found.append(out[0, inputs["input_ids"].shape[1] :].tolist())
     return found
@@ -184,11 +195,9 @@ def test_a_family_answers_as_in_transformers(tmp_path, pictures, family, positio
     )  # an image must not exceed both a step and 1153 x 944 pixels
     options = {"limit_mm_per_prompt": {"image": 2}, "max_num_batched_tokens": step}
     llm = engine(tmp_path, {"positions": positions}, **options)
-    settings = [
-        {"keep": keep, "method": method}
-        for keep, method in ((1.0, "spare"), (0.5, "auto"), (4, "spare"), (4, "auto"))
-        for _ in asked
-    ]
+    budgets = ((1.0, "spare"), ("at-most-18", "spare"), (0.5, "auto"), (4, "spare"), (4, "auto"))
+    settings = [own for keep, method in budgets for own in [{"keep": keep, "method": method}] * len(asked)]
+    settings += [None] * len(asked)
     many = asked * (len(settings) // len(asked))
     want = expected((model, processor), many, settings, positions)
     assert len({tuple(one) for one in want}) > 3

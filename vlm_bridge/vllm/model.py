@@ -67,7 +67,7 @@ class Pruned:
             (first, last), *others = one.mm_position.extract_embeds_range()
             assert not others, "the processor refuses images with other tokens between theirs"
             asked = Asked.unpack(one.data[FIELDS[one.modality]].data)
-            images.append(Placed(first, last + 1 - first, asked.grid, asked.serving is not None))
+            images.append(Placed(first, last + 1 - first, asked.grid))
         return prompt_positions(
             len(input_tokens), sorted(images, key=lambda image: image.offset), self.kept_positions
         )
