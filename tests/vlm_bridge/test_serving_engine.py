@@ -19,7 +19,6 @@ from safetensors.torch import save_file  # noqa: E402
 from transformers import LlamaConfig  # noqa: E402
 from vllm.exceptions import VLLMValidationError  # noqa: E402
 from vllm.lora.request import LoRARequest  # noqa: E402
-from vllm.model_executor.models.llava import LlavaForConditionalGeneration  # noqa: E402
 
 from analysis import reference, scenes  # noqa: E402
 from vlm_bridge import prune  # noqa: E402
@@ -155,6 +154,8 @@ def test_the_engine_counts_what_it_keeps(asked):
 
 def test_a_second_question_does_not_run_the_tower(model, asked, monkeypatch):
     """Where the pruner reads the question, settings and question are part of what vLLM knows an image by."""
+    from vllm.model_executor.models.llava import LlavaForConditionalGeneration
+
     encoded, own = [], LlavaForConditionalGeneration.embed_multimodal
 
     def counting(self, **kwargs):
