@@ -282,6 +282,7 @@ def test_a_family_answers_as_in_transformers(tmp_path, pictures, family, positio
     differ = [s for a, b, s in zip(got, want, settings, strict=True) if a != b]
     assert not differ, (len(differ), len(want), differ[:5])
     assert answers(llm, many, settings) == want, "from the prefix cache"
+    assert llm.apply_model(lambda served: served.features.reused)[0] > 0
     if family == "qwen2_5":
         prompt = "w20 <|vision_start|><|video_pad|><|vision_end|> w60"
         when = {"fps": 2.0, "duration": 3.0, "total_num_frames": 6, "frames_indices": list(range(6))}
