@@ -7,6 +7,7 @@ Fails where the ranks' choices differ, or an answer differs from that of `vlm_br
 """
 
 import argparse
+import hashlib
 import os
 import sys
 import tempfile
@@ -33,7 +34,8 @@ def record(worker):
 
     def choose(rows, asked, embed):
         found = own(rows, asked, embed)
-        served.choices.append((asked, float(rows.double().sum()), found.tolist()))
+        bits = hashlib.sha256(rows.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+        served.choices.append((asked, bits, found.tolist()))
         return found
 
     served.choose = choose
