@@ -61,6 +61,7 @@ SERVE_ENV := PYTHONPATH=. OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFL
 
 serve-test: $(SERVE)/.installed  ## the plugin of vLLM in an engine on the CPU, against transformers, and under load
 	$(SERVE_ENV) $(SERVE)/bin/python -m pytest -q --noconftest tests/vlm_bridge/test_serving_engine.py
+	$(SERVE_ENV) $(SERVE)/bin/python .ci/serving/ranks.py
 	$(SERVE_ENV) $(SERVE)/bin/python .ci/serving/load.py
 
 $(SERVE)/.installed: pyproject.toml

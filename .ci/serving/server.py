@@ -109,7 +109,8 @@ def run(work):
     import aiohttp
 
     async def inside():
-        connector = aiohttp.TCPConnector(limit=0)
+        # A server closes a connection that was idle for seconds, which on a busy machine happens while it is used again.
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
         async with aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=300)
         ) as session:

@@ -198,11 +198,13 @@ def by_hand(model):
 
 
 def compact(model):
-    """Positions 0, 1, ...: `generate` equals `forward`."""
+    """Positions 0, 1, ...: `generate` equals `forward`, and with keep = all it changes nothing."""
     made = call(model)
     out = _pruned(model, made.inputs, {"positions": "compact"})
     logits = by_hand_logits(model, made.inputs, out.sequences[:, -STEPS:], positions="compact")
-    return float((logits - torch.stack(out.logits, 1)).abs().max())
+    full = _pruned(model, made.inputs, {"positions": "compact", "keep": 1.0})
+    same = _apart(full, _unpruned(model, made.inputs))
+    return max(same, float((logits - torch.stack(out.logits, 1)).abs().max()))
 
 
 def rewritten(model):

@@ -17,6 +17,7 @@ from tiny_families import (
 )
 
 from vlm_bridge import BridgeError, PerTile, prune, prune_inputs
+from vlm_bridge.model.layout import without_gaps
 
 TOLERANCE = 1e-5
 
@@ -33,6 +34,47 @@ def test_cell(family, cell):
     else:
         with pytest.raises(BridgeError, match=reason):
             CELLS[cell](model)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_keeping_all_tokens_keeps_all_positions(family):
+    """On grids, too: compact positions close gaps, and there are none. Padding stands at 0."""
+    model = shared_model(family)
+    call = family_call(model, (2, 1), (3, 8))
+    new, _ = prune_inputs(model, call.inputs, 1.0, positions="compact")
+    want = original_positions(model, call) * call.inputs["attention_mask"]
+    assert torch.equal(new["position_ids"][-len(want) :] if want.ndim == 3 else new["position_ids"], want)
+
+
+def test_compact_positions_by_hand():
+    """A word, two by two tokens, two words, four tokens more and a word; what lost a token is counted one by one."""
+    grid = torch.tensor([[0, 1, 1, 1, 1, 3, 4, 5, 5, 5, 5, 7], [0, 1, 1, 2, 2, 3, 4, 5, 5, 6, 6, 7]])
+    absolute = torch.arange(12).repeat(2, 1)  # as HunyuanVL: rows are counted from 0 in each image
+    absolute[1, [1, 2, 3, 4, 7, 8, 9, 10]] = torch.tensor([0, 0, 1, 1] * 2)
+    images = [torch.arange(1, 5), torch.arange(7, 11)]
+
+    def found(places, lost, padding):
+        """Of a batch of one, with padding in front and behind."""
+        places, stay = places[:, None], ~torch.isin(torch.arange(12), torch.tensor(lost))[None]
+        sides = (padding, padding)
+        places = torch.nn.functional.pad(places, sides, value=-1)
+        stay = torch.nn.functional.pad(stay, sides, value=False)
+        new = without_gaps(places, stay, [(0, padding + columns) for columns in images])
+        return new[:, stay].tolist()
+
+    for padding in (0, 3):
+        assert found(grid, [], padding) == grid.tolist()
+        assert found(absolute, [], padding) == absolute.tolist()
+        assert found(grid, [2, 9], padding) == [list(range(10))] * 2
+        assert found(grid, [9], padding) == [
+            [0, 1, 1, 1, 1, 3, 4, 5, 6, 7, 8],
+            [0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 8],
+        ]
+        assert found(grid, [2], padding) == [
+            [0, 1, 2, 3, 4, 5, 6, 6, 6, 6, 8],
+            [0, 1, 2, 3, 4, 5, 6, 6, 7, 7, 8],
+        ]
+        assert found(absolute, [2], padding) == [list(range(11)), [0, 1, 2, 3, 4, 5, 0, 0, 1, 1, 10]]
 
 
 # traps that say nothing when one falls into them --------------------------------------------------

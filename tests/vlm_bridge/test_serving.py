@@ -1,6 +1,9 @@
 """What a server of vLLM is asked for: settings, budgets, questions and positions, without vLLM."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from tiny_qwen import qwen_inputs, tiny_qwen
 from vlm_bridge import BridgeError, prune_inputs, select_tokens
 from vlm_bridge.vllm.architectures import pruned_architecture
 from vlm_bridge.vllm.choice import Asked, choose, question_of, seed_of
+from vlm_bridge.vllm.features import FeatureCache, some_images
 from vlm_bridge.vllm.positions import CHANNELS, Grid, Placed, prompt_positions, settle, with_places
 from vlm_bridge.vllm.settings import Serving, parse, served
 
@@ -97,12 +101,76 @@ def test_an_engine_may_list_its_methods():
     for own, over, said in (
         ({"method": "exact"}, engine, "'exact': this engine serves spare, auto"),
         ({"keep": 3}, {"methods": ["auto"]}, "'spare': this engine serves auto"),
+        ({"feature_cache": 9}, engine, "of the engine, not of a request"),
+        ({"feature_cache": -1}, None, "expected a number of MiB"),
         ({"methods": ["exact"]}, engine, "of the engine, not of a request"),
         ({"methods": ["no such"]}, None, "no such"),
         ({"methods": "spare"}, None, "a list of pruners"),
     ):
         with pytest.raises(BridgeError, match=said):
             parse(own, over)
+
+
+class Tower:
+    """Encodes images by their names, and remembers which."""
+
+    def __init__(self, sizes):
+        self.sizes, self.encoded = sizes, []
+
+    def rows(self, cache, names, keys=None):
+        """Rows of images, whose first entry tells them apart."""
+
+        def encode(some):
+            self.encoded += [names[i] for i in some]
+            batch = torch.cat([torch.full((self.sizes[names[i]], 2), float(ord(names[i]))) for i in some])
+            return batch.split([self.sizes[names[i]] for i in some])
+
+        found = cache.rows(keys or names, encode)
+        assert [(len(one), float(one[0, 0])) for one in found] == [(self.sizes[n], ord(n)) for n in names]
+        return found
+
+
+def test_the_features_of_an_image_serve_further_questions():
+    """The latest images stay, in bounded memory; equal images of one step are encoded once."""
+    tower, cache = Tower({"a": 2, "b": 3, "c": 4, "d": 9}), FeatureCache(8 * 8)
+    tower.rows(cache, ["a", "b", "a"])
+    assert (tower.encoded, cache.bytes) == (["a", "b"], 5 * 8)
+    tower.rows(cache, ["c", "a"])  # b, used before a, has to go
+    assert (tower.encoded, cache.bytes) == (["a", "b", "c"], 6 * 8)
+    tower.rows(cache, ["d", "c", "a"])  # more than all the memory
+    assert (tower.encoded[3:], cache.bytes) == (["d"], 6 * 8)
+    tower.rows(cache, ["d", "b"])
+    assert (tower.encoded[4:], cache.bytes) == (["d", "b"], 5 * 8)
+    assert cache.reused == 4
+    cache.clear()
+    tower.rows(cache, ["a", "a", "b"], ["a", "", ""])  # no question is read of the others
+    assert (tower.encoded[6:], cache.bytes) == (["a", "a", "b"], 2 * 8)
+    tower.rows(FeatureCache(0), ["a", "b", "a"])
+    assert tower.encoded[9:] == ["a", "b"]
+
+
+def test_kept_features_hold_no_more_memory_than_they_count():
+    """Rows of one image are a part of those of a batch."""
+    cache = FeatureCache(1000)
+    Tower({"a": 2, "b": 30}).rows(cache, ["a", "b"], ["a", ""])
+    (rows,) = cache.rows(["a"], None)
+    assert rows.untyped_storage().nbytes() == cache.bytes == 16
+
+
+def test_some_images_of_a_batch():
+    grids = torch.tensor([(1, 2, 2), (1, 1, 3), (1, 2, 1)])
+    arguments = {
+        "pixel_values": torch.arange(9)[:, None],
+        "image_grid_thw": grids,
+        "tiles": [torch.zeros(i, 3) for i in range(3)],
+        "token": torch.tensor(7),
+        "name": "image",
+    }
+    found = some_images(arguments, [0, 2], 3, {"pixel_values": "image_grid_thw", "other": "grid"})
+    assert found["pixel_values"][:, 0].tolist() == [0, 1, 2, 3, 7, 8]
+    assert found["image_grid_thw"].tolist() == grids[[0, 2]].tolist()
+    assert [len(one) for one in found["tiles"]] == [0, 2]
+    assert (int(found["token"]), found["name"]) == (7, "image")
 
 
 @pytest.mark.parametrize("method", served())
@@ -136,6 +204,39 @@ def test_the_choice_is_that_of_select_tokens():
     want = select_tokens(rows, 6, "auto", llm_text=embed(torch.tensor([4, 7])).detach())
     assert choose(rows, asked, embed).tolist() == want.tolist()
     assert choose(rows, Asked(Serving(keep=6, method="auto"), (1, 2)), embed).tolist() != want.tolist()
+
+
+RANK = """
+import json, torch
+from vlm_bridge.vllm.choice import Asked, choose, seed_of
+from vlm_bridge.vllm.settings import Serving, served
+
+g = torch.Generator().manual_seed(1)
+rows, embed = torch.randn(40, 12, generator=g), torch.nn.Embedding.from_pretrained(torch.randn(9, 12, generator=g))
+found = {}
+for method in served():
+    serving = Serving(keep=6, method=method)
+    asked = Asked.unpack(Asked(serving, (4, 7), seed_of("image", serving)).pack())
+    found[method] = choose(rows, asked, embed).tolist()
+print(json.dumps(found))
+"""
+
+
+def test_two_processes_choose_the_same():
+    """Ranks that hold a model together choose each by itself: nothing may depend on the process, as hashes of strings do."""
+    ranks = [
+        subprocess.run(
+            [sys.executable, "-c", RANK],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+        for seed in ("1", "2")
+    ]
+    one, other = (json.loads(rank.stdout) for rank in ranks)
+    assert list(one) == served()
+    assert one == other
 
 
 def test_random_tokens_follow_the_image_and_the_seed():
@@ -200,7 +301,7 @@ def test_places_beyond_256_survive_bfloat16():
     assert torch.equal(settled[:, :3], grid.places()[:, kept])
 
 
-@pytest.mark.parametrize("keep", [3, 1.0])
+@pytest.mark.parametrize("keep", [3, 1.0, [36, 3, 24], [3, 32, 24]])
 @pytest.mark.parametrize("positions", ["keep", "compact"])
 def test_positions_of_qwen_are_those_of_prune(positions, keep):
     """A square image, one in landscape and one in portrait: behind each, text begins after its longer side."""
@@ -219,9 +320,9 @@ def test_positions_of_qwen_are_those_of_prune(positions, keep):
     assert torch.equal(found, new["position_ids"][-3:, 0])
 
 
-def test_an_image_without_a_budget_has_its_grid():
-    """An engine with compact positions answers a request that is not pruned as vLLM does without the plugin."""
-    found, shift = prompt_positions(8, [Placed(1, 6, Grid((1, 2, 3)), asked=False)], "compact")
+def test_an_image_that_keeps_all_its_tokens_has_its_grid():
+    """An engine with compact positions answers a request that drops nothing as vLLM does without the plugin."""
+    found, shift = prompt_positions(8, [Placed(1, 6, Grid((1, 2, 3)))], "compact")
     assert found.tolist() == [[0, 1, 1, 1, 1, 1, 1, 4], [0, 1, 1, 1, 2, 2, 2, 4], [0, 1, 2, 3, 1, 2, 3, 4]]
     assert shift == -3
 

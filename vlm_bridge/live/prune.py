@@ -89,7 +89,7 @@ def prune_inputs(
     keep, method, relevance, tol, rng
         As in `select_tokens`, with budgets and scores for each image in the order of the placeholders.
     positions : {"keep", "compact"}
-        Original positions, with gaps where tokens were dropped, or 0, 1, ...
+        Original positions, with gaps where tokens were dropped, or 0, 1, ... with whole images on their grids.
     processor, clip, clean, separators, **signals
         As in `prune`.
 
@@ -186,7 +186,8 @@ def prune(
     relevance : None, "anti", "normal", Relevance, or scores
         As in `select_tokens`; scores (images, n) or a list of (n_i,).
     positions : {"keep", "compact"}
-        ``"keep"`` leaves kept tokens and text at their original positions; ``"compact"`` counts them 0, 1, ...
+        ``"keep"`` leaves kept tokens and text at their original positions; ``"compact"`` counts them 0, 1, ..., but an
+        image that keeps all its tokens has its grid under either, so that keeping all changes nothing.
     fold : bool, "cluster" or "interpolation"
         Replace each kept token by the mean of the tokens it stands for, and raise attention to it by the logarithm of
         their number. With ``True`` or ``"cluster"`` a dropped token goes to the kept one of largest cosine, with

@@ -214,7 +214,8 @@ def _layout(call: EncodedCall, kept: list[Kept], positions: str) -> Layout:
     dropped = call.prompt.placeholders
     for one, visual in zip(kept, call.visuals, strict=True):
         dropped[visual.item, visual.columns[one.indices.to(visual.columns.device)]] = False
-    return Layout.of(call.prompt.mask, dropped, call.positions, positions, call.text_axis)
+    visuals = [(visual.item, visual.columns) for visual in call.visuals]
+    return Layout.of(call.prompt.mask, dropped, call.positions, positions, visuals, call.text_axis)
 
 
 def _new_inputs(

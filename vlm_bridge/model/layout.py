@@ -6,7 +6,7 @@ The model is not touched: the shortened prompt and the chosen rows are ordinary 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +123,13 @@ class Layout:
 
     @classmethod
     def of(
-        cls, real: Tensor, dropped: Tensor, places: Tensor, positions: str, text_axis: bool = False
+        cls,
+        real: Tensor,
+        dropped: Tensor,
+        places: Tensor,
+        positions: str,
+        visuals: Sequence[tuple[int, Tensor]],
+        text_axis: bool = False,
     ) -> Layout:
         """Take the `dropped` columns out; padding stays on the side where it was, on the left where there was none.
 
@@ -133,6 +139,8 @@ class Layout:
         places : Tensor (B, L) or (axes, B, L)
             Original positions.
         positions : {"keep", "compact"}
+        visuals : sequence of (int, Tensor (n,))
+            Item of the batch and columns of each image or video.
         text_axis : bool
             Whether axis 0 of `places` holds text positions.
         """
@@ -144,12 +152,11 @@ class Layout:
         order = order[:, :width] if right else order[:, length - width :]
         mask = stay.gather(1, order)
         source = torch.where(mask, order, -1)
-        compact = mask.long().cumsum(-1) - 1
-        kept = places.gather(-1, order.expand(*places.shape[:-1], width))
         if positions == "compact":
-            kept = compact.expand_as(kept)
-        elif text_axis:  # a gap in it would be read as the border of a packed sequence
-            kept = torch.cat([compact[None], kept[1:]])
+            places = without_gaps(places.masked_fill(~real, -1), stay, visuals, text_axis)
+        kept = places.gather(-1, order.expand(*places.shape[:-1], width))
+        if text_axis:  # a gap in it would be read as the border of a packed sequence
+            kept = torch.cat([mask.long().cumsum(-1)[None] - 1, kept[1:]])
         kept = kept.masked_fill(~mask, 0)
         gaps = positions == "keep" and bool(dropped.any())
         return cls(source, length, mask.long(), kept, int(real.sum(1).max()), gaps, text_axis)
@@ -178,6 +185,53 @@ class Layout:
         extra = tensor.ndim - 2
         index = index.reshape(*index.shape, *[1] * extra).expand(*index.shape, *tensor.shape[2:])
         return tensor.gather(1, index).masked_fill(empty.reshape(*empty.shape, *[1] * extra), fill)
+
+
+def without_gaps(
+    places: Tensor, stay: Tensor, visuals: Sequence[tuple[int, Tensor]], text_axis: bool = False
+) -> Tensor:
+    """Return positions of which none is left to tokens that were dropped.
+
+    Up to the first image that lost tokens a prompt has its own positions. From there on tokens are counted one by one, on
+    all axes alike, but for images that lost none: each has the shape of its own positions, from where the count stands.
+
+    Parameters
+    ----------
+    places : Tensor (B, L) or (axes, B, L)
+        Original positions; −1 at padding.
+    stay : Tensor (B, L) bool
+        Tokens that remain.
+    visuals : sequence of (int, Tensor (n,))
+        Item of the batch and columns of each image or video.
+    text_axis : bool
+        Whether axis 0 of `places` is to be left as it is.
+
+    Examples
+    --------
+    >>> grid = torch.tensor([[[0, 1, 1, 1, 1, 3]], [[0, 1, 1, 2, 2, 3]]])  # a word, two by two tokens, a word
+    >>> without_gaps(grid, torch.ones(1, 6).bool(), [(0, torch.arange(1, 5))])[:, 0].tolist()
+    [[0, 1, 1, 1, 1, 3], [0, 1, 1, 2, 2, 3]]
+    >>> without_gaps(grid, torch.tensor([[True] * 4 + [False, True]]), [(0, torch.arange(1, 5))])[:, 0].tolist()
+    [[0, 1, 2, 3, 3, 4], [0, 1, 2, 3, 3, 4]]
+    """
+    axes = places.reshape(-1, *stay.shape)[int(text_axis) :]
+    shaped = torch.ones_like(stay)
+    spans = [(item, slice(int(columns.min()), int(columns.max()) + 1)) for item, columns in visuals]
+    lost = [not bool(stay[item, columns].all()) for item, columns in visuals]
+    for (item, span), some in zip(spans, lost, strict=True):
+        if some:
+            shaped[item, span.start :] = False
+    whole = [place for place, some in zip(spans, lost, strict=True) if not some]
+    for item, span in whole:
+        shaped[item, span] = True
+    front = axes.amax(0).cummax(-1).values
+    steps = torch.where(shaped, front.diff(dim=-1, prepend=front.new_full((len(front), 1), -1)), stay.long())
+    count = steps.cumsum(-1) - 1
+    new = torch.where(shaped, axes + count - front, count)
+    for item, span in whole:  # HunyuanVL counts columns and rows from 0 in every image
+        fixed = axes[:, item, span.start] < front[item, span.start]
+        new[fixed, item, span] = axes[fixed, item, span]
+    return torch.cat([places[:1], new]) if text_axis else new.reshape(places.shape)
 
 
 def following(places: Tensor, mask: Tensor, text_axis: bool, start: int, count: int) -> Tensor:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 class Asked:
     """What is asked of one image: settings, the ids of the question where the pruner reads it, a seed, and its grid.
 
+    `image` stands for its content where its features are worth keeping for another question, and is empty elsewhere.
     It reaches the model as bytes beside the pixels, and stays when the image itself is in the prefix cache.
     """
 
@@ -31,24 +32,25 @@ class Asked:
     question: tuple[int, ...] = ()
     seed: int = 0
     grid: Grid = POINT
+    image: str = ""
 
     def pack(self) -> Tensor:
         """Return it as a tensor of bytes."""
         settings = None if self.serving is None else self.serving.text()
-        text = json.dumps([settings, self.question, self.seed, self.grid.shape])
+        text = json.dumps([settings, self.question, self.seed, self.grid.shape, self.image])
         return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
     @classmethod
     def unpack(cls, packed: Tensor) -> Asked:
         """Read what `pack` wrote.
 
-        >>> asked = Asked(Serving(keep=9, method="auto"), (5, 8), 3, Grid((1, 4, 6)))
+        >>> asked = Asked(Serving(keep=9, method="auto"), (5, 8), 3, Grid((1, 4, 6)), "0f3a")
         >>> Asked.unpack(asked.pack()) == asked
         True
         """
-        settings, question, seed, shape = json.loads(bytes(packed.tolist()))
+        settings, question, seed, shape, image = json.loads(bytes(packed.tolist()))
         serving = None if settings is None else parse(json.loads(settings))
-        return cls(serving, tuple(question), seed, Grid(tuple(shape)))
+        return cls(serving, tuple(question), seed, Grid(tuple(shape)), image)
 
 
 def seed_of(image: str, serving: Serving) -> int:

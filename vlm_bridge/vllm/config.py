@@ -33,6 +33,22 @@ class PrunedConfig(VerifyAndUpdateConfig):
     """Check the engine's settings when it starts, and switch on positions that depend on the choice."""
 
     @staticmethod
+    def verify_and_update_config(vllm_config: Any) -> None:
+        """Refuse adapters of the vision tower, whose engine counts the tower's tokens by those that stay.
+
+        Raises
+        ------
+        BridgeError
+            ``--enable-tower-connector-lora``.
+        """
+        adapters = vllm_config.lora_config
+        if adapters is not None and adapters.enable_tower_connector_lora:
+            raise BridgeError(
+                "enable_tower_connector_lora does not work with vlm_bridge: vLLM counts the tokens of the tower by those that "
+                "stay. Leave it out; adapters of the language model are served."
+            )
+
+    @staticmethod
     def verify_and_update_model_config(model_config: Any) -> None:
         """Refuse wrong settings; for original positions, let the engine ask the model for them.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from vllm.model_executor.models import gemma3_mm
@@ -26,3 +27,5 @@ class Processor(PrunedProcessor, gemma3_mm.Gemma3MultiModalProcessor):
 @served_by(Processor, gemma3_mm.Gemma3ProcessingInfo, gemma3_mm.Gemma3DummyInputsBuilder)
 class PrunedGemma3(Pruned, TowerNames, gemma3_mm.Gemma3ForConditionalGeneration):
     """Gemma 3 whose images keep the rows that a pruner chooses."""
+
+    entries = MappingProxyType({"pixel_values": "num_patches"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from vllm.model_executor.models import interns1
@@ -26,3 +27,5 @@ class Processor(PrunedProcessor, interns1.InternS1MultiModalProcessor):
 @served_by(Processor, interns1.InternS1ProcessingInfo, interns1.InternS1DummyInputsBuilder)
 class PrunedInternVL(Pruned, interns1.InternS1ForConditionalGeneration):
     """InternVL3 whose images keep the rows that a pruner chooses of all their tiles."""
+
+    entries = MappingProxyType({"pixel_values": "image_num_patches"})

@@ -14,6 +14,7 @@ EVERY = 10.0
 
 KEPT = Counter("vlm_bridge:visual_tokens_kept", "Visual tokens that stayed in prompts.")
 DROPPED = Counter("vlm_bridge:visual_tokens_dropped", "Visual tokens that were taken out of prompts.")
+REUSED = Counter("vlm_bridge:images_reused", "Images that were not encoded again for another question.")
 SECONDS = Histogram(
     "vlm_bridge:selection_seconds",
     "Time that choosing the tokens of the images of one step took.",

@@ -62,14 +62,11 @@ class Placed:
     offset, kept : int
         Its first token, and the number of tokens that stay.
     grid : Grid
-    asked : bool
-        Whether the request or the engine has a `keep`.
     """
 
     offset: int
     kept: int
     grid: Grid
-    asked: bool = True
 
 
 def prompt_positions(length: int, images: Sequence[Placed], positions: str) -> tuple[Tensor, int]:
@@ -82,8 +79,7 @@ def prompt_positions(length: int, images: Sequence[Placed], positions: str) -> t
     images : sequence of Placed
         In the order of the prompt.
     positions : {"keep", "compact"}
-        An image without a `keep` has its grid under either; with one, "compact" puts it on a line, also where all its
-        tokens stay, as in `prune`.
+        As in `prune`: an image that keeps all its tokens has its grid under either.
 
     Returns
     -------
@@ -103,7 +99,7 @@ def prompt_positions(length: int, images: Sequence[Placed], positions: str) -> t
     for image in images:
         result[:, end : image.offset] = torch.arange(at, at + image.offset - end)
         at, end = at + image.offset - end, image.offset + image.kept
-        if image.kept == image.grid.n and (positions == "keep" or not image.asked):
+        if image.kept == image.grid.n:
             result[:, image.offset : end] = at + image.grid.places()
             at += image.grid.extent
         elif positions == "compact":

@@ -118,7 +118,8 @@ class PrunedProcessor:
         return {token for token in found if isinstance(token, int)}
 
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, Any]) -> Any:
-        found = super()._apply_hf_processor_main(mm_items, _without(hf_kwargs))  # type: ignore[misc]
+        others = _without(hf_kwargs)
+        found = super()._apply_hf_processor_main(mm_items, others)  # type: ignore[misc]
         serving, question = _asked(hf_kwargs)
         algorithm = self.info.ctx.get_mm_config().mm_hasher_algorithm
         for kind, count in mm_items.get_all_counts().items():
@@ -126,10 +127,14 @@ class PrunedProcessor:
                 continue
             contents = mm_items[kind].get_all_items_for_hash()
             hashes = [MultiModalHasher.hash_kwargs(algorithm, **{kind: one}) for one in contents]
-            found[FIELDS[kind]] = [
-                Asked(serving, question, 0 if serving is None else seed_of(own, serving), grid).pack()
-                for own, grid in zip(hashes, self._grids(kind, mm_items[kind], found), strict=True)
-            ]
+            found[FIELDS[kind]] = asked = []
+            for own, grid in zip(hashes, self._grids(kind, mm_items[kind], found), strict=True):
+                if serving is None:
+                    asked.append(Asked(grid=grid).pack())
+                    continue
+                # The pixels depend on the other arguments of the processor, too, such as their number.
+                image = MultiModalHasher.hash_kwargs(algorithm, **{**others, "own": own}) if question else ""
+                asked.append(Asked(serving, question, seed_of(own, serving), grid, image).pack())
         return found
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, Any]) -> Any:

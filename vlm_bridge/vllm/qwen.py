@@ -10,6 +10,8 @@ from vlm_bridge.vllm.model import Pruned, served_by
 from vlm_bridge.vllm.positions import Grid
 from vlm_bridge.vllm.processor import PrunedProcessor
 
+ENTRIES = {"pixel_values": "image_grid_thw", "pixel_values_videos": "video_grid_thw"}
+
 
 class _Processor(PrunedProcessor):
     """The grids of all, in tokens."""
@@ -35,12 +37,18 @@ class Processor3(_Processor, qwen3_vl.Qwen3VLMultiModalProcessor):
 class PrunedQwen2VL(Pruned, qwen2_vl.Qwen2VLForConditionalGeneration):
     """Qwen2-VL whose images and videos keep the rows that a pruner chooses."""
 
+    entries = ENTRIES
+
 
 @served_by(Processor25, qwen2_5_vl.Qwen2_5_VLProcessingInfo, qwen2_5_vl.Qwen2_5_VLDummyInputsBuilder)
 class PrunedQwen2_5_VL(Pruned, qwen2_5_vl.Qwen2_5_VLForConditionalGeneration):
     """Qwen2.5-VL whose images keep the rows that a pruner chooses."""
 
+    entries = ENTRIES
+
 
 @served_by(Processor3, qwen3_vl.Qwen3VLProcessingInfo, qwen3_vl.Qwen3VLDummyInputsBuilder)
 class PrunedQwen3VL(Pruned, qwen3_vl.Qwen3VLForConditionalGeneration):
     """Qwen3-VL whose images keep the rows that a pruner chooses, and with them those for later layers."""
+
+    entries = ENTRIES

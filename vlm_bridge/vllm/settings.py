@@ -28,6 +28,8 @@ NAME = "vlm_bridge"
 SERVED = ("llm_text",)
 """Signals that are at hand in an engine beside the features: the question's rows of the embedding table."""
 ON_ERROR = ("refuse", "full")
+FEATURE_CACHE = 64
+"""MiB that an engine keeps features of images in, where it is not told otherwise."""
 WIDTH, FEW = 256, 32
 """Largest width of the random features on which a request is tried, and their number for a method of cssp, some of
 which are slow on many columns."""
@@ -139,7 +141,8 @@ def parse(given: Any, engine: Mapping[str, Any] | None = None) -> Serving | None
     """Read the settings of a request over those of the engine; None where neither has a `keep`.
 
     A request that names another method leaves the engine's relevance and options behind, which belong to its method. The
-    engine may list the `methods` that its requests may name: a slow one delays all requests of a step.
+    engine may list the `methods` that its requests may name, since a slow one delays all requests of a step, and say how large
+    its `feature_cache` is.
 
     Raises
     ------
@@ -152,9 +155,13 @@ def parse(given: Any, engine: Mapping[str, Any] | None = None) -> Serving | None
     'divprune'
     """
     own, default = _mapping(given), _mapping(engine)
-    allowed = (own if engine is None else default).pop("methods", None)
-    if "methods" in own:
-        raise BridgeError("methods is a setting of the engine, not of a request: leave it out.")
+    of_engine = own if engine is None else default
+    feature_cache(of_engine)
+    allowed = of_engine.pop("methods", None)
+    of_engine.pop("feature_cache", None)
+    for name in ("methods", "feature_cache"):
+        if name in own:
+            raise BridgeError(f"{name} is a setting of the engine, not of a request: leave it out.")
     if allowed is not None and not isinstance(allowed, (list, tuple)):
         raise BridgeError(f'methods = {allowed!r}: expected a list of pruners, such as ["spare", "auto"].')
     for method in allowed or ():
@@ -272,6 +279,25 @@ def _mapping(given: Any) -> dict[str, Any]:
 def engine_positions(settings: Mapping[str, Any] | None) -> Any:
     """Return the positions that the settings of an engine ask for."""
     return (settings or {}).get("positions", "keep")
+
+
+def feature_cache(settings: Mapping[str, Any] | None) -> int:
+    """Return the bytes that an engine may keep features of images in, for further questions about them.
+
+    Raises
+    ------
+    BridgeError
+        The setting is no number of MiB.
+
+    Examples
+    --------
+    >>> feature_cache({"feature_cache": 1}), feature_cache(None) == FEATURE_CACHE * 2**20
+    (1048576, True)
+    """
+    size = (settings or {}).get("feature_cache", FEATURE_CACHE)
+    if isinstance(size, bool) or not isinstance(size, (int, float)) or not 0 <= size < float("inf"):
+        raise BridgeError(f"feature_cache = {size!r}: expected a number of MiB, such as 64, or 0 for none.")
+    return int(size * 2**20)
 
 
 def _keep(keep: Any) -> int | float | AtMost:
