@@ -240,7 +240,7 @@ class Problem:
         slack : array, shape (n,), or float
             Rounding error of each score where it is known to exceed `cssp.pivoting.TIE_BAND` units of its own size.
         """
-        return self._first(self._tied(scores, scores, allowed, slack))
+        return self._first(self.tied(scores, scores, allowed, slack))
 
     def best_gain(
         self, gain: Array, norms2: Array, allowed: Array, slack: Array | float, norm_slack: Array | float
@@ -256,10 +256,10 @@ class Problem:
         slack, norm_slack : array, shape (n,), or float
             Their rounding errors. A gain is a quotient, and that of a nearly dependent column may owe its size to them.
         """
-        tied = self._tied(gain, gain - slack, allowed, slack)
-        return self._first(self._tied(norms2, norms2, tied, norm_slack))
+        tied = self.tied(gain, gain - slack, allowed, slack)
+        return self._first(self.tied(norms2, norms2, tied, norm_slack))
 
-    def _tied(self, scores: Array, least: Array, allowed: Array, slack: Array | float) -> Array:
+    def tied(self, scores: Array, least: Array, allowed: Array, slack: Array | float) -> Array:
         """Return the allowed columns whose scores, but for rounding, reach the largest of what scores are at least."""
         low = self.xp.full_like(scores, -math.inf)
         bar = pivoting.tie_bar(self.xp.max(self.xp.where(allowed, least, low)), self.eps)
