@@ -128,7 +128,7 @@ class _State:
         self.directions: list[int] = []
         self.renewed = 0  # how many they were when f was last formed from T
         self.pending = 0  # the last directions, which Q does not have yet
-        self.phi = frobenius2(self.B)
+        self.phi = float(p.xp.sum(p.norms2)) if p.target is None else frobenius2(p.B)
         self.nothing = 4 * min(p.B.shape) * p.eps**2 * self.phi if p.target is not None else 0.0
         self._restart(p.norms2)
 
