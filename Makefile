@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: help study study-full test fast lint docs peers real graft serve-test dist sbom minimum clean
+.PHONY: help study study-full test fast lint docs bench-check peers real graft serve-test dist sbom minimum clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ lint: $(STAMP)  ## format, and mend what can be mended by itself
 
 docs: $(STAMP)  ## the site, in out/docs; what has not changed is not built again
 	$(BIN)/sphinx-build -W --keep-going docs out/docs
+
+bench-check: $(STAMP)  ## ratios of selection to the floors, beside the committed ones; fails where one has grown by a fifth
+	$(BIN)/python -m analysis bench --check
 
 # scikit-matter asks for an older scikit-learn than ours and works with this one: it comes without its requirements.
 peers: $(STAMP)  ## install the libraries that benchmarks compare with

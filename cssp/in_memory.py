@@ -85,12 +85,12 @@ class InMemory:
             exponent=exponent,
             columns=item.columns,
             width=item.width,
+            measured=None if norms2 is None else (A, norms2),
         )
-        problem = _flush_negligible_columns(problem if norms2 is None else problem.with_norms2(norms2))
+        problem = _flush_negligible_columns(problem)
         if self.target is not None:
             problem = self._aimed(problem, place, item.where)
-        problem = replace(problem, folding=folding_of(problem.A, problem.target))
-        return problem if norms2 is None or problem.A is not A else problem.with_norms2(norms2)
+        return replace(problem, folding=folding_of(problem.A, problem.target))
 
     def _aimed(self, problem: Problem, place: tuple[int, ...], where: str) -> Problem:
         """Return the problem with its target."""

@@ -76,6 +76,8 @@ class Problem:
         Unit of rounding of the precision the data came in, where A was widened since; 0 where it was not.
     folding : Folding or None
         How to make A and the target few rows, where they are tall; see `folded`.
+    measured : pair of arrays or None
+        A matrix and its squared column norms, which are `norms2` as long as A is this matrix.
     """
 
     A: Array
@@ -92,6 +94,7 @@ class Problem:
     progress: Report = silent
     data_eps: float = 0.0
     folding: Folding | None = None
+    measured: tuple[Array, Array] | None = None
 
     in_passes = False  #: Whether A is a `cssp.passes.Source`, see `cssp.passes.problem`.
 
@@ -145,12 +148,8 @@ class Problem:
     @cached_property
     def norms2(self) -> Array:
         """Squared column norms of A, shape (n,); copy before writing."""
-        return linalg.column_norms2(self.A)
-
-    def with_norms2(self, norms2: Array) -> Problem:
-        """Return this problem, which from now on takes its squared column norms as known."""
-        vars(self)["norms2"] = norms2  # where the cached property of this name keeps its value
-        return self
+        X, norms2 = self.measured or (None, None)
+        return norms2 if X is self.A else linalg.column_norms2(self.A)
 
     @cached_property
     def largest(self) -> float:
@@ -240,7 +239,7 @@ class Problem:
         slack : array, shape (n,), or float
             Rounding error of each score where it is known to exceed `cssp.pivoting.TIE_BAND` units of its own size.
         """
-        return self._first(self._tied(scores, scores, allowed, slack))
+        return self._first(self.tied(scores, scores, allowed, slack))
 
     def best_gain(
         self, gain: Array, norms2: Array, allowed: Array, slack: Array | float, norm_slack: Array | float
@@ -256,10 +255,10 @@ class Problem:
         slack, norm_slack : array, shape (n,), or float
             Their rounding errors. A gain is a quotient, and that of a nearly dependent column may owe its size to them.
         """
-        tied = self._tied(gain, gain - slack, allowed, slack)
-        return self._first(self._tied(norms2, norms2, tied, norm_slack))
+        tied = self.tied(gain, gain - slack, allowed, slack)
+        return self._first(self.tied(norms2, norms2, tied, norm_slack))
 
-    def _tied(self, scores: Array, least: Array, allowed: Array, slack: Array | float) -> Array:
+    def tied(self, scores: Array, least: Array, allowed: Array, slack: Array | float) -> Array:
         """Return the allowed columns whose scores, but for rounding, reach the largest of what scores are at least."""
         low = self.xp.full_like(scores, -math.inf)
         bar = pivoting.tie_bar(self.xp.max(self.xp.where(allowed, least, low)), self.eps)
@@ -316,10 +315,13 @@ class Problem:
         if dtype is None and isinstance(self.A, np.ndarray):
             return self
         target = None if self.target is None else move(self.target)
+        A = move(self.A)
+        known = dtype is None and (self.measured is not None or "norms2" in vars(self))
         return replace(
             self,
-            A=move(self.A),
+            A=A,
             target=target,
             candidates=linalg.host(self.candidates),
             data_eps=self.data_eps if dtype is None else self.unit,
+            measured=(A, linalg.host(self.norms2)) if known else None,
         )

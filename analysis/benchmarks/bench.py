@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.benchmarks import charts, growth, imports, machine, memory, tables
+from analysis.benchmarks import charts, check, growth, imports, machine, memory, tables, tokens
 from analysis.benchmarks.implementations import IMPLEMENTATIONS, Implementation
 from analysis.benchmarks.inputs import KINDS, QUICK, SIZES, Size, matrix
 from analysis.benchmarks.rows import Row, append, read
@@ -139,6 +139,12 @@ def times(out: Path, sizes: Sequence[Size], kinds: Sequence[str] | None, repeats
             print(f"{size.label}, {kind} ...", flush=True)
             new = kind == size.kinds[0] and size.order == "C" and size.batch == 1
             start = time.perf_counter()
+            try:
+                if kind in tokens.MODELS:
+                    matrix(kind, size)
+            except (FileNotFoundError, ImportError) as reason:
+                print(f"left out: {reason}\n", flush=True)
+                continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 rows = cell(size, kind, repeats or size.repeats, budget=BUDGET if new else BRIEF)
@@ -150,6 +156,11 @@ def times(out: Path, sizes: Sequence[Size], kinds: Sequence[str] | None, repeats
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument("--quick", action="store_true", help="one size, three repeats")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="time small sizes again beside docs/bench.inc: 1 for a loss of 20 %%",
+    )
     parser.add_argument("--sizes", nargs="+", help="only these, as 4096x576x64 or 5000x5000x500-float64")
     parser.add_argument("--kinds", nargs="+", help="only these kinds of matrices")
     parser.add_argument("--repeats", type=int, help="instead of each size's own number")
@@ -161,7 +172,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Measure, print, write the table and the figures; 2 for a size or kind that is not known.
+    """Measure, print, write the table and the figures; 2 for a size or kind that is not known, 1 where a check finds a loss.
 
     Memory, growth and imports are measured where neither sizes nor kinds are chosen; what is in OUT is always shown.
     """
@@ -172,6 +183,8 @@ def main(arguments: argparse.Namespace) -> int:
     if unknown:
         print(f"unknown {unknown}; sizes are {list(named)}, kinds {list(KINDS)}", file=sys.stderr)
         return 2
+    if arguments.check:
+        return checked((arguments.docs or Path("docs")) / "bench.inc", repeats)
     out.mkdir(parents=True, exist_ok=True)
     if arguments.imports:
         print(tables.imports(_kept(out / "imports.json", imports.measure, anew=True)))
@@ -189,6 +202,25 @@ def main(arguments: argparse.Namespace) -> int:
     print(tables.summary(rows, about))
     print(f"\nwritten to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return 0
+
+
+def checked(page: Path, repeats: int | None = None) -> int:
+    """Time ours again at the sizes of `check.SIZES`, and return 1 where one has lost speed since the page was written, else 0."""
+    sizes = [size for size in SIZES if size.name in check.SIZES]
+    ours = [c for c in IMPLEMENTATIONS if c.group in ("floor", "ours")]
+    rows = [
+        row
+        for size in sizes
+        for row in cell(size, size.kinds[0], repeats or size.repeats, implementations=ours)
+    ]
+    found = check.changes({size.name: size.label for size in sizes}, rows, check.committed(page.read_text()))
+    print(check.shown(found))
+    lost = [change for change in found if change.growth > check.LOSS]
+    for change in lost:
+        print(f"{change.label}: {change.name} takes {change.growth:.2f} times as long as {page} says")
+    if not found:
+        print(f"nothing in {page} to compare with", file=sys.stderr)
+    return int(bool(lost) or not found)
 
 
 def report(out: Path, docs: Path | None = None) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
+
+from analysis.benchmarks import tokens
 
 __all__ = ["KINDS", "QUICK", "SIZES", "Size", "matrix"]
 
@@ -38,6 +41,7 @@ class Size:
         words += [self.dtype] if self.dtype != "float32" else []
         words += [f"batch of {self.batch}"] if self.batch > 1 else []
         words += ["Fortran order"] if self.order == "F" else []
+        words += [tokens.MODELS[kind][0] for kind in self.kinds if kind in tokens.MODELS]
         return ", ".join(words)
 
     @property
@@ -88,6 +92,27 @@ def _tied(size: Size, rng: np.random.Generator) -> np.ndarray:
     return A
 
 
+#: Of DECIMER's tokens: singular values over the largest one, and between which norms the columns lie.
+SPECTRUM, NORMS = {1: 1.0, 4: 0.69, 16: 0.38, 64: 0.10, 128: 0.04}, (1.7, 15.8)
+
+
+def _spectrum(size: Size, rng: np.random.Generator) -> np.ndarray:
+    """Return a spectrum that decays as that of real tokens, with a noise floor behind, and norms as different as theirs."""
+    r = min(128, size.m, size.n)
+    values = np.exp(
+        np.interp(np.log(np.arange(1, r + 1)), np.log(list(SPECTRUM)), np.log(list(SPECTRUM.values())))
+    )
+    left = np.linalg.qr(rng.standard_normal((size.m, r)))[0] * values
+    A = left @ np.linalg.qr(rng.standard_normal((size.n, r)))[0].T
+    A += values[-1] * rng.standard_normal((size.m, size.n)) / (np.sqrt(size.m) + np.sqrt(size.n))
+    norms = np.exp(rng.uniform(*np.log(NORMS), size.n))
+    return (A * (norms / np.linalg.norm(A, axis=0))).astype(np.float32)
+
+
+def _real(name: str) -> Callable[[Size, np.random.Generator], np.ndarray]:
+    return lambda size, rng: tokens.columns(name, size.m, size.n)
+
+
 #: Name -> (words for the table, columns).
 KINDS = {
     "decay": ("decaying spectrum over noise", _decay),
@@ -96,13 +121,15 @@ KINDS = {
     "norms": ("decay, norms spread over e^±2", _norms),
     "clusters": ("k/2 clusters", _clusters),
     "tied": ("orthogonal columns of equal norm: all tied", _tied),
+    "spectrum": ("spectrum and norms of real tokens, made", _spectrum),
+    **{name: (words, _real(name)) for name, (words, _) in tokens.MODELS.items()},
 }
 
 SIZES = (
     Size(1024, 576, 64, repeats=25),
     Size(4096, 576, 64, repeats=15, kinds=("decay", "noise", "tied")),
-    Size(4096, 576, 192, repeats=11),
-    Size(4096, 2880, 160, repeats=9, kinds=tuple(KINDS)),
+    Size(4096, 576, 192, repeats=11, kinds=("decay", "spectrum")),
+    Size(4096, 2880, 160, repeats=9, kinds=tuple(kind for kind in KINDS if kind not in tokens.MODELS)),
     Size(4096, 2880, 160, repeats=9, order="F"),
     Size(4096, 2880, 640, repeats=7),
     Size(3584, 16384, 1024, repeats=3),
@@ -110,6 +137,9 @@ SIZES = (
     Size(5000, 5000, 500, "float64", repeats=3),
     Size(1024, 576, 64, batch=8, repeats=11),
     Size(1024, 576, 64, batch=64, repeats=5),
+    Size(256, 576, 64, repeats=15, kinds=("reference",)),
+    Size(320, 400, 64, repeats=15, kinds=("lite0",)),
+    Size(512, 1024, 128, repeats=15, kinds=("decimer",)),
 )
 QUICK = SIZES[0]
 

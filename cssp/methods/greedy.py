@@ -12,6 +12,9 @@ run they capture 1 - (1 - 1/l)ᵏ of what l volume-sampled columns capture on av
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 from array_api_compat import array_namespace
 
 from cssp.linalg import (
@@ -21,6 +24,8 @@ from cssp.linalg import (
     conjugate,
     frobenius2,
     gram,
+    host,
+    in_host_memory,
     orthogonalise,
     places,
     project_off,
@@ -30,13 +35,18 @@ from cssp.linalg import (
 )
 from cssp.linalg import squares as sq
 from cssp.methods.row import FORCED, NATIVE, PASSES, Guarantee, Method
-from cssp.pivoting import norm_slack, stale_level, tie_bar
+from cssp.pivoting import bases, norm_slack, stale_level, tie_bar
 from cssp.pivoting.exponents import Stored, smallest_p_norm
+from cssp.pivoting.gains import KEPT, Gains, guessed, judged, twice_real
+from cssp.pivoting.gram import LEAST, SEEN
 from cssp.problem import Array, Picks, Problem
 from cssp.residuals import as_exponent
 
-#: A row of the Gram matrix stands for a product with A where the pick has kept this share of its norm, others being one.
-KEPT = 1 / 16
+#: Most picks of a run; it is no longer than four times the one before.
+LENGTH = 64
+
+#: After so many doubts that columns or products with A settle, new residuals of all columns are cheaper.
+DOUBTS = 4
 
 
 def greedy(problem: Problem, *, p: float = 2) -> Picks:
@@ -56,6 +66,8 @@ def greedy(problem: Problem, *, p: float = 2) -> Picks:
 
 def largest_gain(p: Problem) -> Picks:
     """Return the picks for the exponent 2."""
+    if in_host_memory(p.A):
+        p = p.numpy()
     s = _State(p)
     open_ = p.xp.asarray(p.candidates, copy=True)
     indices = list(p.include)
@@ -66,6 +78,11 @@ def largest_gain(p: Problem) -> Picks:
         j = s.best(open_)
         if j is None:
             break
+        if run := s.run(j, open_, p.k - len(indices)):
+            indices += run
+            open_[run] = False
+            p.progress(len(indices), p.k)
+            continue
         e, norm = orthogonalise(s.A[:, j], s.basis())
         if norm > p.noise and s.r < p.m:
             indices.append(j)
@@ -99,6 +116,9 @@ class _State:
     R: Array
     S: Array
     t: int
+    rough: Array  # columns whose f was formed from T
+    length: int  # of the next run at the most
+    doubts: int  # how often some columns were replaced by their residuals, or a row of T was too inaccurate, since all were
 
     def __init__(self, p: Problem) -> None:
         self.p, self.xp, self.A, self.B = p, p.xp, p.A, p.B
@@ -106,17 +126,25 @@ class _State:
         self.own = False  # whether A may be written into
         self.single = widen(p.A[:1, :1]).dtype != p.A.dtype
         self.directions: list[int] = []
-        self.phi = frobenius2(self.B)
+        self.renewed = 0  # how many they were when f was last formed from T
+        self.pending = 0  # the last directions, which Q does not have yet
+        self.phi = float(p.xp.sum(p.norms2)) if p.target is None else frobenius2(p.B)
         self.nothing = 4 * min(p.B.shape) * p.eps**2 * self.phi if p.target is not None else 0.0
         self._restart(p.norms2)
 
     def basis(self) -> Array:
         """Return an orthonormal basis of the columns chosen so far."""
+        if self.pending:
+            C = take_columns(self.p.A, self.directions).astype(self.A.dtype, copy=False)
+            known = self.Q[:, : self.r] if self.r + self.pending == len(self.directions) else None
+            have = bases.basis(C, self.p.noise, known)
+            self.r, self.pending = have.shape[1], 0
+            self.Q[:, : self.r] = have
         return self.Q[:, : self.r]
 
     def reached(self) -> bool:
         """Return whether the residual is below the goal, the downdated φ being confirmed by an exact one."""
-        if self.p.tol is None or self.r == 0 or self.phi > self.p.goal:
+        if self.p.tol is None or not self.directions or self.phi > self.p.goal:
             return False
         self.phi = frobenius2(project_off(self.B, self.basis()))
         return self.phi <= self.p.goal
@@ -129,7 +157,8 @@ class _State:
         f and g that downdating has cost half of their digits are formed anew where they might win.
         """
         xp, p = self.xp, self.p
-        if self.phi < stale_level(self.phi0, self.eps):
+        in_doubt = self.doubts > DOUBTS and bool(xp.any(self.rough))
+        if in_doubt or self.phi < stale_level(self.phi0, self.eps):
             self._deflate(open_)
         while True:
             lost = (self.g < stale_level(self.g0, self.eps)) | (self.f < stale_level(self.f0, self.eps))
@@ -148,14 +177,46 @@ class _State:
             if not bool(xp.any(fresh & (self.g > p.floor**2))):
                 risky = stale  # one of them may be the only independent column left
             if not bool(xp.any(risky)):
-                break
-            if 4 * int(xp.sum(xp.astype(stale, xp.int64))) > p.n:
+                tied = p.tied(score, score - rounding, fresh, rounding)
+                risky = tied & self.rough
+                if not bool(xp.any(risky)) or count(tied) == 1:
+                    break
+            elif self._renew():
+                continue
+            self.doubts += 1
+            if 4 * count(stale) > p.n:
                 self._deflate(open_)
             else:
                 self._deflate_columns(risky)
         if self.phi <= self.nothing:
             return p.argmax(xp.zeros_like(g), fresh)
         return p.best_gain(score, self.g, fresh, rounding, slack)
+
+    def run(self, j: int, open_: Array, most: int) -> list[int]:
+        """Make the picks from j on that the Gram matrix tells, up to ``most``; none where one with a product is due.
+
+        That is where A is not in host memory or has a target, and where row j is not accurate enough.
+        """
+        p = self.p
+        length = min(self.length, most, p.m - len(self.directions))
+        if p.target is not None or self.T is None or not isinstance(self.A, np.ndarray) or length < 2:
+            return []
+        if not self._row_is_accurate(j, math.sqrt(float(self.g[j]))) or not float(self.g[j]) > p.floor**2:
+            self.doubts += 1
+            return []
+        self._fold(self.S[: self.t], self.R[: self.t])
+        gains = Gains(self.f, self.g, self.f0, self.g0, open_)
+        run, r, k = guessed(self.T, gains, self.rough, j, length, p.floor**2)
+        phi = np.append(self.phi, self.phi - np.cumsum(np.sum(sq(r), axis=1)))
+        taken = judged(p, gains, self.rough, run, r, k, phi, self.phi0)
+        run, r, k, self.length = run[:taken], r[:taken], k[:taken], min(LENGTH, 4 * taken)
+        self._fold(r, r)
+        self.f = np.maximum(self.f - twice_real(r, k).sum(axis=0), 0)
+        self.g = np.maximum(self.g - sq(r).sum(axis=0), 0)
+        self.phi = max(0.0, float(phi[taken]))
+        self.directions += run.tolist()
+        self.pending += taken
+        return run.tolist()
 
     def add(self, j: int, q: Array, norm: float) -> None:
         """Extend the basis by the direction q of column j, whose residual had this norm (0 where it is not known), and update.
@@ -204,15 +265,42 @@ class _State:
         R = self.R[: self.t, :]
         return (self.T[j, :] - conjugate(R[:, j]) @ R) / norm
 
+    def _fold(self, S: Array, R: Array) -> None:
+        """Subtract SᴴR from T, which is then the product of the residuals of today."""
+        if S.shape[0]:
+            self.T -= adjoint(S) @ R
+        self.t = 0
+
+    def _renew(self) -> bool:
+        """Form f from the product of the residuals where that is more accurate, and return whether it is for any column.
+
+        An entry of T = BᴴA has an error of some units of rounding of ‖b_i‖‖a_j‖, seen on the diagonal where B is A. So f_j has one
+        of twice as many units of √f_j·√(φ0 g0_j), while downdating has left it with some units of f0_j.
+        """
+        if self.T is None or self.p.target is not None or self.renewed == len(self.directions):
+            return False
+        xp, self.renewed = self.xp, len(self.directions)
+        self._fold(self.S[: self.t, :], self.R[: self.t, :])
+        f, diagonal = column_norms2(self.T), xp.abs(xp.linalg.diagonal(self.T))
+        seen = xp.max(xp.abs(diagonal - self.g) / xp.where(self.g0 > 0, self.g0, xp.ones_like(self.g0)))
+        units = max(LEAST, SEEN * float(seen) / self.eps)
+        f0 = f + units / LEAST * xp.sqrt(f * self.g0 * self.phi0)
+        better = f0 < self.f0
+        self.f, self.f0 = xp.where(better, f, self.f), xp.where(better, f0, self.f0)
+        self.rough = self.rough | better
+        return bool(xp.any(better))
+
     def _deflate(self, open_: Array) -> None:
         """Replace A and B by their residuals, in double precision where single has lost half its digits."""
         height = float(self.xp.max(self.xp.where(open_, self.g, self.xp.zeros_like(self.g))))
+        self.basis()
         if self.single and height < self.p.reach**2:
             self.A, self.B, self.single = widen(self.p.A), widen(self.p.B), False
             have, _ = basis(take_columns(self.A, self.directions), self.p.noise)
             self.Q, self.r = self._rows(self.p.m).T, have.shape[1]
             self.Q[:, : self.r] = have
-        self.A = project_off(self.A, self.basis())
+        lost = open_ & (self.g < stale_level(self.g0, self.eps)) & (self.g0 > self.p.noise**2)
+        self.A = project_off(self.A, self.basis(), times=2 if bool(self.xp.any(lost)) else 1)
         self.B = self.A if self.p.target is None else project_off(self.B, self.basis())
         self.own, self.phi = self.r > 0, frobenius2(self.B)
         self._restart(column_norms2(self.A))
@@ -239,6 +327,7 @@ class _State:
             self.f = put(self.f, which, column_norms2(T))
         self.g = put(self.g, which, column_norms2(E))
         self.f0, self.g0 = xp.where(which, self.f, self.f0), xp.where(which, self.g, self.g0)
+        self.rough = self.rough & ~which
 
     def _restart(self, g: Array) -> None:
         """Form f from the columns as they are now."""
@@ -253,12 +342,18 @@ class _State:
             self.f = _quadratic(A, self.K)
         self.g = self.xp.asarray(g, copy=True)
         self.phi0 = self.phi
+        self.rough, self.doubts, self.length = self.g < 0, 0, LENGTH
         self.f0, self.g0 = self.xp.asarray(self.f, copy=True), self.xp.asarray(self.g, copy=True)
 
     def _rows(self, length: int) -> Array:
         """Return memory for a vector of this length for each direction to come."""
         steps = min(self.p.k, self.p.m)
         return self.xp.zeros((steps, length), dtype=self.A.dtype, device=self.p.device)
+
+
+def count(which: Array) -> int:
+    """Return the number of True entries."""
+    return int(host(which).sum())
 
 
 def _quadratic(A: Array, K: Array) -> Array:

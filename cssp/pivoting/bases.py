@@ -85,10 +85,16 @@ def reorthonormalised(V: np.ndarray) -> np.ndarray:
     return np.linalg.inv(np.linalg.cholesky(G[:s, :s])).conj() @ V[:s]
 
 
-def basis(C: np.ndarray, noise: float) -> np.ndarray:
-    """Return an orthonormal basis of the columns of C: panel by panel by Cholesky QR, where clearly independent, else one by one."""
+def basis(C: np.ndarray, noise: float, known: np.ndarray | None = None) -> np.ndarray:
+    """Return an orthonormal basis of the columns of C: panel by panel by Cholesky QR, where clearly independent, else one by one.
+
+    The basis of the first columns may be ``known``.
+    """
     V, clear = np.empty(C.shape[::-1], dtype=C.dtype), float(np.finfo(C.dtype).eps) ** 0.25
-    for a in range(0, len(V), PANEL):
+    begun = 0 if known is None else known.shape[1]
+    if known is not None:
+        V[:begun] = known.T
+    for a in range(begun, len(V), PANEL):
         E = linalg.project_off(C[:, a : a + PANEL], V[:a].T).T
         try:
             R = np.linalg.cholesky(E.conj() @ E.T).conj().T

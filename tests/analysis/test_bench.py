@@ -15,7 +15,7 @@ import pytest
 
 import cssp
 from analysis import __main__ as command
-from analysis.benchmarks import bench, growth, imports, inputs, machine, memory, tables, timing
+from analysis.benchmarks import bench, check, growth, imports, inputs, machine, memory, tables, timing, tokens
 from analysis.benchmarks.implementations import (
     GRAM,
     IMPLEMENTATIONS,
@@ -61,7 +61,7 @@ def test_every_implementation_chooses_k_columns_of_the_first_matrix(c, size):
         assert picks.tolist() == cssp.select(A if A.ndim == 2 else A[0], size.k).indices.tolist()
 
 
-@pytest.mark.parametrize("kind", inputs.KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in inputs.KINDS if kind not in tokens.MODELS])
 def test_matrices_are_what_the_size_says(kind):
     for size in (SMALL, replace(SMALL, dtype="float64", order="F"), replace(SMALL, batch=3)):
         A = matrix(kind, size)
@@ -373,3 +373,87 @@ def test_importing_cssp_leaves_the_test_matrices_for_later():
     subprocess.run(
         [sys.executable, "-c", code + "; from cssp import *; assert matrices"], check=True, cwd=ROOT
     )
+
+
+def test_the_made_spectrum_is_that_of_the_tokens_it_stands_for():
+    A = matrix("spectrum", Size(512, 256, 64))
+    values = np.linalg.svd(A, compute_uv=False)
+    for place, share in inputs.SPECTRUM.items():
+        assert values[place - 1] / values[0] == pytest.approx(share, rel=0.4)
+    assert values[200] > 0.005 * values[0], "no noise floor"
+    norms = np.linalg.norm(A, axis=0)
+    assert norms.min() == pytest.approx(inputs.NORMS[0], rel=0.1)
+    assert norms.max() == pytest.approx(inputs.NORMS[1], rel=0.1)
+
+
+def test_tokens_of_a_model_stand_side_by_side(monkeypatch):
+    pictures = [np.full((4, 3), i, dtype=np.float32) for i in range(5)]
+    monkeypatch.setitem(tokens.MODELS, "lite0", ("tokens", lambda: iter(pictures)))
+    size = Size(4, 7, 2, kinds=("lite0",))
+    assert matrix("lite0", size)[0].tolist() == [0, 0, 0, 1, 1, 1, 2]
+    assert size.label.endswith(", tokens")
+    with pytest.raises(ValueError, match="expected m = 4"):
+        matrix("lite0", Size(5, 7, 2))
+
+
+def test_a_model_that_is_not_here_is_left_out(tmp_path, tiny, monkeypatch, capsys):
+    def missing():
+        raise FileNotFoundError("no weights: make real")
+        yield
+
+    monkeypatch.setitem(tokens.MODELS, "decimer", ("tokens", missing))
+    sizes = (Size(24, 30, 5, kinds=("decimer", "tied")),)
+    assert {row.kind for row in bench.times(tmp_path, sizes, None, 1)} == {"tied"}
+    assert "left out: no weights: make real" in capsys.readouterr().out
+
+
+def bench_page(label, **ratios):
+    lines = [f"| **{name}** | 1 [1, 2] | 9 | {a} [1.0, 9.0] | {b} | 0.3 |" for name, (a, b) in ratios.items()]
+    return "\n".join(
+        [
+            "## Every implementation",
+            "",
+            f"### {label}",
+            "",
+            *lines,
+            "",
+            "## Batches",
+            lines[0].replace("1 [", "7 ["),
+        ]
+    )
+
+
+def test_a_loss_of_a_fifth_beside_both_floors_is_found():
+    size = Size(24, 30, 5)
+    before = check.committed(
+        bench_page(size.label, residual=("2.0", "1.0"), greedy=("1,004", "500"), norm=("3.0", "1.0"))
+    )
+    assert before[size.label, "greedy"] == (1004, 500)
+
+    def rows(seconds):
+        floors = [Row(size.name, "decay", name, "floor", (1.0, 1.0)) for name in (PRODUCTS, GRAM)]
+        return [*floors, *(Row(size.name, "decay", name, "ours", (s, s)) for name, s in seconds.items())]
+
+    found = check.changes({size.name: size.label}, rows({"residual": 2.6, "greedy": 502, "new": 1}), before)
+    assert {c.name: round(c.growth, 3) for c in found} == {"residual": 1.3, "greedy": 0.5}
+    assert "+30 % LOST" in check.shown(found)
+    assert check.shown(found).count("LOST") == 1
+    (change,) = check.changes({size.name: size.label}, rows({"residual": 2.3}), before)
+    assert change.growth == pytest.approx(1.15)
+
+
+@pytest.mark.parametrize(("times", "status"), [(1e6, 0), (1e-6, 1)])
+def test_the_check_fails_where_speed_is_lost(tmp_path, tiny, monkeypatch, capsys, times, status):
+    monkeypatch.setattr(check, "SIZES", ("24x30x5",))
+    (tmp_path / "bench.inc").write_text(bench_page("24 × 30, k = 5", residual=(times, times)))
+    assert command.main(["bench", "--check", "--docs", str(tmp_path)]) == status
+    assert ("times as long as" in capsys.readouterr().out) == bool(status)
+    (tmp_path / "bench.inc").write_text("nothing")
+    assert command.main(["bench", "--check", "--docs", str(tmp_path)]) == 1
+
+
+def test_the_committed_page_can_be_checked():
+    before = check.committed((ROOT / "docs" / "bench.inc").read_text())
+    labels = [size.label for size in inputs.SIZES if size.name in check.SIZES]
+    assert len(labels) == len(check.SIZES)
+    assert all((label, name) in before for label in labels for name in (RESIDUAL, "greedy"))

@@ -8,7 +8,7 @@ import pytest
 import scipy.linalg
 from optional import torch
 
-from cssp import RankDeficientWarning, select
+from cssp import RankDeficientWarning, linalg, scaling, select
 
 
 def lapack(A, k):
@@ -144,3 +144,17 @@ def test_quality_diversity_is_pivoting_on_scaled_columns():
         dets = [-1.0 if j in S else np.linalg.det(L[np.ix_([*S, j], [*S, j])]) for j in range(9)]
         S.append(int(np.argmax(dets)))
     assert select(A, 6, weights=w).indices.tolist() == S
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("method", ["residual", "greedy"])
+def test_column_norms_are_formed_once(monkeypatch, kind, method):
+    A = np.random.default_rng(0).standard_normal((60, 20))
+    X = A if kind == "numpy" else torch.from_numpy(A)
+    formed, norms2 = [], linalg.column_norms2
+    for module in (linalg, scaling):
+        monkeypatch.setattr(module, "column_norms2", lambda X: formed.append(X) or norms2(X))
+    chosen = select(X, 3, method)
+    (whole,) = (Y for Y in formed if tuple(Y.shape) == (60, 20))
+    assert isinstance(whole, np.ndarray), "by other threads than those of the products"
+    assert chosen.indices.tolist() == select(A * 2.0**20, 3, method).indices.tolist()

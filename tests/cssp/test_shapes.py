@@ -124,6 +124,19 @@ def test_rank_is_decided_in_the_precision_and_by_the_rows_of_the_data(fold, dtyp
         assert found[0][0] == r, method
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
+@pytest.mark.parametrize("target", [False, True])
+def test_the_factor_keeps_the_thresholds_of_the_matrix(fold, dtype, target):
+    fold(True)
+    A = tall(np.random.default_rng(6)).astype(dtype)
+    p = select(A, K, "greedy", target=A[:, :2].copy() if target else None)._parts[0].problem
+    q = p.folded()
+    assert q.m < p.m == q.height == M
+    assert q.A.dtype != dtype or dtype == np.float64
+    assert q.unit == p.unit == np.finfo(dtype).eps
+    assert (q.floor, q.noise) == pytest.approx((p.floor, p.noise), rel=1e-5)
+
+
 def test_equal_columns_are_found_in_the_matrix_itself(fold):
     rng = np.random.default_rng(0)
     A = tall(rng)
