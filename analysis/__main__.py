@@ -13,6 +13,7 @@ COMMANDS = {
         "study.page",
         "verdicts, figures and report again from the rows of a study, without a model",
     ),
+    "best": ("study.best", "which pruner is best at which task of the study"),
     "train": ("training.train", "train the reference model (resumes where it stopped)"),
     "bench": ("benchmarks.bench", "time the selectors, their peers and the floors side by side"),
     "edges": ("benchmarks.edges", "hostile inputs on every method and on peer routines"),
