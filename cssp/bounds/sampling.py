@@ -361,7 +361,7 @@ def sampled_rows(m: int, k: int, r: int, coherence: float = 1.0, failure: float 
     Examples
     --------
     >>> round(sampled_rows(1000, 5, 100), 2)
-    20.75
+    22.53
     >>> sampled_rows(1000, 5, 10), sampled_rows(1000, 5, 1000)
     (inf, 1.0)
     """
