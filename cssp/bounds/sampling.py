@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import lambertw
 
 from cssp.bounds._record import check_int, check_real, check_spectrum, theorem, to_float
 from cssp.bounds.symmetric import ratio_of_orders, squares, symmetric_table, to_number
@@ -365,6 +364,8 @@ def sampled_rows(m: int, k: int, r: int, coherence: float = 1.0, failure: float 
     >>> sampled_rows(1000, 5, 10), sampled_rows(1000, 5, 1000)
     (inf, 1.0)
     """
+    from scipy.special import lambertw  # takes longer to import than all else here
+
     m = check_int("m", m, 1)
     k, r = check_int("k", k, 1, m, "m"), check_int("r", r, 1, m, "m")
     coherence = check_real("coherence", coherence, 1.0, m / k)
