@@ -13,6 +13,7 @@ COMMANDS = {
         "study.page",
         "verdicts, figures and report again from the rows of a study, without a model",
     ),
+    "best": ("study.best", "which pruner is best at which task of the study"),
     "train": ("training.train", "train the reference model (resumes where it stopped)"),
     "graft": (
         "training.graft",

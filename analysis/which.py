@@ -7,6 +7,7 @@ measured in turn. Nothing in the tables is written by hand.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ import cssp
 SEEDS = 5
 #: Processor seconds after which a method is not run again.
 MOST_SECONDS = 120.0
+#: Methods that are not run at these sizes: minutes for one choice, or more.
+SLOW = ("exact", "interlacing")
 
 
 @dataclass(frozen=True)
@@ -223,24 +226,30 @@ def _better(a: Cell, b: Cell) -> bool:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument("--docs", type=Path, help="put the tables and the figure into this folder instead")
+    parser.add_argument("--method", nargs="+", help="measure only these; the others stay as they were")
     parser.add_argument("--out", type=Path, default=Path("out/which"))
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Measure, and write the tables and the figure."""
-    names = [name for name in cssp.METHODS if name != "exact"]
+    folder = arguments.docs or arguments.out
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    kept = folder / "which.json"
+    before = json.loads(kept.read_text()) if arguments.method and kept.exists() else {}
     found: dict[str, dict[str, Cell]] = {}
     for shape in SHAPES:
         A = shape.build()
         cssp.select(A, 2)
-        found[shape.name] = {}
-        for name in names:
+        cells = {name: Cell(**cell) for name, cell in before.get(shape.name, {}).items()}
+        for name in arguments.method or [name for name in cssp.METHODS if name not in SLOW]:
             cell = measured(A, shape.k, name)
             print(shape.name, name, cell, flush=True)
+            cells.pop(name, None)
             if cell is not None:
-                found[shape.name][name] = cell
-    folder = arguments.docs or arguments.out
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+                cells[name] = cell
+        found[shape.name] = {name: cells[name] for name in cssp.METHODS if name in cells}
+    rows = {shape: {name: vars(cell) for name, cell in cells.items()} for shape, cells in found.items()}
+    kept.write_text(json.dumps(rows, indent=1) + "\n")
     (folder / "which.inc").write_text(tables(found))
     draw(found, folder / "images" / "which.png")
     return 0

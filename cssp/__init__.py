@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cssp.comparison import Comparison, compare
     from cssp.conditions import AtMost, Constraint, MinDistance
     from cssp.cur_decomposition import CUR, CURCertificate, cur
+    from cssp.cur_from_samples import SampledCUR, sampled_cur
     from cssp.estimators import ColumnSubsetSelector, LandmarkSelector, SampleSelector
     from cssp.independent import Independent, independent_columns
     from cssp.interpolative_decomposition import ID, interpolative
@@ -59,6 +60,7 @@ __all__ = [
     "RankDeficientError",
     "RankDeficientWarning",
     "SampleSelector",
+    "SampledCUR",
     "Selection",
     "StreamSelection",
     "StreamingSelector",
@@ -75,6 +77,7 @@ __all__ = [
     "matrices",
     "passes",
     "plotting",
+    "sampled_cur",
     "select",
     "select_gram",
 ]
@@ -93,12 +96,14 @@ _LATER = {
     "LandmarkSelector": "cssp.estimators",
     "MinDistance": "cssp.conditions",
     "SampleSelector": "cssp.estimators",
+    "SampledCUR": "cssp.cur_from_samples",
     "StreamSelection": "cssp.streaming",
     "StreamingSelector": "cssp.streaming",
     "compare": "cssp.comparison",
     "cur": "cssp.cur_decomposition",
     "independent_columns": "cssp.independent",
     "interpolative": "cssp.interpolative_decomposition",
+    "sampled_cur": "cssp.cur_from_samples",
     "select_gram": "cssp.nystrom",
 }
 

@@ -159,6 +159,8 @@ def cur(
 ) -> CUR:
     """Approximate A by k of its columns, some of its rows and a small matrix: A ≈ C @ U @ R.
 
+    All of A is read; `cssp.sampled_cur` reads some rows and columns alone.
+
     Parameters
     ----------
     A : array, data frame or sparse matrix, shape (m, n)

@@ -1,8 +1,8 @@
 """The arms of the study: everything that is compared, under a name for tables and figures.
 
 `ARMS` holds every pruner of `vlm_bridge.PRUNERS` that chooses by a rule of its own, baselines, the methods of cssp that a verdict asks
-about, sets that swaps have moved towards another norm, the factorial of norms and rules, relevance with both signs in both spaces, and
-twins that do something with the dropped tokens.
+about, sets that swaps have moved towards another norm, the factorial of norms and rules, relevance with both signs in both spaces,
+twins that do something with the dropped tokens, and pruners that came after the rules of the study, which no verdict looks at.
 """
 
 from __future__ import annotations
@@ -116,6 +116,16 @@ def _published() -> list[Arm]:
     return [*arms, Arm(SMALLER, "uniform_grid", smaller=True, group="baseline")]
 
 
+def _recent() -> list[Arm]:
+    """Return the pruners that came after the rules of the study; the verdicts are about the others."""
+    nested = {"otprune", "todre", "script", "idpruner", "id_selection"}
+    names = (
+        "otprune", "hiprune", "anchorprune", "idpruner", "id_selection", "todre", "prunesid", "script",
+    )  # fmt: skip
+    return [Arm(name.replace("_", " "), name, nested=name in nested, group=RECENT) for name in names]
+
+
+RECENT = "recent"
 SMALLER = "image made smaller"
 
 
@@ -200,7 +210,7 @@ def _twins() -> list[Arm]:
 TWINS = ("spare", "greedy", "divprune", "random")
 ARMS: dict[str, Arm] = {
     arm.name: arm
-    for arms in (_published(), _methods(), _interventions(), _factorial(), _guided(), _twins())
+    for arms in (_published(), _methods(), _interventions(), _factorial(), _guided(), _twins(), _recent())
     for arm in arms
 }
 
@@ -225,14 +235,6 @@ EXCLUDED = {
     "bss": "is made for an error of lower rank than the number of columns",
     "exact": "takes exponential time",
     "fastervlm": "is vispruner without its pool",
-    "otprune": "came after the rules of the study; residual on a kernel of the tokens",
-    "hiprune": "came after the rules of the study; reads a layer of the tower that the study does not record",
-    "anchorprune": "came after the rules of the study; relevance, then zoo_prune with another quality",
-    "idpruner": "came after the rules of the study; its importance is a trained scorer's, which is not at hand",
-    "id_selection": "came after the rules of the study; its rule is a port's",
-    "todre": "came after the rules of the study; its rule is a description's",
-    "prunesid": "came after the rules of the study; attention in groups",
-    "script": "came after the rules of the study; cdpruner without orthogonalisation",
     "evs": "compares frames of a video; the study shows images",
     "vidcom2": "compares frames of a video; the study shows images",
 }

@@ -19,7 +19,7 @@ from vlm_bridge.model.patches import projection
 from vlm_bridge.model.tower import watched
 from vlm_bridge.selection.signals import clip_patch_embeds, clip_text_embeds, special_ids
 
-TOWER = ("vision_clip", "vision_keys", "cls_attention")
+TOWER = ("vision_clip", "vision_keys", "cls_attention", "received", "received_early")
 LAYERS = (1, 2)
 
 
@@ -134,7 +134,7 @@ def encode_image(
         "vision_clip": found["vision_clip"],
         "vision_cls": tower.cls_rows()[0],
         "vision_keys": found["vision_keys"].transpose(0, 1),
-        "cls_attention": found["cls_attention"].mT,
+        **{name: found[name].mT for name in ("cls_attention", "received", "received_early")},
         "projector": projection(model, family),
     }
     if checkpoint.clip is not None:

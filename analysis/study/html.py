@@ -28,6 +28,7 @@ from analysis.study.verdict import TIGHT, Verdict
 GROUPS = {
     "published": "published pruner", "baseline": "baseline", "cssp": "method of cssp", "relevance": "with relevance",
     "swaps": "improved by swaps", "factorial": "norms and rules", "twin": "same tokens, others folded or filled in",
+    "recent": "published after the plan",
 }  # fmt: skip
 
 

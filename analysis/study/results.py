@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.study.arms import ARMS
+from analysis.study.arms import ARMS, RECENT
 from analysis.study.plan import NOT_ASKED, restored
 from analysis.study.tasks import TASKS, task_of
 
@@ -33,7 +33,7 @@ class Results:
         NaN where the cell was not run.
     predictors : dict of array (cells, units)
     blind : frozenset of str
-        Arms that drop tokens before the language model without reading the question: the correlations are theirs.
+        Arms of the plan that drop tokens before the language model without reading the question: the correlations are theirs.
     norm_and_thing : array (units,)
         Rank correlation over tokens of norm and whether a thing covers them; NaN where that is not known.
     """
@@ -45,7 +45,9 @@ class Results:
     score: np.ndarray
     tokens: np.ndarray
     predictors: dict[str, np.ndarray]
-    blind: frozenset[str] = frozenset(n for n, a in ARMS.items() if a.drops and not a.asks)
+    blind: frozenset[str] = frozenset(
+        n for n, a in ARMS.items() if a.drops and not a.asks and a.group != RECENT
+    )
     norm_and_thing: np.ndarray = field(default_factory=lambda: np.array([]))
 
     @property

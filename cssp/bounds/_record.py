@@ -29,7 +29,7 @@ class Bound:
     norm : str
         "frobenius", "spectral", "both", or the quantity that is bounded when it is not an error of `A`.
     holds : str
-        "every run", "expectation", "identity in expectation", "probability 0.7", "some subset" or
+        "every run", "expectation", "identity in expectation", "probability 0.7", "probability 1 - failure", "some subset" or
         "this matrix".
     source : str
         Key in ``docs/references.bib``.

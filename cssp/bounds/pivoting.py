@@ -210,6 +210,28 @@ def strong_rrqr_of_sums(k: int, l: int, c: int, norm: float, eta: float, f: floa
     return (q_sums * (q_columns * norm + 1 + eta) / (1 - eta)) ** 2
 
 
+@theorem(
+    "both",
+    "every run",
+    "cortinovis2024b",
+    "||A - P A||^2 <= (1 + f^2 k (n - k))(1 + 4 inverse share) ||A - A_k||^2",
+    derived=True,
+)
+def strong_rrqr_of_rows(n: int, k: int, inverse: float, share: float = 1.0, f: float = 2.0) -> float:
+    """Return the factor of columns that strong RRQR chose from some of the rows: (1 + f^2 k (n - k))(1 + 4 inverse share), squared.
+
+    Derived here; [cortinovis2024b] have such a bound, which was not at hand. With I the rows, U_k the k leading left singular vectors of A and
+    E = A - A_k: `inverse` is ||U_k[I]^+||^2, at least 1, and `share` is ||E[I]||^2 / ||E||^2, at most 1, in the norm that is bounded.
+
+    Examples
+    --------
+    >>> strong_rrqr_of_rows(10, 3, inverse=1.0, f=1.0)
+    110.0
+    """
+    inverse, share = check_real("inverse", inverse, 1.0), check_real("share", share, 0.0, 1.0)
+    return strong_rrqr(n, k, f) * (1.0 + 4.0 * inverse * share if share else 1.0)
+
+
 @theorem("largest entry", "every run", "goreinov2001", "max|A - C G^-1 R|^2 <= (k + 1)^2 s_{k+1}^2")
 def maxvol_cross(k: int) -> float:
     """Return the factor of cross approximation at the k x k submatrix of largest volume: (k + 1)^2, squared entry [goreinov2001].

@@ -335,3 +335,43 @@ def local_search(k: int) -> float:
     106.0
     """
     return 53.0 * (check_int("k", k, 1) + 1)
+
+
+@theorem(
+    "||U_k[I]^+||",
+    "probability 1 - failure",
+    "tropp2011",
+    "||U_k[I]^+||^2 <= m/(t r), 1 - t + t log t = (coherence k/r) log(k/failure)",
+)
+def sampled_rows(m: int, k: int, r: int, coherence: float = 1.0, failure: float = 0.1) -> float:
+    """Bound ||U[I]^+||^2 for r of the m rows of an orthonormal basis (m, k), drawn uniformly without replacement [tropp2011].
+
+    Holds with probability at least 1 - `failure`: the smallest eigenvalue of U[I]^T U[I] is at least t r/m unless
+    with probability k exp(-(r/(coherence k)) (1 - t + t log t)); inf where r is too small for any t.
+
+    Parameters
+    ----------
+    m, k, r : int
+    coherence : float
+        (m/k) max_i ||U_i||^2, between 1 and m/k: 1 where all rows are equally long.
+    failure : float
+        In (0, 1).
+
+    Examples
+    --------
+    >>> round(sampled_rows(1000, 5, 100), 2)
+    22.53
+    >>> sampled_rows(1000, 5, 10), sampled_rows(1000, 5, 1000)
+    (inf, 1.0)
+    """
+    from scipy.special import lambertw  # takes longer to import than all else here
+
+    m = check_int("m", m, 1)
+    k, r = check_int("k", k, 1, m, "m"), check_int("r", r, 1, m, "m")
+    coherence = check_real("coherence", coherence, 1.0, m / k)
+    failure = check_real("failure", failure, 0.0, 1.0, open_low=True, open_high=True)
+    if r == m:
+        return 1.0
+    c = coherence * k / r * math.log(k / failure)
+    # 1 - t + t log t = c with t < 1: the lower branch of Lambert's W.
+    return m / r * math.exp(-1 - lambertw((c - 1) / math.e, -1).real) if c < 1 else math.inf

@@ -40,13 +40,16 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
     n_features_to_select : int or float, optional
         How many (int), or which share of the features (float in (0, 1], rounded, at least one): 0.95 keeps 95 % of the
         columns, which is not what ``PCA(0.95)`` means, see `explained_variance`. With `groups`, how many groups. Left out, as
-        many as `tol`, `tol_each`, `explained_variance` or `budget` allows, and half of them without these.
+        many as `tol`, `tol_each`, `tol_max`, `explained_variance` or `budget` allows, and half of them without these.
     method : str
         Name of a row of `cssp.METHODS`.
     tol : float in (0, 1], optional
         Stop once ‖X - P_S X‖_F ≤ tol·‖X‖_F; with a number of features, too, whichever comes first.
     tol_each : float in (0, 1), optional
         Stop once the residual norm of every feature is at most tol_each times its own norm, instead of `tol`.
+    tol_max : float, optional
+        Stop once the residual norm of every feature that may be chosen is at most tol_max, in the unit of X (times
+        `feature_weights` and the root of ``sample_weight``), instead of `tol`: see `cssp.select`.
     explained_variance : float in [0, 1), optional
         Stop once the chosen features rebuild this share of the squared norm of X, instead of `tol`: of its variance, as
         PCA counts it, if the features are centred. The same as ``tol=sqrt(1 - explained_variance)``.
@@ -119,6 +122,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         method: str = "residual",
         tol: float | None = None,
         tol_each: float | None = None,
+        tol_max: float | None = None,
         explained_variance: float | None = None,
         target: str | None = None,
         feature_weights: Any = None,
@@ -137,6 +141,7 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         self.method = method
         self.tol = tol
         self.tol_each = tol_each
+        self.tol_max = tol_max
         self.explained_variance = explained_variance
         self.target = target
         self.feature_weights = feature_weights
@@ -178,10 +183,11 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         groups = by_name("groups", self.groups, names, "feature", "X")
         tol = tolerance(self.tol, self.explained_variance)
         n = X.shape[1] if groups is None else len(set(groups))
-        ends = (tol, self.tol_each, self.budget)
+        ends = (tol, self.tol_each, self.tol_max, self.budget)
         default = max(1, n // 2) if all(end is None for end in ends) else None
         conditions = {
             "tol_each": self.tol_each,
+            "tol_max": self.tol_max,
             "groups": groups,
             "costs": by_name("costs", self.costs, names, "feature", "X"),
             "budget": self.budget,

@@ -13,6 +13,8 @@ from sklearn.metrics.pairwise import KERNEL_PARAMS, pairwise_kernels
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cssp import linalg
+from cssp.arguments import as_tolerance
+from cssp.conditions.constraints import positive
 from cssp.errors import ArgumentError
 from cssp.estimators._arrays import Array, check_same_kind, checked, count, floats, generator, like
 from cssp.nystrom import GramSelection, select_gram
@@ -33,8 +35,8 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     Parameters
     ----------
     n_components : int or float, optional
-        Number of landmarks (int), or their share (float in (0, 1], rounded, at least one). Left out, as many as `tol` asks
-        for, and without `tol` 100 or all samples if there are fewer.
+        Number of landmarks (int), or their share (float in (0, 1], rounded, at least one). Left out, as many as `tol`
+        or `tol_max` asks for, and without these 100 or all samples if there are fewer.
     kernel : str or callable
         Name of a kernel of scikit-learn, or a function of two samples.
     gamma, coef0, degree : float, optional
@@ -47,6 +49,9 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         `cssp.METHODS`.
     tol : float in (0, 1], optional
         Stop once tr(K - K_S) ≤ tol·tr(K); with a number of landmarks, too, whichever comes first.
+    tol_max : float, optional
+        Stop once no diagonal entry of K - K_S that may be chosen is above tol_max, instead of `tol`: see
+        `cssp.select_gram`.
     include, exclude : sequence of int, optional
         Samples that are landmarks first, in this order, and that are none.
     deficient : {"fill", "truncate", "raise"}
@@ -93,6 +98,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         kernel_params: Mapping[str, Any] | None = None,
         method: str = "residual",
         tol: float | None = None,
+        tol_max: float | None = None,
         include: Sequence[int] | None = None,
         exclude: Sequence[int] | None = None,
         deficient: str = "fill",
@@ -107,6 +113,7 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.kernel_params = kernel_params
         self.method = method
         self.tol = tol
+        self.tol_max = tol_max
         self.include = include
         self.exclude = exclude
         self.deficient = deficient
@@ -128,9 +135,11 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         X = checked("X", partial(validate_data, self), X, dtype=floats(X), accept_sparse="csr")
         n = X.shape[0]
-        default = None if self.tol is not None else min(100, n)
+        default = min(100, n) if self.tol is None and self.tol_max is None else None
         k = count("n_components", self.n_components, n, "n_samples", default)
-        common = {
+        common: dict[str, Any] = {
+            "tol": as_tolerance(self.tol),
+            "tol_max": None if self.tol_max is None else positive("tol_max", self.tol_max),
             "deficient": self.deficient,
             "include": self.include,
             "exclude": self.exclude,
@@ -140,14 +149,14 @@ class LandmarkSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         dense, parameters = not sparse.issparse(X), self._parameters()
         sel: Selection | GramSelection
         if self.kernel == "linear":
-            tol = None if self.tol is None else self.tol**0.5
-            sel = select(X, k, self.method, axis="rows", tol=tol, **common)
+            common |= {name: common[name] ** 0.5 for name in ("tol", "tol_max") if common[name] is not None}
+            sel = select(X, k, self.method, axis="rows", **common)
         elif isinstance(self.kernel, str) and dense:
             common |= parameters
-            sel = select_gram(self.kernel, k, self.method, X=linalg.host(X), tol=self.tol, **common)
+            sel = select_gram(self.kernel, k, self.method, X=linalg.host(X), **common)
         else:
             kernel = self._kernel
-            sel = select_gram(lambda I, J: kernel(X[I], X[J]), k, self.method, n=n, tol=self.tol, **common)
+            sel = select_gram(lambda I, J: kernel(X[I], X[J]), k, self.method, n=n, **common)
         lost = float(sel.relative_error) ** (2 if self.kernel == "linear" else 1)
         picks = linalg.host(sel.indices)
         if dense:

@@ -33,12 +33,15 @@ class SampleSelector(BaseEstimator):
     Parameters
     ----------
     n_samples_to_select : int or float, optional
-        How many (int), or which share (float in (0, 1], rounded, at least one). Left out, as many as `tol` asks for, and
-        without `tol` as many as there are features, or all samples if there are fewer.
+        How many (int), or which share (float in (0, 1], rounded, at least one). Left out, as many as `tol` or
+        `tol_max` asks for, and without these as many as there are features, or all samples if there are fewer.
     method : str
         Name of a row of `cssp.METHODS`.
     tol : float in (0, 1], optional
         Stop once ‖X - T X_S‖_F ≤ tol·‖X‖_F; with a number of samples, too, whichever comes first.
+    tol_max : float, optional
+        Stop once no sample that may be chosen is farther than tol_max from the span of the chosen ones, in the unit of X
+        (times the root of ``sample_weight``), instead of `tol`: see `cssp.select`.
     include, exclude : sequence of int, optional
         Samples that are chosen first, such as landmarks that are given, and that are not chosen.
     deficient : {"fill", "truncate", "raise"}
@@ -77,6 +80,7 @@ class SampleSelector(BaseEstimator):
         *,
         method: str = "residual",
         tol: float | None = None,
+        tol_max: float | None = None,
         include: Sequence[int] | None = None,
         exclude: Sequence[int] | None = None,
         deficient: str = "fill",
@@ -86,6 +90,7 @@ class SampleSelector(BaseEstimator):
         self.n_samples_to_select = n_samples_to_select
         self.method = method
         self.tol = tol
+        self.tol_max = tol_max
         self.include = include
         self.exclude = exclude
         self.deficient = deficient
@@ -130,11 +135,12 @@ class SampleSelector(BaseEstimator):
                 self.n_samples_to_select,
                 n,
                 "n_samples",
-                None if self.tol is not None else min(n, d),
+                min(n, d) if self.tol is None and self.tol_max is None else None,
             ),
             self.method,
             axis="rows",
             tol=self.tol,
+            tol_max=self.tol_max,
             weights=weights,
             include=self.include,
             exclude=self.exclude,

@@ -7,7 +7,17 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from cssp import METHODS, AtMost, CsspError, each, select, select_gram
+from cssp import (
+    METHODS,
+    AtMost,
+    ColumnSubsetSelector,
+    CsspError,
+    LandmarkSelector,
+    SampleSelector,
+    each,
+    select,
+    select_gram,
+)
 
 NESTED = [name for name, row in METHODS.items() if row.nested]
 
@@ -109,6 +119,45 @@ def test_other_rules_end_at_the_first_pick_that_leaves_all_residuals_small(metho
     sel = select(A, method=method, tol_max=bound, rng=0)
     assert sel.residuals.max() <= bound < select(A, sel.k - 1, method, rng=0).residuals.max()
     assert sel.indices.tolist() == select(A, sel.k, method, rng=0).indices.tolist()
+
+
+def test_the_estimators_end_there_too():
+    """Without a number none is assumed; the diagonal of a linear kernel holds squares."""
+    sizes = set()
+    for seed in range(20):
+        A = factors(seed)
+        S = greedy_map(A.T @ A)
+        assert ColumnSubsetSelector(tol_max=1).fit(A).indices_.tolist() == S
+        assert SampleSelector(tol_max=1).fit(A.T).indices_.tolist() == S
+        scaled = LandmarkSelector(kernel="linear", tol_max=4.0).fit(2 * A.T)
+        assert scaled.component_indices_.tolist() == S
+        kernel = LandmarkSelector(kernel=np.dot, tol_max=4.0).fit(2 * A.T)
+        assert kernel.component_indices_.tolist() == S
+        assert ColumnSubsetSelector(1, tol_max=1).fit(A).indices_.tolist() == S[:1]
+        sizes.add(len(S))
+    assert len(sizes) > 3
+    X = factors(0, n=30)
+    gauss = LandmarkSelector(tol_max=0.5).fit(X)
+    L = np.exp(-((X[:, None] - X[None]) ** 2).sum(-1) / X.shape[1])
+    assert gauss.component_indices_.tolist() == greedy_map(L / 0.5)
+    w = np.linspace(0.5, 2, 7)
+    weighted = ColumnSubsetSelector(tol_max=1, feature_weights=w).fit(factors(3))
+    assert weighted.indices_.tolist() == greedy_map((factors(3) * w).T @ (factors(3) * w))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "words"),
+    [
+        (ColumnSubsetSelector(tol_max=1, tol=0.1), "tol = 0.1 and tol_max = 1: expected one of the two"),
+        (ColumnSubsetSelector(tol_max=1, explained_variance=0.75), "tol = 0.5 and tol_max = 1"),
+        (SampleSelector(tol_max=-1), "tol_max = -1: expected one positive number"),
+        (LandmarkSelector(tol_max=0), "tol_max = 0: expected one positive number"),
+        (LandmarkSelector(tol_max=-1, kernel="linear"), "tol_max = -1: expected one positive number"),
+    ],
+)
+def test_what_the_estimators_refuse(estimator, words):
+    with pytest.raises(CsspError, match=words):
+        estimator.fit(factors(0))
 
 
 def test_a_batch_ends_item_by_item():
