@@ -205,7 +205,7 @@ def main(arguments: argparse.Namespace) -> int:
         both = [load(arguments.rows, name) for name in ROWS]
         text = f"## Both models\n\n{page(*both)}\n"
         text += f"## The shipped model alone\n\n{page(*(one.only(SHIPPED) for one in both))}"
-        drawings = arguments.rows / "decimer.npz"
+        drawings = decimer.beside(arguments.rows / ROWS["exploring"][0])
         if drawings.exists():
             text += f"\n## DECIMER\n\n{page(*(decimer.read(drawings, confirm=c) for c in (False, True)))}"
     except (ValueError, FileNotFoundError) as error:

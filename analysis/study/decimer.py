@@ -16,12 +16,19 @@ from analysis.study.results import Results
 
 MODEL, FAMILY, SKILL = "DECIMER", "drawings", "transcription"
 TOKENS = 256
+#: Rows of both pretrained models, which belong to the shipped rows of the study.
+SHIPPED = Path(__file__).parents[1] / "real" / "rows.npz"
 #: Molecules below this number explore, the others confirm.
 CONFIRM = 100
 #: How molecules are drawn, by the plan: wide bonds, turned, noise, low contrast.
 STYLES = ("thick", "rotated", "noisy", "faint")
 #: Arms that have another name in the study.
 ARMS = {"residual": "spare"}
+
+
+def beside(rows: Path) -> Path:
+    """Return the file with the drawings that belong to packed rows of the study: ``decimer.npz`` beside all but the shipped ones."""
+    return SHIPPED if rows.parent == Path(__file__).parent else rows.with_name("decimer.npz")
 
 
 def read(path: Path, confirm: bool = False) -> Results:

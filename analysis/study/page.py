@@ -19,8 +19,6 @@ from analysis.study.rules import verdicts
 from analysis.training.card import write_table
 
 SHIPPED = Path(__file__).parent / "rows.npz"
-#: Rows of DECIMER that belong to them.
-DRAWINGS = Path(__file__).parents[1] / "real" / "rows.npz"
 NOT_RUN = (
     "The study has not been run yet: there are no rows of this edition. Its questions and rules are below, fixed beforehand in [the plan](plan.md); "
     "what the first edition said, and what was wrong with it, is in [the corrections](corrections.md)."
@@ -71,7 +69,7 @@ def make(rows: Path | None, out: Path, docs: Path | None = None, checkpoint: Che
             rows = SHIPPED
         elif (out / "rows").is_dir() or not rows.exists():
             pack(out, rows)
-    drawings = DRAWINGS if rows == SHIPPED else rows.with_name("decimer.npz")
+    drawings = decimer.beside(rows)
     results = read(rows)
     draws = Draws(results)
     every, headline = _with_drawings(results, drawings)
