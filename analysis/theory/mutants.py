@@ -390,7 +390,7 @@ MUTANTS = [
         "r = max(0, min(k - len(S), s.size) - 2)",
     ),
     Mutant(
-        "volume_derandomized", "missing square", "_conditional(s**2, sq(C), r)", "_conditional(s, sq(C), r)"
+        "volume_derandomized", "missing square", "_conditional(s**2, sq(Vh), r)", "_conditional(s, sq(Vh), r)"
     ),
     Mutant(
         "volume_derandomized",

@@ -46,7 +46,10 @@ from cssp.residuals import as_exponent
 LENGTH = 64
 
 #: After so many doubts that columns or products with A settle, new residuals of all columns are cheaper.
-DOUBTS = 4
+DOUBTS = 1
+
+#: Rows of the Gram matrix that are updated together.
+SLAB = 128
 
 
 def greedy(problem: Problem, *, p: float = 2) -> Picks:
@@ -267,8 +270,8 @@ class _State:
 
     def _fold(self, S: Array, R: Array) -> None:
         """Subtract SᴴR from T, which is then the product of the residuals of today."""
-        if S.shape[0]:
-            self.T -= adjoint(S) @ R
+        for a in range(0, self.T.shape[0] if S.shape[0] else 0, SLAB):  # a product that stays in the cache
+            self.T[a : a + SLAB, :] -= adjoint(S[:, a : a + SLAB]) @ R
         self.t = 0
 
     def _renew(self) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 
 from cssp import bounds
-from cssp.linalg import column_norms2
 from cssp.linalg import squares as sq
 from cssp.methods._shared import TIES, alike, completed, rest, shortest
 from cssp.methods.row import FORCED, Guarantee, Method
@@ -35,13 +34,13 @@ def _derandomized(p: Problem) -> Picks:
     while len(S) < k:
         s = s[s > a.zero]
         Vh = Vh[: s.size]
-        C = s[:, None] * Vh  # what is left of E, in the basis of its left singular vectors
-        norms2 = column_norms2(C)
+        r = min(k - len(S), s.size) - 1
+        if r < 0:
+            break
+        norms2, expected, chance = _conditional(s**2, sq(Vh), r)
         allowed = open_ & (norms2 > a.noise**2)
         if not allowed.any():
             break
-        r = min(k - len(S), s.size) - 1
-        expected, chance = _conditional(s**2, sq(C), r)
         # Columns of no chance under volume sampling, above all those equal to chosen ones but for rounding: without
         # them the mean, which the least expectation does not exceed, rises by no more than n·NEGLIGIBLE.
         allowed &= chance > NEGLIGIBLE * np.max(chance[allowed])
@@ -53,26 +52,31 @@ def _derandomized(p: Problem) -> Picks:
         S.append(j)
         p.progress(len(S), k)
         open_[j] = False
-        q = C[:, j] / np.sqrt(norms2[j])
-        # C - q qᴴC = (I - q qᴴ) diag(s) Vᴴ: the SVD of the small factor says how V rotates.
+        if len(S) == k:
+            break
+        q = s * Vh[:, j] / np.sqrt(norms2[j])
+        # In the basis of the left singular vectors (I - q qᴴ) diag(s) Vᴴ is left: the SVD of the small factor says how V rotates.
         _, s, Zh = np.linalg.svd((np.eye(s.size) - np.outer(q, q.conj())) * s)
         Vh = alike(Zh @ Vh, a.first)
     return completed(p, S)
 
 
-def _conditional(x: np.ndarray, C2: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for every column j, E[F | j chosen] = (r + 1) e_{r+1}(E_j) / e_r(E_j), and ‖e_j‖² e_r(E_j) up to a factor.
+def _conditional(x: np.ndarray, V2: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return, for every column j, ‖e_j‖², E[F | j chosen] = (r + 1) e_{r+1}(E_j) / e_r(E_j), and ‖e_j‖² e_r(E_j) up to a factor.
 
-    With q = c_j / ‖c_j‖ in the eigenbasis of E Eᴴ, whose eigenvalues are x, the characteristic polynomial of the
+    V2 holds the squares of the right singular vectors, as rows, so that c_j with |c_ij|² = x_i V2_ij stands for e_j. With
+    q = c_j / ‖c_j‖ in the eigenbasis of E Eᴴ, whose eigenvalues are x, the characteristic polynomial of the
     compression to q's complement is Σ_i |q_i|² Π_{l≠i} (λ - x_l). Hence e_r(E_j) = Σ_i |q_i|² e_r(x without x_i), a
     sum of positive terms, from one SVD for all columns.
     """
     low, high = _leave_one_out(x, r)
-    chance = np.exp(low - low.max()) @ C2
-    if high.max() == -np.inf:  # k columns span all there is
-        return np.zeros_like(chance), chance
-    ratio = np.exp(high.max() - low.max()) * (np.exp(high - high.max()) @ C2)
-    return (r + 1) * ratio / np.where(chance > 0, chance, 1.0), chance
+    least = float(low.max())
+    spanned = high.max() == -np.inf  # k columns span all there is
+    top = 0.0 if spanned else float(high.max())
+    norms2, chance, ratio = (x * np.stack([np.ones_like(x), np.exp(low - least), np.exp(high - top)])) @ V2
+    if spanned:
+        return norms2, np.zeros_like(chance), chance
+    return norms2, (r + 1) * np.exp(top - least) * ratio / np.where(chance > 0, chance, 1.0), chance
 
 
 def _leave_one_out(x: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:

@@ -326,7 +326,8 @@ def test_conditional_values_are_the_enumerated_ones():
     for k in (1, 2, 3, 5):
         A = rng.standard_normal((6, 7)) * 10.0 ** rng.uniform(-1, 1, 7)
         _, s, Vh = np.linalg.svd(A, full_matrices=False)
-        found, chance = _conditional(s**2, (s[:, None] * Vh) ** 2, k - 1)
+        norms2, found, chance = _conditional(s**2, Vh**2, k - 1)
+        np.testing.assert_allclose(norms2, np.sum(A**2, axis=0))
         expected, mass = conditional_expectations(A, k, [])
         np.testing.assert_allclose(found, expected, rtol=1e-9)
         np.testing.assert_allclose(chance / chance.sum(), mass / mass.sum(), rtol=1e-9)
