@@ -270,8 +270,10 @@ class _State:
 
     def _fold(self, S: Array, R: Array) -> None:
         """Subtract SᴴR from T, which is then the product of the residuals of today."""
-        for a in range(0, self.T.shape[0] if S.shape[0] else 0, SLAB):  # a product that stays in the cache
-            self.T[a : a + SLAB, :] -= adjoint(S[:, a : a + SLAB]) @ R
+        rows = self.T.shape[0] if S.shape[0] else 0
+        for a in range(0, rows, SLAB):  # a product that stays in the cache
+            b = min(a + SLAB, rows)
+            self.T[a:b, :] -= adjoint(S[:, a:b]) @ R
         self.t = 0
 
     def _renew(self) -> bool:
