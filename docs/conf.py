@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 from docutils import nodes
@@ -185,7 +186,7 @@ def methods(app) -> None:
     for old in (DOCS / "api").glob("*.rst"):  # of names that have gone
         if old.stem not in LISTED:
             old.unlink()
-    code = [*(ROOT / "cssp").rglob("*.py"), Path(__file__), Path(method_example.__file__)]
+    code = [*(ROOT / "cssp").rglob("*.py"), Path(__file__), Path(method_example.__file__), FORMULAS]
     newest = max(file.stat().st_mtime for file in code)
     rows = status_iterator(
         cssp.METHODS.values(),
@@ -219,6 +220,9 @@ def update(path: Path, text: str) -> None:
         path.write_text(text)
 
 
+#: In mathematics; a method that has none here shows its line.
+FORMULAS = DOCS / "theorems.toml"
+THEOREMS = tomllib.loads(FORMULAS.read_text())
 PROMISE = {"every run": "in every run", "expectation": "on average"}
 
 
@@ -242,7 +246,11 @@ def page(row: cssp.Method) -> str:
     if row.guarantee:
         g = row.guarantee
         source = f" {{cite:p}}`{g.source}`" if g.source else ""
-        law = f"## Theorem\n\nHolds {PROMISE[g.holds]}: `{g.text}`{source}. Symbols are those of [the theory](../theory/index.md).\n\n"
+        formula = THEOREMS.get(row.name, f"`{g.text}`").strip()
+        law = (
+            f"## Theorem\n\nHolds {PROMISE[g.holds]}{source}, with $F=\\|A-P_SA\\|_F^2$ and $T=\\|A-P_SA\\|_2^2$; the other symbols are those of "
+            f"[the theory](../theory/index.md).\n\n{formula}\n\n"
+        )
     module = row.function.__module__
     return (
         f"# {row.name}\n\n{row.summary[0].upper()}{row.summary[1:]}.\n\n"
