@@ -100,7 +100,8 @@ class CUR:
     @cached_property
     def _certificate(self) -> CURCertificate:
         k, r = (int(x) for x in self.U.shape)
-        first = self._by_column.certificate()
+        first, total = self._by_column.certificate(), float(self._by_column.errors[0])
+        best = _share(self._by_column)  # of ‖A‖_F²: squares themselves may be out of range
         m = int(self.C.shape[0])
         factor, source, holds = first.factor, "goreinov2001", first.holds
         least = first.squared_optimum
@@ -109,22 +110,21 @@ class CUR:
         else:
             second = self._by_row.certificate()
             least, source = max(least, second.squared_optimum), "sorensen2016"
-            parts = [(first.factor, first.squared_optimum), (second.factor, second.squared_optimum)]
+            parts = [(first.factor, best), (second.factor, _share(self._by_row))]
+            best = max(share for _, share in parts)
             if any(f is None for f, _ in parts):
                 factor = None
             elif k == r:
                 factor = first.factor + second.factor
             else:
-                total = sum(f * optimum for f, optimum in parts)
-                factor = total / least if least > 0 else None
-        total2 = float(self._by_column.errors[0])
-        error2 = self.relative_error**2 * total2
-        noise = (max(self.C.shape[0], self.R.shape[1]) * np.finfo(float).eps) ** 2 * total2
+                factor = sum(f * share for f, share in parts) / best if best > 0 else None
+        error2 = self.relative_error**2
+        noise = (max(self.C.shape[0], self.R.shape[1]) * np.finfo(float).eps) ** 2
         known = factor is not None
         return CURCertificate(
-            error2,
+            error2 * total,
             float(least),
-            ratio_of(error2, float(least), noise),
+            ratio_of(error2, best, noise),
             float(factor) if known else None,
             source if known else None,
             holds if known else None,
@@ -144,6 +144,11 @@ class CUR:
     def __repr__(self) -> str:
         (m, k), (r, n) = self.C.shape, self.R.shape
         return f"CUR(A: {m} x {n}, {k} columns, {r} rows, core={self.core!r}, relative_error={self.relative_error:.3g})"
+
+
+def _share(sel: Selection) -> float:
+    """Return the optimum of a selection's certificate over ‖A‖_F²."""
+    return float(sel.relative_error) ** 2 / sel.certificate().ratio
 
 
 @default_floating_errors

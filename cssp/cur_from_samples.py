@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from cssp.arrays import as_array, check_finite
 from cssp.certificate import ratio_of
 from cssp.cur_decomposition import CURCertificate
 from cssp.errors import ArgumentError, UnsupportedError, check_integer
-from cssp.scaling import default_floating_errors
+from cssp.scaling import default_floating_errors, normalised, shifted
 from cssp.select import select
 
 __all__ = ["SampledCUR", "sampled_cur"]
@@ -92,9 +93,11 @@ class SampledCUR:
     @cached_property
     def _certificate(self) -> CURCertificate:
         A = _taken(self._A, np.arange(len(self.C)), 0)
+        A, e = normalised(A, float(np.max(np.abs(A))), always=True)  # squares stay in range
         k = len(self.columns)
         left, s, _ = linalg.svd(A)
-        error2, optimum = linalg.frobenius2(A - self.reconstruct()), float(np.sum(s[k:] ** 2))
+        error2 = linalg.frobenius2(A - self.CU @ shifted(self.R, -e))
+        optimum = float(np.sum(s[k:] ** 2))
         smallest = float(linalg.svd(left[self.sampled, :k])[1][-1])
         noise = (max(A.shape) * np.finfo(float).eps * float(s[0])) ** 2
         factor = None
@@ -106,8 +109,8 @@ class SampledCUR:
             )
         known = factor is not None
         return CURCertificate(
-            error2,
-            optimum,
+            float(shifted(error2, 2 * e)),
+            float(shifted(optimum, 2 * e)),
             ratio_of(error2, optimum, noise),
             factor,
             "cortinovis2024b" if known else None,
@@ -211,10 +214,13 @@ def _shape(A: Any) -> tuple[int, int]:
         raise UnsupportedError(
             f"A is a {kind}: expected an array, or an object with a shape of which A[rows] and A[:, columns] can be taken"
         )
-    shape = tuple(A.shape)
-    if len(shape) != 2 or 0 in shape:
-        raise ArgumentError(f"A has shape {shape}: expected (m, n), one row and one column at least")
-    return shape
+    try:
+        m, n = map(index, A.shape)
+    except (TypeError, ValueError):
+        m = n = 0
+    if m < 1 or n < 1:
+        raise ArgumentError(f"A has shape {A.shape}: expected (m, n), one row and one column at least")
+    return m, n
 
 
 def _taken(A: Any, places: np.ndarray, axis: int) -> np.ndarray:
@@ -222,10 +228,11 @@ def _taken(A: Any, places: np.ndarray, axis: int) -> np.ndarray:
     order = np.argsort(places)
     try:
         part = A[places[order]] if axis == 0 else A[:, places[order]]
-    except (TypeError, IndexError, KeyError) as reason:
+    except Exception as reason:  # whatever another library raises
         raise UnsupportedError(
-            f"A is a {type(A).__name__}, of which {'A[rows]' if axis == 0 else 'A[:, columns]'} cannot be taken: {reason}"
-        ) from None
+            f"A is a {type(A).__name__}, of which {'A[rows]' if axis == 0 else 'A[:, columns]'} cannot be taken: "
+            f"{str(reason) or type(reason).__name__}"
+        ) from reason
     part = linalg.host(as_array("A", part.toarray() if hasattr(part, "toarray") else part))
     wanted = (len(places), A.shape[1]) if axis == 0 else (A.shape[0], len(places))
     if part.shape != tuple(wanted):

@@ -228,7 +228,10 @@ def real_numbers(argument: str, values: Any) -> np.ndarray:
 
 def positive(argument: str, value: Any) -> float:
     """Return a positive finite number."""
-    number = real_numbers(argument, value)
+    try:
+        number = real_numbers(argument, value)
+    except ArgumentError:
+        number = np.zeros(0)
     if number.ndim or not number > 0:
         raise ArgumentError(f"{argument} = {value!r}: expected one positive number")
     return float(number)

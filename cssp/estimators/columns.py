@@ -182,6 +182,11 @@ class ColumnSubsetSelector(SelectorMixin, BaseEstimator):
         names = list(getattr(self, "feature_names_in_", ()))
         groups = by_name("groups", self.groups, names, "feature", "X")
         tol = tolerance(self.tol, self.explained_variance)
+        for name in ("tol_each", "tol_max"):
+            if self.explained_variance is not None and getattr(self, name) is not None:
+                raise ArgumentError(
+                    f"explained_variance = {self.explained_variance!r} and {name} = {getattr(self, name)!r}: expected one of the two"
+                )
         n = X.shape[1] if groups is None else len(set(groups))
         ends = (tol, self.tol_each, self.tol_max, self.budget)
         default = max(1, n // 2) if all(end is None for end in ends) else None

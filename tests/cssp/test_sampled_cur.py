@@ -293,6 +293,18 @@ def test_refusals(arguments, words):
         sampled_cur(**{"A": np.ones((9, 7)), "k": 3, "rng": 0} | arguments)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e155, 1e200])
+def test_the_certificate_does_not_depend_on_the_unit(scale):
+    X = np.random.default_rng(0).standard_normal((6, 2)) @ np.ones((2, 5)) + 0.1 * np.random.default_rng(
+        1
+    ).random((6, 5))
+    for make in (lambda Y: sampled_cur(Y, 2, rng=0), lambda Y: cssp.cur(Y, 2), lambda Y: cssp.cur(Y, 2, 3)):
+        expected, found = make(X).certificate(), make(X * scale).certificate()
+        assert expected.ratio > 1.01
+        assert found.ratio == pytest.approx(expected.ratio, rel=1e-9)
+        assert found.factor == pytest.approx(expected.factor, rel=1e-9)
+
+
 def test_objects_that_do_not_give_what_they_are_asked_for():
     class Short(Counted):
         def __getitem__(self, index):
@@ -302,6 +314,16 @@ def test_objects_that_do_not_give_what_they_are_asked_for():
         def __getitem__(self, index):
             raise TypeError("a slice was expected")
 
+    class Broken(Counted):
+        def __getitem__(self, index):
+            raise NotImplementedError
+
+    unmeasured = Counted(np.ones((12, 8)))
+    unmeasured.shape = None
+    with pytest.raises(CsspError, match=r"A\[rows\] cannot be taken: NotImplementedError"):
+        sampled_cur(Broken(np.ones((12, 8))), 3)
+    with pytest.raises(CsspError, match=r"A has shape None: expected \(m, n\)"):
+        sampled_cur(unmeasured, 3)
     with pytest.raises(CsspError, match=r"12 rows of A came with shape \(8,\): expected \(12, 8\)"):
         sampled_cur(Short(np.ones((12, 8))), 3)
     with pytest.raises(CsspError, match=r"A\[rows\] cannot be taken: a slice was expected"):

@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+import cssp
 from cssp import (
     METHODS,
     AtMost,
@@ -149,7 +150,10 @@ def test_the_estimators_end_there_too():
     ("estimator", "words"),
     [
         (ColumnSubsetSelector(tol_max=1, tol=0.1), "tol = 0.1 and tol_max = 1: expected one of the two"),
-        (ColumnSubsetSelector(tol_max=1, explained_variance=0.75), "tol = 0.5 and tol_max = 1"),
+        (
+            ColumnSubsetSelector(tol_max=1, explained_variance=0.75),
+            "explained_variance = 0.75 and tol_max = 1",
+        ),
         (SampleSelector(tol_max=-1), "tol_max = -1: expected one positive number"),
         (LandmarkSelector(tol_max=0), "tol_max = 0: expected one positive number"),
         (LandmarkSelector(tol_max=-1, kernel="linear"), "tol_max = -1: expected one positive number"),
@@ -173,7 +177,7 @@ def test_a_batch_ends_item_by_item():
         ({"tol_each": 0.1}, "tol_each = 0.1 and tol_max = 1: expected one of the two"),
         ({"method": "volume"}, "'volume' cannot honour tol_max.*'residual'"),
         ({"tol_max": 0}, "tol_max = 0: expected one positive number"),
-        ({"tol_max": np.nan}, "tol_max: expected an array of finite real numbers"),
+        ({"tol_max": np.nan}, "tol_max = nan: expected one positive number"),
         ({"target": np.ones((9, 1)), "method": "greedy"}, "tol_max with target: expected tol or tol_each"),
         ({"costs": np.ones(7)}, "tol_max with costs: expected tol"),
     ],
@@ -189,3 +193,18 @@ def test_refusals_of_a_kernel():
         select_gram(L, tol=0.1, tol_max=1)
     with pytest.raises(CsspError, match="tol_max = -1: expected one positive number"):
         select_gram(L, tol_max=-1)
+
+
+@pytest.mark.parametrize("tol_max", [0, -1.0, True, np.inf, np.nan, "a"])
+def test_a_largest_residual_that_is_no_positive_number_is_refused(tol_max):
+    with pytest.raises(cssp.CsspError, match=r"tol_max = .*: expected one positive number"):
+        cssp.select(np.eye(4), tol_max=tol_max)
+
+
+@pytest.mark.parametrize("name", ["tol_each", "tol_max"])
+def test_two_ends_are_named_as_they_were_given(name):
+    selector = cssp.ColumnSubsetSelector(explained_variance=0.9, **{name: 0.1})
+    with pytest.raises(
+        cssp.CsspError, match=f"explained_variance = 0.9 and {name} = 0.1: expected one of the two"
+    ):
+        selector.fit(np.eye(4))
