@@ -211,3 +211,14 @@ def test_runs_make_the_picks_of_single_steps(monkeypatch):
                 patch.setattr(module._State, "run", lambda self, j, open_, most: [])
                 steps = [select(A, method="greedy", **ask).indices.tolist() for ask in asks]
             assert runs == steps
+
+
+def test_a_column_that_is_nearly_nothing_leads_no_pick_astray():
+    """Column 0 lies between rounding and the threshold of dependence, in the direction of the largest gain: the picks are those without it."""
+    A = np.zeros((60, 60))
+    A[0, 0] = 5e-14
+    for i in range(1, 11):
+        A[0, 2 * i] = A[0, 2 * i + 1] = A[i, 2 * i] = 5
+        A[i, 2 * i + 1] = -5
+    found = select(A, 4, "greedy").indices.tolist()
+    assert found == select(A, 4, "greedy", exclude=[0]).indices.tolist() == [2, 3, 4, 6]
