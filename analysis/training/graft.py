@@ -146,9 +146,7 @@ def asked(arrays: data.Arrays, i: int) -> list[tuple[str, str]]:
     found = []
     for number in range(segments.max() + 1):
         at = np.flatnonzero(segments == number)
-        start = (
-            at[-1] + 1
-        )  # of the answer, whose words are the targets of the ones before them, up to the end
+        start = at[-1] + 1  # of the answer: its words, up to the end, are the targets of the ones before them
         while targets[start - 2] == tokens[start - 1]:
             start -= 1
         words = [VOCABULARY[t] for t in tokens[at[0] : at[-1] + 1]]
@@ -263,7 +261,7 @@ def train(
     device : str
     """
     out.mkdir(parents=True, exist_ok=True)
-    model.requires_grad_(True).to(device, torch.bfloat16 if device != "cpu" else torch.float32).train()
+    model.to(device, torch.bfloat16 if device != "cpu" else torch.float32).train()
     pieces = Pieces(arrays, tokenizer, device)
     for seed, stage in enumerate(stages(tokenizer, scale)):
         for name, parameter in model.named_parameters():
@@ -293,14 +291,13 @@ def train(
 
 
 @torch.no_grad()
-def measured(model: Any, tokenizer: Any, device: str = "cpu", count: int | None = None) -> dict[str, Any]:
-    """Return the accuracy of each skill on `count` scenes (`CHECKED`) of each family of the test split.
+def measured(model: Any, tokenizer: Any, device: str = "cpu") -> dict[str, Any]:
+    """Return the accuracy of each skill on `CHECKED` scenes of each family of the test split.
 
     An answer of several pieces is right where each is the likeliest one given those before it, which is what greedy decoding gives.
     """
     right: dict[str, list[bool]] = {}
-    count = CHECKED if count is None else count
-    for number in range(count):
+    for number in range(CHECKED):
         for family in scenes.FAMILIES:
             scene = scenes.make(number, "test", family=family)
             arrays = data.Arrays(*(x[None] for x in data.row(scene, np.random.default_rng(number))))
@@ -317,4 +314,4 @@ def measured(model: Any, tokenizer: Any, device: str = "cpu", count: int | None 
         name: {"questions": len(all_right), "accuracy": float(np.mean(all_right))}
         for name, all_right in sorted(right.items())
     }
-    return {"split": "test", "scenes": count, "skills": skills}
+    return {"split": "test", "scenes": CHECKED, "skills": skills}

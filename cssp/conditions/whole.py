@@ -146,10 +146,8 @@ class Whole:
         cut = d.floor if np.any(self.N[columns] > d.floor**2) else d.noise
         phi = frobenius2(self.F)
         self._refresh(columns, phi)
-        gain, least = (
-            np.zeros(self.size.size),
-            np.ones(self.size.size),
-        )  # squared heights over columns as given
+        gain = np.zeros(self.size.size)
+        least = np.ones(self.size.size)  # squared heights over columns as given
         alone = open_ & (self.size == 1)
         J = np.flatnonzero(alone[self.codes])
         if J.size and self.T is not None:
