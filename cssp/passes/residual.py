@@ -128,16 +128,16 @@ class SparseColumns:
     """As `cssp.pivoting.gram.DenseColumns`."""
 
     def __init__(self, A: SparseSource) -> None:
-        self.A, self.take, self.dtype = A.A, A.take, A.dtype
+        self.A, self.dtype = A.A, A.dtype
 
     def gram(self) -> np.ndarray:
         """Return AᴴA as a dense array, shape (n, n)."""
         return np.asarray((self.A.conj().T @ self.A).toarray())
 
-    def combined(self, S: list[int], Y: np.ndarray) -> np.ndarray:
-        """Return A_S Y."""
-        return np.asarray(self.A[:, S] @ Y)
+    def times(self, W: np.ndarray) -> np.ndarray:
+        """Return AW."""
+        return np.asarray(self.A @ W)
 
-    def products(self, S: list[int], E: np.ndarray) -> np.ndarray:
-        """Return A_Sᴴ E."""
-        return np.asarray(self.A[:, S].conj().T @ E)
+    def adjoint_times(self, E: np.ndarray) -> np.ndarray:
+        """Return AᴴE."""
+        return np.asarray(self.A.conj().T @ E)

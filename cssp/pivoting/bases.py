@@ -24,9 +24,17 @@ PANEL = 32
 
 
 def pivots(
-    G: np.ndarray, N: np.ndarray, slack: np.ndarray, first: int, length: int, least: float, eps: float
+    G: np.ndarray,
+    N: np.ndarray,
+    slack: np.ndarray,
+    first: int,
+    length: int,
+    least: float,
+    eps: float,
+    R: np.ndarray | None = None,
+    t: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return up to ``length`` pivots of Cholesky's factor of G with the ties of the rule, and its rows.
+    """Return up to ``length`` more pivots of Cholesky's factor of G with the ties of the rule, and their rows of the factor.
 
     Parameters
     ----------
@@ -40,24 +48,28 @@ def pivots(
         The first pivot.
     least : float
         Pivots end where the squared norm is no more than that.
+    R : array, shape (at least t + length, b), optional
+        Its first t rows are those of the pivots so far; the new ones are written behind them.
     """
-    R, order = np.empty((length, len(N)), dtype=G.dtype), np.empty(length, dtype=np.int64)
+    if R is None:
+        R = np.empty((length, len(N)), dtype=G.dtype)
+    order = np.empty(length, dtype=np.int64)
     both = np.stack([N, N + slack])
     d, fair = both
     j, complex_ = first, G.dtype.kind == "c"
     for s in range(length):
         height = float(d[j])
         if not height > least:
-            return order[:s], R[:s]
-        row, known = R[s], R[:s, j]
-        np.matmul(known.conj() if complex_ else known, R[:s], out=row)
+            return order[:s], R[t : t + s]
+        row, known = R[t + s], R[: t + s, j]
+        np.matmul(known.conj() if complex_ else known, R[: t + s], out=row)
         np.subtract(G[j], row, out=row)
         row /= math.sqrt(height)
         row[j], order[s] = math.sqrt(height), j
         both -= squares(row)
         both[:, j] = -math.inf
         j = int((fair >= tie_bar(float(d[d.argmax()]), eps)).argmax())
-    return order, R
+    return order, R[t : t + length]
 
 
 def orthonormal(E: np.ndarray, R: np.ndarray) -> np.ndarray:

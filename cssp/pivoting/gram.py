@@ -5,11 +5,11 @@ over A, but at the speed of a matrix product, and the steps then read n × k num
 is not small beside n. What it loses is accuracy. So picks are made in runs, and each run is judged before it counts:
 
 1. Pivoted Cholesky, with nothing between the steps but what the rule itself asks for, makes a run of up to `LENGTH` picks.
-2. Every norm carries an estimate E of its error. It starts from what is seen on the diagonal of G, and each pivot p hands
-   the share |r_pj|²/r_pp² of its own error on, as if errors were independent; where they are seen to be correlated
-   (Kahan's matrix), all estimates are raised. A pick is certain if E tells it from all other columns.
-3. The columns that E cannot tell apart, and the picks of the run, are projected off the picks before it. The Gram matrix of
-   these residuals is as accurate as they are small, and the same steps on it decide.
+2. Every norm carries an estimate E of its error. With y the coefficients of column j in the picks, independent errors of G change
+   ‖a_j - A_S y‖² by u (‖a_j‖² + Σ|y_i|²‖a_i‖²) to first order; u is seen on the diagonal of G. Within a run each pivot p
+   hands the share |r_pj|²/r_pp² of its own error on; where that falls behind (Kahan's matrix), the run ends. A pick is certain if
+   E tells it from all other columns.
+3. Of columns that E cannot tell apart, the residuals a_j - A_S y decide: errors of y are of second order in their norms.
 4. Picks up to the first wrong one count, and the right one begins the next run.
 
 Where norms have lost half of their digits, or most columns are in doubt, the method stops, and the caller continues from the
@@ -21,65 +21,54 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cssp.linalg import BLOCK, column_norms2, gram, squares, take_columns
+from cssp.linalg import BLOCK, accumulate, column_norms2, gram, squares
 from cssp.pivoting import norm_slack, stale_level, tie_bar, tie_bias
 from cssp.pivoting.bases import pivots
 from cssp.problem import Picks, Problem
 
 __all__ = ["DenseColumns", "GramRun", "gram_picks"]
 
-#: Picks of a run. Of up to WIDEST columns they are sought among all, else among the MANY of largest norm.
-LENGTH, WIDEST, MANY = 64, 768, 384
+#: Picks of a run. They are sought among all columns while the rows of R take no more than so many bytes, then among the
+#: MANY of largest norm.
+LENGTH, CACHED, MANY = 64, 1 << 21, 384
 
 #: Error of an entry of G, in units of the difference seen on the diagonal and in units of rounding.
-SEEN, LEAST = 2.0, 4.0
+SEEN, LEAST = 8.0, 16.0
 
-#: How far the growth of errors may exceed its estimate.
-MOST_GROWTH = 4.0
+#: How far errors may grow beyond what the run takes them for.
+MOST_GROWTH = 2.0
 
 #: Most columns in doubt, on average over the picks that are in doubt.
-MOST = 32
+MOST = 10
+
+#: Residuals that are formed together.
+TOGETHER = 128
 
 #: An error estimate above this share of the largest norm means that only rounding is left.
 ROUNDING = 1 / 8
 
 
 class DenseColumns:
-    """What the algorithm needs of a matrix: its Gram matrix, some columns, and products with the columns chosen so far."""
+    """What the algorithm needs of a matrix: its Gram matrix, and products with it."""
 
-    def __init__(self, A: np.ndarray, steps: int) -> None:
+    def __init__(self, A: np.ndarray) -> None:
         self.A, self.dtype = A, A.dtype
-        self.C, self.copied = np.empty((A.shape[0], steps), dtype=A.dtype, order="F"), 0
 
     def gram(self) -> np.ndarray:
         """Return AᴴA, shape (n, n)."""
         return np.asarray(gram(self.A))
 
-    def take(self, columns: np.ndarray) -> np.ndarray:
-        """Return these columns of A as a dense array."""
-        return take_columns(self.A, columns)
+    def times(self, W: np.ndarray) -> np.ndarray:
+        """Return AW."""
+        return self.A @ W
 
-    def combined(self, S: list[int], Y: np.ndarray) -> np.ndarray:
-        """Return A_S Y."""
-        if 2 * len(S) < self.A.shape[1]:
-            return self._chosen(S) @ Y
-        wide = np.zeros((self.A.shape[1], Y.shape[1]), dtype=self.dtype)  # cheaper than a copy of most of A
-        wide[S] = Y
-        return self.A @ wide
-
-    def products(self, S: list[int], E: np.ndarray) -> np.ndarray:
-        """Return A_Sᴴ E."""
-        if 2 * len(S) < self.A.shape[1]:
-            return self._chosen(S).conj().T @ E
-        return (E.conj().T @ self.A)[:, S].conj().T
-
-    def _chosen(self, S: list[int]) -> np.ndarray:
-        self.C[:, self.copied : len(S)], self.copied = take_columns(self.A, S[self.copied :]), len(S)
-        return self.C[:, : len(S)]
+    def adjoint_times(self, E: np.ndarray) -> np.ndarray:
+        """Return AᴴE."""
+        return (E.conj().T @ self.A).conj().T
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +116,26 @@ def gram_picks(p: Problem, A: Any, norms2: np.ndarray | None = None) -> GramRun:
     return GramRun(picks, s.heights, s.R[:t], nothing or s.met or t == p.k, low)
 
 
+class _Table(NamedTuple):
+    """What is known of all columns before each pick of a run, and after the last one.
+
+    heights, own : array, shape (r,)
+        Squared norm of each pick when it is picked, and its error.
+    losses : array, shape (r, n)
+        What each pick takes off the squared norms.
+    scores, errors : array, shape (r + 1, n)
+        Squared norms, minus infinity where a column may not be picked, and their errors.
+    """
+
+    heights: np.ndarray
+    own: np.ndarray
+    losses: np.ndarray
+    scores: np.ndarray
+    errors: np.ndarray
+
+
 class _Steps:
-    """The picks S so far with their heights; R, and the inverse X of its columns S; the squared norms N and their errors E.
+    """The picks S so far with their heights; R, the inverse X of its columns S, and Y = XR; the squared norms N and their errors E.
 
     `score` is N, and minus infinity where a column may not be picked.
     """
@@ -144,8 +151,8 @@ class _Steps:
         self.score = np.where(p.candidates, self.N, -math.inf)
         self.bias = tie_bias(p.n, p.eps)
         self.slack, self.half = norm_slack(self.exact, p.eps), stale_level(self.exact, p.eps)
-        self.R = np.empty((p.n, self.most), dtype=dtype).T  # columns of it are taken together
-        self.X = np.zeros((self.most, self.most), dtype=dtype)
+        self.R = np.empty((self.most, p.n), dtype=dtype)
+        self.X, self.Y = np.zeros((self.most, self.most), dtype=dtype), np.empty_like(self.R)
         self.S: list[int] = []
         self.heights: list[float] = []
         self.next: int | None = None  # the pick that begins the next run, where a verification has found it
@@ -153,115 +160,109 @@ class _Steps:
 
     def advance(self) -> bool:
         """Add the picks of a run that count, and return whether another run may follow."""
+        sure = (
+            not self.S or self.next is not None
+        )  # norms themselves, or residuals, have decided about the first
         run = self.guess()
         if not run.size:
             return False
-        begun, size = len(self.S), run.size
-        losses = squares(self.R[begun : begun + size])
-        scores = np.empty((size + 1, self.p.n), dtype=losses.dtype)
-        scores[0] = self.score
-        np.cumsum(losses, axis=0, out=scores[1:])
-        np.subtract(self.score, scores[1:], out=scores[1:])
-        own_scores = scores[:, run]
-        heights = own_scores.diagonal().copy()
-        own_scores[np.tri(size + 1, size, -1, dtype=bool)] = -math.inf
-        scores[:, run] = own_scores
-        own = self.own_errors(run, losses, heights)
-        errors = np.empty_like(scores)
-        errors[0] = self.E
-        np.multiply(losses, (own / np.where(heights > 0, heights, 1))[:, None], out=errors[1:])
-        np.cumsum(errors, axis=0, out=errors)
-        taken, doubtful, near, more = self.judge(run, own, scores[:size], errors)
+        table = self.table(run)
+        taken, near, more = self.judge(run, table, sure)
+        doubtful = np.flatnonzero(near[:taken].any(axis=1))
         if np.count_nonzero(near[doubtful]) > MOST * doubtful.size:
             taken, more, self.rounding, self.next = int(doubtful[0]), False, False, None
         elif doubtful.size:
             decided = self.decide(run, doubtful, near)
             if decided < taken:
                 taken, more, self.rounding = decided, True, False
-        self.keep(run[:taken], heights, losses, scores[taken], errors[taken])
+        self.keep(run[:taken], table, taken)
         return more and (taken > 0 or self.next is not None)
 
+    def table(self, run: np.ndarray) -> _Table:
+        """Return what the rows of R of a run say of all columns before each of its picks, and after the last one."""
+        losses = squares(self.R[len(self.S) : len(self.S) + run.size])
+        scores = np.empty((run.size + 1, self.p.n), dtype=losses.dtype)
+        scores[0] = 0
+        accumulate(losses, scores)
+        np.subtract(self.score, scores, out=scores)
+        own_scores = scores[:, run]
+        heights = own_scores.diagonal().copy()
+        own_scores[np.tri(run.size + 1, run.size, -1, dtype=bool)] = -math.inf
+        scores[:, run] = own_scores
+        own = self.own_errors(run, losses, heights)
+        errors = np.empty_like(scores)
+        errors[0] = self.E
+        np.multiply(losses, (own / np.where(heights > 0, heights, 1))[:, None], out=errors[1:])
+        accumulate(errors[1:], errors)
+        return _Table(heights, own, losses, scores, errors)
+
     def guess(self) -> np.ndarray:
-        """Make the steps of a run on the columns of largest norm, with their rows of R, and return its picks."""
-        G, p, t = self.G, self.p, len(self.S)
-        R, first = self.R[:t], self.next
+        """Make the steps of a run, with their rows of R, and return its picks."""
+        G, p, t, first = self.G, self.p, len(self.S), self.next
         if first is None:
             bar = tie_bar(float(self.score.max()), p.eps)
             first = int((self.score + self.slack >= bar).argmax())
-        C = np.arange(p.n)
-        if p.n > WIDEST:
+        R, length = self.R[:t], min(LENGTH, self.most - t)
+        narrow = (t + LENGTH) * R.itemsize * p.n > CACHED and p.n > MANY
+        if narrow:
             biased = self.score * self.bias
             biased[first] = math.inf
             C = np.sort(np.argpartition(-biased, MANY - 1)[:MANY])
-        H = G[np.ix_(C, C)] if C.size < p.n else G
-        if t:
-            H = H - R[:, C].conj().T @ R[:, C]
-        order, T = pivots(
-            H,
-            self.score[C],
-            self.slack[C],
-            int(np.searchsorted(C, first)),
-            min(LENGTH, self.most - t),
-            self.least,
-            p.eps,
-        )
-        run = C[order]
-        self.rounding = run.size < min(LENGTH, self.most - t)
+            H = G[np.ix_(C, C)] - R[:, C].conj().T @ R[:, C]
+            start = int(np.searchsorted(C, first))
+            order, T = pivots(H, self.score[C], self.slack[C], start, length, self.least, p.eps)
+            run, T = C[order], T[:, order]
+        else:
+            run, T = pivots(G, self.score, self.slack, first, length, self.least, p.eps, self.R, t)
+            T = T[:, run]
+        self.rounding = run.size < length
         if run.size:
-            self.extend(run, np.triu(T[:, order]))
+            self.extend(run, np.triu(T), rows=narrow)
         return run
 
-    def extend(self, run: np.ndarray, T: np.ndarray) -> None:
-        """Form the rows of R that belong to a run, whose own columns of them are T, and extend X."""
+    def extend(self, run: np.ndarray, T: np.ndarray, rows: bool) -> None:
+        """Extend X by a run, whose own columns of its rows of R are T; and form these rows where only some columns of them are known."""
         a, b = len(self.S), len(self.S) + run.size
-        R, rows = self.R[:a], self.G[run]
-        if a:
-            rows = rows - R[:, run].conj().T @ R
         X = np.triu(np.linalg.inv(T))
-        new = X.conj().T @ rows
-        new += X.conj().T @ (rows - T.conj().T @ new)  # as accurate as substitution
-        self.R[a:b], self.X[a:b, a:b] = new, X
-        if a:
-            self.X[:a, a:b] = self.X[:a, :a] @ (-R[:, run] @ X)
+        if rows:
+            G = self.G[run] - self.R[:a, run].conj().T @ self.R[:a]
+            new = X.conj().T @ G
+            new += X.conj().T @ (G - T.conj().T @ new)  # as accurate as substitution
+            self.R[a:b] = new
+        self.X[a:b, a:b], self.X[:a, a:b] = X, self.Y[:a, run] @ -X
 
     def own_errors(self, run: np.ndarray, losses: np.ndarray, heights: np.ndarray) -> np.ndarray:
         """Return the error estimate of each pick of the run when it is picked: what it has of the picks before included."""
         shares = np.tril((losses[:, run] / np.where(heights > 0, heights, 1)[:, None]).T, -1)
         return np.asarray(np.linalg.solve(np.eye(run.size) - shares, self.E[run]), dtype=self.N.dtype)
 
-    def judge(
-        self, run: np.ndarray, own: np.ndarray, Z: np.ndarray, E: np.ndarray
-    ) -> tuple[int, np.ndarray, np.ndarray, bool]:
-        """Return how many picks can count, which of them are in doubt, between which columns, and whether there may be more.
+    def judge(self, run: np.ndarray, table: _Table, sure: bool) -> tuple[int, np.ndarray, bool]:
+        """Return how many picks can count, between which columns each of them is in doubt, and whether there may be more.
 
         Parameters
         ----------
-        own : array, shape (r,)
-            Error of the norm of each pick.
-        Z : array, shape (r, n)
-            Scores before each step.
-        E : array, shape (r + 1, n)
-            Their errors, after the last step too; raised where a run ends because of them.
+        sure : bool
+            Whether the first pick is certain.
         """
         p, steps, size, a = self.p, np.arange(run.size), run.size, len(self.S)
+        Z, E, own = table.scores[:-1], table.errors[:-1], table.own
         first = Z.argmax(axis=1)
         top, doubt = Z[steps, first], E[steps, first]
         bar = tie_bar(top, p.eps)
-        near = Z + (self.slack + E[:size]) >= (bar - doubt)[:, None]
+        near = Z + (self.slack + E) >= (bar - doubt)[:, None]
         lowest, alone = near.argmax(axis=1), np.count_nonzero(near, axis=1) == 1
         tied = Z[steps, run] + self.slack[run] - 2 * (E[steps, run] + doubt) >= bar
-        certain, wrong = (lowest == run) & (alone | tied), (lowest != run) & alone
-        if not a or self.next is not None:  # norms themselves, or columns, have decided
-            certain[0], wrong[0] = True, False
+        certain = (lowest == run) & (alone | tied)
+        certain[0] |= sure
         rounding = (
             ~(doubt < ROUNDING * top) | ~(own < ROUNDING * Z[steps, run]) | ~(Z[steps, run] > self.least)
         )
         stale = np.any(near & (self.half >= Z), axis=1)
-        # A_S x, x = X r, is the part of a_j in the span so far. Errors of G enter N_j as |x|² of them; where that is much
-        # more than what was carried along, errors are correlated (Kahan's matrix), and all estimates are raised.
+        # Where errors are much larger than what the run has carried along (Kahan's matrix), it ends, and they are formed anew.
         S = np.asarray([*self.S, *run.tolist()])
         x2 = squares(np.triu(self.X[: a + size, a : a + size], 1 - a)) * Z[steps, run]
         grown = self.unit * (self.exact[S] @ x2)
+        wrong = (lowest != run) & alone & ~certain
         ends = wrong | rounding | stale | (grown > MOST_GROWTH * own)
         taken, more, self.next = size, not self.rounding, None
         if ends.any():
@@ -270,40 +271,47 @@ class _Steps:
             more = not (rounding[taken] or stale[taken])
             if more and wrong[taken]:
                 self.next = int(lowest[taken])
-            elif more:
-                E[taken] *= float(grown[taken] / own[taken])
-        return taken, np.flatnonzero(~certain[:taken]), near, more
+        near[certain] = False
+        return taken, near, more
 
     def decide(self, run: np.ndarray, doubtful: np.ndarray, near: np.ndarray) -> int:
-        """Return how many picks are those of the rule, by residuals of the columns in doubt; `next` is the right one after them."""
-        begun = run[: int(doubtful[-1]) + 1]
-        columns = np.union1d(begun, np.flatnonzero(near[doubtful].any(axis=0)))
-        e = self.residuals(columns)
-        place = np.searchsorted(columns, begun)
-        G = e[:, place].conj().T @ e
-        try:
-            R = np.linalg.inv(np.linalg.cholesky(G[:, place])) @ G
-        except np.linalg.LinAlgError:  # the picks depend on each other
-            return int(doubtful[0])
-        N = column_norms2(e) - np.cumsum(squares(R), axis=0)
-        slack = self.slack[columns]
-        for i in doubtful.tolist():
-            score = np.where(near[i, columns], N[i - 1] if i else column_norms2(e), -math.inf)
-            best = int((score + slack >= tie_bar(float(score.max()), self.p.eps)).argmax())
-            if columns[best] != run[i]:
-                self.next = int(columns[best])
-                return i
+        """Return how many picks are those of the rule, by residuals of the columns in doubt; `next` is the right one after them.
+
+        The residual of a column before a step is what the picks before that step leave of it; only its norm is asked for.
+        """
+        t, S = len(self.S), [*self.S, *run.tolist()]
+        X, before = self.X[: len(S), : len(S)], np.arange(len(S))[:, None]
+        for steps in np.array_split(doubtful, math.ceil(np.count_nonzero(near[doubtful]) / TOGETHER)):
+            which, columns = np.nonzero(near[steps])
+            Y = X @ np.where(before < t + steps[which], self.R[: len(S), columns], 0)
+            N = column_norms2(self.left(columns, S, Y))
+            fair = N + self.slack[columns]
+            for s, i in enumerate(steps.tolist()):
+                mine = which == s
+                right = int(columns[mine][(fair[mine] >= tie_bar(float(N[mine].max()), self.p.eps)).argmax()])
+                if right != run[i]:
+                    self.next = right
+                    return i
         return run.size
 
-    def keep(
-        self, run: np.ndarray, heights: np.ndarray, losses: np.ndarray, score: np.ndarray, E: np.ndarray
-    ) -> None:
-        """Let these picks count; scores and errors are those after them."""
+    def left(self, columns: np.ndarray, S: list[int], Y: np.ndarray) -> np.ndarray:
+        """Return what is left of these columns without A_S Y."""
+        W = np.zeros((self.p.n, columns.size), dtype=self.A.dtype)
+        W[S] = -Y
+        W[columns, np.arange(columns.size)] += 1
+        return np.asarray(self.A.times(W))
+
+    def keep(self, run: np.ndarray, table: _Table, taken: int) -> None:
+        """Let these picks, as many as are taken of the run, count."""
+        a, b = len(self.S), len(self.S) + taken
+        self.Y[:a] += self.X[:a, a:b] @ self.R[a:b]
+        self.Y[a:b] = self.X[a:b, a:b] @ self.R[a:b]
         self.S += run.tolist()
-        self.heights += np.sqrt(heights[: run.size]).tolist()
-        self.N = np.maximum(self.N - losses[: run.size].sum(axis=0), 0)
+        self.heights += np.sqrt(table.heights[:taken]).tolist()
+        self.N = np.maximum(self.N - table.losses[:taken].sum(axis=0), 0)
         self.N[run] = 0
-        self.score, self.E = score, E
+        self.score = table.scores[taken]
+        self.E = self.unit * (self.exact + self.exact[self.S] @ squares(self.Y[:b]))
 
     def reached(self) -> bool:
         """Return whether the tolerance is met, norms being formed from the columns before that is believed."""
@@ -321,17 +329,18 @@ class _Steps:
         left = left[np.argsort(-self.N[left], kind="stable")]
         return not any(np.any(self.norms2(part) > self.p.noise**2) for part in (left[:8], left[8:]))
 
-    def residuals(self, columns: np.ndarray, twice: bool = False) -> np.ndarray:
-        """Return the residuals of these columns after S; projected twice, they are accurate however small they are."""
-        S, t = self.S, len(self.S)
-        if not S:
-            return np.asarray(self.A.take(columns))
-        X = self.X[:t, :t]
-        e = self.A.take(columns) - self.A.combined(S, X @ self.R[:t, columns])
-        return e - self.A.combined(S, X @ (X.conj().T @ self.A.products(S, e))) if twice else e
+    def residuals(self, columns: np.ndarray) -> np.ndarray:
+        """Return the residuals of these columns after S, projected twice: accurate however small they are."""
+        t, n = len(self.S), self.p.n
+        e = self.left(columns, self.S, self.Y[:t, columns])
+        if not t:
+            return e
+        W, X = np.zeros((n, columns.size), dtype=self.A.dtype), self.X[:t, :t]
+        W[self.S] = X @ (X.conj().T @ self.A.adjoint_times(e)[self.S])
+        return np.asarray(e - self.A.times(W))
 
     def norms2(self, columns: np.ndarray) -> np.ndarray:
         """Return the squared norms of the residuals of these columns, formed from the columns."""
         step = max(1, BLOCK // self.p.m)
         parts = [columns[a : a + step] for a in range(0, columns.size, step)]
-        return np.concatenate([np.zeros(0), *(column_norms2(self.residuals(part, True)) for part in parts)])
+        return np.concatenate([np.zeros(0), *(column_norms2(self.residuals(part)) for part in parts)])

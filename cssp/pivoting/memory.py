@@ -37,8 +37,8 @@ WIDENED = 1 << 26
 #: Bytes of a matrix that stays in the cache: products are cheaper than guesses there.
 CACHE = 1 << 22
 
-#: The Gram matrix is cheapest from this many columns on, and up to this many times k columns.
-GRAM_FROM, GRAM = 256, 10
+#: The Gram matrix is cheapest from this many columns on, up to this many times k columns, and while n² is at most this many times k.
+GRAM_FROM, GRAM, GRAM_SQUARE = 256, 10, 8192
 
 #: Another Gram matrix, of the residuals, is formed after so many picks from one at the least, and as if for so many more.
 LEAST_GAIN, SOME = 32, 100
@@ -75,7 +75,8 @@ def speculative(p: Problem, guesses: bool | None = None) -> Picks:
 def _gram_is_cheapest(A: np.ndarray, k: int) -> bool:
     """Return whether k picks cost least from the Gram matrix, and it fits."""
     n = A.shape[1]
-    return GRAM_FROM <= n <= GRAM * k and n**2 * A.itemsize <= max(LARGEST_GRAM, A.nbytes)
+    few = n <= GRAM * k and n**2 <= GRAM_SQUARE * k
+    return n >= GRAM_FROM and few and n**2 * A.itemsize <= max(LARGEST_GRAM, A.nbytes)
 
 
 def _without(p: Problem, picks: list[int]) -> Problem:
@@ -93,7 +94,7 @@ def _from_gram(p: Problem, A: np.ndarray) -> tuple[Picks, list[float], bool]:
     X, N, picks, heights = A, p.norms2, list[int](), list[float]()
     while True:
         q = replace(_without(p, picks), k=p.k - len(picks), include=())
-        found = gram_picks(q, DenseColumns(X, min(q.k, p.m - len(picks))), N)
+        found = gram_picks(q, DenseColumns(X), N)
         picks += found.picks.indices
         heights += found.heights
         if found.final:

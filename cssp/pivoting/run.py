@@ -31,8 +31,8 @@ from cssp.problem import Problem
 
 __all__ = ["NARROWEST", "Columns", "Guessed", "Held", "Run", "fallen", "row_of"]
 
-#: Columns in the block for each pick guessed, and fewest columns in a block.
-WIDTH, NARROWEST = 3, 192
+#: Columns in the block for each pick guessed, and at the least: a share of all columns, between two bounds.
+WIDTH, SHARE, NARROWEST, ENOUGH = 3, 1 / 9, 192, 320
 
 #: A guess ends where its squared residual falls below this share of the first one's: beyond, Cholesky QR is not safe.
 DROP = 1e-4
@@ -197,7 +197,8 @@ class Run:
     def guess(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return up to ``length`` columns that may come next, and orthonormal directions for them."""
         Q = self.basis
-        C, E, G = self.matrix.block(self, max(NARROWEST, WIDTH * length))
+        least = min(max(NARROWEST, int(SHARE * self.p.n)), ENOUGH)
+        C, E, G = self.matrix.block(self, max(least, WIDTH * length))
         order, R = self.pivot(G, C, length)
         E = take_columns(E, order)
         if order.size < 2:

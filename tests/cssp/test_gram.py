@@ -6,7 +6,7 @@ import pytest
 from test_speculation import KINDS, check_family, problem, tokens
 
 from cssp import select
-from cssp.linalg import take_columns
+from cssp.linalg import column_norms2
 from cssp.matrices import MATRICES
 from cssp.methods.residual import textbook
 from cssp.pivoting import gram as _gram
@@ -23,7 +23,7 @@ def forced(monkeypatch):
 
 def gram(p, A):
     """The run on a matrix in memory."""
-    return gram_picks(p, DenseColumns(A, min(p.k, p.m)))
+    return gram_picks(p, DenseColumns(A))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
@@ -72,6 +72,24 @@ def test_growth_of_errors_is_seen():
     assert picks == list(range(len(picks)))
 
 
+@pytest.mark.parametrize("kind", ["decay", "mean", "spread"])
+def test_errors_are_as_large_as_they_are_taken_for(kind):
+    """Estimates of them hold for every column that may be picked, and are never a hundred times too large."""
+    A = tokens(np.random.default_rng(6), 500, 300, kind).astype(np.float32)
+    wide = A.astype(np.float64)
+    s = _gram._Steps(problem(A, 200), DenseColumns(A), column_norms2(A))
+    looked = 0
+    while len(s.S) < 200 and s.advance():
+        Q, _ = np.linalg.qr(wide[:, s.S])
+        right = column_norms2(wide - Q @ (Q.T @ wide))
+        right[s.S] = 0
+        near = right > 0.7 * right.max()
+        off = np.abs(s.N - right)[near] / s.E[near]
+        assert 0.01 < off.max() < 1
+        looked += 1
+    assert looked >= 2
+
+
 def test_ties(forced):
     Q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((60, 40)))
     assert select(Q, 39).indices.tolist() == list(range(39))
@@ -88,7 +106,8 @@ def test_columns_in_doubt_are_told_apart_by_residuals(length, monkeypatch):
     """Pairs of columns whose norms differ by more than a tie and less than the Gram matrix can tell, in one run and in several."""
     asked = []
     monkeypatch.setattr(_gram, "LENGTH", length)
-    monkeypatch.setattr(_gram, "take_columns", lambda A, C: asked.append(len(C)) or take_columns(A, C))
+    times = DenseColumns.times
+    monkeypatch.setattr(DenseColumns, "times", lambda A, W: asked.append(W.shape[1]) or times(A, W))
     rng = np.random.default_rng(1)
     for _ in range(20):
         X = (2 * rng.standard_normal((400, 1)) + rng.standard_normal((400, 30))).astype(np.float32)
@@ -153,7 +172,7 @@ def test_the_gram_matrix_of_the_residuals_goes_on_where_the_first_one_ends(dtype
 
 def test_picks_outside_the_block_are_seen(monkeypatch):
     """Of many columns a run looks at those of largest norm: here every pick but the first is among the others."""
-    monkeypatch.setattr(_gram, "WIDEST", 0)
+    monkeypatch.setattr(_gram, "CACHED", 0)
     monkeypatch.setattr(_gram, "MANY", 20)
     rng = np.random.default_rng(4)
     for _ in range(5):
