@@ -43,7 +43,7 @@ SEEN, LEAST = 8.0, 16.0
 MOST_GROWTH = 2.0
 
 #: Most columns in doubt, on average over the picks that are in doubt.
-MOST = 10
+MOST = 6
 
 #: Residuals that are formed together.
 TOGETHER = 128

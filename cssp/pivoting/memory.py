@@ -40,8 +40,8 @@ CACHE = 1 << 22
 #: The Gram matrix is cheapest from this many columns on, up to this many times k columns, and while n² is at most this many times k.
 GRAM_FROM, GRAM, GRAM_SQUARE = 256, 10, 8192
 
-#: Another Gram matrix, of the residuals, is formed after so many picks from one at the least, and as if for so many more.
-LEAST_GAIN, SOME = 32, 100
+#: Another Gram matrix, of the residuals, is formed after so many picks from one at the least.
+LEAST_GAIN = 32
 
 #: Bytes of a Gram matrix that is formed although A is smaller.
 LARGEST_GRAM = 1 << 28
@@ -100,11 +100,7 @@ def _from_gram(p: Problem, A: np.ndarray) -> tuple[Picks, list[float], bool]:
         if found.final:
             exhausted = found.picks.exhausted
             return replace(p.pivots(picks, heights), exhausted=exhausted), heights, True
-        if (
-            found.low
-            or len(found.heights) < LEAST_GAIN
-            or not _gram_is_cheapest(A, max(p.k - len(picks), SOME))
-        ):
+        if found.low or len(found.heights) < LEAST_GAIN or not _gram_is_cheapest(A, p.k - len(picks)):
             return Picks(picks), heights, False
         Q = basis(take_columns(A, picks), p.noise)
         X = project_off(A, Q, times=1)  # above half of the digits once is enough
