@@ -11,7 +11,6 @@ import numpy as np
 import scipy.linalg
 
 __all__ = [
-    "accumulate",
     "adjoint",
     "basis",
     "blocks",
@@ -94,15 +93,6 @@ def adjoint(X: Array) -> Array:
 def conjugate(x: Array) -> Array:
     """Return the complex conjugate, x itself where it is real."""
     return _namespace(x).conj(x) if _is_complex(x) else x
-
-
-def accumulate(rows: np.ndarray, sums: np.ndarray) -> None:
-    """Let the sums after the first be that one and the rows so far, arrays of shape (r, n) and (r + 1, n): `numpy.cumsum` is slower.
-
-    The rows may be the sums after the first.
-    """
-    for i in range(len(rows)):
-        np.add(sums[i], rows[i], out=sums[i + 1])
 
 
 def squares(X: Array) -> Array:

@@ -98,8 +98,8 @@ MUTANTS = [
     Mutant(
         "residual",
         "errors never grow",
-        "accumulate(errors[1:], errors)",
-        "errors[1:] = errors[0]",
+        "errors[i + 1] += errors[i]",
+        "errors[i + 1] = errors[i]",
         _GRAM,
     ),
     Mutant(

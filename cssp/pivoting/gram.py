@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cssp.linalg import BLOCK, accumulate, column_norms2, gram, squares
+from cssp.linalg import BLOCK, column_norms2, gram, squares
 from cssp.pivoting import norm_slack, stale_level, tie_bar, tie_bias
 from cssp.pivoting.bases import pivots
 from cssp.problem import Picks, Problem
@@ -149,7 +149,6 @@ class _Steps:
         self.E = self.unit * self.N
         self.least = max(p.noise, p.reach if dtype in (np.float32, np.complex64) else 0.0) ** 2
         self.score = np.where(p.candidates, self.N, -math.inf)
-        self.bias = tie_bias(p.n, p.eps)
         self.slack, self.half = norm_slack(self.exact, p.eps), stale_level(self.exact, p.eps)
         self.R = np.empty((self.most, p.n), dtype=dtype)
         self.X, self.Y = np.zeros((self.most, self.most), dtype=dtype), np.empty_like(self.R)
@@ -172,7 +171,7 @@ class _Steps:
         if np.count_nonzero(near[doubtful]) > MOST * doubtful.size:
             taken, more, self.rounding, self.next = int(doubtful[0]), False, False, None
         elif doubtful.size:
-            decided = self.decide(run, doubtful, near)
+            decided = self.decide(run, doubtful, near, table.scores)
             if decided < taken:
                 taken, more, self.rounding = decided, True, False
         self.keep(run[:taken], table, taken)
@@ -182,9 +181,9 @@ class _Steps:
         """Return what the rows of R of a run say of all columns before each of its picks, and after the last one."""
         losses = squares(self.R[len(self.S) : len(self.S) + run.size])
         scores = np.empty((run.size + 1, self.p.n), dtype=losses.dtype)
-        scores[0] = 0
-        accumulate(losses, scores)
-        np.subtract(self.score, scores, out=scores)
+        scores[0] = self.score
+        for i, lost in enumerate(losses):  # `numpy.cumsum` is slower
+            np.subtract(scores[i], lost, out=scores[i + 1])
         own_scores = scores[:, run]
         heights = own_scores.diagonal().copy()
         own_scores[np.tri(run.size + 1, run.size, -1, dtype=bool)] = -math.inf
@@ -193,7 +192,8 @@ class _Steps:
         errors = np.empty_like(scores)
         errors[0] = self.E
         np.multiply(losses, (own / np.where(heights > 0, heights, 1))[:, None], out=errors[1:])
-        accumulate(errors[1:], errors)
+        for i in range(run.size):
+            errors[i + 1] += errors[i]
         return _Table(heights, own, losses, scores, errors)
 
     def guess(self) -> np.ndarray:
@@ -205,7 +205,7 @@ class _Steps:
         R, length = self.R[:t], min(LENGTH, self.most - t)
         narrow = (t + LENGTH) * R.itemsize * p.n > CACHED and p.n > MANY
         if narrow:
-            biased = self.score * self.bias
+            biased = self.score * tie_bias(p.n, p.eps)
             biased[first] = math.inf
             C = np.sort(np.argpartition(-biased, MANY - 1)[:MANY])
             H = G[np.ix_(C, C)] - R[:, C].conj().T @ R[:, C]
@@ -274,21 +274,29 @@ class _Steps:
         near[certain] = False
         return taken, near, more
 
-    def decide(self, run: np.ndarray, doubtful: np.ndarray, near: np.ndarray) -> int:
+    def decide(self, run: np.ndarray, doubtful: np.ndarray, near: np.ndarray, scores: np.ndarray) -> int:
         """Return how many picks are those of the rule, by residuals of the columns in doubt; `next` is the right one after them.
 
-        The residual of a column before a step is what the picks before that step leave of it; only its norm is asked for.
+        The residual of a column before a step is what the picks before that step leave of it; only its norm is asked for, and only
+        where the error of the score as of that step leaves a doubt.
         """
-        t, S = len(self.S), [*self.S, *run.tolist()]
+        t, S, eps = len(self.S), [*self.S, *run.tolist()], self.p.eps
         X, before = self.X[: len(S), : len(S)], np.arange(len(S))[:, None]
         for steps in np.array_split(doubtful, math.ceil(np.count_nonzero(near[doubtful]) / TOGETHER)):
             which, columns = np.nonzero(near[steps])
+            begin, slack = np.searchsorted(which, np.arange(steps.size)), self.slack[columns]
             Y = X @ np.where(before < t + steps[which], self.R[: len(S), columns], 0)
-            N = column_norms2(self.left(columns, S, Y))
-            fair = N + self.slack[columns]
-            for s, i in enumerate(steps.tolist()):
-                mine = which == s
-                right = int(columns[mine][(fair[mine] >= tie_bar(float(N[mine].max()), self.p.eps)).argmax()])
+            N, E = (
+                scores[steps[which], columns],
+                self.unit * (self.exact[columns] + self.exact[S] @ squares(Y)),
+            )
+            able = N + slack + E >= np.maximum.reduceat(tie_bar(N, eps) - E, begin)[which]
+            N[~able] = -math.inf
+            able &= (np.add.reduceat(able, begin, dtype=int) > 1)[which]
+            N[able] = column_norms2(self.left(columns[able], S, Y[:, able]))
+            bar = tie_bar(np.maximum.reduceat(N, begin), eps)[which]
+            for i, a, b in zip(steps.tolist(), begin, [*begin[1:], which.size], strict=True):
+                right = int(columns[a:b][(N + slack >= bar)[a:b].argmax()])
                 if right != run[i]:
                     self.next = right
                     return i
