@@ -312,14 +312,15 @@ class _Steps:
     def keep(self, run: np.ndarray, table: _Table, taken: int) -> None:
         """Let these picks, as many as are taken of the run, count."""
         a, b = len(self.S), len(self.S) + taken
-        self.Y[:a] += self.X[:a, a:b] @ self.R[a:b]
-        self.Y[a:b] = self.X[a:b, a:b] @ self.R[a:b]
         self.S += run.tolist()
         self.heights += np.sqrt(table.heights[:taken]).tolist()
         self.N = np.maximum(self.N - table.losses[:taken].sum(axis=0), 0)
         self.N[run] = 0
         self.score = table.scores[taken]
-        self.E = self.unit * (self.exact + self.exact[self.S] @ squares(self.Y[:b]))
+        if b < self.most:
+            self.Y[:a] += self.X[:a, a:b] @ self.R[a:b]
+            self.Y[a:b] = self.X[a:b, a:b] @ self.R[a:b]
+            self.E = self.unit * (self.exact + self.exact[self.S] @ squares(self.Y[:b]))
 
     def reached(self) -> bool:
         """Return whether the tolerance is met, norms being formed from the columns before that is believed."""
