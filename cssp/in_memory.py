@@ -58,13 +58,13 @@ class InMemory:
     def problem(self, place: tuple[int, ...], item: Item, rng: np.random.Generator) -> Problem:
         """Return the two-dimensional problem of one batch item."""
         A = _native(self.A[(*place, ...)] if place else self.A)
-        xp = array_api_compat.array_namespace(A)
         if item.columns is not None:
             A = linalg.take_columns(A, item.columns)
-        A = xp.astype(A, compute_dtype(A), copy=False)
+        A = _computed(A)
+        xp = array_api_compat.array_namespace(A)
         plain = item.weights is None and not self.unit
-        norms2, exponent = (scaling.in_range(A), 0) if plain else (None, 0)
-        if norms2 is None:
+        (norms2, clear), exponent = scaling.in_range(A) if plain else (None, False), 0
+        if not clear:
             single = not place and not xp.isdtype(A.dtype, "complex floating")
             top = check_finite(
                 "A", A, item.columns, item.where, REMEDY, self.names, if_nan=MISSING if single else ""
@@ -85,7 +85,7 @@ class InMemory:
             exponent=exponent,
             columns=item.columns,
             width=item.width,
-            measured=None if norms2 is None else (A, norms2),
+            measured=None if norms2 is None or exponent else (A, norms2),
         )
         problem = _flush_negligible_columns(problem)
         if self.target is not None:
@@ -96,7 +96,7 @@ class InMemory:
         """Return the problem with its target."""
         assert self.target is not None
         B = _native(self.target[(*place, ...)] if place and self.target.ndim > 2 else self.target)
-        B = problem.xp.astype(B, compute_dtype(B), copy=False)
+        B = _computed(B)
         top = check_finite("target", B, None, where, "clean it")
         B, exponent = scaling.normalised(B, top, always=B.dtype != problem.A.dtype)
         B = problem.xp.astype(B, problem.A.dtype, copy=False)
@@ -132,6 +132,15 @@ def _flush_negligible_columns(p: Problem) -> Problem:
     if not bool(xp.any(linalg.take_columns(p.A, linalg.places(negligible)) != 0)):
         return p
     return replace(p, A=xp.where(negligible[None, :], xp.zeros_like(p.A), p.A))
+
+
+def _computed(A: Array) -> Array:
+    """Return A in the precision that is computed in; of a tensor in host memory NumPy's view, which costs nothing.
+
+    Threads of torch would wait for work beside those of NumPy's BLAS: together they take up to ten times as long.
+    """
+    A = array_api_compat.array_namespace(A).astype(A, compute_dtype(A), copy=False)
+    return linalg.host(A) if linalg.in_host_memory(A) else A
 
 
 def _native(A: Array) -> Array:

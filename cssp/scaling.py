@@ -8,7 +8,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from cssp.linalg import column_norms2, host, in_host_memory
+from cssp.linalg import column_norms2, host
 
 __all__ = ["default_floating_errors", "in_range", "normalised", "shifted", "unit_columns", "weighted"]
 
@@ -35,15 +35,14 @@ def normalised(A: Array, top: float, always: bool = False) -> tuple[Array, int]:
     return (A, 0) if top == 0 or (low <= e <= high and not always) else (shifted(A, -e), e)
 
 
-def in_range(A: Array) -> Array | None:
-    """Return the squared column norms where they show that all entries are finite and `normalised` leaves A as it is, else None."""
+def in_range(A: Array) -> tuple[Array, bool]:
+    """Return the squared column norms, and whether they show that all entries are finite and `normalised` leaves A as it is."""
     m, xp = A.shape[0], array_api_compat.array_namespace(A)
     with np.errstate(all="ignore"):
-        # Threads of torch would wait for work beside those of BLAS, which comes next.
-        norms2 = xp.asarray(column_norms2(host(A))) if in_host_memory(A) else column_norms2(A)
+        norms2 = column_norms2(A)
     top2 = float(xp.max(norms2)) if norms2.shape[0] else 0.0
     low, high = _exponents(A)
-    return norms2 if m * 4.0 ** (low - 1) <= top2 < 4.0 ** (high - 1) else None
+    return norms2, m * 4.0 ** (low - 1) <= top2 < 4.0 ** (high - 1)
 
 
 def weighted(A: Array, w: np.ndarray, top: float) -> tuple[Array, int]:

@@ -8,7 +8,8 @@ import pytest
 from optional import torch
 
 import cssp
-from cssp import METHODS, linalg, select
+from cssp import METHODS, in_memory, linalg, select
+from cssp.problem import Problem
 
 NATIVE = [name for name, row in METHODS.items() if "array-api" in row.backends]
 FLAGS = {
@@ -155,6 +156,19 @@ def test_torch(method):
     A = matrices()["Gaussian"]
     for k, arguments in calls(method, A):
         check_same(torch.as_tensor, method, A, k, arguments, lambda x: x.device)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tensors_in_host_memory_are_computed_by_numpy(method, monkeypatch):
+    """Threads of torch and of NumPy's BLAS side by side take several times as long."""
+    built = []
+    monkeypatch.setattr(in_memory, "Problem", lambda **known: built.append(Problem(**known)) or built[-1])
+    A = matrices()["Gaussian"]
+    for k, arguments in calls(method, A):
+        select(torch.as_tensor(A), k, method, rng=0, **arguments)
+    assert built
+    assert all(isinstance(x, np.ndarray) for p in built for x in (p.A, p.candidates))
+    assert all(p.target is None or isinstance(p.target, np.ndarray) for p in built)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -87,6 +87,25 @@ def test_a_small_residual_gets_no_direction_of_rounding():
     assert Q.shape == (50, 2)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("decades", [0, 1, 3, 5])
+def test_a_basis_by_products_is_as_good_as_any(decades, dtype):
+    """Columns of any norms whose condition, at equal norms, is up to ten to that power: prefixes span what the columns span."""
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        left, right = (np.linalg.qr(rng.standard_normal((200, 30)))[0] for _ in range(2))
+        C = left * np.logspace(0, -decades, 30) @ right[:30].T * 10.0 ** rng.integers(-8, 8, 30)
+        C = C.astype(dtype) * (1j if np.dtype(dtype).kind == "c" else 1)
+        Q, independent = linalg.basis(C, 0.0)
+        eps = float(np.finfo(dtype).eps)
+        assert independent == [True] * 30
+        assert np.abs(Q.conj().T @ Q - np.eye(30)).max() < 100 * eps
+        left = C - Q @ (Q.conj().T @ C)
+        assert np.all(np.linalg.norm(left, axis=0) < 100 * eps * np.linalg.norm(C, axis=0))
+        below = np.tril(Q.conj().T @ C, -1)
+        assert np.all(np.abs(below).max(axis=0) < 100 * 10**decades * eps * np.linalg.norm(C, axis=0))
+
+
 def test_equal_columns_of_a_tiny_matrix():
     """Rounding of a QR decomposition does not shrink with the matrix: coefficients used to raise LinAlgError."""
     A = np.array([[-0.1208777946152117] * 2, [0.5130431677105359] * 2])
