@@ -42,20 +42,20 @@ def pivots(
         Pivots end where the squared norm is no more than that.
     """
     R, order = np.empty((length, len(N)), dtype=G.dtype), np.empty(length, dtype=np.int64)
-    both = np.stack([N, N + slack])
-    d, fair = both
+    d, fair = np.array(N), np.empty_like(N)
     j, complex_ = first, G.dtype.kind == "c"
     for s in range(length):
         height = float(d[j])
         if not height > least:
             return order[:s], R[:s]
-        row, known = R[s], R[:s, j]
-        np.matmul(known.conj() if complex_ else known, R[:s], out=row)
+        row, known, root = R[s], R[:s, j], math.sqrt(height)
+        np.dot(known.conj() if complex_ else known, R[:s], out=row)
         np.subtract(G[j], row, out=row)
-        row /= math.sqrt(height)
-        row[j], order[s] = math.sqrt(height), j
-        both -= squares(row)
-        both[:, j] = -math.inf
+        row /= root
+        row[j], order[s] = root, j
+        d -= squares(row) if complex_ else np.multiply(row, row, out=fair)
+        d[j] = -math.inf
+        np.add(d, slack, out=fair)
         j = int((fair >= tie_bar(float(d[d.argmax()]), eps)).argmax())
     return order, R
 
