@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.linalg import get_lapack_funcs
 
 from cssp.linalg import BLOCK, column_norms2, gram, squares, take_columns
 from cssp.pivoting import norm_slack, stale_level, tie_bar, tie_bias
@@ -142,9 +143,8 @@ class _Steps:
         self.E = self.unit * self.N
         self.least = max(p.noise, p.reach if dtype in (np.float32, np.complex64) else 0.0) ** 2
         self.score = np.where(p.candidates, self.N, -math.inf)
-        self.bias = tie_bias(p.n, p.eps)
         self.slack, self.half = norm_slack(self.exact, p.eps), stale_level(self.exact, p.eps)
-        self.R = np.empty((p.n, self.most), dtype=dtype).T  # columns of it are taken together
+        self.R = np.empty((self.most, p.n), dtype=dtype)
         self.X = np.zeros((self.most, self.most), dtype=dtype)
         self.S: list[int] = []
         self.heights: list[float] = []
@@ -160,8 +160,8 @@ class _Steps:
         losses = squares(self.R[begun : begun + size])
         scores = np.empty((size + 1, self.p.n), dtype=losses.dtype)
         scores[0] = self.score
-        np.cumsum(losses, axis=0, out=scores[1:])
-        np.subtract(self.score, scores[1:], out=scores[1:])
+        for i, lost in enumerate(losses):
+            np.subtract(scores[i], lost, out=scores[i + 1])
         own_scores = scores[:, run]
         heights = own_scores.diagonal().copy()
         own_scores[np.tri(size + 1, size, -1, dtype=bool)] = -math.inf
@@ -170,7 +170,8 @@ class _Steps:
         errors = np.empty_like(scores)
         errors[0] = self.E
         np.multiply(losses, (own / np.where(heights > 0, heights, 1))[:, None], out=errors[1:])
-        np.cumsum(errors, axis=0, out=errors)
+        for i in range(size):
+            errors[i + 1] += errors[i]
         taken, doubtful, near, more = self.judge(run, own, scores[:size], errors)
         if np.count_nonzero(near[doubtful]) > MOST * doubtful.size:
             taken, more, self.rounding, self.next = int(doubtful[0]), False, False, None
@@ -190,7 +191,7 @@ class _Steps:
             first = int((self.score + self.slack >= bar).argmax())
         C = np.arange(p.n)
         if p.n > WIDEST:
-            biased = self.score * self.bias
+            biased = self.score * tie_bias(p.n, p.eps)
             biased[first] = math.inf
             C = np.sort(np.argpartition(-biased, MANY - 1)[:MANY])
         H = G[np.ix_(C, C)] if C.size < p.n else G
@@ -208,26 +209,28 @@ class _Steps:
         run = C[order]
         self.rounding = run.size < min(LENGTH, self.most - t)
         if run.size:
-            self.extend(run, np.triu(T[:, order]))
+            self.extend(run, np.triu(T[:, order]), T if C.size == p.n else None)
         return run
 
-    def extend(self, run: np.ndarray, T: np.ndarray) -> None:
-        """Form the rows of R that belong to a run, whose own columns of them are T, and extend X."""
+    def extend(self, run: np.ndarray, T: np.ndarray, new: np.ndarray | None = None) -> None:
+        """Extend X by a run, and R by its rows, formed where they are not given; T are the run's own columns of them."""
         a, b = len(self.S), len(self.S) + run.size
-        R, rows = self.R[:a], self.G[run]
-        if a:
-            rows = rows - R[:, run].conj().T @ R
-        X = np.triu(np.linalg.inv(T))
-        new = X.conj().T @ rows
-        new += X.conj().T @ (rows - T.conj().T @ new)  # as accurate as substitution
+        R, X = self.R[:a], get_lapack_funcs("trtri", (T,))(T)[0]
+        if new is None:
+            rows = self.G[run]
+            if a:
+                rows = rows - R[:, run].conj().T @ R
+            new = X.conj().T @ rows
+            new += X.conj().T @ (rows - T.conj().T @ new)  # as accurate as substitution
         self.R[a:b], self.X[a:b, a:b] = new, X
         if a:
             self.X[:a, a:b] = self.X[:a, :a] @ (-R[:, run] @ X)
 
     def own_errors(self, run: np.ndarray, losses: np.ndarray, heights: np.ndarray) -> np.ndarray:
         """Return the error estimate of each pick of the run when it is picked: what it has of the picks before included."""
-        shares = np.tril((losses[:, run] / np.where(heights > 0, heights, 1)[:, None]).T, -1)
-        return np.asarray(np.linalg.solve(np.eye(run.size) - shares, self.E[run]), dtype=self.N.dtype)
+        shares = losses[:, run] / np.where(heights > 0, heights, 1)[:, None]  # those above the diagonal count
+        solve = get_lapack_funcs("trtrs", (shares,))
+        return np.asarray(solve(-shares, self.E[run], trans=1, unitdiag=True)[0])
 
     def judge(
         self, run: np.ndarray, own: np.ndarray, Z: np.ndarray, E: np.ndarray

@@ -92,7 +92,7 @@ def _from_gram(p: Problem, A: np.ndarray) -> tuple[Picks, list[float], bool]:
     """
     X, N, picks, heights = A, p.norms2, list[int](), list[float]()
     while True:
-        q = replace(_without(p, picks), k=p.k - len(picks), include=())
+        q = replace(_without(p, picks), k=p.k - len(picks), include=()) if picks else p
         found = gram_picks(q, DenseColumns(X, min(q.k, p.m - len(picks))), N)
         picks += found.picks.indices
         heights += found.heights
