@@ -283,11 +283,12 @@ class _Steps:
         columns = np.union1d(begun, np.flatnonzero(near[doubtful].any(axis=0)))
         e = self.residuals(columns)
         place = np.searchsorted(columns, begun)
-        G = e[:, place].conj().T @ e
+        G = (e.conj().T @ e)[place]
         try:
-            R = np.linalg.inv(np.linalg.cholesky(G[:, place])) @ G
+            L = np.linalg.cholesky(G[:, place])
         except np.linalg.LinAlgError:  # the picks depend on each other
             return int(doubtful[0])
+        R = get_lapack_funcs("trtrs", (L, G))(L, G, lower=True)[0]
         N = column_norms2(e) - np.cumsum(squares(R), axis=0)
         slack = self.slack[columns]
         for i in doubtful.tolist():
