@@ -98,8 +98,8 @@ MUTANTS = [
     Mutant(
         "residual",
         "errors never grow",
-        "np.cumsum(errors, axis=0, out=errors)",
-        "errors[1:] = errors[0]",
+        "errors[i + 1] += errors[i]",
+        "errors[i + 1] = errors[i]",
         _GRAM,
     ),
     Mutant("residual", "correlated errors not seen", "MOST_GROWTH = 4.0", "MOST_GROWTH = 1e300", _GRAM),

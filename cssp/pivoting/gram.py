@@ -288,7 +288,8 @@ class _Steps:
             L = np.linalg.cholesky(G[:, place])
         except np.linalg.LinAlgError:  # the picks depend on each other
             return int(doubtful[0])
-        R = get_lapack_funcs("trtrs", (L, G))(L, G, lower=True)[0]
+        # Solved for all columns at once, threads of SciPy's BLAS would wait beside those of NumPy's, which make the Gram matrix.
+        R = get_lapack_funcs("trtri", (L,))(L, lower=True)[0] @ G
         N = column_norms2(e) - np.cumsum(squares(R), axis=0)
         slack = self.slack[columns]
         for i in doubtful.tolist():
