@@ -183,6 +183,8 @@ def check_deficient(deficient: Any) -> None:
 
 def check_disjoint(include: np.ndarray, exclude: np.ndarray) -> None:
     """Refuse columns that are both included and excluded, item by item."""
+    if not (include.size and exclude.size):
+        return
     for i in np.ndindex(include.shape[:-1]):
         both = np.intersect1d(include[i], exclude[i])
         if both.size:

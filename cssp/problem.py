@@ -219,9 +219,9 @@ class Problem:
         if self.include:
             return Picks(indices)
         beyond_doubt = self.floor + pivoting.CLEAR * min(self.noise, self.floor)
-        clear = all(height > beyond_doubt for height in heights)
-        short = len(indices) < self.k or not all(height > self.floor for height in heights)
-        return Picks(indices, len(indices) if clear else None, short and self.tol is None)
+        least = min(heights, default=math.inf)
+        short = len(indices) < self.k or not least > self.floor
+        return Picks(indices, len(indices) if least > beyond_doubt else None, short and self.tol is None)
 
     def take(self, columns: Sequence[int]) -> Array:
         """Return these columns of A, in this order."""

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.linalg import get_lapack_funcs
 
 from cssp.linalg import BLOCK, column_norms2, gram, squares
 from cssp.pivoting import norm_slack, stale_level, tie_bar, tie_bias
@@ -223,7 +224,7 @@ class _Steps:
     def extend(self, run: np.ndarray, T: np.ndarray, rows: bool) -> None:
         """Extend X by a run, whose own columns of its rows of R are T; and form these rows where only some columns of them are known."""
         a, b = len(self.S), len(self.S) + run.size
-        X = np.triu(np.linalg.inv(T))
+        X = get_lapack_funcs("trtri", (T,))(T)[0]
         if rows:
             G = self.G[run] - self.R[:a, run].conj().T @ self.R[:a]
             new = X.conj().T @ G
@@ -233,8 +234,9 @@ class _Steps:
 
     def own_errors(self, run: np.ndarray, losses: np.ndarray, heights: np.ndarray) -> np.ndarray:
         """Return the error estimate of each pick of the run when it is picked: what it has of the picks before included."""
-        shares = np.tril((losses[:, run] / np.where(heights > 0, heights, 1)[:, None]).T, -1)
-        return np.asarray(np.linalg.solve(np.eye(run.size) - shares, self.E[run]), dtype=self.N.dtype)
+        shares = losses[:, run] / np.where(heights > 0, heights, 1)[:, None]  # those above the diagonal count
+        solve = get_lapack_funcs("trtrs", (shares,))
+        return np.asarray(solve(-shares, self.E[run], trans=1, unitdiag=True)[0])
 
     def judge(self, run: np.ndarray, table: _Table, sure: bool) -> tuple[int, np.ndarray, bool]:
         """Return how many picks can count, between which columns each of them is in doubt, and whether there may be more.

@@ -1,8 +1,11 @@
 """Picks from the Gram matrix against picks from the columns: the same where they are given, and none where in doubt."""
 
+import tracemalloc
+
 import numpy as np
 import oracles
 import pytest
+from optional import torch
 from test_speculation import KINDS, check_family, problem, tokens
 
 from cssp import select
@@ -200,3 +203,61 @@ def test_residuals_that_decide_are_those_after_the_picks_so_far(monkeypatch):
         A = A.astype(np.float32)[:, rng.permutation(36)]
         assert list(gram(problem(A, 20), A).picks.indices) == oracles.greedy_residual(A.astype(float), 20)
     assert max(decided) > 3
+
+
+def batch(items, m=280, n=260):
+    """A batch of float32 matrices, one of all kinds after the other, and one that is zero."""
+    rng = np.random.default_rng(8)
+    made = [tokens(rng, m, n, KINDS[i % len(KINDS)]) for i in range(items - 1)]
+    return np.stack([*made, np.zeros((m, n))]).astype(np.float32)
+
+
+ORDERS = {
+    "columns": lambda A: A,
+    "tokens as rows": lambda A: np.ascontiguousarray(A.swapaxes(-1, -2)).swapaxes(-1, -2),
+    "items last": lambda A: np.moveaxis(np.ascontiguousarray(np.moveaxis(A, 0, -1)), -1, 0),
+}
+
+
+@pytest.mark.filterwarnings("ignore::cssp.RankDeficientWarning")
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_item_of_a_batch_is_the_item_alone(order, kind):
+    A = ORDERS[order](batch(7))
+    X = torch.from_numpy(A) if kind == "torch" else A
+    together = select(X, 40)
+    for i in range(len(A)):
+        alone = select(X[i], 40)
+        assert together.indices[i].tolist() == alone.indices.tolist()
+        assert int(together.rank[i]) == alone.rank
+        assert np.asarray(together.errors[i]).tobytes() == np.asarray(alone.errors).tobytes()
+        assert alone.indices.tolist() == select(A[i], 40).indices.tolist(), "NumPy and torch differ"
+
+
+@pytest.mark.parametrize("order", ["columns", "tokens as rows"])
+def test_a_batch_takes_no_more_memory_than_one_item(order):
+    A = ORDERS[order](batch(9)[:8])
+
+    def peak(X):
+        select(X, 40)  # what is imported or cached by the first call
+        tracemalloc.start()
+        select(X, 40)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(A) < peak(A[0]) + A[0].nbytes
+
+
+def test_errors_of_picks_hold_what_they_have_of_the_picks_before():
+    A = tokens(np.random.default_rng(9), 300, 90, "decay").astype(np.float32)
+    s = _gram._Steps(problem(A, 20), DenseColumns(A), problem(A, 20).norms2)
+    run = s.guess()
+    losses, scores = s.R[:20] ** 2, s.N.astype(float)
+    heights, expected, errors = np.zeros(20, dtype=np.float32), np.zeros(20), s.E.astype(float)
+    for i, j in enumerate(run):
+        heights[i], expected[i] = scores[j], errors[j]
+        scores -= losses[i]
+        errors += errors[j] * losses[i] / heights[i]
+    np.testing.assert_allclose(s.own_errors(run, losses, heights), expected, rtol=1e-4)
+    assert expected[-1] > 1.1 * s.E[run[-1]]
