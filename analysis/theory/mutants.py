@@ -67,10 +67,12 @@ MUTANTS = [
     Mutant(
         "pivoted_qr",
         "included columns not projected away",
-        "C = project_off(h.A[:, free], Q)",
-        "C = h.A[:, free]",
+        "C = project_off(A, Q)",
+        "C = A",
     ),
     Mutant("pivoted_qr", "zero pivots taken", "heights > p.noise", "heights >= 0"),
+    Mutant("pivoted_qr", "rivals overlooked", "np.any(left >= bar, axis=0)", "np.any(left < 0, axis=0)"),
+    Mutant("pivoted_qr", "swaps of other columns", "np.union1d(among[:m], ", "np.union1d(among[-m:], "),
     # several picks guessed, then verified
     Mutant("residual", "guesses taken unverified", "int(np.argmin(right))", "size - 1", _RUN),
     Mutant("residual", "one guess too many", "int(np.argmin(right))", "int(np.argmin(right)) + 1", _RUN),
@@ -211,10 +213,21 @@ MUTANTS = [
         "sampling.projection_dpp(Vh[:k].T, p.rng)",
         "sampling.projection_dpp(Vh[: max(1, k - 1)].T, p.rng)",
     ),
+    Mutant("arp", "missing square", "d = column_norms2(V.T)", "d = np.sqrt(column_norms2(V.T))", _SAMPLING),
     Mutant(
-        "arp", "missing square", "d = np.sum(sq(V), axis=1)", "d = np.sqrt(np.sum(sq(V), axis=1))", _SAMPLING
+        "arp",
+        "not projected off",
+        "orthogonalise(V[J[-1]].conj(), Q[:, :t])",
+        "orthogonalise(V[J[-1]].conj(), Q[:, :0])",
+        _SAMPLING,
     ),
-    Mutant("arp", "reflection with the wrong norm", "(2 / np.sum(sq(w)))", "(1 / np.sum(sq(w)))", _SAMPLING),
+    Mutant(
+        "arp",
+        "cancelled norms never formed anew",
+        "if stale.size:\n            left",
+        "if False:\n            left",
+        _SAMPLING,
+    ),
     Mutant(
         "random_pivot",
         "missing square",
