@@ -5,7 +5,6 @@ Every random decision passes through `draw`, `coin`, `coins` or `proposals`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -98,6 +97,8 @@ def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
     for t in range(k):
         d[J] = 0
         J.append(draw(d, rng))
+        if len(J) == k:
+            break
         q, height = orthogonalise(V[J[-1]].conj(), Q[:, :t])
         Q[:, t] = q / height
         d = np.maximum(d - sq(V @ Q[:, t]), 0)
