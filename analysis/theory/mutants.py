@@ -137,12 +137,12 @@ MUTANTS = [
         "risky = stale & (score + rounding >= bar)",
         "risky = stale & (score >= 2 * bar)",
     ),
-    Mutant("leverage_top", "missing square", "np.abs(Vh[:r]) ** 2", "np.abs(Vh[:r])"),
+    Mutant("leverage_top", "missing square", "column_norms2(Vh[:r])", "np.sum(np.abs(Vh[:r]), axis=0)"),
     Mutant(
         "leverage_top", "the smallest scores", "h.argmax(leverage, open_)", "h.argmax(2 - leverage, open_)"
     ),
-    Mutant("leverage_top", "trailing vectors", "np.abs(Vh[:r]) ** 2", "np.abs(Vh[-r:]) ** 2"),
-    Mutant("leverage_top", "one vector too many", "np.abs(Vh[:r]) ** 2", "np.abs(Vh[: r + 1]) ** 2"),
+    Mutant("leverage_top", "trailing vectors", "column_norms2(Vh[:r])", "column_norms2(Vh[-r:])"),
+    Mutant("leverage_top", "one vector too many", "column_norms2(Vh[:r])", "column_norms2(Vh[: r + 1])"),
     Mutant(
         "farthest",
         "distance to the last pick only",
@@ -324,10 +324,8 @@ MUTANTS = [
         "barrier", "one vector too few", "steps(a, Vh[:r], p.free)", "steps(a, Vh[: max(1, r - 1)], p.free)"
     ),
     Mutant("adaptive", "rounds of one column too many", "k // t + (i < k % t)", "k // t + (i <= k % t)"),
-    Mutant("leverage", "missing square", "np.sum(squares(Vh[:r]), axis=0)", "np.sum(np.abs(Vh[:r]), axis=0)"),
-    Mutant(
-        "leverage", "all singular vectors", "np.sum(squares(Vh[:r]), axis=0)", "np.sum(squares(Vh), axis=0)"
-    ),
+    Mutant("leverage", "missing square", "column_norms2(Vh[:r])", "np.sum(np.abs(Vh[:r]), axis=0)"),
+    Mutant("leverage", "all singular vectors", "column_norms2(Vh[:r])", "column_norms2(Vh)"),
     Mutant(
         "leverage",
         "uniform",
@@ -417,10 +415,16 @@ MUTANTS = [
         "(np.eye(s.size) - np.outer(q, q.conj())) * s",
         "np.eye(s.size) * s",
     ),
-    Mutant("deim", "no interpolation", "V[:, t + 1 :] -= np.outer(r / r[j], V[j, t + 1 :])", "pass"),
-    Mutant("deim", "wrong normalisation", "np.outer(r / r[j], V[j, t + 1 :])", "np.outer(r, V[j, t + 1 :])"),
+    Mutant(
+        "deim",
+        "no interpolation",
+        "r = V[:, t] - V[:, :t] @ np.linalg.solve(V[S, :t], V[S, t])",
+        "r = V[:, t].copy()",
+    ),
+    Mutant("deim", "wrong normalisation", "V[:, t] = r / r[j]", "V[:, t] = r / r[0]"),
+    Mutant("deim", "no triangular system", "np.linalg.solve(V[S, :t], V[S, t])", "V[S, t]"),
     Mutant("deim", "signed entries", "a.best(np.abs(r), open_)", "a.best(np.maximum(r.real, 0), open_)"),
-    Mutant("deim", "vectors one off", "V = Vh[:k].T.copy()", "V = Vh[::-1][:k].T.copy()"),
+    Mutant("deim", "vectors one off", "V = Vh[:k].T", "V = Vh[::-1][:k].T"),
     Mutant("qdeim", "singular values left in", "A=Vh[:k],", "A=_[:k, None] * Vh[:k],"),
     Mutant("qdeim", "trailing vectors", "A=Vh[:k],", "A=Vh[-k:],"),
     Mutant("qdeim", "one pick short", "k=k, candidates=a.open", "k=max(1, k - 1), candidates=a.open"),

@@ -76,6 +76,7 @@ def searched(p: Problem, start: str, deadline: Deadline, exponent: float = 2) ->
         raise UnsupportedError(f"start = {start!r}: that method cannot honour complex A")
 
     def run(q: Problem) -> Picks:
+        q = q.reduced
         target = q.target if "target" in supports else None
         found = METHODS[start].function(replace(q, tol=None, target=target, progress=silent))
         return refined(q, found, deadline, exponent)
