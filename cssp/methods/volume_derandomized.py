@@ -155,7 +155,8 @@ class _Screened:
             sums[:, part] = C @ sq(T @ self.half[:, part])
         error = m * float(np.finfo(self.now.dtype).eps)
         slack = [
-            2 * error * (np.linalg.norm(w) + (1 + w.max()) * math.sqrt(m)) + error**2 * m for w in (high, low)
+            2 * error * (np.linalg.norm(w) + math.sqrt(m) * w.max()) + 2 * m * error**2 * w.max()
+            for w in (high, low)
         ]
         least = sums[0] + rest[0] * self.now - slack[0] * self.start
         chance = sums[1] + rest[1] * self.now + slack[1] * self.start
