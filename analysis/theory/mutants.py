@@ -32,6 +32,7 @@ class Mutant:
 
 
 _SAMPLING = "cssp/sampling.py"
+_SHARED = "cssp/methods/_shared.py"
 _RELAXATION = "cssp/methods/_relaxation.py"
 _PART = "cssp/part.py"
 _MEMORY = "cssp/pivoting/memory.py"
@@ -315,11 +316,11 @@ MUTANTS = [
     Mutant(
         "barrier",
         "the least fall of the potential",
-        "(M**2 @ U2 / (1 + M @ U2))[a.first]",
-        "(1 / (M**2 @ U2 / (1 + M @ U2)))[a.first]",
+        "(fall / (1 + grown))[a.first]",
+        "((1 + grown) / fall)[a.first]",
     ),
-    Mutant("barrier", "missing square", "M**2 @ U2 /", "M @ U2 /"),
-    Mutant("barrier", "in the wrong basis", "sq(W.conj().T @ V)", "sq(W @ V)"),
+    Mutant("barrier", "missing square", "np.stack([M**2, M])", "np.stack([M, M])"),
+    Mutant("barrier", "in the wrong basis", "adjoint(W) @ V", "W @ V", _SHARED),
     Mutant(
         "barrier", "one vector too few", "steps(a, Vh[:r], p.free)", "steps(a, Vh[: max(1, r - 1)], p.free)"
     ),
@@ -443,9 +444,9 @@ MUTANTS = [
         "lower = tau - math.sqrt(r * k)",
         "lower = tau - 1 - math.sqrt(r * k)",
     ),
-    Mutant("bss", "drop a term", "/ growth - (1 / gap) @ V2", "/ growth"),
+    Mutant("bss", "drop a term", "/ growth - 1 / gap", "/ growth"),
     Mutant("bss", "errors of the columns ignored", "U = e2 * (shrink / (np.sum(e2) or 1.0))", "U = 0 * e2"),
-    Mutant("bss", "missing square", "L = (1 / gap**2) @ V2", "L = (1 / gap) @ V2"),
+    Mutant("bss", "missing square", "(1 / gap**2 / growth", "(1 / gap / growth"),
     Mutant("local_search", "no swap", "while a.noise**2 < F and", "while False and"),
     Mutant("local_search", "drop the cross term", "d2 * e2 - 2 * cross - f", "d2 * e2 - f"),
     Mutant("local_search", "drop the gain", "d2 * e2 - 2 * cross - f", "d2 * e2 - 2 * cross"),
