@@ -154,7 +154,7 @@ def completed(p: Problem, found: Iterable[int]) -> Picks:
     picks = (*p.include, *(int(j) for j in found))
     if len(picks) >= p.k:
         return Picks(picks)
-    d = p.numpy()
+    d = p.reduced.numpy()
     left = d.candidates.copy()
     left[list(picks)] = False
     return residual(replace(d, include=picks, candidates=left, tol=None, target=None, progress=silent))

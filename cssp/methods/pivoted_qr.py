@@ -2,8 +2,8 @@
 
 Businger and Golub, Numer. Math. 7:269-276, 1965 [businger1965], as xGEQP3 of LAPACK (Quintana-Ortí, Sun and
 Bischof, SIAM J. Sci. Comput. 19:1486-1494, 1998 [quintanaorti1998]). Ties are broken as LAPACK does: the
-first maximum in the current order of the columns, swaps included; of a tall matrix, which is reduced to its triangular factor
-first, those of exact arithmetic only up to rounding.
+first maximum in the current order of the columns, swaps included; of tall and of wide matrices, of which LAPACK sees the
+triangular factor or few columns, those of exact arithmetic only up to rounding.
 
 LAPACK knows no k, and makes all min(m, n) steps. Of a wide matrix it is given few columns, with the same first k pivots: those
 without a rival among the others.
@@ -77,7 +77,7 @@ ROW = Method(
     function=pivoted_qr,
     summary="LAPACK's column-pivoted QR (geqp3), the reference",
     citation="businger1965",
-    cost="4mn min(m, n)",
+    cost="4mn min(m, n); of wide ones 4mnk",
     nested=True,
     supports=FORCED | {"tol", "complex"},
     guarantee=GUARANTEE,

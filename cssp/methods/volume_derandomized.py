@@ -4,6 +4,7 @@ Deshpande and Rademacher, "Efficient volume sampling for row/column subset selec
 every run F(S) ≤ (k + 1) e_{k+1}(σ²) / e_k(σ²) ≤ (k + 1) OPT_k, e_j the elementary symmetric polynomials. Stable
 evaluation after Cortinovis and Kressner, "Low-rank approximation in the Frobenius norm by column and row subset
 selection", SIAM J. Matrix Anal. Appl. 41(4), 2020 [cortinovis2020], here with positive terms only.
+Of a wide matrix all scores are bounded in half precision, and only those that may be the least are evaluated.
 """
 
 from __future__ import annotations
