@@ -34,8 +34,9 @@ __all__ = [
 
 Array = Any
 
-#: Entries of a temporary block; residuals of many columns are formed in blocks of this size.
-BLOCK = 1 << 22
+#: Entries of a temporary block; residuals of many columns are formed in blocks of this size. In host memory blocks are smaller, to
+#: stay in the cache, but of so many columns at least.
+BLOCK, CACHED, COLUMNS = 1 << 22, 1 << 18, 64
 
 #: Fewest rows that are read at a time for a triangular factor, and its largest order.
 SLAB, SQUARE = 4096, 5120
@@ -50,6 +51,9 @@ WIDE, LARGE, NEARLY = 8, 1 << 20, 1e-3
 #: Coefficients are compared with those of a truncated SVD where a singular value is below so many times max(m, k)·eps
 #: times the largest, for so many places to truncate it.
 ROUNDING_CUT, CUTS = 1e4, 12
+
+#: Share of a squared norm below which what is left of a column is projected again.
+LITTLE = 1e-10
 
 #: Residuals above so many times √eps can be distinguished by a Gram matrix.
 GRAM_RESOLVES = 64
@@ -465,10 +469,50 @@ def truncated_solvers(C: Array, R: Array) -> list[tuple[Array, Array]]:
 
 
 def blocks(X: Array) -> Iterator[slice]:
-    """Yield ranges of columns that hold about `BLOCK` entries each."""
+    """Yield ranges of columns that hold about `BLOCK` entries each, in host memory `CACHED`."""
     m, n = X.shape
     step = max(1, BLOCK // max(1, m))
+    if in_host_memory(X):
+        step = min(step, max(COLUMNS, CACHED // max(1, m)))
     return (slice(a, min(a + step, n)) for a in range(0, n, step))
+
+
+def left_after(Q: Array, B: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return what each column of Q takes away from B, and the squared norms of the columns of B and of B - QQᴴB, in one pass.
+
+    Residuals are formed explicitly and projected again where little is left, so that each is right to rounding of its column.
+
+    Parameters
+    ----------
+    Q : array, shape (m, r)
+        Orthonormal, in double precision.
+    B : array, shape (m, p)
+        Widened block by block.
+
+    Returns
+    -------
+    energies : float64 array, shape (r,)
+        ‖q_sᴴB‖².
+    norms2 : float64 array, shape (2, p)
+    """
+    xp = _namespace(B)
+    Qh = adjoint(Q)
+    energies, norms2 = np.zeros(Q.shape[1]), [np.zeros((2, 0))]
+    for part in blocks(B):
+        X = widen(B[:, part])
+        G = Qh @ X
+        R = X - Q @ G
+        energies += host(xp.sum(squares(G), axis=1))
+        before, left = host(column_norms2(X)), np.array(host(column_norms2(R)))
+        small = np.flatnonzero(left < LITTLE * before)
+        if small.size:
+            R = take_columns(R, small)
+            again = Qh @ R
+            G = take_columns(G, small)
+            energies += host(xp.sum(squares(G + again) - squares(G), axis=1))
+            left[small] = host(column_norms2(R - Q @ again))
+        norms2.append(np.stack([before, left]))
+    return energies, np.concatenate(norms2, axis=1)
 
 
 def error_trace(Q: Array, independent: Sequence[bool], B: Array) -> np.ndarray:
@@ -490,19 +534,8 @@ def error_trace(Q: Array, independent: Sequence[bool], B: Array) -> np.ndarray:
     -------
     errors : float64 array, shape (k + 1,), nonincreasing
     """
-    xp = _namespace(B)
-    Qh = adjoint(Q)
-    energies, left = np.zeros(Q.shape[1]), 0.0
-    for part in blocks(B):
-        X = widen(B[:, part])
-        G = Qh @ X
-        R = X - Q @ G
-        if frobenius2(R) < 1e-10 * frobenius2(X):
-            again = Qh @ R
-            R, G = R - Q @ again, G + again
-        energies += host(xp.sum(squares(G), axis=1))
-        left += frobenius2(R)
-    return errors_of(energies, independent, left)
+    energies, norms2 = left_after(Q, B)
+    return errors_of(energies, independent, float(np.sum(norms2[1])))
 
 
 def errors_of(energies: np.ndarray, independent: Sequence[bool], left: float) -> np.ndarray:

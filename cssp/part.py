@@ -17,7 +17,6 @@ from cssp.errors import UnsupportedError
 from cssp.methods import Guarantee, Method
 from cssp.pivoting import CLEAR
 from cssp.problem import Array, Problem
-from cssp.residuals import column_norms
 from cssp.scaling import default_floating_errors, shifted
 
 __all__ = ["Kept", "Part", "relative"]
@@ -119,9 +118,15 @@ class Part:
         return sum(self.independent) if self.known_rank is None else self.known_rank
 
     @cached_property
+    def left(self) -> tuple[np.ndarray, np.ndarray]:
+        """What each direction of the basis takes away, and `column_norms`."""
+        return linalg.left_after(self.basis[0], self.reduced.B)
+
+    @cached_property
     def trace(self) -> np.ndarray:
         """Squared errors after 0, ..., k picks, in the unit of ``problem.B``."""
-        return linalg.error_trace(*self.basis, self.reduced.B)
+        energies, norms2 = self.left
+        return linalg.errors_of(energies, self.basis[1], float(np.sum(norms2[1])))
 
     @cached_property
     def norms2(self) -> np.ndarray:
@@ -131,7 +136,7 @@ class Part:
     @cached_property
     def column_norms(self) -> np.ndarray:
         """`norms2` without the columns of padding."""
-        return column_norms(self.reduced.B, self.basis[0])
+        return self.left[1]
 
     def scaled(self, x: Any, power: int = 1) -> Any:
         """Return x·2**(power·exponent): from the unit of ``problem.B`` to the caller's."""

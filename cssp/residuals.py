@@ -9,10 +9,9 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from cssp import linalg
 from cssp.errors import ArgumentError
 
-__all__ = ["as_exponent", "column_norms", "p_norm", "relative_p_norm"]
+__all__ = ["as_exponent", "p_norm", "relative_p_norm"]
 
 Array = Any
 
@@ -86,20 +85,3 @@ def relative_p_norm(norms2: np.ndarray, p: float) -> float:
         return 0.0
     before, after = p_norm(norms2, p)
     return float(after / before) if before > 0 else 0.0
-
-
-def column_norms(B: Array, Q: Array) -> np.ndarray:
-    """Return the squared norms of the columns of B and of B - QQᴴB, float64 on the host, shape (2, n).
-
-    Parameters
-    ----------
-    B : array, shape (m, n)
-        Widened block by block.
-    Q : array, shape (m, r)
-        Orthonormal, in double precision.
-    """
-    parts = []
-    for part in linalg.blocks(B):
-        X = linalg.widen(B[:, part])
-        parts.append([linalg.host(linalg.column_norms2(Y)) for Y in (X, linalg.project_off(X, Q))])
-    return np.concatenate([np.zeros((2, 0)), *(np.asarray(part) for part in parts)], axis=1)

@@ -32,6 +32,7 @@ class Mutant:
 
 
 _SAMPLING = "cssp/sampling.py"
+_SHARED = "cssp/methods/_shared.py"
 _RELAXATION = "cssp/methods/_relaxation.py"
 _PART = "cssp/part.py"
 _MEMORY = "cssp/pivoting/memory.py"
@@ -67,10 +68,12 @@ MUTANTS = [
     Mutant(
         "pivoted_qr",
         "included columns not projected away",
-        "C = project_off(h.A[:, free], Q)",
-        "C = h.A[:, free]",
+        "C = project_off(A, Q)",
+        "C = A",
     ),
     Mutant("pivoted_qr", "zero pivots taken", "heights > p.noise", "heights >= 0"),
+    Mutant("pivoted_qr", "rivals overlooked", "np.any(left >= bar, axis=0)", "np.any(left < 0, axis=0)"),
+    Mutant("pivoted_qr", "swaps of other columns", "np.union1d(among[:m], ", "np.union1d(among[-m:], "),
     # several picks guessed, then verified
     Mutant("residual", "guesses taken unverified", "int(np.argmin(right))", "size - 1", _RUN),
     Mutant("residual", "one guess too many", "int(np.argmin(right))", "int(np.argmin(right)) + 1", _RUN),
@@ -142,12 +145,12 @@ MUTANTS = [
         "risky = stale & (score + rounding >= bar)",
         "risky = stale & (score >= 2 * bar)",
     ),
-    Mutant("leverage_top", "missing square", "np.abs(Vh[:r]) ** 2", "np.abs(Vh[:r])"),
+    Mutant("leverage_top", "missing square", "column_norms2(Vh[:r])", "np.sum(np.abs(Vh[:r]), axis=0)"),
     Mutant(
         "leverage_top", "the smallest scores", "h.argmax(leverage, open_)", "h.argmax(2 - leverage, open_)"
     ),
-    Mutant("leverage_top", "trailing vectors", "np.abs(Vh[:r]) ** 2", "np.abs(Vh[-r:]) ** 2"),
-    Mutant("leverage_top", "one vector too many", "np.abs(Vh[:r]) ** 2", "np.abs(Vh[: r + 1]) ** 2"),
+    Mutant("leverage_top", "trailing vectors", "column_norms2(Vh[:r])", "column_norms2(Vh[-r:])"),
+    Mutant("leverage_top", "one vector too many", "column_norms2(Vh[:r])", "column_norms2(Vh[: r + 1])"),
     Mutant(
         "farthest",
         "distance to the last pick only",
@@ -218,10 +221,21 @@ MUTANTS = [
         "sampling.projection_dpp(Vh[:k].T, p.rng)",
         "sampling.projection_dpp(Vh[: max(1, k - 1)].T, p.rng)",
     ),
+    Mutant("arp", "missing square", "d = column_norms2(V.T)", "d = np.sqrt(column_norms2(V.T))", _SAMPLING),
     Mutant(
-        "arp", "missing square", "d = np.sum(sq(V), axis=1)", "d = np.sqrt(np.sum(sq(V), axis=1))", _SAMPLING
+        "arp",
+        "not projected off",
+        "orthogonalise(V[J[-1]].conj(), Q[:, :t])",
+        "orthogonalise(V[J[-1]].conj(), Q[:, :0])",
+        _SAMPLING,
     ),
-    Mutant("arp", "reflection with the wrong norm", "(2 / np.sum(sq(w)))", "(1 / np.sum(sq(w)))", _SAMPLING),
+    Mutant(
+        "arp",
+        "cancelled norms never formed anew",
+        "if stale.size:\n            left",
+        "if False:\n            left",
+        _SAMPLING,
+    ),
     Mutant(
         "random_pivot",
         "missing square",
@@ -309,19 +323,17 @@ MUTANTS = [
     Mutant(
         "barrier",
         "the least fall of the potential",
-        "(M**2 @ U2 / (1 + M @ U2))[a.first]",
-        "(1 / (M**2 @ U2 / (1 + M @ U2)))[a.first]",
+        "(fall / (1 + grown))[a.first]",
+        "((1 + grown) / fall)[a.first]",
     ),
-    Mutant("barrier", "missing square", "M**2 @ U2 /", "M @ U2 /"),
-    Mutant("barrier", "in the wrong basis", "sq(W.conj().T @ V)", "sq(W @ V)"),
+    Mutant("barrier", "missing square", "np.stack([M**2, M])", "np.stack([M, M])"),
+    Mutant("barrier", "in the wrong basis", "adjoint(W) @ V", "W @ V", _SHARED),
     Mutant(
         "barrier", "one vector too few", "steps(a, Vh[:r], p.free)", "steps(a, Vh[: max(1, r - 1)], p.free)"
     ),
     Mutant("adaptive", "rounds of one column too many", "k // t + (i < k % t)", "k // t + (i <= k % t)"),
-    Mutant("leverage", "missing square", "np.sum(squares(Vh[:r]), axis=0)", "np.sum(np.abs(Vh[:r]), axis=0)"),
-    Mutant(
-        "leverage", "all singular vectors", "np.sum(squares(Vh[:r]), axis=0)", "np.sum(squares(Vh), axis=0)"
-    ),
+    Mutant("leverage", "missing square", "column_norms2(Vh[:r])", "np.sum(np.abs(Vh[:r]), axis=0)"),
+    Mutant("leverage", "all singular vectors", "column_norms2(Vh[:r])", "column_norms2(Vh)"),
     Mutant(
         "leverage",
         "uniform",
@@ -411,10 +423,16 @@ MUTANTS = [
         "(np.eye(s.size) - np.outer(q, q.conj())) * s",
         "np.eye(s.size) * s",
     ),
-    Mutant("deim", "no interpolation", "V[:, t + 1 :] -= np.outer(r / r[j], V[j, t + 1 :])", "pass"),
-    Mutant("deim", "wrong normalisation", "np.outer(r / r[j], V[j, t + 1 :])", "np.outer(r, V[j, t + 1 :])"),
+    Mutant(
+        "deim",
+        "no interpolation",
+        "r = V[:, t] - V[:, :t] @ np.linalg.solve(V[S, :t], V[S, t])",
+        "r = V[:, t].copy()",
+    ),
+    Mutant("deim", "wrong normalisation", "V[:, t] = r / r[j]", "V[:, t] = r / r[0]"),
+    Mutant("deim", "no triangular system", "np.linalg.solve(V[S, :t], V[S, t])", "V[S, t]"),
     Mutant("deim", "signed entries", "a.best(np.abs(r), open_)", "a.best(np.maximum(r.real, 0), open_)"),
-    Mutant("deim", "vectors one off", "V = Vh[:k].T.copy()", "V = Vh[::-1][:k].T.copy()"),
+    Mutant("deim", "vectors one off", "V = Vh[:k].T", "V = Vh[::-1][:k].T"),
     Mutant("qdeim", "singular values left in", "A=Vh[:k],", "A=_[:k, None] * Vh[:k],"),
     Mutant("qdeim", "trailing vectors", "A=Vh[:k],", "A=Vh[-k:],"),
     Mutant("qdeim", "one pick short", "k=k, candidates=a.open", "k=max(1, k - 1), candidates=a.open"),
@@ -433,9 +451,9 @@ MUTANTS = [
         "lower = tau - math.sqrt(r * k)",
         "lower = tau - 1 - math.sqrt(r * k)",
     ),
-    Mutant("bss", "drop a term", "/ growth - (1 / gap) @ V2", "/ growth"),
+    Mutant("bss", "drop a term", "/ growth - 1 / gap", "/ growth"),
     Mutant("bss", "errors of the columns ignored", "U = e2 * (shrink / (np.sum(e2) or 1.0))", "U = 0 * e2"),
-    Mutant("bss", "missing square", "L = (1 / gap**2) @ V2", "L = (1 / gap) @ V2"),
+    Mutant("bss", "missing square", "(1 / gap**2 / growth", "(1 / gap / growth"),
     Mutant("local_search", "no swap", "while a.noise**2 < F and", "while False and"),
     Mutant("local_search", "drop the cross term", "d2 * e2 - 2 * cross - f", "d2 * e2 - f"),
     Mutant("local_search", "drop the gain", "d2 * e2 - 2 * cross - f", "d2 * e2 - 2 * cross"),

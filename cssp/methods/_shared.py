@@ -7,13 +7,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cssp.linalg import basis, column_norms2, error_trace, host, project_off
+from cssp.linalg import adjoint, basis, blocks, column_norms2, error_trace, host, project_off, squares
 from cssp.methods.residual import residual
 from cssp.problem import Picks, Problem
 from cssp.progress import silent
 from cssp.vectors import leading_svd
 
-__all__ = ["CLEAR", "TIES", "Rest", "alike", "completed", "first_equal", "rest", "right_vectors", "shortest"]
+__all__ = [
+    "CLEAR",
+    "TIES",
+    "Rest",
+    "alike",
+    "completed",
+    "first_equal",
+    "rest",
+    "right_vectors",
+    "shortest",
+    "weighted_squares",
+]
 
 #: Scores within this relative distance of the best are a tie, and the lowest index wins it. They pass through an SVD,
 #: which separates equal columns by more than the usual few units of rounding.
@@ -108,6 +119,14 @@ def alike(X: np.ndarray, first: np.ndarray) -> np.ndarray:
     return X if np.array_equal(first, np.arange(first.size)) else X[:, first]
 
 
+def weighted_squares(weights: np.ndarray, W: np.ndarray, V: np.ndarray) -> np.ndarray:
+    """Return ``weights`` @ |WᴴV|², block by block of the columns of V."""
+    sums = np.empty((len(weights), V.shape[1]))
+    for part in blocks(V):
+        sums[:, part] = weights @ squares(adjoint(W) @ V[:, part])
+    return sums
+
+
 def rest(p: Problem) -> Rest:
     """Project the included columns off."""
     d = p.numpy("double")
@@ -135,7 +154,7 @@ def completed(p: Problem, found: Iterable[int]) -> Picks:
     picks = (*p.include, *(int(j) for j in found))
     if len(picks) >= p.k:
         return Picks(picks)
-    d = p.numpy()
+    d = p.reduced.numpy()
     left = d.candidates.copy()
     left[list(picks)] = False
     return residual(replace(d, include=picks, candidates=left, tol=None, target=None, progress=silent))

@@ -15,8 +15,7 @@ import numpy as np
 
 from cssp import bounds
 from cssp.errors import ArgumentError, check_integer
-from cssp.linalg import squares as sq
-from cssp.methods._shared import Rest, completed, rest, shortest
+from cssp.methods._shared import Rest, completed, rest, shortest, weighted_squares
 from cssp.methods.gappypod_e import modes
 from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
@@ -58,9 +57,9 @@ def steps(a: Rest, V: np.ndarray, k: int) -> list[int]:
         c = max(0.0, 1 - l - r / epsilon) / (n - len(S))
         b = 1 + epsilon * c
         delta = 2 * c / (b + math.sqrt(max(0.0, b * b - 4 * epsilon * c / r)))
-        U2 = sq(W.conj().T @ V)
         M = 1 / (x - l - delta) if r > 1 else np.ones(1)
-        j = a.best((M**2 @ U2 / (1 + M @ U2))[a.first], allowed)
+        fall, grown = weighted_squares(np.stack([M**2, M]), W, V)
+        j = a.best((fall / (1 + grown))[a.first], allowed)
         S.append(j)
         allowed[j] = False
         Y = Y + np.outer(V[:, j], V[:, j].conj())

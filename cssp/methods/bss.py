@@ -15,8 +15,7 @@ import numpy as np
 from cssp import bounds
 from cssp.errors import ArgumentError, check_integer
 from cssp.linalg import column_norms2
-from cssp.linalg import squares as sq
-from cssp.methods._shared import Rest, completed, rest, shortest
+from cssp.methods._shared import Rest, completed, rest, shortest, weighted_squares
 from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
 
@@ -69,11 +68,9 @@ def dual_set(a: Rest, V: np.ndarray, e2: np.ndarray, r: int) -> list[tuple[int, 
     for tau in range(r):
         lower = tau - math.sqrt(r * k)
         x, Z = np.linalg.eigh(A)
-        V2 = sq(Z.conj().T @ V)
         gap = x - (lower + 1)
         growth = np.sum(1 / gap) - np.sum(1 / (x - lower))
-        L = (1 / gap**2) @ V2 / growth - (1 / gap) @ V2
-        L = L[a.first]
+        L = weighted_squares((1 / gap**2 / growth - 1 / gap)[None], Z, V)[0, a.first]
         # Some j has U_j ≤ L_j, for the sums over all columns are ordered so; the widest gap, and the least weight.
         free = a.open & (L > 0) & (U <= L)
         if not free.any():

@@ -20,8 +20,8 @@ from cssp.vectors import exact_only
 def deim(p: Problem, *, svd: str = "exact") -> Picks:
     """Choose, for v_1, ..., v_k in turn, the largest entry of v_t - V c, where c interpolates v_t at the chosen.
 
-    All later vectors are corrected at once, as Gaussian elimination with partial pivoting does: the same numbers
-    without a linear system per step.
+    The residuals over their largest entries are L of Gaussian elimination with partial pivoting, and take the place of the
+    vectors: the same numbers with a triangular system per step.
 
     Parameters
     ----------
@@ -30,17 +30,17 @@ def deim(p: Problem, *, svd: str = "exact") -> Picks:
     """
     a = rest(p)
     _, Vh, k = a.svd(svd)
-    V = Vh[:k].T.copy()
+    V = Vh[:k].T
     open_ = a.open.copy()
     S: list[int] = []
     for t in range(k):
-        r = V[:, t].copy()
         if not open_.any():
             break
+        r = V[:, t] - V[:, :t] @ np.linalg.solve(V[S, :t], V[S, t])
         j = a.best(np.abs(r), open_)
         if abs(r[j]) <= len(r) * a.problem.eps:
             break
-        V[:, t + 1 :] -= np.outer(r / r[j], V[j, t + 1 :])
+        V[:, t] = r / r[j]
         S.append(j)
         open_[j] = False
     return completed(p, S)

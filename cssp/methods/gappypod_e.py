@@ -18,7 +18,7 @@ import numpy as np
 
 from cssp import bounds
 from cssp.errors import ArgumentError, check_integer
-from cssp.linalg import squares
+from cssp.linalg import blocks, squares
 from cssp.methods._shared import TIES, Rest, completed, rest, shortest
 from cssp.methods.residual import residual
 from cssp.methods.row import FORCED, Guarantee, Method
@@ -86,11 +86,13 @@ def _start(p: Problem, a: Rest, V: np.ndarray) -> Picks:
 def _best(a: Rest, V: np.ndarray, S: list[int], allowed: np.ndarray, score: Callable[..., np.ndarray]) -> int:
     """Return the column of the best score; a tie goes to the one with most in the space of the smallest eigenvalues."""
     eigenvalues, W = np.linalg.eigh(V[:, S] @ V[:, S].conj().T)
-    U2 = squares(W.conj().T @ V)[:, a.first]
     noise = len(V) * np.finfo(np.float64).eps * float(eigenvalues[-1])
     lowest = eigenvalues <= eigenvalues[0] + TIES * eigenvalues[-1]
-    reach = np.sum(U2[lowest], axis=0)
-    value = score(np.maximum(eigenvalues, noise), U2)
+    value, reach = np.empty((2, V.shape[1]))
+    for part in blocks(V):
+        U2 = squares(W.conj().T @ V[:, part])
+        value[part], reach[part] = score(np.maximum(eigenvalues, noise), U2), np.sum(U2[lowest], axis=0)
+    value, reach = value[a.first], reach[a.first]
     return a.problem.best_gain(value, reach, allowed, TIES * value + 8 * noise * reach, TIES * reach)
 
 

@@ -13,9 +13,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from cssp import bounds
+from cssp import bounds, linalg
 from cssp.errors import ArgumentError, UnsupportedError
-from cssp.linalg import adjoint, basis, blocks, column_norms2, frobenius2, host, project_off, triangle
+from cssp.linalg import (
+    adjoint,
+    basis,
+    blocks,
+    column_norms2,
+    conjugate,
+    frobenius2,
+    gram,
+    host,
+    project_off,
+    triangle,
+)
 from cssp.linalg import squares as sq
 from cssp.methods._exchange import best_exchange
 from cssp.methods._shared import CLEAR, Rest, completed, rest, shortest
@@ -65,6 +76,7 @@ def searched(p: Problem, start: str, deadline: Deadline, exponent: float = 2) ->
         raise UnsupportedError(f"start = {start!r}: that method cannot honour complex A")
 
     def run(q: Problem) -> Picks:
+        q = q.reduced
         target = q.target if "target" in supports else None
         found = METHODS[start].function(replace(q, tol=None, target=target, progress=silent))
         return refined(q, found, deadline, exponent)
@@ -128,11 +140,29 @@ def _best_swap(a: Rest, S: list[int], F: float) -> tuple[int, int] | None:
     U = U / np.sqrt(column_norms2(U))
     R, d = project_off(a.B, Q), adjoint(U) @ a.B
     d2 = np.sum(sq(d), axis=1)[:, None]
+    (m, n), k = a.E.shape, len(S)
+    wide = n >= linalg.WIDE * m
+    if wide:  # in the eigenvectors of R Rᴴ orthogonal to Q one product gives all that is needed of a_j
+        N = np.linalg.qr(Q, mode="complete")[0][:, k:]
+        x, P = np.linalg.eigh(gram(adjoint(R) @ N))
+        weights = np.stack([np.ones_like(x), np.maximum(x, 0)])
+        W = np.concatenate([adjoint(N @ P), adjoint(U), d @ adjoint(R)])
+
+    def products(part: slice) -> tuple[np.ndarray, ...]:
+        if wide:
+            Y = W @ a.E[:, part]
+            return *(weights @ sq(Y[: m - k])), Y[m - k : m], Y[m:]
+        E = project_off(a.E[:, part], Q)
+        return (
+            column_norms2(E),
+            column_norms2(adjoint(R) @ E),
+            adjoint(U) @ a.E[:, part],
+            (d @ adjoint(R)) @ E,
+        )
 
     def gains(part: slice) -> np.ndarray:
-        E, c = project_off(a.E[:, part], Q), adjoint(U) @ a.E[:, part]
-        e2, f = column_norms2(E), column_norms2(adjoint(R) @ E)
-        cross = np.real(c.conj() * ((d @ adjoint(R)) @ E))
+        e2, f, c, g = products(part)
+        cross = np.real(conjugate(c) * g)
         below = e2 + sq(c)
         change = (d2 * e2 - 2 * cross - f) / np.where(below > 0, below, 1.0)
         return np.where(below > (CLEAR * a.noise) ** 2, np.maximum(-change, 0), 0)
@@ -148,7 +178,7 @@ ROW = Method(
     function=local_search,
     summary="best swaps from any start until none lowers the error by more than 0.1 %",
     citation="zou2024",
-    cost="start + swaps (4mn min(m, n) + 6mnk)",
+    cost="start + swaps (4mn min(m, n) + 6mnk); of wide ones swaps 2mn(m + k)",
     supports=FORCED | {"tol", "target", "complex"},
     guarantee=Guarantee(
         "F never rises: the Frobenius bound of the start holds; from pivoted QR F <= (n - k)(4^k + 2)/3 OPT_k",

@@ -12,6 +12,7 @@ import math
 
 from array_api_compat import is_torch_array
 
+from cssp import bounds
 from cssp.errors import ArgumentError
 from cssp.linalg import (
     basis,
@@ -26,8 +27,7 @@ from cssp.linalg import (
     widen,
 )
 from cssp.methods._fused import fused
-from cssp.methods.pivoted_qr import GUARANTEE
-from cssp.methods.row import FORCED, NATIVE, PASSES, Method
+from cssp.methods.row import FORCED, NATIVE, PASSES, Guarantee, Method
 from cssp.pivoting import norm_slack, stale_level
 from cssp.pivoting.memory import speculative
 from cssp.problem import Array, Picks, Problem
@@ -122,6 +122,19 @@ def _doubled(p: Problem, indices: list[int]) -> tuple[Array, Array, Array, int]:
     Q = p.xp.zeros((p.m, min(p.k, p.m)), dtype=A.dtype, device=p.device)
     Q[:, : have.shape[1]] = have
     return A, Q, residual_norms2(A, have), have.shape[1]
+
+
+#: Of pivoted QR in exact arithmetic, whichever way the norms are kept.
+GUARANTEE = Guarantee(
+    "T <= ((4^k - 1)/3 (n - k) + 1) s_{k+1}², the least upper bound; F <= (n - k)(4^k + 2)/3 OPT_k",
+    "kawamura2021",
+    "every run",
+    frobenius=lambda m, n, k, **options: bounds.pivoted_qr_frobenius(n, k),
+    spectral=lambda m, n, k, **options: bounds.pivoted_qr(n, k),
+    name="pivoted QR",
+    largest=lambda m, n, k, **options: bounds.greedy_width(k),
+    largest_source="binev2011",
+)
 
 
 ROW = Method(

@@ -90,7 +90,7 @@ def _of_sums(p: Problem, f: float, l: int, deadline: Deadline) -> Picks:
 
 
 def _swapped(p: Problem, f: float, deadline: Deadline) -> Picks:
-    S = list(residual(replace(p, tol=None, progress=silent)).indices)[len(p.include) :]
+    S = list(residual(replace(p.reduced, tol=None, progress=silent)).indices)[len(p.include) :]
     k = len(S)
     a = rest(p)
     # Each swap multiplies |det R11| by ρ > f, and pivoted QR starts at 1/k! of the largest volume or more

@@ -4,17 +4,26 @@ Deshpande and Rademacher, "Efficient volume sampling for row/column subset selec
 every run F(S) ≤ (k + 1) e_{k+1}(σ²) / e_k(σ²) ≤ (k + 1) OPT_k, e_j the elementary symmetric polynomials. Stable
 evaluation after Cortinovis and Kressner, "Low-rank approximation in the Frobenius norm by column and row subset
 selection", SIAM J. Matrix Anal. Appl. 41(4), 2020 [cortinovis2020], here with positive terms only.
+Of a wide matrix all scores are bounded in half precision, and only those that may be the least are evaluated.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
-from cssp import bounds
+from cssp import bounds, linalg
+from cssp.linalg import blocks, column_norms2
 from cssp.linalg import squares as sq
-from cssp.methods._shared import TIES, alike, completed, rest, shortest
+from cssp.methods._shared import TIES, Rest, alike, completed, rest, shortest
 from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
+
+#: Columns of a wide matrix are screened in half precision where no singular value is below this share of the largest; scores that are
+#: formed to begin with, and what equal weights may change of their sum.
+LEAST_SINGULAR, FEW, FLAT = 1e-5, 8, 2e-3
 
 #: Probability, relative to the largest, at which a column is not considered.
 NEGLIGIBLE = 1e-20
@@ -27,18 +36,21 @@ def volume_derandomized(p: Problem) -> Picks:
 
 def _derandomized(p: Problem) -> Picks:
     a = rest(p)
-    s, Vh, k = a.svd(every=True)
+    V: _Screened | _Rotated = _Screened.of(a) or _Rotated(a)
+    s, k = V.s, min(a.k, int(np.sum(V.s > a.zero)))
     total = float(np.sum(s**2))
     open_ = a.open.copy()
     S: list[int] = []
     while len(S) < k:
         s = s[s > a.zero]
-        Vh = Vh[: s.size]
         r = min(k - len(S), s.size) - 1
         if r < 0:
             break
+        slack = a.problem.eps**2 * total
+        place = V.contenders(s**2, r, open_, slack)
+        Vh = V.columns(place)[: s.size]
         norms2, expected, chance = _conditional(s**2, sq(Vh), r)
-        allowed = open_ & (norms2 > a.noise**2)
+        allowed = open_[place] & (norms2 > a.noise**2)
         if not allowed.any():
             break
         # Columns of no chance under volume sampling, above all those equal to chosen ones but for rounding: without
@@ -46,19 +58,126 @@ def _derandomized(p: Problem) -> Picks:
         allowed &= chance > NEGLIGIBLE * np.max(chance[allowed])
         # Scores that differ by rounding only go to the column that volume sampling would most likely draw: it is the
         # one farthest from dependence. Then to the lowest index.
-        slack = a.problem.eps**2 * total
         near = allowed & (expected <= np.min(expected[allowed]) * (1 + TIES) + slack)
-        j = a.best(chance, near)
-        S.append(j)
+        t = a.best(chance, near)
+        S.append(int(np.arange(open_.size)[place][t]))
         p.progress(len(S), k)
-        open_[j] = False
+        open_[S[-1]] = False
         if len(S) == k:
             break
-        q = s * Vh[:, j] / np.sqrt(norms2[j])
+        q = s * Vh[:, t] / np.sqrt(norms2[t])
         # In the basis of the left singular vectors (I - q qᴴ) diag(s) Vᴴ is left: the SVD of the small factor says how V rotates.
         _, s, Zh = np.linalg.svd((np.eye(s.size) - np.outer(q, q.conj())) * s)
-        Vh = alike(Zh @ Vh, a.first)
+        V.rotate(Zh)
     return completed(p, S)
+
+
+class _Rotated:
+    """The right singular vectors of what is left, as rows."""
+
+    def __init__(self, a: Rest) -> None:
+        self.first = a.first
+        self.s, self.V, _ = a.svd(every=True)
+
+    def contenders(self, *_: Any) -> slice:
+        """Return the columns whose score may be the least."""
+        return slice(None)
+
+    def columns(self, place: Any) -> np.ndarray:
+        """Return these columns of V."""
+        return self.V[:, place]
+
+    def rotate(self, Zh: np.ndarray) -> None:
+        """Replace V by Zh V; rows that V has beyond those are dropped."""
+        self.V = alike(Zh @ self.V[: len(Zh)], self.first)
+
+
+class _Screened:
+    """The same of a wide matrix, known in half of the precision, and in full for the columns that may be the best.
+
+    V is T V₀, where T (r, m) is the product of all rotations and M A = V₀. What the roundings of V₀ and of T V₀ do to a score is
+    bounded by the norm of the column of V₀. Rows of V at the end, where the weights of `_conditional` differ little, count
+    through their norm, that is with the same weight.
+    """
+
+    def __init__(self, E: np.ndarray, first: np.ndarray, s: np.ndarray, M: np.ndarray) -> None:
+        self.E, self.first, self.s, self.M = E, first, s, M
+        self.T = np.eye(len(s), dtype=M.dtype)
+        self.half = np.empty(E.shape, dtype=np.float32 if M.dtype.kind == "f" else np.complex64)
+        for part in blocks(E):
+            self.half[:, part] = M @ E[:, part]
+        self.now = self.start = column_norms2(self.half)
+
+    @classmethod
+    def of(cls, a: Rest) -> _Screened | None:
+        """Return what is known of a wide matrix whose singular values are far above rounding, None for others."""
+        m, n = a.E.shape
+        if n < linalg.WIDE * m or m * n < linalg.LARGE or a.k >= m:
+            return None
+        _, s, Wh = linalg.svd(linalg.triangle(a.E))
+        if not s[-1] > max(LEAST_SINGULAR * s[0], a.zero):
+            return None
+        return cls(a.E, a.first, s, Wh / s[:, None])
+
+    def contenders(self, x: np.ndarray, r: int, open_: np.ndarray, slack: float) -> Any:
+        """Return the columns whose score may be the least; among them is the one of the largest chance."""
+        low, high, scale = _weights(x, r)
+        if not scale > 0:
+            return slice(None)
+        least, chance = self._bounds(low / low.max(), high / high.max())
+        scale *= high.max() / low.max()
+        score = np.where(open_, least / chance, np.inf)
+        likely = np.append(
+            np.argpartition(score, min(FEW, len(score) - 1))[:FEW], np.argmax(np.where(open_, chance, 0))
+        )
+        _, exact, chances = _conditional(x, sq(self.columns(likely)[: len(x)]), r)
+        exact = exact[open_[likely] & (chances > NEGLIGIBLE * chances.max())]
+        if not exact.size:
+            return slice(None)
+        return np.union1d(np.flatnonzero(score * scale <= exact.min() * (1 + TIES) + slack), likely[-1:])
+
+    def _bounds(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return Σ high_i |V_ij|² or less and Σ low_i |V_ij|² or more, for every column."""
+        m, left = len(self.s), len(low)
+        flat = _flat(low) & _flat(high)
+        top = int(np.argmax(flat)) if flat.any() else left
+        T = np.concatenate([self.T[:top], self.T[left:]])  # the rows that are dropped lower the norms
+        C = np.zeros((3, len(T)))
+        rest = min(high[top:], default=0.0), max(low[top:], default=0.0), 0.0
+        C[:, :top] = np.stack([high[:top], low[:top], np.zeros(top)]) - np.array(rest)[:, None]
+        C[:, top:] = np.array([-rest[0], -rest[1], 1.0])[:, None]
+        self.T = self.T[:left]
+        T, C, sums = (
+            T.astype(self.half.dtype),
+            C.astype(self.now.dtype),
+            np.empty((3, self.now.size), self.now.dtype),
+        )
+        for part in blocks(self.half):
+            sums[:, part] = C @ sq(T @ self.half[:, part])
+        error = m * float(np.finfo(self.now.dtype).eps)
+        slack = [
+            2 * error * (np.linalg.norm(w) + math.sqrt(m) * w.max()) + 2 * m * error**2 * w.max()
+            for w in (high, low)
+        ]
+        least = sums[0] + rest[0] * self.now - slack[0] * self.start
+        chance = sums[1] + rest[1] * self.now + slack[1] * self.start
+        self.now = self.now - sums[2]
+        return least, chance
+
+    def columns(self, place: Any) -> np.ndarray:
+        """Return these columns of V."""
+        return self.T @ (self.M @ self.E[:, self.first[place]])
+
+    def rotate(self, Zh: np.ndarray) -> None:
+        """Replace V by Zh V."""
+        self.T = Zh @ self.T[: len(Zh)]
+
+
+def _flat(w: np.ndarray) -> np.ndarray:
+    """Return from which places on the weights differ so little that it does not matter."""
+    end = w[::-1]
+    spread = (np.maximum.accumulate(end) - np.minimum.accumulate(end))[::-1]
+    return spread * np.arange(len(w), 0, -1) <= FLAT * np.sum(w)
 
 
 def _conditional(x: np.ndarray, V2: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -69,14 +188,18 @@ def _conditional(x: np.ndarray, V2: np.ndarray, r: int) -> tuple[np.ndarray, np.
     compression to q's complement is Σ_i |q_i|² Π_{l≠i} (λ - x_l). Hence e_r(E_j) = Σ_i |q_i|² e_r(x without x_i), a
     sum of positive terms, from one SVD for all columns.
     """
+    low, high, scale = _weights(x, r)
+    norms2, chance, ratio = np.stack([x, low, high]) @ V2
+    return norms2, scale * ratio / np.where(chance > 0, chance, 1.0), chance
+
+
+def _weights(x: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return x_i e_r and x_i e_{r+1} of all x but x_i, up to factors, and r + 1 times the quotient of these; 0 where k columns span all."""
     low, high = _leave_one_out(x, r)
-    least = float(low.max())
-    spanned = high.max() == -np.inf  # k columns span all there is
-    top = 0.0 if spanned else float(high.max())
-    norms2, chance, ratio = (x * np.stack([np.ones_like(x), np.exp(low - least), np.exp(high - top)])) @ V2
-    if spanned:
-        return norms2, np.zeros_like(chance), chance
-    return norms2, (r + 1) * np.exp(top - least) * ratio / np.where(chance > 0, chance, 1.0), chance
+    least, top = float(low.max()), float(high.max())
+    spanned = top == -np.inf
+    scale = 0.0 if spanned else (r + 1) * math.exp(top - least)
+    return x * np.exp(low - least), x * (0 if spanned else np.exp(high - top)), scale
 
 
 def _leave_one_out(x: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:

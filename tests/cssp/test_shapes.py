@@ -1,13 +1,19 @@
 """Tall matrices on their triangular factor, singular vectors of wide ones from the small side: the same numbers as without."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import oracles
 import pytest
+import scipy.linalg
 import torch
 
-from cssp import METHODS, folding, linalg, part, select
-from cssp.methods._shared import first_equal
+from cssp import METHODS, folding, linalg, part, sampling, select
+from cssp.methods import pivoted_qr
+from cssp.methods._shared import first_equal, rest
 from cssp.methods.osinsky import _Deflated
+from cssp.methods.volume_derandomized import _Screened, _weights
+from cssp.problem import Problem
 from cssp.sampling import projection_dpp
 
 M, N, K = 90, 8, 4
@@ -214,6 +220,25 @@ def test_updates_made_together_are_those_made_one_by_one():
         np.testing.assert_allclose(d.norms2, linalg.column_norms2(E), rtol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_projection_dpp_draws_by_what_is_left_of_each_row(monkeypatch, dtype):
+    rng = np.random.default_rng(0)
+    V = rng.standard_normal((12, 5)).astype(dtype)
+    if dtype == np.complex128:
+        V += 1j * rng.standard_normal((12, 5))
+    V[6:] = V[:6] + 1e-6 * V[6:]  # what is left of a row after its neighbour is drawn would cancel
+    V = np.linalg.qr(V)[0]
+    weights, plain = [], sampling.draw
+    monkeypatch.setattr(sampling, "draw", lambda d, rng: weights.append(d.copy()) or plain(d, rng))
+    J = projection_dpp(V, rng)
+    for t, d in enumerate(weights):
+        left = V.conj().T.copy()
+        if t:
+            left = linalg.project_off(left, np.linalg.qr(left[:, J[:t]])[0])
+        left[:, J[:t]] = 0
+        np.testing.assert_allclose(d, np.linalg.norm(left, axis=0) ** 2, rtol=1e-7)
+
+
 def test_projection_dpp_draws_by_squared_volume():
     rng = np.random.default_rng(0)
     V = np.linalg.qr(rng.standard_normal((5, 2)))[0]
@@ -222,3 +247,103 @@ def test_projection_dpp_draws_by_squared_volume():
         counts[tuple(sorted(projection_dpp(V, rng)))] += 1
     law = np.array([[np.linalg.det(V[[i, j]]) ** 2 if i < j else 0 for j in range(5)] for i in range(5)])
     np.testing.assert_allclose(counts / 4000, law, atol=5 * np.sqrt(0.25 / 4000))
+
+
+def test_a_target_of_few_columns_beside_a_wide_matrix(fold):
+    rng = np.random.default_rng(4)
+    A = np.ascontiguousarray(tall(rng).T)
+    B = A @ rng.standard_normal((M, 3)) + rng.standard_normal((N, 3))
+    found = []
+    for on in (False, True):
+        fold(on)
+        found.append([select(A, k, "local_search", target=B).indices.tolist() for k in range(1, N)])
+    assert found[0] == found[1]
+
+
+def wide_with_ties(large):
+    """Unit vectors, `large` a dictionary of place and vector, among columns that are never the highest."""
+    A = np.full((3, 30), 0.01)
+    for j, (i, height) in large.items():
+        A[:, j] = height * np.eye(3)[i]
+    return A
+
+
+@pytest.mark.parametrize(
+    ("large", "pivots"),
+    [
+        ({0: (1, 1), 6: (2, 1), 29: (0, 2)}, [29, 6]),  # 29 and 0 change places, so 6 comes before 0
+        ({5: (1, 1), 6: (2, 1), 29: (0, 2)}, [29, 5]),
+        ({5: (1, 1), 6: (2, 1), 29: (0, 2), 28: (0, 1.5)}, [29, 5]),
+    ],
+)
+def test_pivots_of_lapack_where_columns_tie(fold, large, pivots):
+    A = wide_with_ties(large)
+    assert scipy.linalg.qr(A, mode="r", pivoting=True)[1][:2].tolist() == pivots
+    fold(True)
+    assert select(A, 2, "pivoted_qr").indices.tolist() == pivots
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_pivots_of_lapack_from_few_columns(fold, dtype, monkeypatch):
+    fold(True)
+    sizes, plain = [], scipy.linalg.qr
+    monkeypatch.setattr(
+        pivoted_qr,
+        "scipy",
+        SimpleNamespace(
+            linalg=SimpleNamespace(qr=lambda X, **more: sizes.append(X.shape[1]) or plain(X, **more))
+        ),
+    )
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        A = np.ascontiguousarray(tall(rng, dtype, 200, 6).T)
+        expected = plain(A, mode="r", pivoting=True)[1][:4]
+        assert select(A, 4, "pivoted_qr").indices.tolist() == expected.tolist()
+    assert np.median(sizes) < 15
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_scores_are_bounded_in_half_precision(fold, dtype):
+    """Below and above the exact ones at every step, also where many singular values are nearly equal, and close enough to tell columns apart."""
+    fold(True)
+    rng = np.random.default_rng(0)
+    m, n, k = 12, 400, 6
+    s = np.append([30, 10, 3], 0.5 - 2e-5 * np.arange(m - 3))
+    U, V = (np.linalg.qr(rng.standard_normal((size, m)))[0] for size in (m, n))
+    A = U * s @ V.T
+    if dtype == np.complex128:
+        A = A * np.exp(1j * rng.standard_normal(n))
+    V = _Screened.of(rest(Problem(A=A, k=k, candidates=np.ones(n, dtype=bool))))
+    s = V.s
+    for t in range(k - 1):
+        s = s[s > 1e-10]
+        exact = V.columns(np.arange(n))[: s.size]
+        low, high, _ = _weights(s**2, k - t - 1)
+        N, D = np.stack([high, low]) @ np.abs(exact) ** 2
+        least, chance = V._bounds(low, high)
+        assert np.all(least <= N)
+        assert np.all(chance >= D)
+        far = np.linalg.norm(exact, axis=0) > 0.5 * np.median(np.linalg.norm(exact, axis=0))
+        assert np.all(least[far] > 0.99 * N[far])
+        assert np.all(chance[far] < 1.01 * D[far])
+        j = int(rng.integers(n))
+        q = s * exact[:, j] / np.linalg.norm(s * exact[:, j])
+        _, s, Zh = np.linalg.svd((np.eye(s.size) - np.outer(q, q.conj())) * s)
+        V.rotate(Zh)
+
+
+def test_every_column_is_left_with_rounding_of_its_own_norm(monkeypatch):
+    monkeypatch.setattr(linalg, "CACHED", 60)
+    monkeypatch.setattr(linalg, "COLUMNS", 3)
+    rng = np.random.default_rng(0)
+    Q, rest_ = np.split(np.linalg.qr(rng.standard_normal((20, 7)))[0], [4], axis=1)
+    G, H = rng.standard_normal((4, 50)), rng.standard_normal((3, 50)) * 10.0 ** -rng.integers(0, 9, 50)
+    scale = 10.0 ** rng.integers(-6, 7, 50)
+    energies, norms2 = linalg.left_after(Q, (Q @ G + rest_ @ H) * scale)
+    eps = np.finfo(float).eps
+    error = np.abs(np.sqrt(norms2[1]) - scale * np.linalg.norm(H, axis=0))
+    assert np.all(error <= 20 * eps * np.sqrt(norms2[0]))
+    np.testing.assert_allclose(energies, np.sum((G * scale) ** 2, axis=1), rtol=1e-13)
+    np.testing.assert_allclose(
+        norms2[0], scale**2 * (np.sum(G**2, axis=0) + np.sum(H**2, axis=0)), rtol=1e-13
+    )
