@@ -208,7 +208,7 @@ def test_runs_make_the_picks_of_single_steps(monkeypatch):
             asks = ({"k": 38}, {"k": 36, "exclude": [3, 7]}, {"tol": 0.3}, {"k": 30, "include": [5, 2]})
             runs = [select(A, method="greedy", **ask).indices.tolist() for ask in asks]
             with monkeypatch.context() as patch:
-                patch.setattr(module._State, "run", lambda self, j, open_, most: [])
+                patch.setattr(module._State, "run", lambda self, open_, most: [])
                 steps = [select(A, method="greedy", **ask).indices.tolist() for ask in asks]
             assert runs == steps
 
