@@ -44,7 +44,7 @@ from cssp.residuals import as_exponent
 LENGTH = 64
 
 #: Columns for each doubt that residuals of a few columns, or products with A, may settle; after more, those of all are cheaper.
-SETTLED = 64
+SETTLED = 128
 
 #: A row of the Gram matrix formed from a residual is worth its cost where its errors shrink by this factor.
 WORTH = 4
@@ -110,7 +110,7 @@ class _State:
 
     An entry of T = AᴴA has an error of some units of rounding of √(d_i d_j). At first d_j = ‖a_j‖², or ‖e_j‖² for columns that
     were replaced by their residuals; a pick p whose multiple x_j is taken from column j hands |x_j|²d_p on, as if errors were
-    independent. So f_j, formed anew from T, is known to twice as many units of √(d_j Σ_i d_i|T_ij|²).
+    independent. So f_j, formed anew from T, is known to as many units of √(d_j Σ_i d_i|T_ij|²).
     """
 
     f: Array
@@ -146,11 +146,19 @@ class _State:
     def basis(self) -> Array:
         """Return an orthonormal basis of the columns chosen so far."""
         if self.pending:
-            C = take_columns(self.p.A, self.directions).astype(self.A.dtype, copy=False)
-            known = self.Q[:, : self.r] if self.r + self.pending == len(self.directions) else None
-            have = bases.basis(C, self.p.noise, known)
-            self.r, self.pending = have.shape[1], 0
-            self.Q[:, : self.r] = have
+            C = take_columns(self.p.A, self.directions[-self.pending :]).astype(self.A.dtype, copy=False)
+            Q = self.Q[:, : self.r]
+            V = bases.basis(project_off(C, Q), self.p.noise)
+            V = bases.reorthonormalised(
+                project_off(V, Q).T
+            ).T  # what it has of Q, dependence among C may have magnified
+            if self.r + V.shape[1] < len(self.directions):
+                V = bases.basis(
+                    take_columns(self.p.A, self.directions).astype(self.A.dtype, copy=False), self.p.noise
+                )
+                self.r = 0
+            self.Q[:, self.r : self.r + V.shape[1]] = V
+            self.r, self.pending = self.r + V.shape[1], 0
         return self.Q[:, : self.r]
 
     def reached(self) -> bool:
@@ -210,6 +218,8 @@ class _State:
         p = self.p
         length = min(LENGTH, most, p.m - len(self.directions))
         while p.target is None and self.T is not None and isinstance(self.A, np.ndarray) and length > 0:
+            if self.phi < stale_level(self.phi0, self.eps):
+                self._deflate(open_)
             self._fold()
             known = Gains(self.f, self.g, self.f0, self.g0, self.d, self.rough, open_)
             run = certain_run(p, self.T, known, length, self.phi, self.phi0)
@@ -291,7 +301,7 @@ class _State:
             b = min(a + SLAB, n)
             self.T[a:b, :] -= adjoint(R[:, a:b]) @ R
             sums = sums + weights[:, a:b] @ sq(self.T[a:b, :])
-        f, error = sums[0, :], 2 * self.unit * xp.sqrt(self.d * sums[1, :])
+        f, error = sums[0, :], self.unit * xp.sqrt(self.d * sums[1, :])
         f0 = f + error / (DOWNDATE_SLACK * self.eps)
         better, rough = f0 < self.f0, (error > TIE_BAND * self.eps * f) & (self.d > WORTH * self.g)
         self.f, self.f0 = xp.where(better, f, self.f), xp.where(better, f0, self.f0)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from cssp.linalg import conjugate, squares
+from cssp.linalg import squares
 from cssp.pivoting import norm_slack, stale_level, tie_bar
 from cssp.problem import Problem
 
@@ -52,7 +52,7 @@ class Gains(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Picks of the rule with their rows r, shape (s, n), f and g after them, and the columns that leave the next pick in doubt."""
+    """Picks of the rule with their rows r, shape (s, n), f, g and φ after them, and the columns that leave the next pick in doubt."""
 
     picks: list[int]
     R: np.ndarray
@@ -72,14 +72,15 @@ def certain_run(p: Problem, G: np.ndarray, known: Gains, length: int, phi: float
     phi, phi0 : float
         Squared norm of the residual, and what it was when last formed anew.
     """
-    n, eps, none = len(G), float(np.finfo(G.dtype).eps), np.zeros(0, dtype=np.int64)
+    n, eps, complex_ = len(G), float(np.finfo(G.dtype).eps), G.dtype.kind == "c"
     R, picks, f, g = np.empty((length, n), dtype=G.dtype), list[int](), known.f.copy(), known.g.copy()
     tracked = known.open & (known.g0 > p.noise**2)
     half_f, half_g = (np.where(tracked, stale_level(x, eps), -math.inf) for x in (known.f0, known.g0))
     slack_f, slack_g = norm_slack(known.f0, eps), norm_slack(known.g0, eps)
     least, total = np.where(known.open, p.floor**2, math.inf), float(known.d.sum())
     goal = max(p.goal, stale_level(phi0, eps))
-    while len(picks) < length and (phi > goal or not picks):
+    doubtful = np.zeros(0, dtype=np.int64)
+    for s in range(length):
         lost = (g < half_g) | (f < half_f)
         fresh = (g > least) & ~lost
         safe = np.where(fresh, g, math.inf)
@@ -91,30 +92,34 @@ def certain_run(p: Problem, G: np.ndarray, known: Gains, length: int, phi: float
             gain = f[i] / stale
             risky = gain + (slack_f[i] + gain * slack_g[i]) / stale >= tie_bar(float(score.max()), eps)
             if risky.any():
-                return Run(picks, R[: len(picks)], f, g, phi, i[risky])
+                doubtful = i[risky]
+                break
         tied = np.flatnonzero(fresh & (score + rounding >= tie_bar(float((score - rounding).max()), eps)))
-        if not tied.size:
+        if not tied.size or (s and phi <= goal):
             break
-        if tied.size > 1 and known.rough[tied].any():
-            return Run(picks, R[: len(picks)], f, g, phi, tied[known.rough[tied]])
         heights = g[tied]
         j = int(tied[(heights + slack_g[tied] >= tie_bar(float(heights.max()), eps)).argmax()])
         height = float(g[j])
+        if tied.size > 1 and known.rough[tied].any():
+            doubtful = tied[known.rough[tied]]
+            break
         if height * total < KEPT * phi * float(known.d[j]):
-            return Run(picks, R[: len(picks)], f, g, phi, np.asarray([j]))
-        s, r = len(picks), R[len(picks)]
-        np.subtract(G[j], conjugate(R[:s, j]) @ R[:s], out=r)
+            doubtful = np.asarray([j])
+            break
+        r = R[s]
+        coefficients = R[:s, j].conj() if complex_ else R[:s, j]
+        np.subtract(G[j], coefficients @ R[:s], out=r)
         r /= math.sqrt(height)
-        products = R[: s + 1] @ conjugate(r)  # of r with itself and those before
+        products = R[: s + 1] @ (r.conj() if complex_ else r)  # of r with itself and those before
         products[s] *= 0.5
-        k = _row_times(r, G) - conjugate(products) @ R[: s + 1]
+        k = _row_times(r, G) - (products.conj() if complex_ else products) @ R[: s + 1]
         loss = squares(r)
-        f -= 2 * (r.real * k.real + r.imag * k.imag) if r.dtype.kind == "c" else 2 * r * k
+        f -= 2 * (r.real * k.real + r.imag * k.imag) if complex_ else 2 * r * k
         g -= loss
         phi -= float(loss.sum())
         picks.append(j)
         half_f[j], half_g[j], least[j] = -math.inf, -math.inf, math.inf
-    return Run(picks, R[: len(picks)], f, g, phi, none)
+    return Run(picks, R[: len(picks)], f, g, phi, doubtful)
 
 
 def _row_times(r: np.ndarray, G: np.ndarray) -> np.ndarray:
