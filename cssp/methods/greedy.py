@@ -36,7 +36,7 @@ from cssp.methods.row import FORCED, NATIVE, PASSES, Guarantee, Method
 from cssp.pivoting import DOWNDATE_SLACK, TIE_BAND, bases, norm_slack, stale_level, tie_bar
 from cssp.pivoting.exponents import Stored, smallest_p_norm
 from cssp.pivoting.gains import KEPT, Gains, certain_run
-from cssp.pivoting.gram import LEAST, SEEN
+from cssp.pivoting.gram import LEAST, SEEN, DenseColumns
 from cssp.problem import Array, Picks, Problem
 from cssp.residuals import as_exponent
 
@@ -146,19 +146,11 @@ class _State:
     def basis(self) -> Array:
         """Return an orthonormal basis of the columns chosen so far."""
         if self.pending:
-            C = take_columns(self.p.A, self.directions[-self.pending :]).astype(self.A.dtype, copy=False)
-            Q = self.Q[:, : self.r]
-            V = bases.basis(project_off(C, Q), self.p.noise)
-            V = bases.reorthonormalised(
-                project_off(V, Q).T
-            ).T  # what it has of Q, dependence among C may have magnified
-            if self.r + V.shape[1] < len(self.directions):
-                V = bases.basis(
-                    take_columns(self.p.A, self.directions).astype(self.A.dtype, copy=False), self.p.noise
-                )
-                self.r = 0
-            self.Q[:, self.r : self.r + V.shape[1]] = V
-            self.r, self.pending = self.r + V.shape[1], 0
+            C = take_columns(self.p.A, self.directions).astype(self.A.dtype, copy=False)
+            known = self.Q[:, : self.r] if self.r + self.pending == len(self.directions) else None
+            have = bases.basis(C, self.p.noise, known)
+            self.r, self.pending = have.shape[1], 0
+            self.Q[:, : self.r] = have
         return self.Q[:, : self.r]
 
     def reached(self) -> bool:
@@ -224,7 +216,7 @@ class _State:
             known = Gains(self.f, self.g, self.f0, self.g0, self.d, self.rough, open_)
             run = certain_run(p, self.T, known, length, self.phi, self.phi0)
             if t := len(run.picks):
-                self.R[:t], self.t = run.R, t
+                self.R[self.t : self.t + t], self.t = run.R, self.t + t
                 self.f, self.g, self.phi = np.maximum(run.f, 0), np.maximum(run.g, 0), max(0.0, run.phi)
                 self.directions += run.picks
                 self.pending += t
@@ -235,7 +227,7 @@ class _State:
             if 4 * run.doubtful.size > p.n or self._unsettled():
                 self._deflate(open_)
             else:
-                self._settle(run.doubtful)
+                self._settle(run.doubtful, open_)
         if self.settled:  # what T knows of them A does not
             self._deflate(open_)
         return []
@@ -262,7 +254,8 @@ class _State:
             h = h + ss * r
         else:
             R, S, t = self.R, self.S, self.t
-            h = conjugate(s) @ self.T - (conjugate(s) @ adjoint(S[:t, :])) @ R[:t, :]
+            since = slice(self.folded, t)
+            h = conjugate(s) @ self.T - (conjugate(s) @ adjoint(S[since, :])) @ R[since, :]
             R[t, :], S[t, :], self.t = r, conjugate(s), t + 1
         rh = conjugate(r) * h
         rh = xp.real(rh) if xp.isdtype(rh.dtype, "complex floating") else rh
@@ -283,14 +276,15 @@ class _State:
 
     def _row(self, j: int, norm: float) -> Array:
         """Return qᴴA for the direction q of column j, without reading A."""
-        R = self.R[: self.t, :]
+        R = self.R[self.folded : self.t, :]
         return (self.T[j, :] - conjugate(R[:, j]) @ R) / norm
 
     def _fold(self) -> bool:
         """Let T be the product of the residuals of today, form f from it where that is more accurate, and say whether it is anywhere."""
-        if self.T is None or self.p.target is not None or not self.t:
+        if self.T is None or self.p.target is not None or self.folded == self.t:
             return False
-        xp, n, R, chosen = self.xp, self.p.n, self.R[: self.t, :], self.directions[-self.t :]
+        xp, n, R = self.xp, self.p.n, self.R[self.folded : self.t, :]
+        chosen = self.directions[self.folded - self.t :]
         X = xp.linalg.solve(xp.triu(take_columns(R, chosen)), R)
         self.d = self.d + xp.take(self.d, xp.asarray(chosen, device=self.p.device), axis=0) @ sq(X)
         for j in chosen:
@@ -305,23 +299,29 @@ class _State:
         f0 = f + error / (DOWNDATE_SLACK * self.eps)
         better, rough = f0 < self.f0, (error > TIE_BAND * self.eps * f) & (self.d > WORTH * self.g)
         self.f, self.f0 = xp.where(better, f, self.f), xp.where(better, f0, self.f0)
-        self.rough, self.t = xp.where(better, rough, self.rough), 0
+        self.rough, self.folded = xp.where(better, rough, self.rough), self.t
         return bool(xp.any(better))
 
-    def _settle(self, columns: np.ndarray) -> None:
-        """Form their rows of T from the residuals of these columns, on the host."""
-        E = project_off(take_columns(self.A, columns), self.basis())
-        T = adjoint(self.A) @ E
+    def _settle(self, columns: np.ndarray, open_: Array) -> None:
+        """Form their rows of T from the residuals of these columns, on the host.
+
+        Residuals are a_j - A_S x for the picks S, whose rows R tell x. What rounding leaves in them of A_S is seen in A_Sᴴe and taken
+        from Aᴴe, so that its errors enter as squares; where it is too much, all residuals are formed.
+        """
+        R, chosen = self.R[: self.t], self.directions[len(self.directions) - self.t :]
+        L = np.triu(R[:, chosen])
+        E = self.columns.take(columns) - self.columns.combined(chosen, np.linalg.solve(L, R[:, columns]))
+        T, g = adjoint(self.A) @ E, column_norms2(E)
+        seen = sq(T[chosen]) > self.eps * np.outer(self.norms2[chosen], g)
+        if np.any(seen[:, g > self.p.floor**2]):
+            return self._deflate(open_)
+        T -= adjoint(R) @ np.linalg.solve(adjoint(L), T[chosen])
         self.settled.append((columns, E))
         for i, e in self.settled:
             T[i] = adjoint(e) @ E
         self.T[:, columns], self.T[columns] = T, adjoint(T)
-        self.f[columns], self.g[columns], self.rough[columns] = column_norms2(T), column_norms2(E), False
-        self.f0[columns], self.g0[columns], self.d[columns] = (
-            self.f[columns],
-            self.g[columns],
-            self.g[columns],
-        )
+        self.f[columns], self.g[columns], self.rough[columns] = column_norms2(T), g, False
+        self.f0[columns], self.g0[columns], self.d[columns] = self.f[columns], g, g
 
     def _unsettled(self) -> bool:
         """Return whether there were so many doubts that new residuals of all columns are cheaper than more of them."""
@@ -358,9 +358,9 @@ class _State:
             T = adjoint(self.B) @ E
             for i, j in enumerate(columns):
                 self.T[:, j] = T[:, i]
-                self.R[: self.t, j] = 0
+                self.R[self.folded : self.t, j] = 0
                 if whole:
-                    self.T[j, :], self.S[: self.t, j] = conjugate(T[:, i]), 0
+                    self.T[j, :], self.S[self.folded : self.t, j] = conjugate(T[:, i]), 0
             self.f = put(self.f, which, column_norms2(T))
         self.g = put(self.g, which, column_norms2(E))
         self.f0, self.g0 = xp.where(which, self.f, self.f0), xp.where(which, self.g, self.g0)
@@ -374,14 +374,16 @@ class _State:
         if B.shape[1] <= 2 * self.p.m:
             self.T, self.K = gram(A) if B is A else adjoint(B) @ A, None
             self.f = column_norms2(self.T)
-            self.R, self.t = self._rows(self.p.n), 0
+            self.R, self.t, self.folded = self._rows(self.p.n), 0, 0
             self.S = self.R if B is A else self._rows(B.shape[1])
         else:
             self.T, self.K = None, gram(adjoint(B))
             self.f = _quadratic(A, self.K)
         self.g = self.xp.asarray(g, copy=True)
         self.phi0 = self.phi
-        self.rough, self.doubts, self.settled = self.g < 0, 0, []
+        self.rough, self.doubts, self.settled, self.norms2 = self.g < 0, 0, [], g
+        if isinstance(A, np.ndarray):
+            self.columns = DenseColumns(A, min(self.p.k, self.p.m))
         self.f0, self.g0, self.d = (self.xp.asarray(x, copy=True) for x in (self.f, self.g, self.g))
         if self.T is not None and B is A:
             seen = xp.abs(xp.abs(xp.linalg.diagonal(self.T)) - self.g) / xp.where(self.g > 0, self.g, 1.0)
