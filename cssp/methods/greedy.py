@@ -33,7 +33,7 @@ from cssp.linalg import (
 )
 from cssp.linalg import squares as sq
 from cssp.methods.row import FORCED, NATIVE, PASSES, Guarantee, Method
-from cssp.pivoting import DOWNDATE_SLACK, TIE_BAND, bases, norm_slack, stale_level, tie_bar
+from cssp.pivoting import bases, norm_slack, stale_level, tie_bar
 from cssp.pivoting.exponents import Stored, smallest_p_norm
 from cssp.pivoting.gains import KEPT, Gains, certain_run
 from cssp.pivoting.gram import LEAST, SEEN, DenseColumns
@@ -43,8 +43,8 @@ from cssp.residuals import as_exponent
 #: Most picks of a run.
 LENGTH = 64
 
-#: Columns for each doubt that residuals of a few columns, or products with A, may settle; after more, those of all are cheaper.
-SETTLED = 128
+#: A doubt costs as much, to decide, as the residuals and products of so many columns where those of all are formed together.
+SETTLED = 256
 
 #: A row of the Gram matrix formed from a residual is worth its cost where its errors shrink by this factor.
 WORTH = 4
@@ -102,8 +102,8 @@ class _State:
     """A and B, or what is left of them; the basis Q; f_j = ‖Fᴴe_j‖², g_j = ‖e_j‖² and φ = ‖F‖_F².
 
     A and B may be replaced, whole or column by column, by their residuals: F, E and so f, g, φ stay the
-    same, and the products that update them no longer cancel. f0, g0 and phi0 are the values of that time. The rows of
-    R = QᴴA and Sᴴ, S = BᴴQ, belong to the directions since.
+    same, and the products that update them no longer cancel. f0, g0 and phi0 are the values of that time. The t rows of
+    R = QᴴA and Sᴴ, S = BᴴQ, belong to the directions since; what the first of them explain, ``folded``, is no longer in T.
 
     T = BᴴA where B has few columns, and a step reads A and T once; K = BBᴴ where it has many, and a step reads A once,
     for two products together, and K.
@@ -124,11 +124,14 @@ class _State:
     R: Array
     S: Array
     t: int
+    folded: int
     d: Array
     unit: float
+    columns: DenseColumns
+    norms2: Array  # of the columns of A as they are now
     settled: list[
         tuple[np.ndarray, np.ndarray]
-    ]  # columns whose rows of T were formed from their residuals, and these
+    ]  # columns whose rows of T are those of their residuals, and these
     rough: Array  # columns whose f, formed from T, is so inaccurate that ties are decided by their residuals
     doubts: int  # how often some columns were replaced by their residuals, or a row of T was too inaccurate, since all were
 
@@ -296,8 +299,8 @@ class _State:
             self.T[a:b, :] -= adjoint(R[:, a:b]) @ R
             sums = sums + weights[:, a:b] @ sq(self.T[a:b, :])
         f, error = sums[0, :], self.unit * xp.sqrt(self.d * sums[1, :])
-        f0 = f + error / (DOWNDATE_SLACK * self.eps)
-        better, rough = f0 < self.f0, (error > TIE_BAND * self.eps * f) & (self.d > WORTH * self.g)
+        f0 = f + error / norm_slack(1.0, self.eps)
+        better, rough = f0 < self.f0, (f - error < tie_bar(f, self.eps)) & (self.d > WORTH * self.g)
         self.f, self.f0 = xp.where(better, f, self.f), xp.where(better, f0, self.f0)
         self.rough, self.folded = xp.where(better, rough, self.rough), self.t
         return bool(xp.any(better))
@@ -320,12 +323,14 @@ class _State:
         for i, e in self.settled:
             T[i] = adjoint(e) @ E
         self.T[:, columns], self.T[columns] = T, adjoint(T)
-        self.f[columns], self.g[columns], self.rough[columns] = column_norms2(T), g, False
-        self.f0[columns], self.g0[columns], self.d[columns] = self.f[columns], g, g
+        self.g[columns], self.g0[columns], self.d[columns], self.rough[columns] = g, g, g, False
+        self.f[columns] = column_norms2(T)
+        error = self.unit * np.sqrt(g * (self.d @ sq(T)))
+        self.f0[columns] = self.f[columns] + error / norm_slack(1.0, self.eps)
 
     def _unsettled(self) -> bool:
-        """Return whether there were so many doubts that new residuals of all columns are cheaper than more of them."""
-        return self.doubts * SETTLED > self.p.n
+        """Return whether there were so many doubts that residuals of all columns, and their products, are cheaper than more of them."""
+        return self.doubts * SETTLED > self.p.n + 4 * len(self.directions)
 
     def _deflate(self, open_: Array) -> None:
         """Replace A and B by their residuals, in double precision where single has lost half its digits."""
@@ -386,7 +391,9 @@ class _State:
             self.columns = DenseColumns(A, min(self.p.k, self.p.m))
         self.f0, self.g0, self.d = (self.xp.asarray(x, copy=True) for x in (self.f, self.g, self.g))
         if self.T is not None and B is A:
-            seen = xp.abs(xp.abs(xp.linalg.diagonal(self.T)) - self.g) / xp.where(self.g > 0, self.g, 1.0)
+            seen = xp.abs(xp.abs(xp.linalg.diagonal(self.T)) - self.g) / xp.where(
+                self.g > 0, self.g, xp.ones_like(self.g)
+            )
             self.unit = max(LEAST * self.eps, SEEN * float(xp.max(seen)))
 
     def _rows(self, length: int) -> Array:

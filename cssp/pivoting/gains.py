@@ -19,7 +19,7 @@ from cssp.problem import Problem
 __all__ = ["KEPT", "Gains", "Run", "certain_run"]
 
 #: A row of the Gram matrix stands for a product with A where its pick has kept this share of what all columns have kept on average.
-KEPT = 1 / 16
+KEPT = 1 / 4
 
 #: A Gram matrix of so many columns leaves the cache, and a product with a vector reads only half of it.
 WIDE = 1024
