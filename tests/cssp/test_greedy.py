@@ -237,6 +237,7 @@ def test_errors_of_gains_on_the_gram_matrix_are_as_large_as_they_are_said_to_be(
 def test_a_few_residuals_decide_what_the_gram_matrix_does_not(monkeypatch):
     """One Gram matrix is enough for a large common mean, and the picks are the best to a thousandth."""
     A = tokens(1, 600, 400, 0.5)
+    monkeypatch.setattr(sys.modules["cssp.methods.greedy"], "SETTLED", 1)
     _, repairs = watched(monkeypatch)
     S = select(A, 80, "greedy").indices.tolist()
     assert set(repairs) == {"few"}
@@ -251,6 +252,7 @@ def test_residuals_that_are_not_orthogonal_enough_are_noticed(monkeypatch):
     A = tokens(1, 600, 400, 0.5)
     module = sys.modules["cssp.methods.greedy"]
     whole = module.DenseColumns.combined
+    monkeypatch.setattr(module, "SETTLED", 1)
     _, repairs = watched(monkeypatch)
     S = select(A, 80, "greedy").indices.tolist()
     monkeypatch.setattr(module.DenseColumns, "combined", lambda self, S, Y: 1.001 * whole(self, S, Y))
