@@ -218,14 +218,21 @@ def watched(monkeypatch):
     return runs, repairs
 
 
-def test_errors_of_gains_on_the_gram_matrix_are_as_large_as_they_are_said_to_be(monkeypatch):
-    """No column is farther off than eight times its estimate, and half of them not a hundred times closer."""
-    seen = []
-    for seed in range(3):
+@pytest.mark.parametrize("off", [0, 1e-5])
+def test_errors_of_gains_on_the_gram_matrix_are_as_large_as_they_are_said_to_be(monkeypatch, off):
+    """No column is farther off than eight times its estimate, and half of them not a hundred times closer.
+
+    That is so, too, where the coefficients of residuals are a little off.
+    """
+    module, seen = sys.modules["cssp.methods.greedy"], []
+    whole = module.DenseColumns.combined
+    monkeypatch.setattr(module.DenseColumns, "combined", lambda self, S, Y: (1 + off) * whole(self, S, Y))
+    monkeypatch.setattr(module, "SETTLED", 1)
+    for seed in range(2):
         with monkeypatch.context() as patch:
             runs, _ = watched(patch)
             A = tokens(seed, 600, 400, 0.2)
-            select(A, 120, "greedy")
+            select(A, 100, "greedy")
         for S, known in runs:
             f, _ = exact(A, S)
             share = (np.abs(known.f - f) / norm_slack(known.f0, float(np.finfo(np.float32).eps)))[known.open]
