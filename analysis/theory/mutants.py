@@ -136,7 +136,9 @@ MUTANTS = [
     Mutant("greedy", "the rule of pivoted QR", "xp.where(eligible, self.f / g,", "xp.where(eligible, g,"),
     Mutant("greedy", "cross term halved", "self.f - 2 * rh", "self.f - rh"),
     Mutant("greedy", "drop a term", "- 2 * rh + ss * sq(r)", "- 2 * rh"),
-    Mutant("greedy", "directions before forgotten", "- (conjugate(s) @ adjoint(S[:t, :])) @ R[:t, :]", ""),
+    Mutant(
+        "greedy", "directions before forgotten", "- (conjugate(s) @ adjoint(S[since, :])) @ R[since, :]", ""
+    ),
     Mutant("greedy", "v instead of Fs", "h = h + ss * r", "h = h"),
     Mutant("greedy", "g never downdated", "xp.maximum(self.g - sq(r), zero)", "self.g"),
     Mutant(

@@ -12,8 +12,6 @@ run they capture 1 - (1 - 1/l)ᵏ of what l volume-sampled columns capture on av
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from array_api_compat import array_namespace
 
@@ -37,16 +35,21 @@ from cssp.linalg import squares as sq
 from cssp.methods.row import FORCED, NATIVE, PASSES, Guarantee, Method
 from cssp.pivoting import bases, norm_slack, stale_level, tie_bar
 from cssp.pivoting.exponents import Stored, smallest_p_norm
-from cssp.pivoting.gains import KEPT, Gains, guessed, judged, twice_real
-from cssp.pivoting.gram import LEAST, SEEN
+from cssp.pivoting.gains import KEPT, Gains, certain_run
 from cssp.problem import Array, Picks, Problem
 from cssp.residuals import as_exponent
 
-#: Most picks of a run; it is no longer than four times the one before.
+#: Error of an entry of the Gram matrix, in units of the difference seen on the diagonal and in units of rounding.
+SEEN, LEAST = 2.0, 4.0
+
+#: Most picks of a run.
 LENGTH = 64
 
-#: After so many doubts that columns or products with A settle, new residuals of all columns are cheaper.
-DOUBTS = 1
+#: A doubt costs as much, to decide, as the residuals and products of so many columns where those of all are formed together.
+SETTLED = 256
+
+#: A row of the Gram matrix formed from a residual is worth its cost where its errors shrink by this factor.
+WORTH = 4
 
 #: Rows of the Gram matrix that are updated together.
 SLAB = 128
@@ -78,14 +81,14 @@ def largest_gain(p: Problem) -> Picks:
     for t, i in enumerate(i for i, yes in zip(indices, independent, strict=True) if yes):
         s.add(i, have[:, t], 0.0)
     while len(indices) < p.k and not s.reached():
-        j = s.best(open_)
-        if j is None:
-            break
-        if run := s.run(j, open_, p.k - len(indices)):
+        if run := s.run(open_, p.k - len(indices)):
             indices += run
             open_[run] = False
             p.progress(len(indices), p.k)
             continue
+        j = s.best(open_)
+        if j is None:
+            break
         e, norm = orthogonalise(s.A[:, j], s.basis())
         if norm > p.noise and s.r < p.m:
             indices.append(j)
@@ -101,11 +104,15 @@ class _State:
     """A and B, or what is left of them; the basis Q; f_j = ‖Fᴴe_j‖², g_j = ‖e_j‖² and φ = ‖F‖_F².
 
     A and B may be replaced, whole or column by column, by their residuals: F, E and so f, g, φ stay the
-    same, and the products that update them no longer cancel. f0, g0 and phi0 are the values of that time. The rows of
-    R = QᴴA and Sᴴ, S = BᴴQ, belong to the directions since.
+    same, and the products that update them no longer cancel. f0, g0 and phi0 are the values of that time. The t rows of
+    R = QᴴA and Sᴴ, S = BᴴQ, belong to the directions since; what the first of them explain, ``folded``, is no longer in T.
 
     T = BᴴA where B has few columns, and a step reads A and T once; K = BBᴴ where it has many, and a step reads A once,
     for two products together, and K.
+
+    An entry of T = AᴴA has an error of some units of rounding of √(d_i d_j). At first d_j = ‖a_j‖², or ‖e_j‖² for columns that
+    were replaced by their residuals; a pick p whose multiple x_j is taken from column j hands |x_j|²d_p on, as if errors were
+    independent. So f_j, formed anew from T, is known to as many units of √(d_j Σ_i d_i|T_ij|²).
     """
 
     f: Array
@@ -119,8 +126,16 @@ class _State:
     R: Array
     S: Array
     t: int
-    rough: Array  # columns whose f was formed from T
-    length: int  # of the next run at the most
+    folded: int
+    d: Array
+    unit: float
+    C: np.ndarray  # columns of A as they are now: the first `copied` of `directions` since then
+    copied: int
+    norms2: Array  # of the columns of A as they are now
+    settled: list[
+        tuple[np.ndarray, np.ndarray]
+    ]  # columns whose rows of T are those of their residuals, and these
+    rough: Array  # columns whose f, formed from T, is so inaccurate that ties are decided by their residuals
     doubts: int  # how often some columns were replaced by their residuals, or a row of T was too inaccurate, since all were
 
     def __init__(self, p: Problem) -> None:
@@ -129,7 +144,6 @@ class _State:
         self.own = False  # whether A may be written into
         self.single = widen(p.A[:1, :1]).dtype != p.A.dtype
         self.directions: list[int] = []
-        self.renewed = 0  # how many they were when f was last formed from T
         self.pending = 0  # the last directions, which Q does not have yet
         self.phi = float(p.xp.sum(p.norms2)) if p.target is None else frobenius2(p.B)
         self.nothing = 4 * min(p.B.shape) * p.eps**2 * self.phi if p.target is not None else 0.0
@@ -160,8 +174,7 @@ class _State:
         f and g that downdating has cost half of their digits are formed anew where they might win.
         """
         xp, p = self.xp, self.p
-        in_doubt = self.doubts > DOUBTS and bool(xp.any(self.rough))
-        if in_doubt or self.phi < stale_level(self.phi0, self.eps):
+        if (self._unsettled() and bool(xp.any(self.rough))) or self.phi < stale_level(self.phi0, self.eps):
             self._deflate(open_)
         while True:
             lost = (self.g < stale_level(self.g0, self.eps)) | (self.f < stale_level(self.f0, self.eps))
@@ -184,7 +197,7 @@ class _State:
                 risky = tied & self.rough
                 if not bool(xp.any(risky)) or count(tied) == 1:
                     break
-            elif self._renew():
+            elif self._fold():
                 continue
             self.doubts += 1
             if 4 * count(stale) > p.n:
@@ -195,31 +208,35 @@ class _State:
             return p.argmax(xp.zeros_like(g), fresh)
         return p.best_gain(score, self.g, fresh, rounding, slack)
 
-    def run(self, j: int, open_: Array, most: int) -> list[int]:
-        """Make the picks from j on that the Gram matrix tells, up to ``most``; none where one with a product is due.
+    def run(self, open_: Array, most: int) -> list[int]:
+        """Make picks that the Gram matrix tells, up to ``most``; none where one with a product with A is due.
 
-        That is where A is not in host memory or has a target, and where row j is not accurate enough.
+        That is where A is not in host memory or has a target, and where no column is above the threshold of dependence.
         """
         p = self.p
-        length = min(self.length, most, p.m - len(self.directions))
-        if p.target is not None or self.T is None or not isinstance(self.A, np.ndarray) or length < 2:
-            return []
-        if not self._row_is_accurate(j, math.sqrt(float(self.g[j]))) or not float(self.g[j]) > p.floor**2:
+        length = min(LENGTH, most, p.m - len(self.directions))
+        while p.target is None and self.T is not None and isinstance(self.A, np.ndarray) and length > 0:
+            if self.phi < stale_level(self.phi0, self.eps):
+                self._deflate(open_)
+            self._fold()
+            known = Gains(self.f, self.g, self.f0, self.g0, self.d, self.rough, open_)
+            run = certain_run(p, self.T, known, length, self.phi, self.phi0)
+            if t := len(run.picks):
+                self.R[self.t : self.t + t], self.t = run.R, self.t + t
+                self.f, self.g, self.phi = np.maximum(run.f, 0), np.maximum(run.g, 0), max(0.0, run.phi)
+                self.directions += run.picks
+                self.pending += t
+                return run.picks
+            if not run.doubtful.size:
+                break
             self.doubts += 1
-            return []
-        self._fold(self.S[: self.t], self.R[: self.t])
-        gains = Gains(self.f, self.g, self.f0, self.g0, open_)
-        run, r, k = guessed(self.T, gains, self.rough, j, length, p.floor**2)
-        phi = np.append(self.phi, self.phi - np.cumsum(np.sum(sq(r), axis=1)))
-        taken = judged(p, gains, self.rough, run, r, k, phi, self.phi0)
-        run, r, k, self.length = run[:taken], r[:taken], k[:taken], min(LENGTH, 4 * taken)
-        self._fold(r, r)
-        self.f = np.maximum(self.f - twice_real(r, k).sum(axis=0), 0)
-        self.g = np.maximum(self.g - sq(r).sum(axis=0), 0)
-        self.phi = max(0.0, float(phi[taken]))
-        self.directions += run.tolist()
-        self.pending += taken
-        return run.tolist()
+            if 4 * run.doubtful.size > p.n or self._unsettled():
+                self._deflate(open_)
+            else:
+                self._settle(run.doubtful, open_)
+        if self.settled:  # what T knows of them A does not
+            self._deflate(open_)
+        return []
 
     def add(self, j: int, q: Array, norm: float) -> None:
         """Extend the basis by the direction q of column j, whose residual had this norm (0 where it is not known), and update.
@@ -243,7 +260,8 @@ class _State:
             h = h + ss * r
         else:
             R, S, t = self.R, self.S, self.t
-            h = conjugate(s) @ self.T - (conjugate(s) @ adjoint(S[:t, :])) @ R[:t, :]
+            since = slice(self.folded, t)
+            h = conjugate(s) @ self.T - (conjugate(s) @ adjoint(S[since, :])) @ R[since, :]
             R[t, :], S[t, :], self.t = r, conjugate(s), t + 1
         rh = conjugate(r) * h
         rh = xp.real(rh) if xp.isdtype(rh.dtype, "complex floating") else rh
@@ -259,41 +277,65 @@ class _State:
         """
         if self.p.target is not None or norm == 0.0:
             return False
-        xp = self.xp
-        kept = self.g / xp.where(self.g0 > 0, self.g0, xp.ones_like(self.g0))
-        return norm**2 >= KEPT * float(xp.max(kept)) * float(self.g0[j])
+        total, kept = float(self.xp.sum(self.d)), float(self.xp.sum(self.g))
+        return norm**2 * total >= KEPT * kept * float(self.d[j])
 
     def _row(self, j: int, norm: float) -> Array:
         """Return qᴴA for the direction q of column j, without reading A."""
-        R = self.R[: self.t, :]
+        R = self.R[self.folded : self.t, :]
         return (self.T[j, :] - conjugate(R[:, j]) @ R) / norm
 
-    def _fold(self, S: Array, R: Array) -> None:
-        """Subtract SᴴR from T, which is then the product of the residuals of today."""
-        rows = self.T.shape[0] if S.shape[0] else 0
-        for a in range(0, rows, SLAB):  # a product that stays in the cache
-            b = min(a + SLAB, rows)
-            self.T[a:b, :] -= adjoint(S[:, a:b]) @ R
-        self.t = 0
-
-    def _renew(self) -> bool:
-        """Form f from the product of the residuals where that is more accurate, and return whether it is for any column.
-
-        An entry of T = BᴴA has an error of some units of rounding of ‖b_i‖‖a_j‖, seen on the diagonal where B is A. So f_j has one
-        of twice as many units of √f_j·√(φ0 g0_j), while downdating has left it with some units of f0_j.
-        """
-        if self.T is None or self.p.target is not None or self.renewed == len(self.directions):
+    def _fold(self) -> bool:
+        """Let T be the product of the residuals of today, form f from it where that is more accurate, and say whether it is anywhere."""
+        if self.T is None or self.p.target is not None or self.folded == self.t:
             return False
-        xp, self.renewed = self.xp, len(self.directions)
-        self._fold(self.S[: self.t, :], self.R[: self.t, :])
-        f, diagonal = column_norms2(self.T), xp.abs(xp.linalg.diagonal(self.T))
-        seen = xp.max(xp.abs(diagonal - self.g) / xp.where(self.g0 > 0, self.g0, xp.ones_like(self.g0)))
-        units = max(LEAST, SEEN * float(seen) / self.eps)
-        f0 = f + units / LEAST * xp.sqrt(f * self.g0 * self.phi0)
-        better = f0 < self.f0
+        xp, n, R = self.xp, self.p.n, self.R[self.folded : self.t, :]
+        chosen = self.directions[self.folded - self.t :]
+        X = xp.linalg.solve(xp.triu(take_columns(R, chosen)), R)
+        self.d = self.d + xp.take(self.d, xp.asarray(chosen, device=self.p.device), axis=0) @ sq(X)
+        for j in chosen:
+            self.d[j] = 0
+        weights = xp.stack([xp.ones_like(self.d), self.d])
+        sums = xp.zeros_like(weights)
+        for a in range(0, n, SLAB):  # a product that stays in the cache
+            b = min(a + SLAB, n)
+            self.T[a:b, :] -= adjoint(R[:, a:b]) @ R
+            sums = sums + weights[:, a:b] @ sq(self.T[a:b, :])
+        f, error = sums[0, :], self.unit * xp.sqrt(self.d * sums[1, :])
+        f0 = f + error / norm_slack(1.0, self.eps)
+        better, rough = f0 < self.f0, (f - error < tie_bar(f, self.eps)) & (self.d > WORTH * self.g)
         self.f, self.f0 = xp.where(better, f, self.f), xp.where(better, f0, self.f0)
-        self.rough = self.rough | better
+        self.rough, self.folded = xp.where(better, rough, self.rough), self.t
         return bool(xp.any(better))
+
+    def _settle(self, columns: np.ndarray, open_: Array) -> None:
+        """Form their rows of T from the residuals of these columns, on the host.
+
+        Residuals are a_j - A_S x for the picks S, whose rows R tell x. What rounding leaves in them of A_S is seen in A_Sᴴe and taken
+        from Aᴴe, so that its errors enter as squares; where it is too much, all residuals are formed.
+        """
+        R, chosen = self.R[: self.t], self.directions[len(self.directions) - self.t :]
+        L = np.triu(R[:, chosen])
+        self.C[:, self.copied : self.t] = take_columns(self.A, chosen[self.copied :])
+        self.copied = self.t
+        E = take_columns(self.A, columns) - self.C[:, : self.t] @ np.linalg.solve(L, R[:, columns])
+        T, g = adjoint(self.A) @ E, column_norms2(E)
+        seen = sq(T[chosen]) > self.eps * np.outer(self.norms2[chosen], g)
+        if np.any(seen[:, g > self.p.floor**2]):
+            return self._deflate(open_)
+        T -= adjoint(R) @ np.linalg.solve(adjoint(L), T[chosen])
+        self.settled.append((columns, E))
+        for i, e in self.settled:
+            T[i] = adjoint(e) @ E
+        self.T[:, columns], self.T[columns] = T, adjoint(T)
+        self.g[columns], self.g0[columns], self.d[columns], self.rough[columns] = g, g, g, False
+        self.f[columns] = column_norms2(T)
+        error = self.unit * np.sqrt(g * (self.d @ sq(T)))
+        self.f0[columns] = self.f[columns] + error / norm_slack(1.0, self.eps)
+
+    def _unsettled(self) -> bool:
+        """Return whether there were so many doubts that residuals of all columns, and their products, are cheaper than more of them."""
+        return self.doubts * SETTLED > self.p.n + 4 * len(self.directions)
 
     def _deflate(self, open_: Array) -> None:
         """Replace A and B by their residuals, in double precision where single has lost half its digits."""
@@ -326,29 +368,38 @@ class _State:
             T = adjoint(self.B) @ E
             for i, j in enumerate(columns):
                 self.T[:, j] = T[:, i]
-                self.R[: self.t, j] = 0
+                self.R[self.folded : self.t, j] = 0
                 if whole:
-                    self.T[j, :], self.S[: self.t, j] = conjugate(T[:, i]), 0
+                    self.T[j, :], self.S[self.folded : self.t, j] = conjugate(T[:, i]), 0
             self.f = put(self.f, which, column_norms2(T))
         self.g = put(self.g, which, column_norms2(E))
         self.f0, self.g0 = xp.where(which, self.f, self.f0), xp.where(which, self.g, self.g0)
+        self.d = xp.where(which, self.g, self.d)
         self.rough = self.rough & ~which
 
     def _restart(self, g: Array) -> None:
         """Form f from the columns as they are now."""
-        A, B = self.A, self.B
+        xp, A, B = self.xp, self.A, self.B
         self.eps = float(self.xp.finfo(A.dtype).eps)
         if B.shape[1] <= 2 * self.p.m:
             self.T, self.K = gram(A) if B is A else adjoint(B) @ A, None
             self.f = column_norms2(self.T)
-            self.R, self.S, self.t = self._rows(self.p.n), self._rows(B.shape[1]), 0
+            self.R, self.t, self.folded = self._rows(self.p.n), 0, 0
+            self.S = self.R if B is A else self._rows(B.shape[1])
         else:
             self.T, self.K = None, gram(adjoint(B))
             self.f = _quadratic(A, self.K)
         self.g = self.xp.asarray(g, copy=True)
         self.phi0 = self.phi
-        self.rough, self.doubts, self.length = self.g < 0, 0, LENGTH
-        self.f0, self.g0 = self.xp.asarray(self.f, copy=True), self.xp.asarray(self.g, copy=True)
+        self.rough, self.doubts, self.settled, self.norms2 = self.g < 0, 0, [], g
+        if isinstance(A, np.ndarray):
+            self.C, self.copied = np.empty((self.p.m, min(self.p.k, self.p.m)), A.dtype, order="F"), 0
+        self.f0, self.g0, self.d = (self.xp.asarray(x, copy=True) for x in (self.f, self.g, self.g))
+        if self.T is not None and B is A:
+            seen = xp.abs(xp.abs(xp.linalg.diagonal(self.T)) - self.g) / xp.where(
+                self.g > 0, self.g, xp.ones_like(self.g)
+            )
+            self.unit = max(LEAST * self.eps, SEEN * float(xp.max(seen)))
 
     def _rows(self, length: int) -> Array:
         """Return memory for a vector of this length for each direction to come."""

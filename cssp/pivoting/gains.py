@@ -1,7 +1,7 @@
-"""Runs of picks of greedy gain from the Gram matrix: made with little between them, then judged all together.
+"""Runs of picks of greedy gain on the Gram matrix, as far as they are certain.
 
 With G the residual Gram matrix, column j is picked for f_j/g_j = ‖G_j‖²/G_jj. Then G becomes G - rᴴr for r = G_j/√G_jj, and f loses
-2 Re(r̄k) for k = rG - ½‖r‖²r [farahat2011]. A step reads G once; G itself is updated after a run.
+2 Re(r̄k) for k = rG - ½‖r‖²r [farahat2011]. A step reads G once, half of it where G is large; G itself is updated after a run.
 """
 
 from __future__ import annotations
@@ -10,131 +10,121 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 
-from cssp.linalg import conjugate, squares
+from cssp.linalg import squares
 from cssp.pivoting import norm_slack, stale_level, tie_bar
 from cssp.problem import Problem
 
-__all__ = ["KEPT", "Gains", "guessed", "judged", "twice_real"]
+__all__ = ["KEPT", "Gains", "Run", "certain_run"]
 
-#: A row of the Gram matrix stands for a product with A where the pick has kept this share of its norm, others being one.
-KEPT = 1 / 16
+#: A row of the Gram matrix stands for a product with A where its pick has kept this share of what all columns have kept on average.
+KEPT = 1 / 4
+
+#: A Gram matrix of so many columns leaves the cache, and a product with a vector reads only half of it.
+WIDE = 1024
 
 
 class Gains(NamedTuple):
     """What greedy gain knows of columns, arrays of shape (n,).
 
-    f and g are the squared norms of the columns of the residual Gram matrix, and its diagonal; f0 and g0 what these
-    were when last formed anew; `open` says which columns may be picked.
+    Attributes
+    ----------
+    f, g : array
+        Squared norms of the columns of the residual Gram matrix, and its diagonal.
+    f0, g0 : array
+        What they were when last formed anew, or would have been for the rounding that they have.
+    d : array
+        An entry G_ij has an error of some units of rounding of √(d_i d_j).
+    rough : bool array
+        Columns whose f is known so badly that a tie with them has to be decided by their residuals.
+    open : bool array
+        Columns that may be picked.
     """
 
     f: np.ndarray
     g: np.ndarray
     f0: np.ndarray
     g0: np.ndarray
+    d: np.ndarray
+    rough: np.ndarray
     open: np.ndarray
 
 
-def guessed(
-    G: np.ndarray, gains: Gains, rough: np.ndarray, first: int, length: int, least: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return up to ``length`` picks as array of int, shape (s,), with r and k, shape (s, n); the first pick is given.
+class Run(NamedTuple):
+    """Picks of the rule with their rows r, shape (s, n), f, g and φ after them, and the columns that leave the next pick in doubt."""
+
+    picks: list[int]
+    R: np.ndarray
+    f: np.ndarray
+    g: np.ndarray
+    phi: float
+    doubtful: np.ndarray
+
+
+def certain_run(p: Problem, G: np.ndarray, known: Gains, length: int, phi: float, phi0: float) -> Run:
+    """Return up to ``length`` picks; fewer where a norm that might win is stale or rough, or the tolerance may be met.
 
     Parameters
     ----------
     G : array, shape (n, n)
         Residual Gram matrix.
-    rough : bool array, shape (n,)
-        As in `judged`: picks end where such a column ties.
-    least : float
-        Picks end where the squared residual norm is no more than that.
+    phi, phi0 : float
+        Squared norm of the residual, and what it was when last formed anew.
     """
-    n, eps = len(G), float(np.finfo(G.dtype).eps)
-    R, K, order = np.empty((length, n), G.dtype), np.empty((length, n), G.dtype), np.empty(length, np.int64)
-    f, g = gains.f.copy(), np.where(gains.open, gains.g, math.inf)
-    slack, f_slack, j = norm_slack(gains.g0, eps), norm_slack(gains.f0, eps), first
+    n, eps, complex_ = len(G), float(np.finfo(G.dtype).eps), G.dtype.kind == "c"
+    R, picks, f, g = np.empty((length, n), dtype=G.dtype), list[int](), known.f.copy(), known.g.copy()
+    tracked = known.open & (known.g0 > p.noise**2)
+    half_f, half_g = (np.where(tracked, stale_level(x, eps), -math.inf) for x in (known.f0, known.g0))
+    slack_f, slack_g = norm_slack(known.f0, eps), norm_slack(known.g0, eps)
+    least, total = np.where(known.open, p.floor**2, math.inf), float(known.d.sum())
+    goal = max(p.goal, stale_level(phi0, eps))
+    doubtful = np.zeros(0, dtype=np.int64)
     for s in range(length):
+        lost = (g < half_g) | (f < half_f)
+        fresh = (g > least) & ~lost
+        safe = np.where(fresh, g, math.inf)
+        score = f / safe
+        rounding = (slack_f + score * slack_g) / safe
+        if lost.any():
+            i = np.flatnonzero(lost)
+            stale = np.maximum(g[i], slack_g[i])
+            gain = f[i] / stale
+            risky = gain + (slack_f[i] + gain * slack_g[i]) / stale >= tie_bar(float(score.max()), eps)
+            if risky.any():
+                doubtful = i[risky]
+                break
+        tied = np.flatnonzero(fresh & (score + rounding >= tie_bar(float((score - rounding).max()), eps)))
+        if not tied.size or (s and phi <= goal):
+            break
+        heights = g[tied]
+        j = int(tied[(heights + slack_g[tied] >= tie_bar(float(heights.max()), eps)).argmax()])
         height = float(g[j])
-        if not least < height < math.inf:
-            return order[:s], R[:s], K[:s]
-        r, k, order[s] = R[s], K[s], j
-        np.subtract(G[j], conjugate(R[:s, j]) @ R[:s], out=r)
+        if tied.size > 1 and known.rough[tied].any():
+            doubtful = tied[known.rough[tied]]
+            break
+        if height * total < KEPT * phi * float(known.d[j]):
+            doubtful = np.asarray([j])
+            break
+        r = R[s]
+        coefficients = R[:s, j].conj() if complex_ else R[:s, j]
+        np.subtract(G[j], coefficients @ R[:s], out=r)
         r /= math.sqrt(height)
-        products = R[: s + 1] @ conjugate(r)  # of r with itself and those before
+        products = R[: s + 1] @ (r.conj() if complex_ else r)  # of r with itself and those before
         products[s] *= 0.5
-        np.subtract(r @ G, conjugate(products) @ R[: s + 1], out=k)
-        f -= twice_real(r, k)
-        g -= squares(r)
-        g[j] = math.inf
-        g[g <= least] = math.inf
-        score = f / g
-        rounding = (f_slack + score * slack) / g
-        tied = score + rounding >= tie_bar(float((score - rounding).max()), eps)
-        if np.any(rough[tied]) and np.count_nonzero(tied) > 1:
-            return order[: s + 1], R[: s + 1], K[: s + 1]
-        norms2 = np.where(tied, g, 0)
-        j = int((norms2 + slack >= tie_bar(float(norms2.max()), eps)).argmax())
-    return order, R, K
+        k = _row_times(r, G) - (products.conj() if complex_ else products) @ R[: s + 1]
+        loss = squares(r)
+        f -= 2 * (r.real * k.real + r.imag * k.imag) if complex_ else 2 * r * k
+        g -= loss
+        phi -= float(loss.sum())
+        picks.append(j)
+        half_f[j], half_g[j], least[j] = -math.inf, -math.inf, math.inf
+    return Run(picks, R[: len(picks)], f, g, phi, doubtful)
 
 
-def twice_real(r: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Return 2 Re(r̄k), entry by entry."""
-    return 2 * (r.real * k.real + r.imag * k.imag) if r.dtype.kind == "c" else 2 * r * k
-
-
-def judged(
-    p: Problem,
-    gains: Gains,
-    rough: np.ndarray,
-    run: np.ndarray,
-    r: np.ndarray,
-    k: np.ndarray,
-    phi: np.ndarray,
-    phi0: float,
-) -> int:
-    """Return how many picks of a run are those of the rule; the first one is.
-
-    A run ends where a norm that might win is stale or rough, where a row of the Gram matrix is too inaccurate, or where the
-    tolerance may be met.
-
-    Parameters
-    ----------
-    gains : Gains
-        Before the run.
-    rough : bool array, shape (n,)
-        Columns whose f is known so badly that a tie with them has to be decided by other means.
-    run : array of int, shape (s,)
-    r, k : array, shape (s, n)
-    phi : array, shape (s + 1,)
-        Squared norm of the residual before each pick and after the last; ``phi0`` is what it was when last formed anew.
-    """
-    eps = float(np.finfo(r.dtype).eps)
-    f, g = gains.f - np.cumsum(twice_real(r, k), axis=0), gains.g - np.cumsum(squares(r), axis=0)
-    f, g = np.concatenate([gains.f[None], f[:-1]]), np.concatenate([gains.g[None], g[:-1]])
-    np.maximum(f, 0, out=f)
-    np.maximum(g, 0, out=g)
-    steps = np.arange(run.size)
-    picked = np.zeros_like(g, dtype=bool)
-    picked[:, run] = np.tri(run.size, run.size, -1, dtype=bool)
-    g[picked] = 0
-    slack, low = norm_slack(gains.g0, eps), -math.inf
-    kept = np.max(g / np.where(gains.g0 > 0, gains.g0, 1), axis=1)
-    accurate = g[steps, run] >= KEPT * kept * gains.g0[run]
-    lost = (g < stale_level(gains.g0, eps)) | (f < stale_level(gains.f0, eps))
-    open_ = gains.open & ~picked
-    stale = open_ & lost & (gains.g0 > p.noise**2)
-    fresh = open_ & ~stale & (g > p.floor**2)
-    safe = np.where(stale, np.maximum(g, slack), np.where(fresh, g, 1))
-    score = np.where(fresh | stale, f / safe, 0)
-    rounding = norm_slack(gains.f0 + score * gains.g0, eps) / safe
-    sure = np.where(fresh, score, 0).max(axis=1)
-    risky = np.any(stale & (score + rounding >= tie_bar(sure, eps)[:, None]), axis=1)
-    bar = tie_bar(np.where(fresh, score - rounding, low).max(axis=1), eps)
-    tied = fresh & (score + rounding >= bar[:, None])
-    unclear = (np.count_nonzero(tied, axis=1) > 1) & np.any(tied & rough, axis=1)
-    height = np.where(tied, g, low)
-    first = (height + slack >= tie_bar(height.max(axis=1), eps)[:, None]).argmax(axis=1)
-    good = accurate & ~risky & ~unclear & fresh.any(axis=1) & (first == run)
-    good &= (phi[:-1] >= stale_level(phi0, eps)) & (phi[:-1] > p.goal)
-    good[0] = True
-    return run.size if good.all() else int(np.argmin(good))
+def _row_times(r: np.ndarray, G: np.ndarray) -> np.ndarray:
+    """Return rG for a Hermitian G."""
+    if len(G) < WIDE:
+        return r @ G
+    product = scipy.linalg.get_blas_funcs("hemv" if G.dtype.kind == "c" else "symv", (G,))
+    return np.asarray(product(1, G.T, r))

@@ -8,6 +8,7 @@ import oracles
 import pytest
 
 from cssp import linalg, select, select_gram
+from cssp.pivoting import gains, norm_slack
 
 
 def worst_step(A, S, B=None):
@@ -167,11 +168,11 @@ def test_gram_by_blocks(monkeypatch, dtype):
     assert asked == [(23, 5), (23, 5)], "no product of an array with itself goes another way"
 
 
-def tokens(seed, m=300, n=240):
+def tokens(seed, m=300, n=240, noise=0.05):
     """A large common mean over a decaying spectrum and noise: all but a few digits of f go in the first picks."""
     rng = np.random.default_rng(seed)
     A = rng.standard_normal((m, 40)) * np.arange(1, 41) ** -1.0 @ rng.standard_normal((40, n))
-    return (A + 0.05 * rng.standard_normal((m, n)) + 4 * rng.standard_normal((m, 1))).astype(np.float32)
+    return (A + noise * rng.standard_normal((m, n)) + 4 * rng.standard_normal((m, 1))).astype(np.float32)
 
 
 def test_runs_on_the_gram_matrix_in_single_precision():
@@ -194,6 +195,79 @@ def test_runs_on_the_gram_matrix_in_single_precision():
     assert np.median(left) < 1e-4
 
 
+def exact(A, S):
+    """Squared norms of the columns of the residual Gram matrix, and its diagonal, in double precision."""
+    E = linalg.project_off(A.astype(float), np.linalg.qr(A[:, S].astype(float))[0])
+    return np.sum((E.T @ E) ** 2, axis=0), np.sum(E**2, axis=0)
+
+
+def watched(monkeypatch):
+    """Lists, filled while greedy runs: the picks so far and what is known when a run begins; whether residuals of few or of all columns are formed."""
+    module, runs, repairs, picks = sys.modules["cssp.methods.greedy"], [], [], []
+
+    def run(p, G, known, *rest):
+        runs.append((list(picks), known))
+        found = gains.certain_run(p, G, known, *rest)
+        picks.extend(found.picks)
+        return found
+
+    monkeypatch.setattr(module, "certain_run", run)
+    settle, deflate = module._State._settle, module._State._deflate
+    monkeypatch.setattr(module._State, "_settle", lambda *a: repairs.append("few") or settle(*a))
+    monkeypatch.setattr(module._State, "_deflate", lambda *a: repairs.append("all") or deflate(*a))
+    return runs, repairs
+
+
+@pytest.mark.parametrize("off", [0, 1e-5])
+def test_errors_of_gains_on_the_gram_matrix_are_as_large_as_they_are_said_to_be(monkeypatch, off):
+    """No column is farther off than eight times its estimate, and half of them not a hundred times closer.
+
+    That is so, too, where the coefficients of residuals are a little off.
+    """
+    module, seen = sys.modules["cssp.methods.greedy"], []
+    whole = module.DenseColumns.combined
+    monkeypatch.setattr(module.DenseColumns, "combined", lambda self, S, Y: (1 + off) * whole(self, S, Y))
+    monkeypatch.setattr(module, "SETTLED", 1)
+    for seed in range(2):
+        with monkeypatch.context() as patch:
+            runs, _ = watched(patch)
+            A = tokens(seed, 600, 400, 0.2)
+            select(A, 100, "greedy")
+        for S, known in runs:
+            f, _ = exact(A, S)
+            share = (np.abs(known.f - f) / norm_slack(known.f0, float(np.finfo(np.float32).eps)))[known.open]
+            assert share.max() < 8
+            seen.append(np.median(share))
+    assert np.median(seen) > 0.01
+
+
+def test_a_few_residuals_decide_what_the_gram_matrix_does_not(monkeypatch):
+    """One Gram matrix is enough for a large common mean, and the picks are the best to a thousandth."""
+    A = tokens(1, 600, 400, 0.5)
+    monkeypatch.setattr(sys.modules["cssp.methods.greedy"], "SETTLED", 1)
+    _, repairs = watched(monkeypatch)
+    S = select(A, 80, "greedy").indices.tolist()
+    assert set(repairs) == {"few"}
+    for t in range(len(S)):
+        f, g = exact(A, S[:t])
+        gain = f / np.where(g > 1e-9 * g.max(), g, np.inf)
+        assert gain[S[t]] > (1 - 1e-3) * gain.max()
+
+
+def test_residuals_that_are_not_orthogonal_enough_are_noticed(monkeypatch):
+    """Coefficients that are off by a thousandth do not change the picks: residuals of all columns are formed instead."""
+    A = tokens(1, 600, 400, 0.5)
+    module = sys.modules["cssp.methods.greedy"]
+    whole = module.DenseColumns.combined
+    monkeypatch.setattr(module, "SETTLED", 1)
+    _, repairs = watched(monkeypatch)
+    S = select(A, 80, "greedy").indices.tolist()
+    monkeypatch.setattr(module.DenseColumns, "combined", lambda self, S, Y: 1.001 * whole(self, S, Y))
+    assert "all" not in repairs
+    assert select(A, 80, "greedy").indices.tolist() == S
+    assert "all" in repairs
+
+
 def test_runs_make_the_picks_of_single_steps(monkeypatch):
     """Whatever the run: wide or tall, real or complex, with a tolerance, excluded and equal columns."""
     module = sys.modules["cssp.methods.greedy"]
@@ -208,9 +282,12 @@ def test_runs_make_the_picks_of_single_steps(monkeypatch):
             asks = ({"k": 38}, {"k": 36, "exclude": [3, 7]}, {"tol": 0.3}, {"k": 30, "include": [5, 2]})
             runs = [select(A, method="greedy", **ask).indices.tolist() for ask in asks]
             with monkeypatch.context() as patch:
-                patch.setattr(module._State, "run", lambda self, j, open_, most: [])
+                patch.setattr(module._State, "run", lambda self, open_, most: [])
                 steps = [select(A, method="greedy", **ask).indices.tolist() for ask in asks]
-            assert runs == steps
+            with monkeypatch.context() as patch:
+                patch.setattr(gains, "WIDE", 1)
+                halves = [select(A, method="greedy", **ask).indices.tolist() for ask in asks]
+            assert runs == steps == halves
 
 
 def test_a_column_that_is_nearly_nothing_leads_no_pick_astray():
