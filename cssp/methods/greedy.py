@@ -316,9 +316,7 @@ class _State:
         """
         R, chosen = self.R[: self.t], self.directions[len(self.directions) - self.t :]
         L = np.triu(R[:, chosen])
-        self.C[:, self.copied : self.t] = take_columns(self.A, chosen[self.copied :])
-        self.copied = self.t
-        E = take_columns(self.A, columns) - self.C[:, : self.t] @ np.linalg.solve(L, R[:, columns])
+        E = take_columns(self.A, columns) - self._combined(chosen, np.linalg.solve(L, R[:, columns]))
         T, g = adjoint(self.A) @ E, column_norms2(E)
         seen = sq(T[chosen]) > self.eps * np.outer(self.norms2[chosen], g)
         if np.any(seen[:, g > self.p.floor**2]):
@@ -332,6 +330,12 @@ class _State:
         self.f[columns] = column_norms2(T)
         error = self.unit * np.sqrt(g * (self.d @ sq(T)))
         self.f0[columns] = self.f[columns] + error / norm_slack(1.0, self.eps)
+
+    def _combined(self, chosen: list[int], Y: np.ndarray) -> np.ndarray:
+        """Return A_S Y for the columns chosen since A is what it is."""
+        t = len(chosen)
+        self.C[:, self.copied : t], self.copied = take_columns(self.A, chosen[self.copied :]), t
+        return np.asarray(self.C[:, :t] @ Y)
 
     def _unsettled(self) -> bool:
         """Return whether there were so many doubts that residuals of all columns, and their products, are cheaper than more of them."""

@@ -249,7 +249,7 @@ def test_a_batch_takes_no_more_memory_than_one_item(order):
     assert peak(A) < peak(A[0]) + A[0].nbytes
 
 
-def test_errors_of_picks_hold_what_they_have_of_the_picks_before():
+def test_errors_within_a_run_hold_what_they_have_of_the_picks_before():
     A = tokens(np.random.default_rng(9), 300, 90, "decay").astype(np.float32)
     s = _gram._Steps(problem(A, 20), DenseColumns(A), problem(A, 20).norms2)
     run = s.guess()
@@ -260,4 +260,5 @@ def test_errors_of_picks_hold_what_they_have_of_the_picks_before():
         scores -= losses[i]
         errors += errors[j] * losses[i] / heights[i]
     np.testing.assert_allclose(s.own_errors(run, losses, heights), expected, rtol=1e-4)
+    np.testing.assert_allclose(s.table(run).errors[-1], errors, rtol=1e-4)
     assert expected[-1] > 1.1 * s.E[run[-1]]

@@ -225,8 +225,8 @@ def test_errors_of_gains_on_the_gram_matrix_are_as_large_as_they_are_said_to_be(
     That is so, too, where the coefficients of residuals are a little off.
     """
     module, seen = sys.modules["cssp.methods.greedy"], []
-    whole = module.DenseColumns.combined
-    monkeypatch.setattr(module.DenseColumns, "combined", lambda self, S, Y: (1 + off) * whole(self, S, Y))
+    whole = module._State._combined
+    monkeypatch.setattr(module._State, "_combined", lambda self, S, Y: (1 + off) * whole(self, S, Y))
     monkeypatch.setattr(module, "SETTLED", 1)
     for seed in range(2):
         with monkeypatch.context() as patch:
@@ -258,11 +258,11 @@ def test_residuals_that_are_not_orthogonal_enough_are_noticed(monkeypatch):
     """Coefficients that are off by a thousandth do not change the picks: residuals of all columns are formed instead."""
     A = tokens(1, 600, 400, 0.5)
     module = sys.modules["cssp.methods.greedy"]
-    whole = module.DenseColumns.combined
+    whole = module._State._combined
     monkeypatch.setattr(module, "SETTLED", 1)
     _, repairs = watched(monkeypatch)
     S = select(A, 80, "greedy").indices.tolist()
-    monkeypatch.setattr(module.DenseColumns, "combined", lambda self, S, Y: 1.001 * whole(self, S, Y))
+    monkeypatch.setattr(module._State, "_combined", lambda self, S, Y: 1.001 * whole(self, S, Y))
     assert "all" not in repairs
     assert select(A, 80, "greedy").indices.tolist() == S
     assert "all" in repairs
