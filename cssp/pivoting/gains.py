@@ -1,7 +1,7 @@
 """Runs of picks of greedy gain on the Gram matrix, as far as they are certain.
 
 With G the residual Gram matrix, column j is picked for f_j/g_j = ‖G_j‖²/G_jj. Then G becomes G - rᴴr for r = G_j/√G_jj, and f loses
-2 Re(r̄k) for k = rG - ½‖r‖²r [farahat2011]. A step reads G once, half of it where G is large; G itself is updated after a run.
+2 Re(r̄k) for k = rG - ½‖r‖²r [farahat2011]. A step reads G once; G itself is updated after a run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 
 from cssp.linalg import squares
 from cssp.pivoting import norm_slack, stale_level, tie_bar
@@ -20,9 +19,6 @@ __all__ = ["KEPT", "Gains", "Run", "certain_run"]
 
 #: A row of the Gram matrix stands for a product with A where its pick has kept this share of what all columns have kept on average.
 KEPT = 1 / 4
-
-#: A Gram matrix of so many columns leaves the cache, and a product with a vector reads only half of it.
-WIDE = 1024
 
 
 class Gains(NamedTuple):
@@ -112,7 +108,7 @@ def certain_run(p: Problem, G: np.ndarray, known: Gains, length: int, phi: float
         r /= math.sqrt(height)
         products = R[: s + 1] @ (r.conj() if complex_ else r)  # of r with itself and those before
         products[s] *= 0.5
-        k = _row_times(r, G) - (products.conj() if complex_ else products) @ R[: s + 1]
+        k = r @ G - (products.conj() if complex_ else products) @ R[: s + 1]
         loss = squares(r)
         f -= 2 * (r.real * k.real + r.imag * k.imag) if complex_ else 2 * r * k
         g -= loss
@@ -120,11 +116,3 @@ def certain_run(p: Problem, G: np.ndarray, known: Gains, length: int, phi: float
         picks.append(j)
         half_f[j], half_g[j], least[j] = -math.inf, -math.inf, math.inf
     return Run(picks, R[: len(picks)], f, g, phi, doubtful)
-
-
-def _row_times(r: np.ndarray, G: np.ndarray) -> np.ndarray:
-    """Return rG for a Hermitian G."""
-    if len(G) < WIDE:
-        return r @ G
-    product = scipy.linalg.get_blas_funcs("hemv" if G.dtype.kind == "c" else "symv", (G,))
-    return np.asarray(product(1, G.T, r))

@@ -284,10 +284,7 @@ def test_runs_make_the_picks_of_single_steps(monkeypatch):
             with monkeypatch.context() as patch:
                 patch.setattr(module._State, "run", lambda self, open_, most: [])
                 steps = [select(A, method="greedy", **ask).indices.tolist() for ask in asks]
-            with monkeypatch.context() as patch:
-                patch.setattr(gains, "WIDE", 1)
-                halves = [select(A, method="greedy", **ask).indices.tolist() for ask in asks]
-            assert runs == steps == halves
+            assert runs == steps
 
 
 def test_a_column_that_is_nearly_nothing_leads_no_pick_astray():
