@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -305,8 +306,13 @@ def independent_columns(C: Array, cut: float) -> list[bool]:
     eps = float(xp.finfo(C.dtype).eps)
     if not C.shape[1] or cut < GRAM_RESOLVES * math.sqrt(eps) * scale:
         return basis(C, cut)[1]
-    lam, V = np.linalg.eigh(host(gram(C)))
-    if lam[0] > 4 * cut**2:  # no pivot of QR is below the least singular value
+    # No pivot of QR is below the least singular value, nor is that below 1/‖R⁻¹‖_F.
+    G = host(gram(C))
+    with contextlib.suppress(np.linalg.LinAlgError):
+        if 2 * cut * np.linalg.norm(np.linalg.inv(np.linalg.cholesky(G))) < 1:
+            return [True] * C.shape[1]
+    lam, V = np.linalg.eigh(G)
+    if lam[0] > 4 * cut**2:
         return [True] * C.shape[1]
     return first_independent(np.sqrt(np.maximum(lam, 0))[:, None] * V.conj().T, cut).tolist()
 

@@ -55,16 +55,13 @@ def speculative(p: Problem, guesses: bool | None = None) -> Picks:
     """
     p = p.numpy()
     A = _fit_for_blas(p.A)
-    heights: list[float] | None = None
-    left = p
-    if guesses is None:
-        guesses = A.nbytes > CACHE
-        if not p.include and _gram_is_cheapest(A, p.k):
-            picks, heights, done = _from_gram(p, A)
-            if done:
-                return picks
-            left = _without(p, list(picks.indices))
-    run = Run(left, Matrix(left, A), heights)
+    if guesses is None and (not p.include or A.nbytes > CACHE) and _gram_is_cheapest(A, p.free):
+        return _from_gram(p, A)
+    return _from_columns(p, A, Run(p, Matrix(p, A)), A.nbytes > CACHE if guesses is None else guesses)
+
+
+def _from_columns(p: Problem, A: np.ndarray, run: Run, guesses: bool) -> Picks:
+    """Return the picks, those that a run has not made by guesses or with one product each."""
     pace = Pace(run)
     while len(run.indices) < p.k and run.ready():
         pace.advance(run, guesses)
@@ -86,26 +83,28 @@ def _without(p: Problem, picks: list[int]) -> Problem:
     return replace(p, include=tuple(picks), candidates=candidates)
 
 
-def _from_gram(p: Problem, A: np.ndarray) -> tuple[Picks, list[float], bool]:
-    """Return picks from Gram matrices with their heights, and whether they are all.
+def _from_gram(p: Problem, A: np.ndarray) -> Picks:
+    """Return the picks, from Gram matrices as far as these say something.
 
     Where one says no more, and many picks are to come, the next is that of the residuals.
     """
-    X, N, picks, heights = A, p.norms2, list[int](), list[float]()
+    picks, heights = list(p.include), list[float]()
     while True:
+        X, N = A, p.norms2
+        if picks:
+            Q = basis(take_columns(A, picks), p.noise)
+            X = project_off(A, Q, times=1)  # above half of the digits once is enough
+            N = column_norms2(X)
+            N[picks] = 0
         q = replace(_without(p, picks), k=p.k - len(picks), include=()) if picks else p
         found = gram_picks(q, DenseColumns(X), N)
         picks += found.picks.indices
         heights += found.heights
         if found.final:
-            exhausted = found.picks.exhausted
-            return replace(p.pivots(picks, heights), exhausted=exhausted), heights, True
+            return replace(p.pivots(picks, heights), exhausted=found.picks.exhausted)
         if found.low or len(found.heights) < LEAST_GAIN or not _gram_is_cheapest(A, p.k - len(picks)):
-            return Picks(picks), heights, False
-        Q = basis(take_columns(A, picks), p.noise)
-        X = project_off(A, Q, times=1)  # above half of the digits once is enough
-        N = column_norms2(X)
-        N[picks] = 0
+            left = _without(p, picks)
+            return _from_columns(p, A, Run(left, Matrix(left, A), heights), A.nbytes > CACHE)
 
 
 class Matrix:

@@ -141,9 +141,26 @@ def test_it_is_the_default_where_it_is_cheapest(monkeypatch):
     assert calls == [(4096, 300)]
     select(A, 20)  # too few picks
     select(A[:, :200], 60)  # small
-    select(A, 60, include=[3])
     select(A, 60, speculate=True)
     assert len(calls) == 1
+
+
+@pytest.mark.filterwarnings("ignore::cssp.RankDeficientWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_begins_after_included_columns(kind, forced, monkeypatch):
+    """After columns that depend on each other, too: the picks are those of the textbook."""
+    calls = []
+    monkeypatch.setattr(memory, "gram_picks", lambda p, A, N: calls.append(p.k) or gram_picks(p, A, N))
+    monkeypatch.setattr(memory, "CACHE", 0)
+    for seed in range(3):
+        A = tokens(np.random.default_rng([KINDS.index(kind), seed]), 300, 200, kind)
+        A[:, 9] = A[:, 5] + A[:, 7]
+        for arguments in ({"include": [5, 7, 9, 30]}, {"tol": 0.2, "include": [4], "exclude": [0, 1]}):
+            expected, found = select(A, 80, speculate=False, **arguments), select(A, 80, **arguments)
+            assert calls.pop(0) == 80 - len(arguments["include"])
+            calls.clear()
+            assert found.indices.tolist() == expected.indices.tolist()
+            assert found.rank == expected.rank
 
 
 def over_a_floor(seed, dtype, floor, m=400, n=300, r=60):
