@@ -37,8 +37,9 @@ WIDENED = 1 << 26
 #: Bytes of a matrix that stays in the cache: products are cheaper than guesses there.
 CACHE = 1 << 22
 
-#: The Gram matrix is cheapest from this many columns on, up to this many times k columns, and while n² is at most this many times k.
-GRAM_FROM, GRAM, GRAM_SQUARE = 256, 10, 8192
+#: The Gram matrix is cheapest from this many columns on, up to this many times k columns, fewer where A stays in the cache, and while n² is
+#: at most this many times k.
+GRAM_FROM, GRAM, GRAM_IN_CACHE, GRAM_SQUARE = 256, 10, 6, 8192
 
 #: Another Gram matrix, of the residuals, is formed after so many picks from one at the least.
 LEAST_GAIN = 32
@@ -72,7 +73,7 @@ def _from_columns(p: Problem, A: np.ndarray, run: Run, guesses: bool) -> Picks:
 def _gram_is_cheapest(A: np.ndarray, k: int) -> bool:
     """Return whether k picks cost least from the Gram matrix, and it fits."""
     n = A.shape[1]
-    few = n <= GRAM * k and n**2 <= GRAM_SQUARE * k
+    few = n <= (GRAM if A.nbytes > CACHE else GRAM_IN_CACHE) * k and n**2 <= GRAM_SQUARE * k
     return n >= GRAM_FROM and few and n**2 * A.itemsize <= max(LARGEST_GRAM, A.nbytes)
 
 

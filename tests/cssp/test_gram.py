@@ -22,6 +22,8 @@ def forced(monkeypatch):
     """The default way for matrices of every size."""
     monkeypatch.setattr(memory, "GRAM_FROM", 0)
     monkeypatch.setattr(memory, "GRAM", 1 << 20)
+    monkeypatch.setattr(memory, "GRAM_IN_CACHE", 1 << 20)
+    monkeypatch.setattr(memory, "GRAM_SQUARE", 1 << 40)
 
 
 def gram(p, A):
