@@ -244,13 +244,13 @@ ORDERS = {
 def test_an_item_of_a_batch_is_the_item_alone(order, kind):
     A = ORDERS[order](batch(7))
     X = torch.from_numpy(A) if kind == "torch" else A
-    together = select(X, 40)
+    together = select(X, 50)
     for i in range(len(A)):
-        alone = select(X[i], 40)
+        alone = select(X[i], 50)
         assert together.indices[i].tolist() == alone.indices.tolist()
         assert int(together.rank[i]) == alone.rank
         assert np.asarray(together.errors[i]).tobytes() == np.asarray(alone.errors).tobytes()
-        assert alone.indices.tolist() == select(A[i], 40).indices.tolist(), "NumPy and torch differ"
+        assert alone.indices.tolist() == select(A[i], 50).indices.tolist(), "NumPy and torch differ"
 
 
 @pytest.mark.parametrize("order", ["columns", "tokens as rows"])
@@ -258,9 +258,9 @@ def test_a_batch_takes_no_more_memory_than_one_item(order):
     A = ORDERS[order](batch(9)[:8])
 
     def peak(X):
-        select(X, 40)  # what is imported or cached by the first call
+        select(X, 50)  # what is imported or cached by the first call
         tracemalloc.start()
-        select(X, 40)
+        select(X, 50)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
