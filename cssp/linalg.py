@@ -280,11 +280,10 @@ def _basis_of_independent(C: Array, cut: float) -> Array | None:
     condition is 1 [yamamoto2015]. It costs products of matrices alone.
     """
     xp = _namespace(C)
-    norms = np.sqrt(host(column_norms2(C)).astype(np.float64))
-    most = float(xp.finfo(C.dtype).eps) ** -0.25
-    if not (norms.min() > most * cut and norms.max() < math.inf):
+    norms, most = xp.sqrt(column_norms2(C)), float(xp.finfo(C.dtype).eps) ** -0.25
+    if not (float(xp.min(norms)) > most * cut and float(xp.max(norms)) < math.inf):
         return None
-    E = C / xp.asarray(norms, dtype=column_norms2(C[:, :1]).dtype, device=array_api_compat.device(C))
+    E = C / norms
     for first in (True, False):
         try:
             R = np.linalg.cholesky(host(adjoint(E) @ E)).conj().T

@@ -288,10 +288,8 @@ class _Steps:
             which, columns = np.nonzero(near[steps])
             begin, slack = np.searchsorted(which, np.arange(steps.size)), self.slack[columns]
             Y = X @ np.where(before < t + steps[which], self.R[: len(S), columns], 0)
-            N, E = (
-                scores[steps[which], columns],
-                self.unit * (self.exact[columns] + self.exact[S] @ squares(Y)),
-            )
+            N = scores[steps[which], columns]
+            E = self.unit * (self.exact[columns] + self.exact[S] @ squares(Y))
             able = N + slack + E >= np.maximum.reduceat(tie_bar(N, eps) - E, begin)[which]
             N[~able] = -math.inf
             able &= (np.add.reduceat(able, begin, dtype=int) > 1)[which]
