@@ -12,7 +12,7 @@ import numpy as np
 from cssp import linalg
 from cssp.linalg import blocks, column_norms2, project_off, residual_norms2, squares, take_columns
 from cssp.pivoting import norm_slack, stale_level, tie_bar
-from cssp.pivoting.bases import basis
+from cssp.pivoting.bases import basis, residuals
 from cssp.pivoting.gram import DenseColumns, gram_picks
 from cssp.pivoting.run import Run, fallen
 from cssp.problem import Picks, Problem
@@ -23,7 +23,7 @@ __all__ = ["Matrix", "Pace", "speculative"]
 FIRST, LONGEST = 32, 128
 
 #: Residuals of the block are formed explicitly where their squared norms are below this share of those of the columns.
-FRESH = 2.0**-10
+FRESH = 2.0**-8
 
 #: A guess costs VERIFY_COST + BLOCK_COST / n textbook picks: its product, and its block, whose cost does not grow with n.
 VERIFY_COST, BLOCK_COST = 4, 24_000
@@ -90,14 +90,13 @@ def _from_gram(p: Problem, A: np.ndarray) -> Picks:
     Where one says no more, and many picks are to come, the next is that of the residuals.
     """
     picks, heights = list(p.include), list[float]()
+    X, N, q = None if picks else A, p.norms2, p
     while True:
-        X, N = A, p.norms2
+        if X is None:  # above half of the digits projecting once is enough
+            X = project_off(A, basis(take_columns(A, picks), p.noise), times=1)
         if picks:
-            Q = basis(take_columns(A, picks), p.noise)
-            X = project_off(A, Q, times=1)  # above half of the digits once is enough
-            N = column_norms2(X)
+            N, q = column_norms2(X), replace(_without(p, picks), k=p.k - len(picks), include=())
             N[picks] = 0
-        q = replace(_without(p, picks), k=p.k - len(picks), include=()) if picks else p
         found = gram_picks(q, DenseColumns(X), N)
         picks += found.picks.indices
         heights += found.heights
@@ -106,6 +105,7 @@ def _from_gram(p: Problem, A: np.ndarray) -> Picks:
         if found.low or len(found.heights) < LEAST_GAIN or not _gram_is_cheapest(A, p.k - len(picks)):
             left = _without(p, picks)
             return _from_columns(p, A, Run(left, Matrix(left, A), heights), A.nbytes > CACHE)
+        X = residuals(X, found.picks.indices, found.R, found.unit)
 
 
 class Matrix:
