@@ -286,13 +286,16 @@ def _cholesky_qr(C: Array) -> tuple[Array, Array] | None:
         return None
     E, R = E / norms, np.diag(host(norms))
     for first in (True, False)[: 1 if E.dtype != C.dtype else 2]:
+        G = host(adjoint(E) @ E)
         try:
-            L = np.linalg.cholesky(host(adjoint(E) @ E))
+            L = np.linalg.cholesky(G)
         except np.linalg.LinAlgError:
             return None
         X = np.triu(np.linalg.inv(L).conj().T)
         if first and not np.linalg.norm(L) * np.linalg.norm(X) < most:
-            return None
+            lam = np.linalg.eigvalsh(G)
+            if not lam[-1] < most**2 * lam[0]:
+                return None
         E, R = E @ xp.asarray(X, dtype=E.dtype, device=array_api_compat.device(C)), L.conj().T @ R
     return xp.astype(E, C.dtype), xp.asarray(R, dtype=C.dtype, device=array_api_compat.device(C))
 

@@ -254,6 +254,19 @@ def test_a_few_residuals_decide_what_the_gram_matrix_does_not(monkeypatch):
         assert gain[S[t]] > (1 - 1e-3) * gain.max()
 
 
+def test_residuals_of_all_columns_are_formed_as_soon_as_many_doubts_are_to_come(monkeypatch):
+    """After three doubts their number foretells those to come, which are few where few picks are."""
+    A = tokens(1, 600, 400, 0.5)
+    monkeypatch.setattr(sys.modules["cssp.methods.greedy"], "SETTLED", 64)
+    found = {}
+    for k in (80, 250):
+        with monkeypatch.context() as patch:
+            _, repairs = watched(patch)
+            found[k] = select(A, k, "greedy").indices.tolist(), repairs
+    assert found[80] == (found[250][0][:80], ["few"] * 3)
+    assert found[250][1] == ["few", "few", "all"]
+
+
 def test_residuals_that_are_not_orthogonal_enough_are_noticed(monkeypatch):
     """Coefficients that are off by a thousandth do not change the picks: residuals of all columns are formed instead."""
     A = tokens(1, 600, 400, 0.5)
