@@ -195,6 +195,34 @@ def test_runs_on_the_gram_matrix_in_single_precision():
     assert np.median(left) < 1e-4
 
 
+def test_columns_replaced_by_their_residuals_have_no_part_of_the_picks_before():
+    """Four columns lose all of their digits to the first pick, are formed anew, and are picked one after the other for a target."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        u, *V = np.linalg.qr(rng.standard_normal((40, 6)))[0].T
+        A = 0.3 * rng.standard_normal((40, 30))
+        A[:, 0] = 1e9 * u
+        for i in range(4):
+            A[:, 1 + i] = 1e9 * u + V[i] + 0.5 * V[4]
+        parts = [
+            1e3 * u,
+            5 * V[0] + 3 * V[1] + 2 * V[4],
+            4 * V[1] + V[2] + V[4],
+            3 * V[2] - 2 * V[3],
+            6 * V[4],
+        ]
+        B = np.stack(parts, axis=1) @ rng.standard_normal((5, 6))
+        expected: list[int] = []
+        for _ in range(6):
+            bases = [
+                np.linalg.qr(A[:, [*expected, j]] / np.linalg.norm(A[:, [*expected, j]], axis=0))[0]
+                for j in range(30)
+            ]
+            left = [np.linalg.norm(B - Q @ (Q.T @ B)) for Q in bases]
+            expected.append(int(np.argmin(np.where(np.isin(np.arange(30), expected), np.inf, left))))
+        assert select(A, 6, "greedy", target=B).indices.tolist() == expected
+
+
 def exact(A, S):
     """Squared norms of the columns of the residual Gram matrix, and its diagonal, in double precision."""
     E = linalg.project_off(A.astype(float), np.linalg.qr(A[:, S].astype(float))[0])
