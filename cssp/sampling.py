@@ -15,7 +15,7 @@ from cssp.linalg import squares as sq
 from cssp.pivoting import stale_level
 from cssp.pivoting.run import Columns
 from cssp.problem import Picks, Problem
-from cssp.vectors import leading_svd
+from cssp.vectors import Vectors, leading_svd
 
 __all__ = [
     "Residual",
@@ -111,8 +111,8 @@ def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
 
 def leading(
     E: np.ndarray, below: float, k: int, how: str, p: Problem, most: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the singular values above rounding, at least one, and the right singular vectors as rows.
+) -> tuple[np.ndarray, Vectors]:
+    """Return the singular values above rounding, at least one, and the right singular vectors.
 
     Of a sketch (``how="sketched"``, see `cssp.vectors`) about k of them; else the first ``most`` vectors.
 

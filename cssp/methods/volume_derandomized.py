@@ -10,6 +10,7 @@ Of a wide matrix all scores are bounded in half precision, and only those that m
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ import numpy as np
 from cssp import bounds, linalg
 from cssp.linalg import blocks, column_norms2
 from cssp.linalg import squares as sq
-from cssp.methods._shared import TIES, Rest, alike, completed, rest, shortest
+from cssp.methods._shared import TIES, Rest, completed, rest, shortest
 from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
+from cssp.vectors import Vectors
 
 #: Columns of a wide matrix are screened in half precision where no singular value is below this share of the largest; scores that are
 #: formed to begin with, and what equal weights may change of their sum.
@@ -76,8 +78,8 @@ class _Rotated:
     """The right singular vectors of what is left, as rows."""
 
     def __init__(self, a: Rest) -> None:
-        self.first = a.first
-        self.s, self.V, _ = a.svd(every=True)
+        self.s, V, _ = a.svd(every=True)
+        self.V = Vectors(V.formed(), None, V.first)
 
     def contenders(self, *_: Any) -> slice:
         """Return the columns whose score may be the least."""
@@ -85,11 +87,11 @@ class _Rotated:
 
     def columns(self, place: Any) -> np.ndarray:
         """Return these columns of V."""
-        return self.V[:, place]
+        return self.V.columns(place)
 
     def rotate(self, Zh: np.ndarray) -> None:
         """Replace V by Zh V; rows that V has beyond those are dropped."""
-        self.V = alike(Zh @ self.V[: len(Zh)], self.first)
+        self.V = replace(self.V, F=Zh @ self.V.F[: len(Zh)])
 
 
 class _Screened:

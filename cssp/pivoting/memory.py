@@ -166,12 +166,16 @@ class Matrix:
         return Matrix(self.p, self.A.astype(dtype) if self.A.nbytes <= WIDENED else self.A, dtype)
 
     def parts(self) -> Iterator[slice]:
-        """Yield ranges of columns that are multiplied at a time."""
+        """Yield ranges of columns that are multiplied at a time, `linalg.blocks` where they are widened for that."""
+        if self.A.dtype != self.dtype:
+            return blocks(self.A)
         return (slice(a, a + STEP) for a in range(0, self.p.n, STEP))
 
     def products(self, V: np.ndarray, part: slice) -> np.ndarray:
         """Return VᴴA for a part of the columns of A."""
-        X = self.A[:, part].astype(self.dtype, copy=False)
+        X = self.A[:, part]
+        if X.dtype != self.dtype:
+            X = X.astype(self.dtype)
         return (X.T @ V.conj()).T  # n × p is faster than p × n where A lies by columns
 
 
