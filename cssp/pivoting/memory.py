@@ -20,7 +20,7 @@ from cssp.problem import Picks, Problem
 __all__ = ["Matrix", "Pace", "speculative"]
 
 #: First and longest guess, and the share of the rows of A, whose products with A are kept meanwhile, that is longest.
-FIRST, LONGEST, SHARE = 32, 128, 4
+FIRST, LONGEST, SHARE = 32, 128, 8
 
 #: Columns that are multiplied at a time: what they give stays in the cache.
 STEP = 1024
