@@ -101,7 +101,8 @@ def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
             break
         q, height = orthogonalise(V[J[-1]].conj(), Q[:, :t])
         Q[:, t] = q / height
-        d = np.maximum(d - sq(V @ Q[:, t]), 0)
+        d -= sq(V @ Q[:, t])
+        np.maximum(d, 0, out=d)
         stale = np.flatnonzero(d < stale_level(formed, eps))
         if stale.size:
             left = column_norms2(project_off(V[stale].conj().T, Q[:, : t + 1]))

@@ -474,8 +474,8 @@ MUTANTS = [
     Mutant("bss", "errors of the columns ignored", "U = e2 * (shrink / (np.sum(e2) or 1.0))", "U = 0 * e2"),
     Mutant("bss", "missing square", "(1 / gap**2 / growth", "(1 / gap / growth"),
     Mutant("local_search", "no swap", "while a.noise**2 < F and", "while False and"),
-    Mutant("local_search", "drop the cross term", "d2 * e2 - 2 * cross - f", "d2 * e2 - f"),
-    Mutant("local_search", "drop the gain", "d2 * e2 - 2 * cross - f", "d2 * e2 - 2 * cross"),
+    Mutant("local_search", "drop the cross term", "gain *= 2", "gain *= 0"),
+    Mutant("local_search", "drop the gain", "gain += f", "pass"),
     Mutant("local_search", "the wrong column goes", "T = [*S[:i], j, *S[i + 1 :]]", "T = [*S[:-1], j]"),
     Mutant("exact", "no search", "while stack and a.k and self.error", "while False and self.error"),
     Mutant(

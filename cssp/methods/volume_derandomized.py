@@ -140,7 +140,7 @@ class _Screened:
             sums, error = self._sums(scale * high - (exact.min() * (1 + TIES) + slack) * low)
             place = np.flatnonzero(open_ & (sums <= error * self.start))
             ratio = np.where(open_, sums / np.maximum(self.now, LITTLE * self.start), np.inf)
-            self.likely = np.argpartition(ratio, FEW)[:FEW]
+            self.likely = np.argpartition(ratio, min(FEW, ratio.size - 1))[:FEW]
             if MANY * place.size < self.now.size:
                 break
         return place
