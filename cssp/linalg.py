@@ -26,7 +26,6 @@ __all__ = [
     "places",
     "project_off",
     "put",
-    "right_singular",
     "squares",
     "svd",
     "take_columns",
@@ -45,9 +44,8 @@ SLAB, SQUARE = 4096, 5120
 #: Entries of rows that are folded into it at once, which stay in the cache, most and fewest such rows, and columns of a block reflector.
 FOLDED, MOST_FOLDED, FEWEST_FOLDED, REFLECTORS = 1 << 18, 2048, 256, 16
 
-#: From so many columns for each row on, and so many entries, singular vectors of a matrix come from its triangular factor; they are
-#: nearly orthonormal where the smallest singular value is not below this share of the largest.
-WIDE, LARGE, NEARLY = 8, 1 << 20, 1e-3
+#: From so many columns for each row on, and so many entries, singular vectors of a matrix come from its triangular factor.
+WIDE, LARGE = 8, 1 << 20
 
 #: Coefficients are compared with those of a truncated SVD where a singular value is below so many times max(m, k)·eps
 #: times the largest, for so many places to truncate it.
@@ -198,32 +196,6 @@ def svd(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return scipy.linalg.svd(A, full_matrices=False, check_finite=False)
     except np.linalg.LinAlgError:
         return scipy.linalg.svd(A, full_matrices=False, check_finite=False, lapack_driver="gesvd")
-
-
-def right_singular(A: np.ndarray, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the singular values of A and its first ``most`` right singular vectors as rows, all min(m, n) by default.
-
-    Those of a wide matrix come from its triangular factor: with AAᴴ = RᴴR and R = U diag(s) Wᴴ they are diag(1/s) WᴴA, made
-    orthonormal once more, the largest first, where division by small s has magnified rounding. They are zero where s is rounding.
-    """
-    m, n = A.shape
-    if n < WIDE * m or m * n < LARGE:
-        _, s, Vh = svd(A)
-        return s, Vh[:most]
-    _, s, Wh = svd(triangle(A))
-    V = Wh[:most] @ A
-    r = min(len(V), int(np.count_nonzero(s > np.finfo(s.dtype).eps * s[0])))
-    V[:r] /= s[:r, None]
-    V[r:] = 0
-    if r and s[r - 1] < NEARLY * s[0]:
-        try:
-            L = np.linalg.cholesky(gram(adjoint(V[:r])))
-        except np.linalg.LinAlgError:  # rounding all over
-            _, s, V = svd(A)
-            return s, V[:most]
-        for part in blocks(V):
-            V[:r, part] = scipy.linalg.solve_triangular(L, V[:r, part], lower=True, check_finite=False)
-    return s, V
 
 
 def orthogonalise(a: Array, Q: Array) -> tuple[Array, float]:

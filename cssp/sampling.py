@@ -15,7 +15,7 @@ from cssp.linalg import squares as sq
 from cssp.pivoting import stale_level
 from cssp.pivoting.run import Columns
 from cssp.problem import Picks, Problem
-from cssp.vectors import leading_svd
+from cssp.vectors import Vectors, leading_svd
 
 __all__ = [
     "Residual",
@@ -101,7 +101,8 @@ def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
             break
         q, height = orthogonalise(V[J[-1]].conj(), Q[:, :t])
         Q[:, t] = q / height
-        d = np.maximum(d - sq(V @ Q[:, t]), 0)
+        d -= sq(V @ Q[:, t])
+        np.maximum(d, 0, out=d)
         stale = np.flatnonzero(d < stale_level(formed, eps))
         if stale.size:
             left = column_norms2(project_off(V[stale].conj().T, Q[:, : t + 1]))
@@ -111,8 +112,8 @@ def projection_dpp(V: np.ndarray, rng: np.random.Generator) -> list[int]:
 
 def leading(
     E: np.ndarray, below: float, k: int, how: str, p: Problem, most: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the singular values above rounding, at least one, and the right singular vectors as rows.
+) -> tuple[np.ndarray, Vectors]:
+    """Return the singular values above rounding, at least one, and the right singular vectors.
 
     Of a sketch (``how="sketched"``, see `cssp.vectors`) about k of them; else the first ``most`` vectors.
 

@@ -11,13 +11,12 @@ from cssp.linalg import adjoint, basis, blocks, column_norms2, error_trace, host
 from cssp.methods.residual import residual
 from cssp.problem import Picks, Problem
 from cssp.progress import silent
-from cssp.vectors import leading_svd
+from cssp.vectors import Vectors, leading_svd
 
 __all__ = [
     "CLEAR",
     "TIES",
     "Rest",
-    "alike",
     "completed",
     "first_equal",
     "rest",
@@ -72,7 +71,7 @@ class Rest:
     first: np.ndarray
     problem: Problem
 
-    def svd(self, how: str = "exact", every: bool = False) -> tuple[np.ndarray, np.ndarray, int]:
+    def svd(self, how: str = "exact", every: bool = False) -> tuple[np.ndarray, Vectors, int]:
         """Return the singular values s of E, the first k vectors Vᴴ, or ``every`` one, and the k of V_k: at most the numerical rank.
 
         Of a sketch (``how="sketched"``, see `cssp.vectors`) about k of them.
@@ -105,18 +104,13 @@ def first_equal(A: np.ndarray) -> np.ndarray:
 
 def right_vectors(
     E: np.ndarray, first: np.ndarray, k: int, how: str, rng: np.random.Generator, most: int | None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, Vectors]:
     """Return the singular values and right singular vectors Vᴴ, in which equal columns of E have equal columns.
 
     The SVD tells them apart by eps times the condition number, far beyond `TIES`.
     """
     s, Vh = leading_svd(E, k, how, rng, most)
-    return s, alike(Vh, first)
-
-
-def alike(X: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return X with the same column for all that are to be equal."""
-    return X if np.array_equal(first, np.arange(first.size)) else X[:, first]
+    return s, Vh if np.array_equal(first, np.arange(first.size)) else replace(Vh, first=first)
 
 
 def weighted_squares(weights: np.ndarray, W: np.ndarray, V: np.ndarray) -> np.ndarray:

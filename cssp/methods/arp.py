@@ -29,7 +29,7 @@ def arp(p: Problem, *, svd: str = "exact") -> Picks:
 
     def choose(E: np.ndarray, k: int, below: float) -> list[int]:
         _, Vh = sampling.leading(E, below, k, svd, p, k)
-        return sampling.projection_dpp(Vh[:k].T, p.rng)
+        return sampling.projection_dpp(Vh[:k].formed().T, p.rng)
 
     return sampling.in_rounds(p, choose)
 

@@ -44,7 +44,7 @@ def _along(p: Problem, rank: int | None, svd: str) -> Picks:
     a = rest(p)
     _, Vh, most = a.svd(svd)
     r = min(modes(max(1, p.free), rank), most)
-    return completed(p, steps(a, Vh[:r], p.free) if r else ())
+    return completed(p, steps(a, Vh[:r].formed(), p.free) if r else ())
 
 
 def steps(a: Rest, V: np.ndarray, k: int) -> list[int]:

@@ -14,7 +14,6 @@ import numpy as np
 
 from cssp import bounds
 from cssp.errors import ArgumentError, check_integer
-from cssp.linalg import column_norms2
 from cssp.methods._shared import Rest, completed, rest, shortest, weighted_squares
 from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
@@ -43,9 +42,9 @@ def _barrier_steps(p: Problem, rank: int) -> Picks:
     k = min(rank, most)
     if not 0 < k < r:  # too few columns for a barrier
         return completed(p, ())
-    tail = np.where(s > a.zero, s, 0)[k:]  # what is rounding would be magnified to the size of V
-    Vh[k:] *= tail[:, None]
-    return completed(p, dict.fromkeys(j for j, _ in dual_set(a, Vh[:k], column_norms2(Vh[k:]), r)))
+    tail = np.where(s > a.zero, s, 0)  # what is rounding would be magnified to the size of V
+    tail[:k] = 0
+    return completed(p, dict.fromkeys(j for j, _ in dual_set(a, Vh[:k].formed(), Vh.norms2(tail**2), r)))
 
 
 def dual_set(a: Rest, V: np.ndarray, e2: np.ndarray, r: int) -> list[tuple[int, float]]:

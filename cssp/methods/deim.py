@@ -30,7 +30,7 @@ def deim(p: Problem, *, svd: str = "exact") -> Picks:
     """
     a = rest(p)
     _, Vh, k = a.svd(svd)
-    V = Vh[:k].T
+    V = Vh[:k].formed().T
     open_ = a.open.copy()
     S: list[int] = []
     for t in range(k):

@@ -61,7 +61,7 @@ def modes(k: int, rank: int | None = None) -> int:
 def _oversampled(p: Problem, rank: int, criterion: str, svd: str) -> Picks:
     a = rest(replace(p, include=()))  # included columns are measured, not taken away
     _, Vh, most = a.svd(svd)
-    V = Vh[: min(rank, most)]
+    V = Vh[: min(rank, most)].formed()
     if not V.size:
         return completed(p, ())
     start = _start(p, a, V)

@@ -29,7 +29,7 @@ def _chosen(p: Problem) -> Picks:
     a = rest(p)
     s, Vh, k = a.svd(every=True)
     total = float(np.sum(s**2))
-    C = s[:, None] * Vh  # E in the basis of its left singular vectors
+    C = s[:, None] * Vh.formed()  # E in the basis of its left singular vectors
     open_ = a.open.copy()
     S: list[int] = []
     while len(S) < k:
@@ -48,9 +48,8 @@ def _chosen(p: Problem) -> Picks:
         p.progress(len(S), k)
         open_[j] = False
         q = C[:, j] / np.sqrt(norms2[j])
-        _, s, Vh = np.linalg.svd(C - np.outer(q, q.conj() @ C), full_matrices=False)
-        Vh = Vh[:, a.first]
-        C = s[:, None] * Vh
+        _, s, V = np.linalg.svd(C - np.outer(q, q.conj() @ C), full_matrices=False)
+        C = s[:, None] * V[:, a.first]
     return completed(p, S)
 
 

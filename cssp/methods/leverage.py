@@ -11,7 +11,6 @@ import numpy as np
 
 from cssp import sampling
 from cssp.errors import check_integer
-from cssp.linalg import column_norms2
 from cssp.methods.row import FORCED, PASSES, Method
 from cssp.problem import Picks, Problem
 
@@ -35,7 +34,7 @@ def leverage(p: Problem, *, rank: int | None = None, svd: str = "auto") -> Picks
 
     def choose(E: np.ndarray, k: int, below: float) -> list[int]:
         _, Vh = sampling.leading(E, below, r, svd, p, r)
-        scores = column_norms2(Vh[:r])
+        scores = Vh[:r].norms2()
         scores[scores <= (scores.size * np.finfo(np.float64).eps) ** 2] = 0
         return sampling.successive(scores, k, p.rng)
 

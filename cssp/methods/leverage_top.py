@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from cssp.errors import check_integer
-from cssp.linalg import column_norms2, host
+from cssp.linalg import host
 from cssp.methods._shared import first_equal, right_vectors
 from cssp.methods.row import Guarantee, Method
 from cssp.problem import Picks, Problem
@@ -32,7 +32,7 @@ def leverage_top(p: Problem, *, rank: int | None = None, svd: str = "exact") -> 
     r = min(p.k, p.m, p.n) if rank is None else check_integer("rank", rank, high=min(p.m, p.n))
     s, Vh = right_vectors(h.A, first_equal(host(p.A)), r, svd, p.rng, r)
     r = min(r, int(np.sum(s > max(p.m, p.n) * p.eps * s[0])))
-    leverage = column_norms2(Vh[:r])
+    leverage = Vh[:r].norms2()
     leverage[leverage <= (p.n * h.eps) ** 2] = 0
     order: list[int] = []
     open_ = h.candidates.copy()

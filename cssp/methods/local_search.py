@@ -162,10 +162,13 @@ def _best_swap(a: Rest, S: list[int], F: float) -> tuple[int, int] | None:
 
     def gains(part: slice) -> np.ndarray:
         e2, f, c, g = products(part)
-        cross = np.real(conjugate(c) * g)
-        below = e2 + sq(c)
-        change = (d2 * e2 - 2 * cross - f) / np.where(below > 0, below, 1.0)
-        return np.where(below > (CLEAR * a.noise) ** 2, np.maximum(-change, 0), 0)
+        below, gain = e2 + sq(c), np.real(conjugate(c) * g)
+        gain *= 2
+        gain += f
+        gain -= d2 * e2
+        clear = below > (CLEAR * a.noise) ** 2
+        np.divide(gain, below, out=gain, where=clear)
+        return np.maximum(gain, 0, out=gain) if clear.all() else np.where(clear, np.maximum(gain, 0), 0)
 
     j = a.best(np.concatenate([np.max(gains(part), axis=0) for part in blocks(a.E)]), allowed)
     gain = gains(slice(j, j + 1))[:, 0]

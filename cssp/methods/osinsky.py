@@ -7,19 +7,20 @@ the columns of A - A V Vᵀ: a rule that sees V alone breaks that bound (`cssp.m
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from cssp import bounds
-from cssp.linalg import adjoint, blocks, column_norms2, squares
+from cssp.linalg import adjoint, squares
 from cssp.methods._shared import completed, rest, shortest
 from cssp.methods.row import FORCED, PASSES, Guarantee, Method
 from cssp.problem import Picks, Problem
-from cssp.vectors import exact_only
+from cssp.vectors import Vectors, exact_only
 
-#: Updates that are made together, and the share of a norm below which downdating may not bring it.
-PENDING, FRESH = 8, 1e-4
+#: Share of a squared norm below which downdating may not bring it.
+FRESH = 1e-4
 
 
 def osinsky(p: Problem, *, svd: str = "exact") -> Picks:
@@ -36,76 +37,55 @@ def osinsky(p: Problem, *, svd: str = "exact") -> Picks:
 def _pivoted(p: Problem, svd: str) -> Picks:
     a = rest(p)
     s, Vh, k = a.svd(svd, every=True)
-    W = Vh[:k]
+    F, M = (Vh.formed(), np.eye(len(Vh))) if Vh.M is None or Vh[:k].M is None else (Vh.F, Vh.M)
     if len(s) == min(a.E.shape):  # Uᵀ(A - A V Vᵀ): a rotation of E, free of the cancellation in A - A V Vᵀ
-        E = Vh[k:]
-        E *= np.where(s > a.zero, s, 0)[k:, None]
+        W, E = M[:k], np.where(s > a.zero, s, 0)[k:, None] * M[k:]
     else:
-        E = a.E - (a.E @ adjoint(W)) @ W
+        V = F[:k]
+        F = np.concatenate([V, a.E - (a.E @ adjoint(V)) @ V])
+        W, E = np.split(np.eye(len(F)), [k])
     # Far below rounding, δ decides where E vanishes; the proof holds with ‖E‖² + nδ in place of ‖E‖².
     delta = (a.zero / a.E.shape[1]) ** 2 or 1.0
     open_ = a.open.copy()
-    w, e = _Deflated(W), _Deflated(E)
+    d = _Deflated(Vectors(F, W, Vh.first), E)
     J: list[int] = []
     while len(J) < k:
-        allowed = open_ & (w.norms2 > (W.shape[1] * a.problem.eps) ** 2)
+        allowed = open_ & (d.w2 > (F.shape[1] * a.problem.eps) ** 2)
         if not allowed.any():
             break
-        if w.stale(allowed) or e.stale(allowed):
-            w.settle()
-            e.settle()
-            continue
-        j = a.best(w.norms2 / (e.norms2 + delta), allowed)
-        row = w.products(j) / w.norms2[j]
-        e.subtract(j, row, np.real(row.conj() * e.products(j)))
-        w.subtract(j, row, squares(row) * w.norms2[j])
+        j = a.best(d.w2 / (d.e2 + delta), allowed)
+        d.subtract(j)
         J.append(j)
         open_[j] = False
     return completed(p, J)
 
 
 class _Deflated:
-    """X - C R: a matrix and updates x_j r of rank one that are still to be made, and its squared column norms.
+    """The matrices W = M F and E = N F, from which their shares of chosen columns are subtracted, and the squared norms of their columns.
 
-    These are downdated from update to update, and formed anew when the updates are made.
+    Only M and N change. The norms are downdated, and formed anew where half of the digits may be lost.
     """
 
-    def __init__(self, X: np.ndarray) -> None:
-        self.X = X
-        self.C, self.R = (
-            np.empty((X.shape[0], PENDING), dtype=X.dtype),
-            np.empty((PENDING, X.shape[1]), dtype=X.dtype),
-        )
-        self.t = 0
-        self.norms2 = self.highest = column_norms2(X)
+    def __init__(self, W: Vectors, N: np.ndarray) -> None:
+        self.W, self.E = W, replace(W, M=N)
+        self.w2, self.e2 = self.W.norms2(), self.E.norms2()
+        self.high_w2, self.high_e2 = self.w2.copy(), self.e2.copy()
 
-    def products(self, j: int) -> np.ndarray:
-        """Return x_jᴴX for column j as it is now."""
-        t, x = self.t, self._column(j).conj()
-        return x @ self.X - (x @ self.C[:, :t]) @ self.R[:t]
-
-    def subtract(self, j: int, row: np.ndarray, cross: np.ndarray) -> None:
-        """Subtract x_j·row, whose inner products with the columns have the real parts ``cross``."""
-        self.norms2 = np.maximum(self.norms2 - 2 * cross + squares(row) * self.norms2[j], 0)
-        self.highest = np.maximum(self.highest, self.norms2)
-        self.C[:, self.t], self.R[self.t], self.t = self._column(j), row, self.t + 1
-
-    def stale(self, which: np.ndarray) -> bool:
-        """Return whether it is time to form the norms of some of these columns anew."""
-        return self.t > 0 and (
-            self.t == PENDING or bool(np.any(self.norms2[which] < FRESH * self.highest[which]))
-        )
-
-    def settle(self) -> None:
-        """Make the updates."""
-        t = self.t
-        for part in blocks(self.X):
-            self.X[:, part] -= self.C[:, :t] @ self.R[:t, part]
-        self.t, self.norms2 = 0, column_norms2(self.X)
-        self.highest = self.norms2
-
-    def _column(self, j: int) -> np.ndarray:
-        return self.X[:, j] - self.C[:, : self.t] @ self.R[: self.t, j]
+    def subtract(self, j: int) -> None:
+        """Subtract w_j·row and e_j·row, where row = w_jᴴW / ‖w_j‖²: it makes both columns zero."""
+        w, e = (X.columns([j])[:, 0] for X in (self.W, self.E))
+        row = w.conj() @ self.W.M / self.w2[j]
+        of_columns, cross = Vectors(self.W.F, np.stack([row, e.conj() @ self.E.M]), self.W.first).formed()
+        share = squares(of_columns)
+        cross = np.real(of_columns.conj() * cross)
+        self.e2 = np.maximum(self.e2 - 2 * cross + share * self.e2[j], 0)
+        self.w2 = np.maximum(self.w2 - share * self.w2[j], 0)
+        self.W = replace(self.W, M=self.W.M - np.outer(w, row))
+        self.E = replace(self.E, M=self.E.M - np.outer(e, row))
+        np.maximum(self.high_e2, self.e2, out=self.high_e2)
+        stale = np.flatnonzero((self.w2 < FRESH * self.high_w2) | (self.e2 < FRESH * self.high_e2))
+        for X, norms2, high in ((self.W, self.w2, self.high_w2), (self.E, self.e2, self.high_e2)):
+            norms2[stale] = high[stale] = X.norms2(place=stale)
 
 
 ROW = Method(

@@ -37,7 +37,7 @@ def _pivoted(p: Problem, svd: str) -> Picks:
     return completed(
         p,
         residual(
-            replace(a.problem, A=Vh[:k], k=k, candidates=a.open, include=(), target=None, tol=None)
+            replace(a.problem, A=Vh[:k].formed(), k=k, candidates=a.open, include=(), target=None, tol=None)
         ).indices,
     )
 

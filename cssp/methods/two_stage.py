@@ -14,10 +14,10 @@ import numpy as np
 
 from cssp import sampling
 from cssp.errors import check_integer
-from cssp.linalg import squares
 from cssp.methods.row import FORCED, Method
 from cssp.methods.strong_rrqr import strong_rrqr
 from cssp.problem import Picks, Problem
+from cssp.vectors import Vectors
 
 #: The sample has about SHARE·r·(1 + log r) columns, r the rank. A sample that does not span V_r is drawn again.
 SHARE = 1
@@ -41,29 +41,29 @@ def two_stage(p: Problem, *, rank: int | None = None) -> Picks:
         V = Vh[:r]
         place, M = _sample(V, probabilities(s, Vh, r), p.rng)
         open_ = np.ones(place.size, dtype=bool)
-        found = strong_rrqr(Problem(A=M, k=min(k, V.shape[0]), candidates=open_))
+        found = strong_rrqr(Problem(A=M, k=min(k, len(V)), candidates=open_))
         return [int(place[i]) for i in found.indices]
 
     return sampling.in_rounds(p, choose)
 
 
-def probabilities(s: np.ndarray, Vh: np.ndarray, r: int) -> np.ndarray:
+def probabilities(s: np.ndarray, Vh: Vectors, r: int) -> np.ndarray:
     """Return p_j = ‖V_r[j, :]‖²/2r + ‖(A - A_r)_j‖²/2‖A - A_r‖_F², or ‖V_r[j, :]‖²/r where A = A_r."""
-    leverage = np.sum(squares(Vh[:r]), axis=0) / min(r, s.size)
+    leverage = Vh[:r].norms2() / min(r, s.size)
     if s.size <= r:
         return leverage
-    tail = (s[r:] / s[r]) ** 2
-    return (leverage + tail @ squares(Vh[r:]) / np.sum(tail)) / 2
+    tail = np.where(np.arange(s.size) < r, 0, s / s[r]) ** 2
+    return (leverage + Vh.norms2(tail) / np.sum(tail)) / 2
 
 
-def _sample(V: np.ndarray, p: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _sample(V: Vectors, p: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return the columns kept, and V_rᵀ S D: those columns of V over the square roots of their probabilities."""
-    r = V.shape[0]
+    r = len(V)
     c = math.ceil(SHARE * r * (1 + math.log(r)))
     while True:
         q = np.minimum(1.0, c * p)
         place = np.flatnonzero(sampling.coins(q, rng))
-        M = V[:, place] / np.sqrt(q[place])
+        M = V.columns(place) / np.sqrt(q[place])
         if place.size >= r:
             sigma = np.linalg.svd(M, compute_uv=False)
             if sigma[-1] > math.sqrt(np.finfo(np.float64).eps) * sigma[0]:

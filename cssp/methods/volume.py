@@ -27,7 +27,7 @@ def volume(p: Problem) -> Picks:
         s, Vh = sampling.leading(E, below, k, "exact", p)
         k = min(k, s.size)
         chosen = _eigenvectors((s / s[0]) ** 2, k, p.rng)
-        return sampling.projection_dpp(Vh[chosen].T, p.rng)
+        return sampling.projection_dpp(Vh[chosen].formed().T, p.rng)
 
     return sampling.in_rounds(p, choose)
 

@@ -10,6 +10,7 @@ Of a wide matrix all scores are bounded in half precision, and only those that m
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,19 @@ import numpy as np
 from cssp import bounds, linalg
 from cssp.linalg import blocks, column_norms2
 from cssp.linalg import squares as sq
-from cssp.methods._shared import TIES, Rest, alike, completed, rest, shortest
+from cssp.methods._shared import TIES, Rest, completed, rest, shortest
 from cssp.methods.row import FORCED, Guarantee, Method
 from cssp.problem import Picks, Problem
+from cssp.vectors import Vectors
 
-#: Columns of a wide matrix are screened in half precision where no singular value is below this share of the largest; scores that are
-#: formed to begin with, and what equal weights may change of their sum.
-LEAST_SINGULAR, FEW, FLAT = 1e-5, 8, 2e-3
+#: Columns of a wide matrix are screened in half precision where no singular value is below this share of the largest.
+LEAST_SINGULAR = 1e-5
+
+#: Scores that are formed to begin with; a better bar is sought where more than a share of 1/`MANY` of the columns stays below the first.
+FEW, MANY = 32, 16
+
+#: Rows of positive weight that count each with its own, and what is left of a column that is likely to be the next.
+APART, LITTLE = 8, 0.01
 
 #: Probability, relative to the largest, at which a column is not considered.
 NEGLIGIBLE = 1e-20
@@ -76,8 +83,8 @@ class _Rotated:
     """The right singular vectors of what is left, as rows."""
 
     def __init__(self, a: Rest) -> None:
-        self.first = a.first
-        self.s, self.V, _ = a.svd(every=True)
+        self.s, V, _ = a.svd(every=True)
+        self.V = Vectors(V.formed(), None, V.first)
 
     def contenders(self, *_: Any) -> slice:
         """Return the columns whose score may be the least."""
@@ -85,19 +92,19 @@ class _Rotated:
 
     def columns(self, place: Any) -> np.ndarray:
         """Return these columns of V."""
-        return self.V[:, place]
+        return self.V.columns(place)
 
     def rotate(self, Zh: np.ndarray) -> None:
         """Replace V by Zh V; rows that V has beyond those are dropped."""
-        self.V = alike(Zh @ self.V[: len(Zh)], self.first)
+        self.V = replace(self.V, F=Zh @ self.V.F[: len(Zh)])
 
 
 class _Screened:
     """The same of a wide matrix, known in half of the precision, and in full for the columns that may be the best.
 
-    V is T V₀, where T (r, m) is the product of all rotations and M A = V₀. What the roundings of V₀ and of T V₀ do to a score is
-    bounded by the norm of the column of V₀. Rows of V at the end, where the weights of `_conditional` differ little, count
-    through their norm, that is with the same weight.
+    V is T V₀, where T (r, m) is the product of all rotations and M A = V₀. A score is a quotient of two weighted sums of |V_ij|², so
+    it is above a bar where a third sum is positive, most of whose weights are. The largest of these count through the norm of the
+    column, that is with the least among them. What the roundings of V₀ and of T V₀ do is bounded by the norm of the column of V₀.
     """
 
     def __init__(self, E: np.ndarray, first: np.ndarray, s: np.ndarray, M: np.ndarray) -> None:
@@ -107,6 +114,7 @@ class _Screened:
         for part in blocks(E):
             self.half[:, part] = M @ E[:, part]
         self.now = self.start = column_norms2(self.half)
+        self.likely = np.argsort(-self.start)[:FEW]
 
     @classmethod
     def of(cls, a: Rest) -> _Screened | None:
@@ -120,49 +128,45 @@ class _Screened:
         return cls(a.E, a.first, s, Wh / s[:, None])
 
     def contenders(self, x: np.ndarray, r: int, open_: np.ndarray, slack: float) -> Any:
-        """Return the columns whose score may be the least; among them is the one of the largest chance."""
+        """Return the columns whose score may be the least."""
         low, high, scale = _weights(x, r)
         if not scale > 0:
             return slice(None)
-        least, chance = self._bounds(low / low.max(), high / high.max())
-        scale *= high.max() / low.max()
-        score = np.where(open_, least / chance, np.inf)
-        likely = np.append(
-            np.argpartition(score, min(FEW, len(score) - 1))[:FEW], np.argmax(np.where(open_, chance, 0))
-        )
-        _, exact, chances = _conditional(x, sq(self.columns(likely)[: len(x)]), r)
-        exact = exact[open_[likely] & (chances > NEGLIGIBLE * chances.max())]
-        if not exact.size:
-            return slice(None)
-        return np.union1d(np.flatnonzero(score * scale <= exact.min() * (1 + TIES) + slack), likely[-1:])
+        for _ in range(2):
+            _, exact, chances = _conditional(x, sq(self.columns(self.likely)[: len(x)]), r)
+            exact = exact[open_[self.likely] & (chances > NEGLIGIBLE * chances.max())]
+            if not exact.size:
+                return slice(None)
+            sums, error = self._sums(scale * high - (exact.min() * (1 + TIES) + slack) * low)
+            place = np.flatnonzero(open_ & (sums <= error * self.start))
+            ratio = np.where(open_, sums / np.maximum(self.now, LITTLE * self.start), np.inf)
+            self.likely = np.argpartition(ratio, min(FEW, ratio.size - 1))[:FEW]
+            if MANY * place.size < self.now.size:
+                break
+        return place
 
-    def _bounds(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return Σ high_i |V_ij|² or less and Σ low_i |V_ij|² or more, for every column."""
-        m, left = len(self.s), len(low)
-        flat = _flat(low) & _flat(high)
-        top = int(np.argmax(flat)) if flat.any() else left
-        T = np.concatenate([self.T[:top], self.T[left:]])  # the rows that are dropped lower the norms
-        C = np.zeros((3, len(T)))
-        rest = min(high[top:], default=0.0), max(low[top:], default=0.0), 0.0
-        C[:, :top] = np.stack([high[:top], low[:top], np.zeros(top)]) - np.array(rest)[:, None]
-        C[:, top:] = np.array([-rest[0], -rest[1], 1.0])[:, None]
+    def _sums(self, w: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return Σ w_i |V_ij|² or less, for every column, up to a common factor, and the rounding of that, in units of `start`.
+
+        As many rows of V as there are weights are left.
+        """
+        m, left = len(self.s), len(w)
+        w = w / np.abs(w).max()
+        order = np.argsort(w)
+        rows = min(int(np.count_nonzero(w < 0)) + APART, left)
+        rest = w[order[rows]] if rows < left else 0.0
+        T = np.concatenate([self.T[order[:rows]], self.T[left:]])  # the rows that are dropped lower the norms
+        C = np.zeros((2, len(T)))
+        C[0, :rows], C[1, rows:] = w[order[:rows]] - rest, 1
         self.T = self.T[:left]
-        T, C, sums = (
-            T.astype(self.half.dtype),
-            C.astype(self.now.dtype),
-            np.empty((3, self.now.size), self.now.dtype),
-        )
+        T, C = T.astype(self.half.dtype), C.astype(self.now.dtype)
+        sums = np.empty((2, self.now.size), self.now.dtype)
         for part in blocks(self.half):
             sums[:, part] = C @ sq(T @ self.half[:, part])
+        self.now = self.now - sums[1]
         error = m * float(np.finfo(self.now.dtype).eps)
-        slack = [
-            2 * error * (np.linalg.norm(w) + math.sqrt(m) * w.max()) + 2 * m * error**2 * w.max()
-            for w in (high, low)
-        ]
-        least = sums[0] + rest[0] * self.now - slack[0] * self.start
-        chance = sums[1] + rest[1] * self.now + slack[1] * self.start
-        self.now = self.now - sums[2]
-        return least, chance
+        error = 2 * error * (float(np.linalg.norm(w)) + 2 * math.sqrt(m)) + 4 * m * error**2
+        return sums[0] + rest * self.now, error
 
     def columns(self, place: Any) -> np.ndarray:
         """Return these columns of V."""
@@ -171,13 +175,6 @@ class _Screened:
     def rotate(self, Zh: np.ndarray) -> None:
         """Replace V by Zh V."""
         self.T = Zh @ self.T[: len(Zh)]
-
-
-def _flat(w: np.ndarray) -> np.ndarray:
-    """Return from which places on the weights differ so little that it does not matter."""
-    end = w[::-1]
-    spread = (np.maximum.accumulate(end) - np.minimum.accumulate(end))[::-1]
-    return spread * np.arange(len(w), 0, -1) <= FLAT * np.sum(w)
 
 
 def _conditional(x: np.ndarray, V2: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +19,14 @@ from cssp.problem import Picks, Problem
 
 __all__ = ["Matrix", "Pace", "speculative"]
 
-#: First and longest guess.
-FIRST, LONGEST = 32, 128
+#: First and longest guess, and the share of the rows of A, whose products with A are kept meanwhile, that is longest.
+FIRST, LONGEST, SHARE = 32, 128, 8
+
+#: Products of directions with A are kept for up to one direction in so many rows of A.
+KEEP = 4
+
+#: Columns that are multiplied at a time: what they give stays in the cache.
+STEP = 1024
 
 #: Residuals of the block are formed explicitly where their squared norms are below this share of those of the columns.
 FRESH = 2.0**-8
@@ -109,11 +115,12 @@ def _from_gram(p: Problem, A: np.ndarray) -> Picks:
 
 
 class Matrix:
-    """A in host memory, and W = QᴴA for the directions of a run: `cssp.pivoting.run.Guessed`."""
+    """A in host memory: `cssp.pivoting.run.Guessed`; and W = QᴴA for the directions of a run, where it is small beside A, else None."""
 
     def __init__(self, p: Problem, A: np.ndarray, dtype: np.dtype | None = None) -> None:
         self.p, self.A, self.dtype = p, A, A.dtype if dtype is None else dtype
-        self.W = np.zeros((min(p.k, p.m), p.n), dtype=self.dtype)
+        most = min(p.k, p.m)
+        self.W = np.zeros((most, p.n), dtype=self.dtype) if KEEP * most <= p.m else None
 
     def take(self, columns: Any) -> np.ndarray:
         """Return columns of A in the precision of the computation."""
@@ -126,10 +133,8 @@ class Matrix:
         return np.concatenate([column_norms2(self.A[:, part].astype(self.dtype)) for part in blocks(self.A)])
 
     def explained(self, Q: np.ndarray) -> np.ndarray:
-        """Return the squared norms of the columns of QᴴA, and store it as W."""
-        W = self.W[: Q.shape[1]]
-        W[:] = self.products(Q)
-        return column_norms2(W)
+        """Return the squared norms of the columns of QᴴA."""
+        return np.concatenate([column_norms2(self.products(Q, 0, part)) for part in self.parts()])
 
     def residual_norms2(self, place: np.ndarray, Q: np.ndarray) -> np.ndarray:
         """Return squared residual norms formed from these columns, block by block."""
@@ -137,10 +142,11 @@ class Matrix:
         return np.concatenate([residual_norms2(self.take(part.tolist()), Q) for part in parts])
 
     def fallen(self, run: Run, V: np.ndarray) -> Whole:
-        """Return `cssp.pivoting.run.fallen` of VᴴA, and store VᴴA as the next rows of W."""
-        R = self.W[run.r : run.r + V.shape[1]]
-        R[:] = self.products(V)
-        return Whole(fallen(R))
+        """Return `cssp.pivoting.run.fallen` of VᴴA."""
+        out = np.empty((V.shape[1], self.p.n), dtype=run.N.dtype)
+        for part in self.parts():
+            out[:, part] = fallen(self.products(V, run.r, part))
+        return Whole(out)
 
     def block(self, run: Run, b: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the b columns of largest residual norm, their entries or residuals, and the Gram matrix of the residuals.
@@ -149,7 +155,8 @@ class Matrix:
         and otherwise that of residuals formed explicitly.
         """
         C = run.largest(b)
-        E, W = self.take(C), self.W[: run.r, C]
+        E = self.take(C)
+        W = run.basis.conj().T @ E if self.W is None else self.W[: run.r, C]
         if run.r and float(run.N[C].max()) < FRESH * float(run.exact[C].max()):
             E -= run.basis @ W
             G = E.conj().T @ E
@@ -163,12 +170,21 @@ class Matrix:
         dtype = np.dtype(np.complex128 if self.A.dtype.kind == "c" else np.float64)
         return Matrix(self.p, self.A.astype(dtype) if self.A.nbytes <= WIDENED else self.A, dtype)
 
-    def products(self, V: np.ndarray) -> np.ndarray:
-        """Return VᴴA, block by block where A is in another precision."""
-        if self.A.dtype == self.dtype:
-            return (self.A.T @ V.conj()).T  # n × p is faster than p × n where A lies by columns
-        parts = (self.A[:, part].astype(self.dtype) for part in blocks(self.A))
-        return np.concatenate([V.conj().T @ X for X in parts], axis=1)
+    def parts(self) -> Iterator[slice]:
+        """Yield ranges of columns that are multiplied at a time, `linalg.blocks` where they are widened for that."""
+        if self.A.dtype != self.dtype:
+            return blocks(self.A)
+        return (slice(a, a + STEP) for a in range(0, self.p.n, STEP))
+
+    def products(self, V: np.ndarray, r: int, part: slice) -> np.ndarray:
+        """Return VᴴA for the directions V after the first r, and a part of the columns of A."""
+        X = self.A[:, part]
+        if X.dtype != self.dtype:
+            X = X.astype(self.dtype)
+        R = (X.T @ V.conj()).T  # n × p is faster than p × n where A lies by columns
+        if self.W is not None:
+            self.W[r : r + len(R), part] = R
+        return R
 
 
 class Whole:
@@ -187,7 +203,8 @@ class Pace:
 
     def __init__(self, run: Run) -> None:
         self.break_even = VERIFY_COST + min(8, BLOCK_COST // max(1, run.p.n))
-        self.length, self.steps_before_guess, self.pause = FIRST, 1, self.break_even
+        self.most = min(LONGEST, max(self.break_even + 1, run.p.m // SHARE))
+        self.length, self.steps_before_guess, self.pause = min(FIRST, self.most), 1, self.break_even
 
     def advance(self, run: Run, guesses: bool) -> None:
         """Pick at least one more column, or find that the first candidate is dependent."""
@@ -204,7 +221,7 @@ class Pace:
             self.pause = min(2 * self.pause, run.p.k)
             self.steps_before_guess = self.pause
         elif taken == length:
-            self.length, self.pause = min(2 * self.length, LONGEST), self.break_even
+            self.length, self.pause = min(2 * self.length, self.most), self.break_even
         else:
             self.length, self.pause = (
                 max(self.break_even + 1, min(self.length, int(GROW * taken))),
@@ -222,13 +239,13 @@ def _pivot_one_by_one(run: Run, steps: int) -> int:
     assert isinstance(M, Matrix)
     if M.A.dtype != M.dtype:
         return 0
-    A, W, noise2 = M.A.T, M.W, p.noise**2
+    A, noise2 = M.A.T, p.noise**2
     score, slack = np.where(run.open, N, -math.inf), norm_slack(run.exact, eps)
     # Above this bound no norm that may win is stale.
     stale = stale_level(float(run.exact.max(where=run.open, initial=0)), eps)
     least = (stale + float(slack.max())) / tie_bar(1.0, eps)
     least = max(least, noise2, p.reach**2 if run.single else 0.0)
-    fair, lost = np.empty_like(score), np.empty_like(score)
+    fair, lost, spare = np.empty_like(score), np.empty_like(score), np.empty(p.n, dtype=M.dtype)
     for taken in range(min(steps, p.k - len(run.indices), p.m - r)):
         top = float(score.max())
         if not top > least or (p.tol is not None and float(N.sum()) <= p.goal):
@@ -246,12 +263,9 @@ def _pivot_one_by_one(run: Run, steps: int) -> int:
             return taken
         q = e / math.sqrt(norm2)
         Q[:, r] = q
-        if A.dtype.kind == "c":
-            W[r] = A @ q.conj()
-            lost[:] = squares(W[r])
-        else:
-            np.matmul(A, q, out=W[r])
-            np.square(W[r], out=lost)
+        row = spare if M.W is None else M.W[r]
+        np.matmul(A, q.conj(), out=row)
+        lost[:] = squares(row)
         N -= lost
         score -= lost
         N[j], score[j], run.open[j] = 0, -math.inf, False

@@ -9,12 +9,13 @@ import scipy.linalg
 import torch
 
 from cssp import METHODS, folding, linalg, part, sampling, select
-from cssp.methods import pivoted_qr
+from cssp.methods import pivoted_qr, volume_derandomized
 from cssp.methods._shared import first_equal, rest
 from cssp.methods.osinsky import _Deflated
 from cssp.methods.volume_derandomized import _Screened, _weights
 from cssp.problem import Problem
 from cssp.sampling import projection_dpp
+from cssp.vectors import Vectors, right_singular
 
 M, N, K = 90, 8, 4
 #: What draws Gaussian numbers for every row of A: of a folded one fewer, by the same law.
@@ -198,26 +199,48 @@ def test_right_singular_vectors_of_the_small_side(fold, depth, dtype):
     if dtype == np.complex128:
         A = np.linalg.qr(A[:, :6] + 1j * np.eye(6))[0] @ A
     fold(True)
-    s, V = linalg.right_singular(A)
+    s, vectors = right_singular(A)
+    V = vectors.formed()
     eps = np.finfo(float).eps
     np.testing.assert_allclose(s, np.linalg.svd(A, compute_uv=False), atol=20 * eps)
     np.testing.assert_allclose(V @ V.conj().T, np.eye(6), atol=1e-13)
     np.testing.assert_allclose((A @ V.conj().T) @ V, A, atol=20 * eps)
-    np.testing.assert_allclose(linalg.right_singular(A, 2)[1], V[:2], atol=1e-13 if depth == 2 else 1e-10)
+    first = right_singular(A, 2)[1].formed()
+    np.testing.assert_allclose(first, V[:2], atol=1e-13 if depth == 2 else 1e-10)
 
 
-def test_updates_made_together_are_those_made_one_by_one():
+@pytest.mark.parametrize("copies", [False, True])
+def test_vectors_are_formed_as_far_as_they_are_asked_for(copies):
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((5, 30)) + 1j * rng.standard_normal((5, 30))
-    E, d = X.copy(), _Deflated(X.copy())
-    for j in range(11):
-        if d.stale(np.ones(30, dtype=bool)):
-            d.settle()
-        row = rng.standard_normal(30) / 3 + 0j
-        np.testing.assert_allclose(d.products(j), E[:, j].conj() @ E, atol=1e-12)
-        d.subtract(j, row, np.real(row.conj() * d.products(j)))
-        E -= np.outer(E[:, j].copy(), row)
-        np.testing.assert_allclose(d.norms2, linalg.column_norms2(E), rtol=1e-9)
+    F, M, first = rng.standard_normal((6, 4000)), rng.standard_normal((3, 6)) + 1j, np.arange(4000)
+    if copies:
+        first[1::2] -= 1
+    V, whole = Vectors(F, M, first if copies else None), (M @ F)[:, first]
+    place = np.array([7, 3999, 8, 3])
+    np.testing.assert_allclose(V.formed(), whole)
+    np.testing.assert_allclose(V[1:].columns(place), whole[1:, place])
+    np.testing.assert_allclose(V.norms2(), np.linalg.norm(whole, axis=0) ** 2)
+    np.testing.assert_allclose(V.norms2(np.arange(3.0), place), np.arange(3.0) @ np.abs(whole[:, place]) ** 2)
+    np.testing.assert_array_equal(Vectors(F)[[4, 1]].formed(), F[[4, 1]])
+    if copies:
+        for x in (V.formed(), V.norms2()[None], V.norms2(place=np.arange(3, 42))[None, 1:]):
+            np.testing.assert_array_equal(x[:, ::2], x[:, 1::2])
+
+
+def test_norms_of_deflated_matrices():
+    rng = np.random.default_rng(0)
+    F = rng.standard_normal((5, 300)) + 1j * rng.standard_normal((5, 300))
+    F[:, 1] = F[:, 0] + 1e-5 * F[:, 1]  # what is left of one of them after the other would cancel
+    M, N = (rng.standard_normal((r, 5)) for r in (4, 3))
+    d, W, E = _Deflated(Vectors(F, M), N), M @ F, N @ F
+    for j in (0, 17, 5):
+        d.subtract(j)
+        row = W[:, j].conj() @ W / np.linalg.norm(W[:, j]) ** 2
+        W, E = W - np.outer(W[:, j], row), E - np.outer(E[:, j], row)
+        left = np.ones(300, dtype=bool)
+        left[[0, 17, 5]] = False
+        np.testing.assert_allclose(d.w2[left], linalg.column_norms2(W)[left], rtol=1e-9)
+        np.testing.assert_allclose(d.e2[left], linalg.column_norms2(E)[left], rtol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
@@ -303,9 +326,11 @@ def test_pivots_of_lapack_from_few_columns(fold, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
-def test_scores_are_bounded_in_half_precision(fold, dtype):
-    """Below and above the exact ones at every step, also where many singular values are nearly equal, and close enough to tell columns apart."""
+@pytest.mark.parametrize("apart", [0, 12])
+def test_scores_are_bounded_in_half_precision(fold, monkeypatch, dtype, apart):
+    """From below at every step, also where many singular values are nearly equal, and close enough to tell columns apart."""
     fold(True)
+    monkeypatch.setattr(volume_derandomized, "APART", apart)
     rng = np.random.default_rng(0)
     m, n, k = 12, 400, 6
     s = np.append([30, 10, 3], 0.5 - 2e-5 * np.arange(m - 3))
@@ -317,17 +342,19 @@ def test_scores_are_bounded_in_half_precision(fold, dtype):
     s = V.s
     for t in range(k - 1):
         s = s[s > 1e-10]
-        exact = V.columns(np.arange(n))[: s.size]
-        low, high, _ = _weights(s**2, k - t - 1)
-        N, D = np.stack([high, low]) @ np.abs(exact) ** 2
-        least, chance = V._bounds(low, high)
-        assert np.all(least <= N)
-        assert np.all(chance >= D)
-        far = np.linalg.norm(exact, axis=0) > 0.5 * np.median(np.linalg.norm(exact, axis=0))
-        assert np.all(least[far] > 0.99 * N[far])
-        assert np.all(chance[far] < 1.01 * D[far])
+        V2 = np.abs(V.columns(np.arange(n))[: s.size]) ** 2
+        low, high, scale = _weights(s**2, k - t - 1)
+        score = scale * (high @ V2) / (low @ V2)
+        for bar in np.quantile(score, [0.01, 0.3]):
+            w = scale * high - bar * low
+            (least, error), exact = V._sums(w), w / np.abs(w).max() @ V2
+            assert error < 1e-3
+            assert np.all(least - error * V.start <= exact)
+            if apart:
+                assert np.all(least + error * V.start >= exact)
         j = int(rng.integers(n))
-        q = s * exact[:, j] / np.linalg.norm(s * exact[:, j])
+        q = s * V.columns([j])[: s.size, 0]
+        q = q / np.linalg.norm(q)
         _, s, Zh = np.linalg.svd((np.eye(s.size) - np.outer(q, q.conj())) * s)
         V.rotate(Zh)
 
