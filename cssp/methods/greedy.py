@@ -100,7 +100,7 @@ def largest_gain(p: Problem) -> Picks:
             s.add(j, e / norm, norm)
         else:
             open_[j] = False
-    return Picks(indices)
+    return Picks(indices, len(indices) if s.independent(indices) else None)
 
 
 class _State:
@@ -168,6 +168,19 @@ class _State:
             return False
         self.phi = frobenius2(project_off(self.B, self.basis()))
         return self.phi <= self.p.goal
+
+    def independent(self, picks: list[int]) -> bool:
+        """Return whether R, where it has all of them, shows that the picks are independent: no singular value is below 1/‖R_S⁻¹‖_F."""
+        if (
+            self.T is None
+            or self.p.target is not None
+            or not isinstance(self.A, np.ndarray)
+            or not 0 < self.t == len(picks)
+        ):
+            return False
+        inverse = np.linalg.inv(np.triu(self.R[: self.t, picks]))
+        error = self.unit * float(np.sum(self.norms2[picks]))
+        return 1 / float(np.sum(sq(inverse))) - error > self.p.beyond_doubt**2
 
     def best(self, open_: Array) -> int | None:
         """Open column of largest gain, of largest residual among equals (no other is told from dependence so clearly).

@@ -111,7 +111,7 @@ def _from_gram(p: Problem, A: np.ndarray) -> Picks:
         if found.low or len(found.heights) < LEAST_GAIN or not _gram_is_cheapest(A, p.k - len(picks)):
             left = _without(p, picks)
             return _from_columns(p, A, Run(left, Matrix(left, A), heights), A.nbytes > CACHE)
-        X = residuals(X, found.picks.indices, found.R, found.unit)
+        X = residuals(X, list(found.picks.indices), found.R, found.unit)
 
 
 class Matrix:

@@ -8,7 +8,9 @@ import oracles
 import pytest
 
 from cssp import linalg, select, select_gram
+from cssp.methods.greedy import largest_gain
 from cssp.pivoting import gains, norm_slack
+from cssp.problem import Problem
 
 
 def worst_step(A, S, B=None):
@@ -293,6 +295,29 @@ def test_residuals_of_all_columns_are_formed_as_soon_as_many_doubts_are_to_come(
             found[k] = select(A, k, "greedy").indices.tolist(), repairs
     assert found[80] == (found[250][0][:80], ["few"] * 3)
     assert found[250][1] == ["few", "few", "all"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
+def test_picks_are_independent_where_the_gram_matrix_shows_it(dtype):
+    """What it says without the columns is right, and something wherever they are far from dependence."""
+    said = []
+    for decades in (0, 0.5, 1, 1.5, 2, 3, 4, 6, 8):
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            left, right = (
+                np.linalg.qr(rng.standard_normal((200, 40)))[0],
+                np.linalg.qr(rng.standard_normal((40, 40)))[0],
+            )
+            A = (left * np.logspace(0, -decades, 40) @ right.T).astype(dtype)
+            A *= np.exp(1j * np.arange(40)).astype(dtype) if np.dtype(dtype).kind == "c" else 1
+            coarse = 1e-4 if seed == 4 else None  # of data in half precision
+            p = Problem(A=A, k=40, candidates=np.ones(40, dtype=bool), width=40, data_eps=coarse)
+            picks = largest_gain(p)
+            least = np.linalg.svd(A[:, list(picks.indices)].astype(np.complex128), compute_uv=False)[-1]
+            assert picks.rank is None or (picks.rank == len(picks.indices) and least > p.beyond_doubt)
+            said.append(picks.rank is not None)
+    assert all(said[:4])
+    assert not any(said[-5:])
 
 
 def test_residuals_that_are_not_orthogonal_enough_are_noticed(monkeypatch):
