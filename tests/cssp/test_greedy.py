@@ -310,7 +310,7 @@ def test_picks_are_independent_where_the_gram_matrix_shows_it(dtype):
             )
             A = (left * np.logspace(0, -decades, 40) @ right.T).astype(dtype)
             A *= np.exp(1j * np.arange(40)).astype(dtype) if np.dtype(dtype).kind == "c" else 1
-            coarse = 1e-4 if seed == 4 else None  # of data in half precision
+            coarse = 1e-4 if seed == 4 else 0.0  # of data in half precision
             p = Problem(A=A, k=40, candidates=np.ones(40, dtype=bool), width=40, data_eps=coarse)
             picks = largest_gain(p)
             least = np.linalg.svd(A[:, list(picks.indices)].astype(np.complex128), compute_uv=False)[-1]
