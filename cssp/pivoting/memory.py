@@ -256,7 +256,7 @@ def _pivot_one_by_one(run: Run, steps: int) -> int:
         if r:
             V = Q[:, :r]
             Vh = V.conj().T
-            e = e - V @ (Vh @ e)
+            e = e - V @ (Vh @ e if M.W is None else M.W[:r, j])
             e -= V @ (Vh @ e)
         norm2 = float(np.vdot(e, e).real)
         if not norm2 > noise2:
