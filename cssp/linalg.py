@@ -232,10 +232,11 @@ def basis(C: Array, cut: float) -> tuple[Array, list[bool]]:
     k = C.shape[1]
     if k == 0:
         return C, []
-    quick = _basis_of_independent(C, cut)
-    if quick is not None:
-        return quick, [True] * k
-    Q, R = xp.linalg.qr(C)
+    quick = _cholesky_qr(C)
+    Q, R = quick or xp.linalg.qr(C)
+    # No pivot is below the least singular value, nor is that below 1/‖R⁻¹‖_F.
+    if quick and cut * np.linalg.norm(np.linalg.inv(host(R))) < 1:
+        return Q, [True] * k
     independent = first_independent(host(R), cut)
     kept = np.flatnonzero(independent)
     if kept.size == k:
@@ -245,27 +246,30 @@ def basis(C: Array, cut: float) -> tuple[Array, list[bool]]:
     return Q[:, : kept.size], independent.tolist()
 
 
-def _basis_of_independent(C: Array, cut: float) -> Array | None:
-    """Return an orthonormal basis of columns that are clearly independent, by Cholesky QR, done twice; None where they are not.
+def _cholesky_qr(C: Array) -> tuple[Array, Array] | None:
+    """Return Q and R of the QR decomposition, by Cholesky's of CᴴC in double precision; None where unit columns are ill-conditioned.
 
-    Between unit vectors of condition κ its error is that of the problem, κ·eps, and so is that of `basis`; a second time the
-    condition is 1 [yamamoto2015]. It costs products of matrices alone.
+    It costs products of matrices alone. The error of Q is κ²·eps for columns that are κ from dependence when divided by their norms; a
+    second time, which data in single precision does not need, κ is 1 [yamamoto2015].
     """
-    xp = _namespace(C)
-    norms, most = xp.sqrt(column_norms2(C)), float(xp.finfo(C.dtype).eps) ** -0.25
-    if not (float(xp.min(norms)) > most * cut and float(xp.max(norms)) < math.inf):
+    xp, E = _namespace(C), widen(C)
+    norms, most = xp.sqrt(column_norms2(E)), float(xp.finfo(E.dtype).eps) ** -0.25
+    if not (float(xp.min(norms)) > 0 and float(xp.max(norms)) < math.inf):
         return None
-    E = C / norms
-    for first in (True, False):
+    E, R = E / norms, np.diag(host(norms))
+    for first in (True, False)[: 1 if E.dtype != C.dtype else 2]:
+        G = host(adjoint(E) @ E)
         try:
-            R = np.linalg.cholesky(host(adjoint(E) @ E)).conj().T
+            L = np.linalg.cholesky(G)
         except np.linalg.LinAlgError:
             return None
-        X = np.triu(np.linalg.inv(R))
-        if first and not np.linalg.norm(R) * np.linalg.norm(X) < most:
-            return None
-        E = E @ xp.asarray(X, dtype=C.dtype, device=array_api_compat.device(C))
-    return E
+        X = np.triu(np.linalg.inv(L).conj().T)
+        if first and not np.linalg.norm(L) * np.linalg.norm(X) < most:
+            lam = np.linalg.eigvalsh(G)
+            if not lam[-1] < most**2 * lam[0]:
+                return None
+        E, R = E @ xp.asarray(X, dtype=E.dtype, device=array_api_compat.device(C)), L.conj().T @ R
+    return xp.astype(E, C.dtype), xp.asarray(R, dtype=C.dtype, device=array_api_compat.device(C))
 
 
 def independent_columns(C: Array, cut: float) -> list[bool]:
@@ -277,7 +281,6 @@ def independent_columns(C: Array, cut: float) -> list[bool]:
     eps = float(xp.finfo(C.dtype).eps)
     if not C.shape[1] or cut < GRAM_RESOLVES * math.sqrt(eps) * scale:
         return basis(C, cut)[1]
-    # No pivot of QR is below the least singular value, nor is that below 1/‖R⁻¹‖_F.
     G = host(gram(C))
     with contextlib.suppress(np.linalg.LinAlgError):
         if 2 * cut * np.linalg.norm(np.linalg.inv(np.linalg.cholesky(G))) < 1:

@@ -186,6 +186,11 @@ class Problem:
         return pivoting.noise(self.height, self.n, self.unit, self.largest)
 
     @property
+    def beyond_doubt(self) -> float:
+        """Residual norm, or singular value, above which columns count as independent whatever rounding has done to it."""
+        return self.floor + pivoting.CLEAR * min(self.noise, self.floor)
+
+    @property
     def reach(self) -> float:
         """Residual norm below which single precision has lost half of its digits."""
         return pivoting.SINGLE_REACH * self.largest
@@ -218,10 +223,9 @@ class Problem:
         """Return the columns chosen by largest residual, whose norms were ``heights``; included columns have none."""
         if self.include:
             return Picks(indices)
-        beyond_doubt = self.floor + pivoting.CLEAR * min(self.noise, self.floor)
         least = min(heights, default=math.inf)
         short = len(indices) < self.k or not least > self.floor
-        return Picks(indices, len(indices) if least > beyond_doubt else None, short and self.tol is None)
+        return Picks(indices, len(indices) if least > self.beyond_doubt else None, short and self.tol is None)
 
     def take(self, columns: Sequence[int]) -> Array:
         """Return these columns of A, in this order."""

@@ -1,7 +1,7 @@
 """Selection on the CPU, side by side: ``python -m analysis bench``.
 
-In one process the implementations take turns within every repeat, in an order drawn anew, among them the two floors: k
-products Aᵀq and one Gram product AᵀA. Ratios are formed within a repeat; intervals are order statistics of at least
+In one process the implementations take turns within every repeat, in an order drawn anew, among them floors: k
+products Aᵀq, one Gram product AᵀA, and that with k steps of pivoted Cholesky. Ratios are formed within a repeat; intervals are order statistics of at least
 95 % coverage where there are six repeats. Who is slow gets fewer repeats; who is foreseen to take longer than the
 budget, from its time on a part of the same matrix, is not run and the table says so, as it does for a library that
 is not installed (``make peers``).

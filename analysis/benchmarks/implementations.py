@@ -16,9 +16,9 @@ from analysis.benchmarks import peers
 from analysis.benchmarks.inputs import Size
 from cssp.linalg import gram
 
-__all__ = ["GRAM", "IMPLEMENTATIONS", "PRODUCTS", "RESIDUAL", "SCIPY", "TEXTBOOK", "Implementation"]
+__all__ = ["GRAM", "IMPLEMENTATIONS", "PRODUCTS", "RESIDUAL", "SCIPY", "STEPS", "TEXTBOOK", "Implementation"]
 
-PRODUCTS, GRAM = "k products Aᵀq", "one Gram product AᵀA"
+PRODUCTS, GRAM, STEPS = "k products Aᵀq", "one Gram product AᵀA", "one Gram product and k steps on it"
 RESIDUAL, TEXTBOOK, SCIPY = "residual", "residual, speculate=False", "scipy.linalg.qr(pivoting)"
 
 
@@ -66,6 +66,23 @@ def _gram(A: np.ndarray, k: int) -> Callable[[], Any]:
     def run() -> None:
         for X in _items(A):
             gram(X)
+
+    return run
+
+
+def _steps(A: np.ndarray, k: int) -> Callable[[], Any]:
+    """Return pivoted Cholesky on the Gram matrix, with no thought for rounding: its picks need not be right."""
+
+    def run() -> None:
+        for X in _items(A):
+            G = gram(X)
+            R, left = np.empty((k, len(G)), G.dtype), G.diagonal().copy()
+            for t in range(k):
+                j = int(left.argmax())
+                R[t] = G[j] - R[:t, j] @ R[:t]
+                R[t] /= np.sqrt(max(left[j], np.finfo(G.dtype).tiny))
+                left -= R[t] ** 2
+                left[j] = -np.inf
 
     return run
 
@@ -139,6 +156,7 @@ def _ours(method: str, cost: Callable[[int, int, int], float]) -> Implementation
 IMPLEMENTATIONS = (
     Implementation(PRODUCTS, "floor", _products, _mnk),
     Implementation(GRAM, "floor", _gram, _kernel),
+    Implementation(STEPS, "floor", _steps, _kernel),
     Implementation(RESIDUAL, "ours", _select, _mnk),
     Implementation("residual, one by one", "ours", _separately, _mnk, suits=_batch),
     Implementation(TEXTBOOK, "ours", partial(_select, speculate=False), _mnk),

@@ -39,6 +39,7 @@ _MEMORY = "cssp/pivoting/memory.py"
 _GRAM = "cssp/pivoting/gram.py"
 _RUN = "cssp/pivoting/run.py"
 _BASES = "cssp/pivoting/bases.py"
+_LINALG = "cssp/linalg.py"
 _EXPONENTS = "cssp/pivoting/exponents.py"
 _EXCHANGE = "cssp/methods/_exchange.py"
 _RESIDUALS = "cssp/residuals.py"
@@ -129,7 +130,13 @@ MUTANTS = [
         "stale = np.zeros(size, dtype=bool)",
         _GRAM,
     ),
-    Mutant("residual", "residuals of another basis", "X = project_off(A, Q, times=1)", "X = A", _MEMORY),
+    Mutant(
+        "residual",
+        "no residuals after included columns",
+        "X = project_off(A, basis(take_columns(A, picks), p.noise), times=1)",
+        "X = A",
+        _MEMORY,
+    ),
     # the largest gain
     Mutant("greedy", "a row of the Gram matrix as it is", "- conjugate(R[:, j]) @ R) / norm", ") / norm"),
     Mutant("greedy", "no normalisation", "xp.where(eligible, self.f / g,", "xp.where(eligible, self.f,"),
@@ -147,6 +154,37 @@ MUTANTS = [
         "risky = stale & (score + rounding >= bar)",
         "risky = stale & (score >= 2 * bar)",
     ),
+    Mutant(
+        "greedy", "residuals less the picks once more", "self.R[: self.t, j] = 0", "self.R[: self.t, j] += 0"
+    ),
+    Mutant("greedy", "doubts not foreseen", "if self.doubts >= FEW else 0", "if self.doubts < 0 else 0"),
+    Mutant("greedy", "picks independent come what may", "> self.p.beyond_doubt**2", "> -1"),
+    Mutant("residual", "coefficients of nearly dependent picks", ") < SMALL:", ") < 1e4 * SMALL:", _BASES),
+    Mutant(
+        "residual",
+        "coefficients of the wrong sign",
+        "return A - C @ (X @ R)",
+        "return A + C @ (X @ R)",
+        _BASES,
+    ),
+    Mutant(
+        "residual",
+        "products with A kept in part",
+        "self.W[r : r + len(R), part] = R",
+        "self.W[r, part] = R[0]",
+        _MEMORY,
+    ),
+    Mutant(
+        "certificate", "Cholesky QR of any condition", "< most**2 * lam[0]", "< most**9 * lam[0]", _LINALG
+    ),
+    Mutant(
+        "certificate",
+        "dependent columns like others",
+        "if quick and cut * np.linalg.norm(",
+        "if quick and 0 * np.linalg.norm(",
+        _LINALG,
+    ),
+    Mutant("certificate", "Cholesky QR once", "[: 1 if E.dtype != C.dtype else 2]", "[:1]", _LINALG),
     Mutant("leverage_top", "missing square", "Vh[:r].norms2()", "np.sqrt(Vh[:r].norms2())"),
     Mutant(
         "leverage_top", "the smallest scores", "h.argmax(leverage, open_)", "h.argmax(2 - leverage, open_)"

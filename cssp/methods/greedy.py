@@ -48,6 +48,9 @@ LENGTH = 64
 #: A doubt costs as much, to decide, as the residuals and products of so many columns where those of all are formed together.
 SETTLED = 256
 
+#: After so many doubts their number tells how many are to come.
+FEW = 3
+
 #: A row of the Gram matrix formed from a residual is worth its cost where its errors shrink by this factor.
 WORTH = 4
 
@@ -97,7 +100,7 @@ def largest_gain(p: Problem) -> Picks:
             s.add(j, e / norm, norm)
         else:
             open_[j] = False
-    return Picks(indices)
+    return Picks(indices, len(indices) if s.independent(indices) else None)
 
 
 class _State:
@@ -166,6 +169,19 @@ class _State:
         self.phi = frobenius2(project_off(self.B, self.basis()))
         return self.phi <= self.p.goal
 
+    def independent(self, picks: list[int]) -> bool:
+        """Return whether R, where it has all of them, shows that the picks are independent: no singular value is below 1/‖R_S⁻¹‖_F."""
+        if (
+            self.T is None
+            or self.p.target is not None
+            or not isinstance(self.A, np.ndarray)
+            or not 0 < self.t == len(picks)
+        ):
+            return False
+        inverse = np.linalg.inv(np.triu(self.R[: self.t, picks]))
+        error = self.unit * float(np.sum(self.norms2[picks]))
+        return 1 / float(np.sum(sq(inverse))) - error > self.p.beyond_doubt**2
+
     def best(self, open_: Array) -> int | None:
         """Open column of largest gain, of largest residual among equals (no other is told from dependence so clearly).
 
@@ -199,7 +215,7 @@ class _State:
                     break
             elif self._fold():
                 continue
-            self.doubts += 1
+            self._doubt()
             if 4 * count(stale) > p.n:
                 self._deflate(open_)
             else:
@@ -229,7 +245,7 @@ class _State:
                 return run.picks
             if not run.doubtful.size:
                 break
-            self.doubts += 1
+            self._doubt()
             if 4 * run.doubtful.size > p.n or self._unsettled():
                 self._deflate(open_)
             else:
@@ -337,23 +353,35 @@ class _State:
         self.C[:, self.copied : t], self.copied = take_columns(self.A, chosen[self.copied :]), t
         return np.asarray(self.C[:, :t] @ Y)
 
+    def _doubt(self) -> None:
+        """Count a doubt."""
+        if not self.doubts:
+            self.first_doubt = len(self.directions)
+        self.doubts += 1
+
     def _unsettled(self) -> bool:
-        """Return whether there were so many doubts that residuals of all columns, and their products, are cheaper than more of them."""
-        return self.doubts * SETTLED > self.p.n + 4 * len(self.directions)
+        """Return whether there were so many doubts, or will be, that residuals of all columns, and their products, are cheaper."""
+        picks, t = min(self.p.k, self.p.m), len(self.directions)
+        to_come = self.doubts * (picks - t) / max(1, t - self.first_doubt) if self.doubts >= FEW else 0
+        return max(self.doubts, to_come) * SETTLED > self.p.n + 4 * t
 
     def _deflate(self, open_: Array) -> None:
         """Replace A and B by their residuals, in double precision where single has lost half its digits."""
         height = float(self.xp.max(self.xp.where(open_, self.g, self.xp.zeros_like(self.g))))
-        self.basis()
+        lost = open_ & (self.g < stale_level(self.g0, self.eps)) & (self.g0 > self.p.noise**2)
+        left, times = None, 2 if bool(self.xp.any(lost)) else 1
         if self.single and height < self.p.reach**2:
+            self.basis()
             self.A, self.B, self.single = widen(self.p.A), widen(self.p.B), False
             have, _ = basis(take_columns(self.A, self.directions), self.p.noise)
             self.Q, self.r = self._rows(self.p.m).T, have.shape[1]
             self.Q[:, : self.r] = have
-        lost = open_ & (self.g < stale_level(self.g0, self.eps)) & (self.g0 > self.p.noise**2)
-        self.A = project_off(self.A, self.basis(), times=2 if bool(self.xp.any(lost)) else 1)
+        elif self.p.target is None and self.T is not None and isinstance(self.A, np.ndarray) and times == 1:
+            chosen = self.directions[len(self.directions) - self.t :]
+            left = bases.residuals(self.A, chosen, self.R[: self.t], self.unit)
+        self.A = project_off(self.A, self.basis(), times) if left is None else left
         self.B = self.A if self.p.target is None else project_off(self.B, self.basis())
-        self.own, self.phi = self.r > 0, frobenius2(self.B)
+        self.own, self.phi = bool(self.directions), frobenius2(self.B)
         self._restart(column_norms2(self.A))
 
     def _deflate_columns(self, which: Array) -> None:
@@ -372,9 +400,9 @@ class _State:
             T = adjoint(self.B) @ E
             for i, j in enumerate(columns):
                 self.T[:, j] = T[:, i]
-                self.R[self.folded : self.t, j] = 0
+                self.R[: self.t, j] = 0
                 if whole:
-                    self.T[j, :], self.S[self.folded : self.t, j] = conjugate(T[:, i]), 0
+                    self.T[j, :], self.S[: self.t, j] = conjugate(T[:, i]), 0
             self.f = put(self.f, which, column_norms2(T))
         self.g = put(self.g, which, column_norms2(E))
         self.f0, self.g0 = xp.where(which, self.f, self.f0), xp.where(which, self.g, self.g0)
@@ -395,7 +423,7 @@ class _State:
             self.f = _quadratic(A, self.K)
         self.g = self.xp.asarray(g, copy=True)
         self.phi0 = self.phi
-        self.rough, self.doubts, self.settled, self.norms2 = self.g < 0, 0, [], g
+        self.rough, self.doubts, self.first_doubt, self.settled, self.norms2 = self.g < 0, 0, 0, [], g
         if isinstance(A, np.ndarray):
             self.C, self.copied = np.empty((self.p.m, min(self.p.k, self.p.m)), A.dtype, order="F"), 0
         self.f0, self.g0, self.d = (self.xp.asarray(x, copy=True) for x in (self.f, self.g, self.g))

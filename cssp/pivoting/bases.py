@@ -14,10 +14,13 @@ from cssp import linalg
 from cssp.linalg import squares
 from cssp.pivoting import tie_bar
 
-__all__ = ["basis", "orthonormal", "pivots", "reorthonormalised"]
+__all__ = ["basis", "orthonormal", "pivots", "reorthonormalised", "residuals"]
 
 #: Cholesky QR is taken where it adds no more than this factor to the rounding of textbook orthogonalisation.
 CANCELLED = 16
+
+#: Errors of residuals, in units of those of the Cholesky factor, at the most.
+SMALL = 1 / 4
 
 #: Columns of a panel.
 PANEL = 32
@@ -121,3 +124,17 @@ def basis(C: np.ndarray, noise: float, known: np.ndarray | None = None) -> np.nd
             return linalg.basis(C, noise)[0]
         V[a : a + PANEL] = E
     return V.T
+
+
+def residuals(A: np.ndarray, picks: list[int], R: np.ndarray, unit: float) -> np.ndarray | None:
+    """Return what the picks leave of A, from the rows R of the Cholesky factor of AᴴA; None where these are not accurate enough.
+
+    The residuals are A - A_S Y for the coefficients Y = R_S⁻¹R. Errors of AᴴA, some ``unit`` of the norms, change Y so that
+    squared norms and products of residuals change by the errors that R itself makes in them, times
+    unit·Σ‖a_i‖²‖(R_S⁻¹)_i‖²: that must be small.
+    """
+    C = linalg.take_columns(A, picks)
+    X = np.triu(np.linalg.inv(np.triu(R[:, picks])))
+    if not unit * float(linalg.column_norms2(C) @ np.sum(squares(X), axis=1)) < SMALL:
+        return None
+    return A - C @ (X @ R)

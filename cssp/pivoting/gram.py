@@ -87,6 +87,8 @@ class GramRun:
         Whether the picks are all: k, or enough for the tolerance, or nothing is left.
     low : bool
         Whether residuals are too small for this precision, or nothing but rounding.
+    unit : float
+        Error of an entry of AᴴA, in units of the norms of its columns.
     """
 
     picks: Picks
@@ -94,6 +96,7 @@ class GramRun:
     R: np.ndarray
     final: bool
     low: bool
+    unit: float
 
 
 def gram_picks(p: Problem, A: Any, norms2: np.ndarray | None = None) -> GramRun:
@@ -114,7 +117,7 @@ def gram_picks(p: Problem, A: Any, norms2: np.ndarray | None = None) -> GramRun:
     t = len(s.S)
     picks = Picks(s.S, p.pivots(s.S, s.heights).rank, exhausted=nothing)
     low = not float(s.score.max(initial=0)) > s.least
-    return GramRun(picks, s.heights, s.R[:t], nothing or s.met or t == p.k, low)
+    return GramRun(picks, s.heights, s.R[:t], nothing or s.met or t == p.k, low, s.unit)
 
 
 class _Table(NamedTuple):
@@ -145,8 +148,9 @@ class _Steps:
         self.p, self.A, self.G = p, A, A.gram()
         self.most, dtype = min(p.k, p.m), A.dtype
         self.N, self.exact = np.array(norms2), np.array(norms2)
-        seen = np.abs(self.G.diagonal().real - self.N) / np.where(self.N > 0, self.N, 1)
-        self.unit = max(SEEN * float(np.max(seen)), LEAST * p.eps)
+        some = self.N > 0
+        seen = np.abs(self.G.diagonal().real[some] / self.N[some] - 1)
+        self.unit = max(SEEN * float(np.max(seen, initial=0)), LEAST * p.eps)
         self.E = self.unit * self.N
         self.least = max(p.noise, p.reach if dtype in (np.float32, np.complex64) else 0.0) ** 2
         self.score = np.where(p.candidates, self.N, -math.inf)

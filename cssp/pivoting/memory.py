@@ -12,7 +12,7 @@ import numpy as np
 from cssp import linalg
 from cssp.linalg import blocks, column_norms2, project_off, residual_norms2, squares, take_columns
 from cssp.pivoting import norm_slack, stale_level, tie_bar
-from cssp.pivoting.bases import basis
+from cssp.pivoting.bases import basis, residuals
 from cssp.pivoting.gram import DenseColumns, gram_picks
 from cssp.pivoting.run import Run, fallen
 from cssp.problem import Picks, Problem
@@ -22,11 +22,14 @@ __all__ = ["Matrix", "Pace", "speculative"]
 #: First and longest guess, and the share of the rows of A, whose products with A are kept meanwhile, that is longest.
 FIRST, LONGEST, SHARE = 32, 128, 8
 
+#: Products of directions with A are kept for up to one direction in so many rows of A.
+KEEP = 4
+
 #: Columns that are multiplied at a time: what they give stays in the cache.
 STEP = 1024
 
 #: Residuals of the block are formed explicitly where their squared norms are below this share of those of the columns.
-FRESH = 2.0**-10
+FRESH = 2.0**-8
 
 #: A guess costs VERIFY_COST + BLOCK_COST / n textbook picks: its product, and its block, whose cost does not grow with n.
 VERIFY_COST, BLOCK_COST = 4, 24_000
@@ -101,14 +104,13 @@ def _from_gram(p: Problem, A: np.ndarray) -> Picks:
     Where one says no more, and many picks are to come, the next is that of the residuals.
     """
     picks, heights = list(p.include), list[float]()
+    X, N, q = None if picks else A, p.norms2, p
     while True:
-        X, N = A, p.norms2
+        if X is None:  # above half of the digits projecting once is enough
+            X = project_off(A, basis(take_columns(A, picks), p.noise), times=1)
         if picks:
-            Q = basis(take_columns(A, picks), p.noise)
-            X = project_off(A, Q, times=1)  # above half of the digits once is enough
-            N = column_norms2(X)
+            N, q = column_norms2(X), replace(_without(p, picks), k=p.k - len(picks), include=())
             N[picks] = 0
-        q = replace(_without(p, picks), k=p.k - len(picks), include=()) if picks else p
         found = gram_picks(q, DenseColumns(X), N)
         picks += found.picks.indices
         heights += found.heights
@@ -117,13 +119,16 @@ def _from_gram(p: Problem, A: np.ndarray) -> Picks:
         if found.low or len(found.heights) < LEAST_GAIN or not _gram_is_cheapest(A, p.k - len(picks)):
             left = _without(p, picks)
             return _from_columns(p, A, Run(left, Matrix(left, A), heights), A.nbytes > CACHE)
+        X = residuals(X, list(found.picks.indices), found.R, found.unit)
 
 
 class Matrix:
-    """A in host memory: `cssp.pivoting.run.Guessed`."""
+    """A in host memory: `cssp.pivoting.run.Guessed`; and W = QᴴA for the directions of a run, where it is small beside A, else None."""
 
     def __init__(self, p: Problem, A: np.ndarray, dtype: np.dtype | None = None) -> None:
         self.p, self.A, self.dtype = p, A, A.dtype if dtype is None else dtype
+        most = min(p.k, p.m)
+        self.W = np.zeros((most, p.n), dtype=self.dtype) if KEEP * most <= p.m else None
 
     def take(self, columns: Any) -> np.ndarray:
         """Return columns of A in the precision of the computation."""
@@ -137,7 +142,7 @@ class Matrix:
 
     def explained(self, Q: np.ndarray) -> np.ndarray:
         """Return the squared norms of the columns of QᴴA."""
-        return np.concatenate([column_norms2(self.products(Q, part)) for part in self.parts()])
+        return np.concatenate([column_norms2(self.products(Q, 0, part)) for part in self.parts()])
 
     def residual_norms2(self, place: np.ndarray, Q: np.ndarray) -> np.ndarray:
         """Return squared residual norms formed from these columns, block by block."""
@@ -148,7 +153,7 @@ class Matrix:
         """Return `cssp.pivoting.run.fallen` of VᴴA."""
         out = np.empty((V.shape[1], self.p.n), dtype=run.N.dtype)
         for part in self.parts():
-            out[:, part] = fallen(self.products(V, part))
+            out[:, part] = fallen(self.products(V, run.r, part))
         return Whole(out)
 
     def block(self, run: Run, b: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -159,7 +164,7 @@ class Matrix:
         """
         C = run.largest(b)
         E = self.take(C)
-        W = run.basis.conj().T @ E
+        W = run.basis.conj().T @ E if self.W is None else self.W[: run.r, C]
         if run.r and float(run.N[C].max()) < FRESH * float(run.exact[C].max()):
             E -= run.basis @ W
             G = E.conj().T @ E
@@ -179,12 +184,15 @@ class Matrix:
             return blocks(self.A)
         return (slice(a, a + STEP) for a in range(0, self.p.n, STEP))
 
-    def products(self, V: np.ndarray, part: slice) -> np.ndarray:
-        """Return VᴴA for a part of the columns of A."""
+    def products(self, V: np.ndarray, r: int, part: slice) -> np.ndarray:
+        """Return VᴴA for the directions V after the first r, and a part of the columns of A."""
         X = self.A[:, part]
         if X.dtype != self.dtype:
             X = X.astype(self.dtype)
-        return (X.T @ V.conj()).T  # n × p is faster than p × n where A lies by columns
+        R = (X.T @ V.conj()).T  # n × p is faster than p × n where A lies by columns
+        if self.W is not None:
+            self.W[r : r + len(R), part] = R
+        return R
 
 
 class Whole:
@@ -245,7 +253,7 @@ def _pivot_one_by_one(run: Run, steps: int) -> int:
     stale = stale_level(float(run.exact.max(where=run.open, initial=0)), eps)
     least = (stale + float(slack.max())) / tie_bar(1.0, eps)
     least = max(least, noise2, p.reach**2 if run.single else 0.0)
-    fair, lost = np.empty_like(score), np.empty_like(score)
+    fair, lost, spare = np.empty_like(score), np.empty_like(score), np.empty(p.n, dtype=M.dtype)
     for taken in range(min(steps, p.k - len(run.indices), p.m - r)):
         top = float(score.max())
         if not top > least or (p.tol is not None and float(N.sum()) <= p.goal):
@@ -256,18 +264,16 @@ def _pivot_one_by_one(run: Run, steps: int) -> int:
         if r:
             V = Q[:, :r]
             Vh = V.conj().T
-            e = e - V @ (Vh @ e)
+            e = e - V @ (Vh @ e if M.W is None else M.W[:r, j])
             e -= V @ (Vh @ e)
         norm2 = float(np.vdot(e, e).real)
         if not norm2 > noise2:
             return taken
         q = e / math.sqrt(norm2)
         Q[:, r] = q
-        if A.dtype.kind == "c":
-            lost[:] = squares(A @ q.conj())
-        else:
-            np.matmul(A, q, out=lost)
-            np.square(lost, out=lost)
+        row = spare if M.W is None else M.W[r]
+        np.matmul(A, q.conj(), out=row)
+        lost[:] = squares(row)
         N -= lost
         score -= lost
         N[j], score[j], run.open[j] = 0, -math.inf, False

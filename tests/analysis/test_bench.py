@@ -22,6 +22,7 @@ from analysis.benchmarks.implementations import (
     PRODUCTS,
     RESIDUAL,
     SCIPY,
+    STEPS,
     TEXTBOOK,
     Implementation,
 )
@@ -30,7 +31,9 @@ from analysis.benchmarks.rows import Row, append, read
 
 SMALL = Size(24, 30, 5, repeats=2, kinds=("decay", "tied"))
 ROOT = Path(__file__).parents[2]
-FEW = tuple(c for c in IMPLEMENTATIONS if c.name in (PRODUCTS, GRAM, RESIDUAL, TEXTBOOK, "greedy", SCIPY))
+FEW = tuple(
+    c for c in IMPLEMENTATIONS if c.name in (PRODUCTS, GRAM, STEPS, RESIDUAL, TEXTBOOK, "greedy", SCIPY)
+)
 
 
 def fake(name, prepare=lambda A, k: lambda: np.arange(k), cost=lambda m, n, k: 1.0, needs="numpy"):
@@ -151,7 +154,7 @@ def test_who_does_not_run_is_noted():
     assert calls == [(8, 512)] * 2
     assert row(rows, "broken").note == "failed: RuntimeError: no convergence"
     assert row(rows, "fails").note.startswith("failed: ZeroDivisionError")
-    assert {r.name for r in rows if r.seconds} == {PRODUCTS, GRAM, "fine"}
+    assert {r.name for r in rows if r.seconds} == {PRODUCTS, GRAM, STEPS, "fine"}
     text = tables.cell(rows)
     assert all(word in text for word in ("not installed", "no convergence", "foreseen"))
 

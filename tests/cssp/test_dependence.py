@@ -87,15 +87,18 @@ def test_a_small_residual_gets_no_direction_of_rounding():
     assert Q.shape == (50, 2)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
-@pytest.mark.parametrize("decades", [0, 1, 3, 5])
+@pytest.mark.parametrize(
+    ("dtype", "decades"),
+    [(d, s) for d in (np.float64, np.complex128) for s in (0, 1, 3, 5)]
+    + [(d, s) for d in (np.float32, np.complex64) for s in (0, 1, 3, 6)],
+)
 def test_a_basis_by_products_is_as_good_as_any(decades, dtype):
     """Columns of any norms whose condition, at equal norms, is up to ten to that power: prefixes span what the columns span."""
-    rng = np.random.default_rng(3)
+    rng, size = np.random.default_rng(3), np.finfo(dtype).precision // 2
     for _ in range(5):
         left, right = (np.linalg.qr(rng.standard_normal((200, 30)))[0] for _ in range(2))
-        C = left * np.logspace(0, -decades, 30) @ right[:30].T * 10.0 ** rng.integers(-8, 8, 30)
-        C = C.astype(dtype) * (1j if np.dtype(dtype).kind == "c" else 1)
+        C = left * np.logspace(0, -decades, 30) @ right[:30].T * 10.0 ** rng.integers(-size, size, 30)
+        C = C.astype(dtype) * np.dtype(dtype).type(1j if np.dtype(dtype).kind == "c" else 1)
         Q, independent = linalg.basis(C, 0.0)
         eps = float(np.finfo(dtype).eps)
         assert independent == [True] * 30
@@ -104,6 +107,25 @@ def test_a_basis_by_products_is_as_good_as_any(decades, dtype):
         assert np.all(np.linalg.norm(left, axis=0) < 100 * eps * np.linalg.norm(C, axis=0))
         below = np.tril(Q.conj().T @ C, -1)
         assert np.all(np.abs(below).max(axis=0) < 100 * 10**decades * eps * np.linalg.norm(C, axis=0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
+def test_bases_of_many_independent_columns_need_no_householder(dtype, monkeypatch):
+    """Nor are dependent ones overlooked: their number is that of a QR decomposition in double precision."""
+    slow = []
+    qr = np.linalg.qr
+    monkeypatch.setattr(np.linalg, "qr", lambda X, **options: slow.append(X.shape) or qr(X, **options))
+    rng = np.random.default_rng(4)
+    C = rng.standard_normal((400, 300)) * np.logspace(0, 2, 300)
+    C = (C @ (np.eye(300) + 0.3 * np.triu(rng.standard_normal((300, 300)) / 17, 1))).astype(dtype)
+    Q, independent = linalg.basis(C, 1e-3)
+    assert not slow
+    assert independent == [True] * 300
+    assert np.abs(Q.conj().T @ Q - np.eye(300)).max() < 100 * np.finfo(dtype).eps
+    pivots = np.abs(np.diagonal(scipy.linalg.qr(C.astype(complex), mode="r", pivoting=True)[0]))
+    for r in (1, 37, 150, 299):
+        cut = float(np.sqrt(pivots[r - 1] * pivots[r]))
+        assert sum(linalg.basis(C, cut)[1]) == r
 
 
 def test_equal_columns_of_a_tiny_matrix():

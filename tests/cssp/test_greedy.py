@@ -8,7 +8,9 @@ import oracles
 import pytest
 
 from cssp import linalg, select, select_gram
+from cssp.methods.greedy import largest_gain
 from cssp.pivoting import gains, norm_slack
+from cssp.problem import Problem
 
 
 def worst_step(A, S, B=None):
@@ -195,6 +197,34 @@ def test_runs_on_the_gram_matrix_in_single_precision():
     assert np.median(left) < 1e-4
 
 
+def test_columns_replaced_by_their_residuals_have_no_part_of_the_picks_before():
+    """Four columns lose all of their digits to the first pick, are formed anew, and are picked one after the other for a target."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        u, *V = np.linalg.qr(rng.standard_normal((40, 6)))[0].T
+        A = 0.3 * rng.standard_normal((40, 30))
+        A[:, 0] = 1e9 * u
+        for i in range(4):
+            A[:, 1 + i] = 1e9 * u + V[i] + 0.5 * V[4]
+        parts = [
+            1e3 * u,
+            5 * V[0] + 3 * V[1] + 2 * V[4],
+            4 * V[1] + V[2] + V[4],
+            3 * V[2] - 2 * V[3],
+            6 * V[4],
+        ]
+        B = np.stack(parts, axis=1) @ rng.standard_normal((5, 6))
+        expected: list[int] = []
+        for _ in range(6):
+            bases = [
+                np.linalg.qr(A[:, [*expected, j]] / np.linalg.norm(A[:, [*expected, j]], axis=0))[0]
+                for j in range(30)
+            ]
+            left = [np.linalg.norm(B - Q @ (Q.T @ B)) for Q in bases]
+            expected.append(int(np.argmin(np.where(np.isin(np.arange(30), expected), np.inf, left))))
+        assert select(A, 6, "greedy", target=B).indices.tolist() == expected
+
+
 def exact(A, S):
     """Squared norms of the columns of the residual Gram matrix, and its diagonal, in double precision."""
     E = linalg.project_off(A.astype(float), np.linalg.qr(A[:, S].astype(float))[0])
@@ -252,6 +282,42 @@ def test_a_few_residuals_decide_what_the_gram_matrix_does_not(monkeypatch):
         f, g = exact(A, S[:t])
         gain = f / np.where(g > 1e-9 * g.max(), g, np.inf)
         assert gain[S[t]] > (1 - 1e-3) * gain.max()
+
+
+def test_residuals_of_all_columns_are_formed_as_soon_as_many_doubts_are_to_come(monkeypatch):
+    """After three doubts their number foretells those to come, which are few where few picks are."""
+    A = tokens(1, 600, 400, 0.5)
+    monkeypatch.setattr(sys.modules["cssp.methods.greedy"], "SETTLED", 64)
+    found = {}
+    for k in (80, 250):
+        with monkeypatch.context() as patch:
+            _, repairs = watched(patch)
+            found[k] = select(A, k, "greedy").indices.tolist(), repairs
+    assert found[80] == (found[250][0][:80], ["few"] * 3)
+    assert found[250][1] == ["few", "few", "all"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
+def test_picks_are_independent_where_the_gram_matrix_shows_it(dtype):
+    """What it says without the columns is right, and something wherever they are far from dependence."""
+    said = []
+    for decades in (0, 0.5, 1, 1.5, 2, 3, 4, 6, 8):
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            left, right = (
+                np.linalg.qr(rng.standard_normal((200, 40)))[0],
+                np.linalg.qr(rng.standard_normal((40, 40)))[0],
+            )
+            A = (left * np.logspace(0, -decades, 40) @ right.T).astype(dtype)
+            A *= np.exp(1j * np.arange(40)).astype(dtype) if np.dtype(dtype).kind == "c" else 1
+            coarse = 1e-4 if seed == 4 else 0.0  # of data in half precision
+            p = Problem(A=A, k=40, candidates=np.ones(40, dtype=bool), width=40, data_eps=coarse)
+            picks = largest_gain(p)
+            least = np.linalg.svd(A[:, list(picks.indices)].astype(np.complex128), compute_uv=False)[-1]
+            assert picks.rank is None or (picks.rank == len(picks.indices) and least > p.beyond_doubt)
+            said.append(picks.rank is not None)
+    assert all(said[:4])
+    assert not any(said[-5:])
 
 
 def test_residuals_that_are_not_orthogonal_enough_are_noticed(monkeypatch):
