@@ -118,7 +118,7 @@ def test_most_of_thirty_columns_take_few_nodes(m, k, nodes):
     """Without the relaxation 49,635, 2,227 and 1,045."""
     A = np.random.default_rng(m).standard_normal((m, 30))
     found = select(A, k, "exact", nodes=nodes)
-    assert found.errors[-1] <= select(A, k, "local_search").errors[-1]
+    assert found.errors[-1] <= select(A, k, "local_search").errors[-1] * (1 + 1e-14)  # of the same columns
 
 
 def test_exact_says_when_it_gives_up():
