@@ -235,7 +235,7 @@ def basis(C: Array, cut: float) -> tuple[Array, list[bool]]:
     quick = _cholesky_qr(C)
     Q, R = quick or xp.linalg.qr(C)
     # No pivot is below the least singular value, nor is that below 1/‖R⁻¹‖_F.
-    if quick and cut * np.linalg.norm(np.linalg.inv(host(R))) < 1:
+    if quick and cut * np.linalg.norm(np.linalg.inv(widen(host(R)))) < 1:
         return Q, [True] * k
     independent = first_independent(host(R), cut)
     kept = np.flatnonzero(independent)

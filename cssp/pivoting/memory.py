@@ -47,6 +47,9 @@ CACHE = 1 << 22
 #: at most this many times k.
 GRAM_FROM, GRAM, GRAM_IN_CACHE, GRAM_SQUARE = 256, 10, 6, 8192
 
+#: The triangular factor of a tall A costs less than one product a pick from this share of n picks on.
+FOLDED = 10
+
 #: Another Gram matrix, of the residuals, is formed after so many picks from one at the least.
 LEAST_GAIN = 32
 
@@ -57,13 +60,18 @@ LARGEST_GRAM = 1 << 28
 def speculative(p: Problem, guesses: bool | None = None) -> Picks:
     """Return the picks of greedy residual, found on the host.
 
-    The default is what costs least: the Gram matrix where k is not small beside n, guesses where A is larger than the cache,
-    one product per pick otherwise. ``guesses=True`` forces guesses, ``guesses=False`` one product per pick.
+    The default is what costs least: the Gram matrix where k is not small beside n, the triangular factor of a tall A unless k is
+    very small, guesses where A is larger than the cache, one product per pick otherwise. ``guesses=True`` forces guesses,
+    ``guesses=False`` one product per pick.
     """
     p = p.numpy()
     A = _fit_for_blas(p.A)
     if guesses is None and (not p.include or A.nbytes > CACHE) and _gram_is_cheapest(A, p.free):
         return _from_gram(p, A)
+    if guesses is None and p.tall:  # a guess would copy most of A
+        if FOLDED * p.free > p.n:
+            return speculative(p.folded())
+        guesses = False
     return _from_columns(p, A, Run(p, Matrix(p, A)), A.nbytes > CACHE if guesses is None else guesses)
 
 

@@ -13,6 +13,7 @@ from cssp.methods import pivoted_qr, volume_derandomized
 from cssp.methods._shared import first_equal, rest
 from cssp.methods.osinsky import _Deflated
 from cssp.methods.volume_derandomized import _Screened, _weights
+from cssp.pivoting import memory
 from cssp.problem import Problem
 from cssp.sampling import projection_dpp
 from cssp.vectors import Vectors, right_singular
@@ -185,11 +186,14 @@ def test_the_factor_is_formed_once_and_only_where_it_is_needed(fold, monkeypatch
     )
     fold(True)
     A = tall(np.random.default_rng(0))
-    chosen = select(A, K)
-    assert not calls
-    chosen.certificate(), chosen.errors, chosen.residuals, chosen.coefficients()
-    select(A, K, "osinsky").certificate()
-    assert calls.count((M, N)) == 2
+    for folded in (0, memory.FOLDED):  # of few columns, and of more
+        monkeypatch.setattr(memory, "FOLDED", folded)
+        calls.clear()
+        chosen = select(A, K)
+        assert len(calls) == (folded > 0)
+        chosen.certificate(), chosen.errors, chosen.residuals, chosen.coefficients()
+        select(A, K, "osinsky").certificate()
+        assert calls.count((M, N)) == 2
 
 
 @pytest.mark.parametrize("depth", [2, 14])
