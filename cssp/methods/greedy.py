@@ -376,9 +376,14 @@ class _State:
             have, _ = basis(take_columns(self.A, self.directions), self.p.noise)
             self.Q, self.r = self._rows(self.p.m).T, have.shape[1]
             self.Q[:, : self.r] = have
-        elif self.p.target is None and self.T is not None and isinstance(self.A, np.ndarray) and times == 1:
-            chosen = self.directions[len(self.directions) - self.t :]
-            left = bases.residuals(self.A, chosen, self.R[: self.t], self.unit)
+        elif (
+            self.p.target is None
+            and isinstance(self.A, np.ndarray)
+            and times == 1
+            and self.t == len(self.directions) > 0
+        ):
+            # At first only: what it leaves of the picks would be taken for a residual.
+            left = bases.residuals(self.A, self.directions, self.R[: self.t], self.unit)
         self.A = project_off(self.A, self.basis(), times) if left is None else left
         self.B = self.A if self.p.target is None else project_off(self.B, self.basis())
         self.own, self.phi = bool(self.directions), frobenius2(self.B)
