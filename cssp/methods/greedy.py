@@ -171,16 +171,16 @@ class _State:
 
     def independent(self, picks: list[int]) -> bool:
         """Return whether R, where it has all of them, shows that the picks are independent: no singular value is below 1/‖R_S⁻¹‖_F."""
-        if (
-            self.T is None
-            or self.p.target is not None
-            or not isinstance(self.A, np.ndarray)
-            or not 0 < self.t == len(picks)
-        ):
+        if not self._all_in_r() or len(picks) != self.t:
             return False
         inverse = np.linalg.inv(np.triu(self.R[: self.t, picks]))
         error = self.unit * float(np.sum(self.norms2[picks]))
         return 1 / float(np.sum(sq(inverse))) - error > self.p.beyond_doubt**2
+
+    def _all_in_r(self) -> bool:
+        """Return whether R, in host memory and without a target, has rows for all directions."""
+        known = self.T is not None and self.p.target is None and isinstance(self.A, np.ndarray)
+        return known and 0 < self.t == len(self.directions)
 
     def best(self, open_: Array) -> int | None:
         """Open column of largest gain, of largest residual among equals (no other is told from dependence so clearly).
@@ -376,9 +376,9 @@ class _State:
             have, _ = basis(take_columns(self.A, self.directions), self.p.noise)
             self.Q, self.r = self._rows(self.p.m).T, have.shape[1]
             self.Q[:, : self.r] = have
-        elif self.p.target is None and self.T is not None and isinstance(self.A, np.ndarray) and times == 1:
-            chosen = self.directions[len(self.directions) - self.t :]
-            left = bases.residuals(self.A, chosen, self.R[: self.t], self.unit)
+        elif times == 1 and self._all_in_r():
+            # At first only: what it leaves of the picks would be taken for a residual.
+            left = bases.residuals(self.A, self.directions, self.R[: self.t], self.unit)
         self.A = project_off(self.A, self.basis(), times) if left is None else left
         self.B = self.A if self.p.target is None else project_off(self.B, self.basis())
         self.own, self.phi = bool(self.directions), frobenius2(self.B)

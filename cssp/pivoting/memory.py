@@ -119,7 +119,8 @@ def _from_gram(p: Problem, A: np.ndarray) -> Picks:
         if found.low or len(found.heights) < LEAST_GAIN or not _gram_is_cheapest(A, p.k - len(picks)):
             left = _without(p, picks)
             return _from_columns(p, A, Run(left, Matrix(left, A), heights), A.nbytes > CACHE)
-        X = residuals(X, list(found.picks.indices), found.R, found.unit)
+        # What it leaves of the picks would be taken for a residual by the next one.
+        X = residuals(A, picks, found.R, found.unit) if X is A else None
 
 
 class Matrix:

@@ -106,6 +106,13 @@ def test_graded_to_rounding_in_sixty_digits(dtype, depth):
             assert s.errors[t + 1] == pytest.approx(left, rel=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_wide_graded_matrices(dtype):
+    """More columns than twice the rows: residuals are formed anew where there is no Gram matrix of columns."""
+    A = np.logspace(0, -9, 10)[:, None] * np.random.default_rng(0).standard_normal((10, 40)).astype(dtype)
+    assert worst_step(A, list(select(A, 9, "greedy").indices)) > 1 - 1e-7
+
+
 def test_the_decoy_that_separates_gain_from_residual():
     """N copies of two directions and one column between them: gain takes the decoy, pivoted QR does not."""
     N, e, d = 50, 0.1, 0.09
