@@ -159,14 +159,6 @@ MUTANTS = [
     ),
     Mutant("greedy", "doubts not foreseen", "if self.doubts >= FEW else 0", "if self.doubts < 0 else 0"),
     Mutant("greedy", "picks independent come what may", "> self.p.beyond_doubt**2", "> -1"),
-    Mutant("residual", "coefficients of nearly dependent picks", ") < SMALL:", ") < 1e4 * SMALL:", _BASES),
-    Mutant(
-        "residual",
-        "coefficients of the wrong sign",
-        "return A - C @ (X @ R)",
-        "return A + C @ (X @ R)",
-        _BASES,
-    ),
     Mutant(
         "residual",
         "products with A kept in part",

@@ -171,16 +171,12 @@ class _State:
 
     def independent(self, picks: list[int]) -> bool:
         """Return whether R, where it has all of them, shows that the picks are independent: no singular value is below 1/‖R_S⁻¹‖_F."""
-        if not self._all_in_r() or len(picks) != self.t:
+        known = self.T is not None and self.p.target is None and isinstance(self.A, np.ndarray)
+        if not known or not 0 < self.t == len(self.directions) == len(picks):
             return False
         inverse = np.linalg.inv(np.triu(self.R[: self.t, picks]))
         error = self.unit * float(np.sum(self.norms2[picks]))
         return 1 / float(np.sum(sq(inverse))) - error > self.p.beyond_doubt**2
-
-    def _all_in_r(self) -> bool:
-        """Return whether R, in host memory and without a target, has rows for all directions."""
-        known = self.T is not None and self.p.target is None and isinstance(self.A, np.ndarray)
-        return known and 0 < self.t == len(self.directions)
 
     def best(self, open_: Array) -> int | None:
         """Open column of largest gain, of largest residual among equals (no other is told from dependence so clearly).
@@ -368,20 +364,16 @@ class _State:
     def _deflate(self, open_: Array) -> None:
         """Replace A and B by their residuals, in double precision where single has lost half its digits."""
         height = float(self.xp.max(self.xp.where(open_, self.g, self.xp.zeros_like(self.g))))
-        lost = open_ & (self.g < stale_level(self.g0, self.eps)) & (self.g0 > self.p.noise**2)
-        left, times = None, 2 if bool(self.xp.any(lost)) else 1
+        self.basis()
         if self.single and height < self.p.reach**2:
-            self.basis()
             self.A, self.B, self.single = widen(self.p.A), widen(self.p.B), False
             have, _ = basis(take_columns(self.A, self.directions), self.p.noise)
             self.Q, self.r = self._rows(self.p.m).T, have.shape[1]
             self.Q[:, : self.r] = have
-        elif times == 1 and self._all_in_r():
-            # At first only: what it leaves of the picks would be taken for a residual.
-            left = bases.residuals(self.A, self.directions, self.R[: self.t], self.unit)
-        self.A = project_off(self.A, self.basis(), times) if left is None else left
+        lost = open_ & (self.g < stale_level(self.g0, self.eps)) & (self.g0 > self.p.noise**2)
+        self.A = project_off(self.A, self.basis(), times=2 if bool(self.xp.any(lost)) else 1)
         self.B = self.A if self.p.target is None else project_off(self.B, self.basis())
-        self.own, self.phi = bool(self.directions), frobenius2(self.B)
+        self.own, self.phi = self.r > 0, frobenius2(self.B)
         self._restart(column_norms2(self.A))
 
     def _deflate_columns(self, which: Array) -> None:

@@ -14,13 +14,10 @@ from cssp import linalg
 from cssp.linalg import squares
 from cssp.pivoting import tie_bar
 
-__all__ = ["basis", "orthonormal", "pivots", "reorthonormalised", "residuals"]
+__all__ = ["basis", "orthonormal", "pivots", "reorthonormalised"]
 
 #: Cholesky QR is taken where it adds no more than this factor to the rounding of textbook orthogonalisation.
 CANCELLED = 16
-
-#: Errors of residuals, in units of those of their Gram matrix, at the most.
-SMALL = 1 / 4
 
 #: Columns of a panel.
 PANEL = 32
@@ -124,18 +121,3 @@ def basis(C: np.ndarray, noise: float, known: np.ndarray | None = None) -> np.nd
             return linalg.basis(C, noise)[0]
         V[a : a + PANEL] = E
     return V.T
-
-
-def residuals(A: np.ndarray, picks: list[int], R: np.ndarray, unit: float) -> np.ndarray | None:
-    """Return what the picks leave of A, from the rows R of the Cholesky factor of AᴴA; None where these are not accurate enough.
-
-    The residuals are A - A_S Y for the coefficients Y = R_S⁻¹R. Errors of AᴴA, some ``unit`` of the norms, change Y so that a
-    residual gets a part in the span of A_S, whose squared norm is unit·Σ‖a_i‖²‖(R_S⁻¹)_i‖² times the error that R makes in the
-    squared norm of the residual, unit·(‖a_j‖² + Σ|Y_ij|²‖a_i‖²). That must be small beside what the next Gram matrix cannot
-    tell, a ``unit`` of what is left: that part stays while residuals shrink.
-    """
-    C, X = linalg.take_columns(A, picks), np.triu(np.linalg.inv(np.triu(R[:, picks])))
-    Y, norms2, own = X @ R, linalg.column_norms2(A), linalg.column_norms2(C)
-    wrong = unit * float(own @ np.sum(squares(X), axis=1)) * (norms2 + own @ squares(Y))
-    wrong[picks] = -math.inf
-    return A - C @ Y if np.all(wrong <= SMALL * (norms2 - np.sum(squares(R), axis=0))) else None

@@ -87,8 +87,6 @@ class GramRun:
         Whether the picks are all: k, or enough for the tolerance, or nothing is left.
     low : bool
         Whether residuals are too small for this precision, or nothing but rounding.
-    unit : float
-        Error of an entry of AᴴA, in units of the norms of its columns.
     """
 
     picks: Picks
@@ -96,7 +94,6 @@ class GramRun:
     R: np.ndarray
     final: bool
     low: bool
-    unit: float
 
 
 def gram_picks(p: Problem, A: Any, norms2: np.ndarray | None = None) -> GramRun:
@@ -117,7 +114,7 @@ def gram_picks(p: Problem, A: Any, norms2: np.ndarray | None = None) -> GramRun:
     t = len(s.S)
     picks = Picks(s.S, p.pivots(s.S, s.heights).rank, exhausted=nothing)
     low = not float(s.score.max(initial=0)) > s.least
-    return GramRun(picks, s.heights, s.R[:t], nothing or s.met or t == p.k, low, s.unit)
+    return GramRun(picks, s.heights, s.R[:t], nothing or s.met or t == p.k, low)
 
 
 class _Table(NamedTuple):

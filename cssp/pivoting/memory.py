@@ -12,7 +12,7 @@ import numpy as np
 from cssp import linalg
 from cssp.linalg import blocks, column_norms2, project_off, residual_norms2, squares, take_columns
 from cssp.pivoting import norm_slack, stale_level, tie_bar
-from cssp.pivoting.bases import basis, residuals
+from cssp.pivoting.bases import basis
 from cssp.pivoting.gram import DenseColumns, gram_picks
 from cssp.pivoting.run import Run, fallen
 from cssp.problem import Picks, Problem
@@ -104,11 +104,10 @@ def _from_gram(p: Problem, A: np.ndarray) -> Picks:
     Where one says no more, and many picks are to come, the next is that of the residuals.
     """
     picks, heights = list(p.include), list[float]()
-    X, N, q = None if picks else A, p.norms2, p
+    X, N, q = A, p.norms2, p
     while True:
-        if X is None:  # above half of the digits projecting once is enough
+        if picks:  # above half of the digits projecting once is enough
             X = project_off(A, basis(take_columns(A, picks), p.noise), times=1)
-        if picks:
             N, q = column_norms2(X), replace(_without(p, picks), k=p.k - len(picks), include=())
             N[picks] = 0
         found = gram_picks(q, DenseColumns(X), N)
@@ -119,8 +118,6 @@ def _from_gram(p: Problem, A: np.ndarray) -> Picks:
         if found.low or len(found.heights) < LEAST_GAIN or not _gram_is_cheapest(A, p.k - len(picks)):
             left = _without(p, picks)
             return _from_columns(p, A, Run(left, Matrix(left, A), heights), A.nbytes > CACHE)
-        # What it leaves of the picks would be taken for a residual by the next one.
-        X = residuals(A, picks, found.R, found.unit) if X is A else None
 
 
 class Matrix:

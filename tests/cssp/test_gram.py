@@ -12,8 +12,8 @@ from cssp import select
 from cssp.linalg import column_norms2, project_off
 from cssp.matrices import MATRICES
 from cssp.methods.residual import textbook
-from cssp.pivoting import bases, memory
 from cssp.pivoting import gram as _gram
+from cssp.pivoting import memory
 from cssp.pivoting.gram import DenseColumns, gram_picks
 
 
@@ -192,26 +192,6 @@ def test_the_gram_matrix_of_the_residuals_goes_on_where_the_first_one_ends(dtype
             assert ours <= theirs * (1 + 1e-2)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
-@pytest.mark.parametrize("kind", KINDS)
-def test_residuals_from_the_coefficients_are_those_of_projection(kind, dtype):
-    """In their products, and what they have of the picks is less than the next Gram matrix can tell."""
-    A = tokens(np.random.default_rng(7), 400, 200, kind).astype(dtype)
-    if np.dtype(dtype).kind == "c":
-        A *= np.exp(1j * np.arange(200)).astype(dtype)
-    found = gram(problem(A, 60), A)
-    t = 10 if kind in ("decay", "clusters") else 60  # after more picks these are left to projection
-    S = found.picks.indices[:t]
-    E = bases.residuals(A, S, found.R[:t], found.unit)
-    wide = A.astype(np.complex128 if np.dtype(dtype).kind == "c" else np.float64)
-    Q = np.linalg.qr(wide[:, S])[0]
-    right, left = project_off(wide, Q), np.setdiff1d(np.arange(200), S)
-    off = np.abs(E.conj().T @ E - right.conj().T @ right)[np.ix_(left, left)]
-    before, after = (np.linalg.norm(X[:, left], axis=0) for X in (wide, right))
-    assert np.all(off < 8 * np.finfo(dtype).eps * (np.outer(before, after) + np.outer(after, before)))
-    assert np.all(column_norms2(Q.conj().T @ E[:, left]) < found.unit * after**2)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_picks_from_residuals_of_residuals_are_those_of_the_rule(seed):
     """What residuals have of the picks before would decide about the last ones, fourteen digits below the first."""
@@ -223,20 +203,6 @@ def test_picks_from_residuals_of_residuals_are_those_of_the_rule(seed):
         norms2 = column_norms2(E)
         assert norms2[j] > 0.9 * norms2.max()
         E = project_off(E, E[:, [j]] / np.sqrt(norms2[j]))
-
-
-def test_residuals_of_nearly_dependent_picks_are_not_from_coefficients():
-    rng = np.random.default_rng(8)
-    for nearness, able in ((1e-1, True), (1e-3, False)):
-        A = rng.standard_normal((300, 40))
-        A[:, 1] = A[:, 0] + nearness * A[:, 1]
-        A = A.astype(np.float32)
-        S = list(range(20))
-        R = np.linalg.cholesky(
-            A[:, S].T.astype(float) @ A[:, S]
-        )  # exact: what counts is the error it might have
-        R = np.linalg.solve(R, A[:, S].T.astype(float) @ A).astype(np.float32)
-        assert (bases.residuals(A, S, R, 16 * np.finfo(np.float32).eps) is not None) == able
 
 
 def test_picks_outside_the_block_are_seen(monkeypatch):
