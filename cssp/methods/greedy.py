@@ -35,7 +35,7 @@ from cssp.linalg import squares as sq
 from cssp.methods.row import FORCED, NATIVE, PASSES, Guarantee, Method
 from cssp.pivoting import bases, norm_slack, stale_level, tie_bar
 from cssp.pivoting.exponents import Stored, smallest_p_norm
-from cssp.pivoting.gains import KEPT, Gains, certain_run
+from cssp.pivoting.gains import KEPT, Gains, accurate, certain_run
 from cssp.problem import Array, Picks, Problem
 from cssp.residuals import as_exponent
 
@@ -131,6 +131,8 @@ class _State:
     t: int
     folded: int
     d: Array
+    d0: Array
+    formed: Array  # how many of the t picks there were when d was d0
     unit: float
     C: np.ndarray  # columns of A as they are now: the first `copied` of `directions` since then
     copied: int
@@ -231,8 +233,10 @@ class _State:
             if self.phi < stale_level(self.phi0, self.eps):
                 self._deflate(open_)
             self._fold()
-            known = Gains(self.f, self.g, self.f0, self.g0, self.d, self.rough, open_)
+            known = Gains(self.f, self.g, self.f0, self.g0, self.d, self.rough, open_, self.unit)
             run = certain_run(p, self.T, known, length, self.phi, self.phi0)
+            if run.picks and (right := accurate(run, self.d)) < len(run.picks):
+                run = certain_run(p, self.T, known, right, self.phi, self.phi0)
             if t := len(run.picks):
                 self.R[self.t : self.t + t], self.t = run.R, self.t + t
                 self.f, self.g, self.phi = np.maximum(run.f, 0), np.maximum(run.g, 0), max(0.0, run.phi)
@@ -302,11 +306,7 @@ class _State:
         if self.T is None or self.p.target is not None or self.folded == self.t:
             return False
         xp, n, R = self.xp, self.p.n, self.R[self.folded : self.t, :]
-        chosen = self.directions[self.folded - self.t :]
-        X = xp.linalg.solve(xp.triu(take_columns(R, chosen)), R)
-        self.d = self.d + xp.take(self.d, xp.asarray(chosen, device=self.p.device), axis=0) @ sq(X)
-        for j in chosen:
-            self.d[j] = 0
+        self._errors()
         weights = xp.stack([xp.ones_like(self.d), self.d])
         sums = xp.zeros_like(weights)
         for a in range(0, n, SLAB):  # a product that stays in the cache
@@ -319,6 +319,16 @@ class _State:
         self.f, self.f0 = xp.where(better, f, self.f), xp.where(better, f0, self.f0)
         self.rough, self.folded = xp.where(better, rough, self.rough), self.t
         return bool(xp.any(better))
+
+    def _errors(self) -> None:
+        """Form d from the coefficients of all columns in the picks since d was the squared norm of what is in A, or in a residual."""
+        xp, R, chosen = self.xp, self.R[: self.t, :], self.directions[len(self.directions) - self.t :]
+        share = sq(xp.linalg.inv(xp.triu(take_columns(R, chosen))) @ R)
+        place = xp.arange(self.t, device=self.p.device)[:, None]
+        share = xp.where(place < self.formed, xp.zeros_like(share), share)
+        self.d = self.d0 + xp.take(self.d0, xp.asarray(chosen, device=self.p.device), axis=0) @ share
+        for j in chosen:
+            self.d[j] = 0
 
     def _settle(self, columns: np.ndarray, open_: Array) -> None:
         """Form their rows of T from the residuals of these columns, on the host.
@@ -339,6 +349,7 @@ class _State:
             T[i] = adjoint(e) @ E
         self.T[:, columns], self.T[columns] = T, adjoint(T)
         self.g[columns], self.g0[columns], self.d[columns], self.rough[columns] = g, g, g, False
+        self.d0[columns], self.formed[columns] = g, self.t
         self.f[columns] = column_norms2(T)
         error = self.unit * np.sqrt(g * (self.d @ sq(T)))
         self.f0[columns] = self.f[columns] + error / norm_slack(1.0, self.eps)
@@ -398,7 +409,7 @@ class _State:
             self.f = put(self.f, which, column_norms2(T))
         self.g = put(self.g, which, column_norms2(E))
         self.f0, self.g0 = xp.where(which, self.f, self.f0), xp.where(which, self.g, self.g0)
-        self.d = xp.where(which, self.g, self.d)
+        self.d, self.d0 = xp.where(which, self.g, self.d), xp.where(which, self.g, self.d0)
         self.rough = self.rough & ~which
 
     def _restart(self, g: Array) -> None:
@@ -418,7 +429,10 @@ class _State:
         self.rough, self.doubts, self.first_doubt, self.settled, self.norms2 = self.g < 0, 0, 0, [], g
         if isinstance(A, np.ndarray):
             self.C, self.copied = np.empty((self.p.m, min(self.p.k, self.p.m)), A.dtype, order="F"), 0
-        self.f0, self.g0, self.d = (self.xp.asarray(x, copy=True) for x in (self.f, self.g, self.g))
+        self.f0, self.g0, self.d, self.d0 = (
+            self.xp.asarray(x, copy=True) for x in (self.f, self.g, self.g, self.g)
+        )
+        self.formed = self.xp.zeros(self.p.n, dtype=self.xp.int64, device=self.p.device)
         if self.T is not None and B is A:
             seen = xp.abs(xp.abs(xp.linalg.diagonal(self.T)) - self.g) / xp.where(
                 self.g > 0, self.g, xp.ones_like(self.g)

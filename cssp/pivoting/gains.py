@@ -15,10 +15,16 @@ from cssp.linalg import squares
 from cssp.pivoting import norm_slack, stale_level, tie_bar
 from cssp.problem import Problem
 
-__all__ = ["KEPT", "Gains", "Run", "certain_run"]
+__all__ = ["KEPT", "Gains", "Run", "accurate", "certain_run"]
 
 #: A row of the Gram matrix stands for a product with A where its pick has kept this share of what all columns have kept on average.
 KEPT = 1 / 4
+
+#: A row of the Gram matrix is not used where its pick's squared norm has an error of more than the square root of rounding over this.
+WRONG = 1 / 16
+
+#: A run ends where the error of a squared norm has grown by this factor in it.
+GROWN = 16
 
 
 class Gains(NamedTuple):
@@ -36,6 +42,8 @@ class Gains(NamedTuple):
         Columns whose f is known so badly that a tie with them has to be decided by their residuals.
     open : bool array
         Columns that may be picked.
+    unit : float
+        These units.
     """
 
     f: np.ndarray
@@ -45,6 +53,7 @@ class Gains(NamedTuple):
     d: np.ndarray
     rough: np.ndarray
     open: np.ndarray
+    unit: float
 
 
 class Run(NamedTuple):
@@ -74,7 +83,7 @@ def certain_run(p: Problem, G: np.ndarray, known: Gains, length: int, phi: float
     half_f, half_g = (np.where(tracked, stale_level(x, eps), -math.inf) for x in (known.f0, known.g0))
     slack_f, slack_g = norm_slack(known.f0, eps), norm_slack(known.g0, eps)
     least, total = np.where(known.open, p.floor**2, math.inf), float(known.d.sum())
-    goal = max(p.goal, stale_level(phi0, eps))
+    goal, worst = max(p.goal, stale_level(phi0, eps)), WRONG / math.sqrt(eps)
     doubtful = np.zeros(0, dtype=np.int64)
     for s in range(length):
         lost = (g < half_g) | (f < half_f)
@@ -99,7 +108,7 @@ def certain_run(p: Problem, G: np.ndarray, known: Gains, length: int, phi: float
         if tied.size > 1 and known.rough[tied].any():
             doubtful = tied[known.rough[tied]]
             break
-        if height * total < KEPT * phi * float(known.d[j]):
+        if height * total < KEPT * phi * float(known.d[j]) or height < known.unit * worst * float(known.d[j]):
             doubtful = np.asarray([j])
             break
         r = R[s]
@@ -116,3 +125,15 @@ def certain_run(p: Problem, G: np.ndarray, known: Gains, length: int, phi: float
         picks.append(j)
         half_f[j], half_g[j], least[j] = -math.inf, -math.inf, math.inf
     return Run(picks, R[: len(picks)], f, g, phi, doubtful)
+
+
+def accurate(run: Run, d: np.ndarray) -> int:
+    """Return how many picks of a run are made before errors have grown by `GROWN`.
+
+    With y the coefficients of a pick in those before, its squared residual norm has an error of some units of rounding of
+    d_j + Σ|y_i|²d_i, which grows as fast as 4ˢ for Kahan's matrix.
+    """
+    T = np.triu(run.R[:, run.picks])
+    X = np.triu(np.linalg.inv(T))
+    grown = d[run.picks] @ squares(X / X.diagonal()) > GROWN * d[run.picks]
+    return int(grown.argmax()) if grown.any() else len(run.picks)
