@@ -41,7 +41,10 @@ GROW = 2.0
 WIDENED = 1 << 26
 
 #: Bytes of a matrix that stays in the cache: products are cheaper than guesses there.
-CACHE = 1 << 22
+CACHE = 3 << 22
+
+#: Bytes of a matrix from which on the Gram matrix of residuals is cheapest after included columns.
+INCLUDED = 1 << 22
 
 #: The Gram matrix is cheapest from this many columns on, up to this many times k columns, fewer where A stays in the cache, and while n² is
 #: at most this many times k.
@@ -66,7 +69,7 @@ def speculative(p: Problem, guesses: bool | None = None) -> Picks:
     """
     p = p.numpy()
     A = _fit_for_blas(p.A)
-    if guesses is None and (not p.include or A.nbytes > CACHE) and _gram_is_cheapest(A, p.free):
+    if guesses is None and (not p.include or A.nbytes > INCLUDED) and _gram_is_cheapest(A, p.free):
         return _from_gram(p, A)
     if guesses is None and p.tall:  # a guess would copy most of A
         if FOLDED * p.free > p.n:

@@ -153,7 +153,7 @@ def test_it_begins_after_included_columns(kind, forced, monkeypatch):
     """After columns that depend on each other, too: the picks are those of the textbook."""
     calls = []
     monkeypatch.setattr(memory, "gram_picks", lambda p, A, N: calls.append(p.k) or gram_picks(p, A, N))
-    monkeypatch.setattr(memory, "CACHE", 0)
+    monkeypatch.setattr(memory, "INCLUDED", 0)
     for seed in range(3):
         A = tokens(np.random.default_rng([KINDS.index(kind), seed]), 300, 200, kind)
         A[:, 9] = A[:, 5] + A[:, 7]
