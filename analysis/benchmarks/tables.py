@@ -126,7 +126,7 @@ def _kinds(rows: Sequence[Row]) -> str:
             "× textbook",
             "× faster limit",
             "greedy, ms",
-            "× k products",
+            "greedy × k products",
             "ahead of scipy QR",
         ]
     ]
